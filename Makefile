@@ -1,0 +1,39 @@
+# `make train` and `make test` need nothing but Python 3.11+ and make: they set up .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: train test check fix bench setup clean
+
+train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
+	$(BIN)/sparring train
+	$(BIN)/sparring evaluate
+
+test: check  ## everything that must hold: format, lint, types, import layers, tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## format, lint, types and import layers only
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+fix: $(STAMP)  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
+	$(BIN)/python benchmarks/fast_path.py
+
+setup: $(STAMP)  ## the virtual environment, with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt torch setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

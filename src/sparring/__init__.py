@@ -1,0 +1,63 @@
+"""Sparring trains image classifiers that survive adversarial examples, fast.
+
+And it says honestly how robust they are. Names are imported when they are first used, so that
+the command line can answer before torch is loaded.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparring.attacks import PGD, L2, Linf, fgsm, random_start_fgsm
+    from sparring.data import Dataset, ImageSet, load_dataset
+    from sparring.errors import SparringError
+    from sparring.evaluation import Suite, evaluate
+    from sparring.models import PaperCNN, load_weights
+    from sparring.records import Evaluation, RunDirectory
+    from sparring.training import TrainConfig, presets, resume, train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "attacks": ("L2", "PGD", "Linf", "fgsm", "random_start_fgsm"),
+    "data": ("Dataset", "ImageSet", "load_dataset"),
+    "errors": ("SparringError",),
+    "evaluation": ("Suite", "evaluate"),
+    "models": ("PaperCNN", "load_weights"),
+    "records": ("Evaluation", "RunDirectory"),
+    "training": ("TrainConfig", "presets", "resume", "train"),
+}
+_PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
+
+__all__ = [
+    "PGD",
+    "Dataset",
+    "Evaluation",
+    "ImageSet",
+    "L2",
+    "Linf",
+    "PaperCNN",
+    "RunDirectory",
+    "SparringError",
+    "Suite",
+    "TrainConfig",
+    "evaluate",
+    "fgsm",
+    "load_dataset",
+    "load_weights",
+    "presets",
+    "random_start_fgsm",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the package it lives in."""
+    if name not in _PACKAGE_OF:
+        raise AttributeError(f"module 'sparring' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sparring.{_PACKAGE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,38 @@
+"""Attacks: they search a threat for images that a model gets wrong.
+
+Everything here knows a model only as a callable from images to logits, works on float images with
+pixels in [0, 1], and leaves no trace: neither on the model nor on any global state.
+"""
+
+from sparring.attacks.batches import AttackedBatch, TicketAttack
+from sparring.attacks.checks import Classifier
+from sparring.attacks.losses import (
+    LOSSES,
+    Loss,
+    LossName,
+    cross_entropy,
+    difference_of_logits_ratio,
+    margin,
+)
+from sparring.attacks.pgd import PGD, fgsm, random_start_fgsm
+from sparring.attacks.threat import L2, STARTS, Linf, Start, Threat
+
+__all__ = [
+    "L2",
+    "LOSSES",
+    "PGD",
+    "STARTS",
+    "AttackedBatch",
+    "Classifier",
+    "Linf",
+    "Loss",
+    "LossName",
+    "Start",
+    "Threat",
+    "TicketAttack",
+    "cross_entropy",
+    "difference_of_logits_ratio",
+    "fgsm",
+    "margin",
+    "random_start_fgsm",
+]

@@ -1,0 +1,82 @@
+"""One ticket attacked: what every source hands to the trainer, wherever it was made.
+
+Shapes: B batch, C H W image.  Units: pixels in [0, 1].
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparring.attacks.pgd import PGD
+from sparring.data import ImageSet, Ticket
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttackedBatch:
+    """One ticket's images, their adversarial examples, and the version that was attacked."""
+
+    number: int
+    """The ticket's place in the order of training."""
+    images: Float[Tensor, " B C H W"]
+    """The clean images."""
+    adversarial: Float[Tensor, " B C H W"]
+    """Their adversarial examples."""
+    labels: Int[Tensor, " B"]
+    """The true classes."""
+    indices: Int[Tensor, " B"]
+    """The images' places in the training set."""
+    version: int
+    """Number of updates that the attacked weights had seen."""
+    eps: float
+    """The threat's size when the batch was attacked, in pixel units."""
+    attack_seconds: float
+    """Wall-clock time of the attack."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TicketAttack:
+    """Attacks tickets: a pure function of (ticket, ε, weights), whoever calls it and when.
+
+    Everything random comes from the ticket's own seed, so the same ticket attacked again at the
+    same version gives the same bytes (at equal device kind, precision and thread count).
+    """
+
+    images: ImageSet
+    """The training images that tickets point into."""
+    attack: PGD
+    """The attack; its threat's ε is replaced by the one that the caller gives."""
+    device: torch.device
+    """Where the images are attacked."""
+
+    def recall(self, ticket: Ticket) -> AttackedBatch:
+        """The ticket's images, not attacked: their own adversarial examples at version 0."""
+        images, labels = self.images.batch(ticket.indices)
+        images, labels = images.to(self.device), labels.to(self.device)
+        return AttackedBatch(
+            number=ticket.number,
+            images=images,
+            adversarial=images,
+            labels=labels,
+            indices=ticket.indices,
+            version=0,
+            eps=0.0,
+            attack_seconds=0.0,
+        )
+
+    def __call__(
+        self, ticket: Ticket, *, eps: float, version: int, logits_of: Callable[[Tensor], Tensor]
+    ) -> AttackedBatch:
+        """Attack one ticket. Cost: `attack.steps` passes, each to the images and back."""
+        clean = self.recall(ticket)
+        attack = replace(self.attack, threat=replace(self.attack.threat, eps=eps))
+        generator = torch.Generator().manual_seed(ticket.seed)
+        begun = time.perf_counter()
+        adversarial = attack(logits_of, clean.images, clean.labels, generator=generator)
+        seconds = time.perf_counter() - begun
+        return replace(
+            clean, adversarial=adversarial, version=version, eps=eps, attack_seconds=seconds
+        )

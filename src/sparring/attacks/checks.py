@@ -1,0 +1,79 @@
+"""What must hold of a batch and of a model's answer before an attack may trust them.
+
+Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparring.errors import ConfigError
+
+Classifier = Callable[[Tensor], Tensor]
+"""All an attack knows of a model: images (B *S) to logits (B K)."""
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Refuse images and labels that no attack could mean.
+
+    Raises `ConfigError` unless images are floating point with pixels in [0, 1], and labels are one
+    int64 class index, not below 0, per image.
+    """
+    if not images.is_floating_point() or images.ndim < 2:
+        raise ConfigError(
+            "images must be a floating-point tensor of shape (batch, ...) because an attack "
+            f"follows their gradient; got {images.dtype} of shape {tuple(images.shape)}. "
+            "Divide 8-bit images by 255."
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ConfigError(
+            f"labels must be int64 of shape ({len(images)},) because each image has one class; "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}. Pass class indices."
+        )
+    if not len(images):
+        return
+    low, high = (bound.item() for bound in images.detach().aminmax())
+    if not (low >= 0 and high <= 1):
+        got = "NaN" if low != low else f"values from {low:.9g} to {high:.9g}"
+        raise ConfigError(
+            f"pixels must lie in [0, 1] because eps is in pixel units; got {got}. Divide 8-bit "
+            "images by 255, and make any normalisation the model's first layer."
+        )
+    lowest = int(labels.min())
+    if lowest < 0:
+        raise ConfigError(
+            f"labels must be class indices from 0 on because they pick a logit; got {lowest}. "
+            "Leave unlabelled images out of the batch."
+        )
+
+
+def checked(model: Classifier, labels: Tensor) -> Classifier:
+    """The same model, whose every answer is checked to be a row of logits per image.
+
+    Raises `ConfigError`, when called, for an answer of another type or shape, or with too few
+    classes for the labels.
+    """
+    least_classes = max(2, int(labels.max()) + 1) if len(labels) else 2
+
+    def logits_of(images: Tensor) -> Tensor:
+        logits = model(images)
+        _check_logits(logits, len(images), least_classes)
+        return logits
+
+    return logits_of
+
+
+def _check_logits(logits: object, num_images: int, least_classes: int) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num_images:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"the model must return logits of shape ({num_images}, classes) because an attack "
+            f"judges each image by its own row; got {got}. Wrap the model in a function that "
+            "returns its logits."
+        )
+    if logits.shape[1] < least_classes:
+        raise ConfigError(
+            f"the model must return at least {least_classes} classes because the labels reach "
+            f"{least_classes - 1}; got {logits.shape[1]}. Give the model an output for every class."
+        )

@@ -1,0 +1,76 @@
+"""What an attack maximises: one number per image, larger meaning worse for the model.
+
+Shapes: B batch, K classes.
+Numerics: logits of 16 bits are widened to float32, for they tie too often to be compared.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sparring.errors import ConfigError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits and labels to one loss per image."""
+
+LossName = Literal["cross-entropy", "margin", "dlr"]
+"""The losses an attack can be told to maximise."""
+
+SMALLEST_SPREAD = 1e-12
+"""Least denominator of the logit ratio: far below any spread of real logits, yet its square is
+still a float32, so that the gradient stays finite."""
+
+
+def cross_entropy(
+    logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """Minus the log-probability of the true class: the loss of training (Madry et al. 2018)."""
+    return F.cross_entropy(_widened(logits), labels, reduction="none")
+
+
+def margin(logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Largest other logit minus the true one: positive exactly where the model errs.
+
+    Unlike the cross-entropy it does not saturate on confident models.
+    Source: Carlini & Wagner 2017, objective f6 with the sign turned round and no confidence.
+    """
+    logits = _widened(logits)
+    true = labels.unsqueeze(1)
+    others = logits.scatter(1, true, -torch.inf)
+    return others.amax(1) - logits.gather(1, true).squeeze(1)
+
+
+def difference_of_logits_ratio(
+    logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """The margin over the spread of the three largest logits: blind to their scale and shift.
+
+    Logits without any spread count as spread by `SMALLEST_SPREAD`: the loss is then finite, and 0
+    if the true class is among them. Raises `ConfigError` below three classes.
+    Source: Croce & Hein 2020, the untargeted DLR loss of section 4.
+    """
+    num_classes = logits.shape[1]
+    if num_classes < 3:
+        raise ConfigError(
+            "loss dlr needs logits of at least 3 classes because it divides by the spread of the "
+            f'three largest; got {num_classes} classes. Use loss "margin".'
+        )
+    largest = _widened(logits).topk(3, dim=1).values
+    spread = (largest[:, 0] - largest[:, 2]).clamp_min(SMALLEST_SPREAD)
+    return margin(logits, labels) / spread
+
+
+LOSSES: Mapping[LossName, Loss] = {
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "dlr": difference_of_logits_ratio,
+}
+"""The formula behind each name."""
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

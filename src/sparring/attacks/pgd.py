@@ -1,0 +1,179 @@
+"""Projected gradient descent on minus the loss, and its one-step relatives.
+
+Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
+
+from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.losses import LOSSES, Loss, LossName
+from sparring.attacks.threat import STARTS, Linf, Start, Threat
+from sparring.errors import ConfigError
+from sparring.models import evaluation_mode
+from sparring.records.spelling import did_you_mean, nearest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PGD:
+    """Climb the loss in steps of equal length, projecting back into the threat after each.
+
+    Cost: `restarts`·`steps` forward and backward passes, and with several restarts one more forward
+    pass for each. No step at all from start "none" is natural training's attack: the clean images.
+    Source: Madry et al. 2018; equation 5 and section 6 of Bhat, Tsipras & Madry 2019.
+    """
+
+    threat: Threat = field(default_factory=Linf)
+    """The set the attack may search."""
+    steps: int = 8
+    """Gradient steps; 0 leaves the start as it is."""
+    step_size: float | None = None
+    """Length of one step in the threat's norm; 2.5 · eps / steps if not given."""
+    start: Start = "uniform"
+    """Where the search begins: anywhere in the threat, at a random corner, or nowhere new."""
+    restarts: int = 1
+    """Independent searches; each image keeps the one that hurts the model most."""
+    loss: LossName = "cross-entropy"
+    """What the attack maximises."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a setting that cannot mean anything."""
+        if self.steps < 0:
+            raise ConfigError(
+                "steps must be at least 0 because they count gradient steps; "
+                f"got {self.steps}. Use 0 for natural training."
+            )
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise ConfigError(
+                "step_size must be finite and above 0 because it is the length of a step; "
+                f"got {self.step_size:g}. Leave it out for 2.5 * eps / steps."
+            )
+        _check_choice("start", self.start, STARTS)
+        _check_choice("loss", self.loss, LOSSES)
+        if self.restarts < 1:
+            raise ConfigError(
+                "restarts must be at least 1 because the first search counts as one; "
+                f"got {self.restarts}. Use 1."
+            )
+        if self.restarts > 1 and self.start == "none":
+            raise ConfigError(
+                "restarts must be 1 without a random start because all searches would be the same; "
+                f'got {self.restarts}. Use start "uniform" or "corner".'
+            )
+
+    @property
+    def step_length(self) -> float:
+        """Length of one step: `step_size`, or 2.5 · eps / steps; 0 where there is none to take.
+
+        The default lets the search cross the whole ball and a quarter of it again (section 6 of
+        Bhat, Tsipras & Madry 2019).
+        """
+        if self.step_size is not None:
+            return self.step_size
+        return 2.5 * self.threat.eps / self.steps if self.steps else 0.0
+
+    def __call__(
+        self,
+        model: Classifier,
+        images: Shaped[Tensor, " B *S"],
+        labels: Shaped[Tensor, "..."],
+        *,
+        generator: Generator,
+    ) -> Float[Tensor, " B *S"]:
+        """Adversarial examples of `images` for `model`, detached, of the same shape and dtype.
+
+        `images` hold pixels in [0, 1], `labels` one int64 class index per image; `model` maps
+        images to logits (B K) and is attacked in evaluation mode if it is a module. `generator`
+        lives on the CPU whatever the device; restart r draws the same whatever the number of
+        restarts. Neither model nor global random state are changed, also if the model fails.
+        Raises `ConfigError` for images, labels or logits that cannot be meant.
+        """
+        check_batch(images, labels)
+        # An inference tensor cannot take part in a backward pass; a copy made out here can.
+        with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+            return self._search(checked(model, labels), images, labels.clone(), generator)
+
+    def _search(
+        self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
+    ) -> Tensor:
+        worst = self._climb(logits_of, images, labels, generator)
+        if self.restarts == 1:
+            return worst
+        harm = _harm(LOSSES[self.loss], logits_of(worst), labels)
+        for _ in range(self.restarts - 1):
+            x = self._climb(logits_of, images, labels, generator)
+            new_harm = _harm(LOSSES[self.loss], logits_of(x), labels)
+            more = new_harm.exceeds(harm)
+            worst[more] = x[more]
+            harm = Harm(
+                *(torch.where(more, new, old) for new, old in zip(new_harm, harm, strict=True))
+            )
+        return worst
+
+    def _climb(
+        self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
+    ) -> Tensor:
+        x = STARTS[self.start](self.threat, images, generator)
+        for _ in range(self.steps):
+            gradient = _input_gradient(LOSSES[self.loss], logits_of, x, labels)
+            uphill = self.threat.ascend(gradient)
+            x = self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
+        return x
+
+
+def fgsm(threat: Threat) -> PGD:
+    """One step of length eps from the clean image (Goodfellow et al. 2015)."""
+    return PGD(threat=threat, steps=1, step_size=threat.eps, start="none")
+
+
+def random_start_fgsm(threat: Threat) -> PGD:
+    """One step of length 1.25 · eps from a uniform start (Wong, Rice & Kolter 2020)."""
+    return PGD(threat=threat, steps=1, step_size=1.25 * threat.eps, start="uniform")
+
+
+class Harm(NamedTuple):
+    """How badly each image fares: being misclassified counts before any loss."""
+
+    wrong: Tensor
+    loss: Tensor
+
+    def exceeds(self, other: "Harm") -> Tensor:
+        """Where this is worse for the model than `other`."""
+        return (self.wrong & ~other.wrong) | (
+            (self.wrong == other.wrong) & (self.loss > other.loss)
+        )
+
+
+def _harm(loss: Loss, logits: Tensor, labels: Tensor) -> Harm:
+    return Harm(wrong=logits.argmax(1) != labels, loss=loss(logits, labels))
+
+
+def _input_gradient(loss: Loss, logits_of: Classifier, x: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of every image's own loss; they are summed, so no batch size scales it."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        total = loss(logits_of(x), labels).sum()
+    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    if gradient is None:
+        raise ConfigError(
+            "the logits must depend on the images through differentiable operations because an "
+            "attack follows their gradient; got logits without one. Remove detach(), no_grad() "
+            "or rounding from the model."
+        )
+    return gradient
+
+
+def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if value not in names:
+        advice = did_you_mean(nearest(value, names)) or " Take one of those."
+        raise ConfigError(
+            f"{name} must be one of {', '.join(names)} because nothing else is defined; "
+            f'got "{value}".{advice}'
+        )

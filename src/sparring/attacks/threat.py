@@ -1,0 +1,197 @@
+"""The set an attack may search: images near the clean ones, inside the pixel range.
+
+Shapes: B batch, S one image (C H W).
+Units:  pixels lie in [0, 1], and so eps = 8/255 in L-infinity is eight grey levels.
+Random numbers come from a CPU generator in float32 and in the order of an image's indices, so that
+a seed gives the same start whatever the device and memory format.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from sparring.errors import ConfigError
+
+
+LEAST_GAIN = 1e-6
+"""Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Linf:
+    """Images in [0, 1] that differ from the clean ones by at most `eps` in every pixel."""
+
+    eps: float = 0.3
+    """Largest change of one pixel; above 0, at most 1."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a radius that pixels in [0, 1] cannot have."""
+        if not 0 < self.eps <= 1:
+            grey_levels = 1 < self.eps <= 255
+            advice = (
+                f"Did you mean {self.eps:g}/255?"
+                if grey_levels
+                else "Give a number such as 0.3 or 8/255."
+            )
+            raise ConfigError(
+                f"eps must lie in (0, 1] because pixels lie in [0, 1]; got {self.eps:g}. {advice}"
+            )
+
+    def project(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B *S"]:
+        """Nearest allowed image to `x`: each pixel clipped to its own interval.
+
+        Pixels lie in [0, 1] exactly and within `eps` up to the rounding of images ± eps: one unit
+        in the last place below 1 (6e-8 in float32). Allowed images come back bit for bit.
+        """
+        return x.clamp(images - self.eps, images + self.eps).clamp_(0, 1)
+
+    def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
+        """Step of length 1 that raises the loss fastest: the gradient's sign (0 for NaN)."""
+        return gradient.sign()
+
+    def uniform(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """Clean images plus uniform noise from the cube, clipped to the pixel range."""
+        noise = torch.empty(images.shape).uniform_(-self.eps, self.eps, generator=generator)
+        return self.project(_like(images, noise).add_(images), images)
+
+    def corner(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """A random corner of the cube, every pixel at +eps or -eps, clipped to the pixel range."""
+        upwards = torch.rand(images.shape, generator=generator) < 0.5
+        noise = torch.where(upwards, self.eps, -self.eps)
+        return self.project(_like(images, noise).add_(images), images)
+
+    def distance(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B"]:
+        """Largest change of any pixel of each image."""
+        return (_widened(x) - _widened(images)).abs().amax(_pixels(images))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class L2:
+    """Images in [0, 1] whose Euclidean distance to the clean ones is at most `eps`."""
+
+    eps: float
+    """Largest Euclidean norm of the change of one image; above 0."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a radius that no ball has."""
+        if not 0 < self.eps < math.inf:
+            raise ConfigError(
+                "eps must be finite and above 0 because it is the radius of a ball; "
+                f"got {self.eps:g}. Give a number such as 0.5 or 2."
+            )
+
+    def project(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B *S"]:
+        """Nearest allowed image to `x`, that is nearest in ball and pixel range at once.
+
+        By the conditions of Karush, Kuhn and Tucker it is the clean image plus a multiple of the
+        offset, clipped to the pixel range. Clipping after projecting to the ball would be another,
+        weaker point. Pixels lie in [0, 1] exactly, the norm within eps·(1 + 1e-5) plus the rounding
+        of the pixels (6e-8·√pixels in float32). Images well inside come back bit for bit.
+        Cost: some ten passes over the pixels and five per round of `_largest_scale`, mostly 3 to 6.
+        """
+        centre = _widened(images)
+        offset = _widened(x) - centre
+        farthest = offset.abs().amax(_pixels(x), keepdim=True)
+        offset.div_(farthest.clamp_min(torch.finfo(offset.dtype).tiny))
+        rooms = (offset > 0).to(centre.dtype).sub_(centre).square_()
+        scale = _largest_scale(offset.square(), rooms, self.eps, at_most=farthest)
+        moved = offset.mul_(scale).add_(centre).clamp_(0, 1)
+        return torch.where(scale < farthest, moved, _widened(x).clamp(0, 1)).to(images.dtype)
+
+    def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
+        """Step of length 1 that raises the loss fastest; 0 where the gradient is 0 or not finite.
+
+        Scaling by the largest entry first keeps the squares of tiny gradients from vanishing.
+        """
+        wide = _widened(gradient)
+        largest = wide.abs().amax(_pixels(wide), keepdim=True)
+        return _unit(wide / largest.clamp_min(torch.finfo(wide.dtype).tiny)).to(gradient.dtype)
+
+    def uniform(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """Clean images plus noise uniform in the ball, brought into the pixel range.
+
+        Volume grows as radius^d, so the radius is eps·u^(1/d) with u uniform in [0, 1).
+        """
+        direction = _unit(torch.empty(images.shape).normal_(generator=generator))
+        share = torch.rand(len(images), generator=generator) ** (1 / max(1, images[:1].numel()))
+        noise = direction * share.view(-1, *[1] * (images.ndim - 1)) * self.eps
+        return self.project(_like(images, noise).add_(images), images)
+
+    def corner(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """Clean images plus noise uniform on the sphere, brought into the pixel range."""
+        noise = _unit(torch.empty(images.shape).normal_(generator=generator)) * self.eps
+        return self.project(_like(images, noise).add_(images), images)
+
+    def distance(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B"]:
+        """Euclidean norm of the change of each image."""
+        return torch.linalg.vector_norm(_widened(x) - _widened(images), dim=_pixels(images))
+
+
+Threat: TypeAlias = Linf | L2
+"""What the attacker may do to an image."""
+
+Start = Literal["uniform", "corner", "none"]
+"""Where in the threat a search begins."""
+
+STARTS: Mapping[Start, Callable[[Threat, Tensor, Generator], Tensor]] = {
+    "uniform": lambda threat, images, generator: threat.uniform(images, generator),
+    "corner": lambda threat, images, generator: threat.corner(images, generator),
+    "none": lambda threat, images, generator: images.detach().clone(),
+}
+"""The point behind each name; always a new tensor, so that no caller's images are written to."""
+
+
+def _largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tensor) -> Tensor:
+    """Largest scale per image, up to `at_most`, with Σ min(scale²·squares, rooms) ≤ eps².
+
+    In scale² the sum is concave and piecewise linear, so Newton's method from 0 never oversteps
+    and is exact once it has met the right set of pixels that have used up their room.
+    """
+    pixels = _pixels(squares)
+    limit = at_most.square()
+    scale2, better = torch.zeros_like(limit), None
+    while better is None or bool((better > scale2 * (1 + LEAST_GAIN)).any()):
+        scale2 = scale2 if better is None else torch.maximum(scale2, better)
+        scaled = scale2 * squares
+        left = eps * eps - torch.minimum(scaled, rooms).sum(pixels, keepdim=True)
+        slope = (scaled < rooms).mul(squares).sum(pixels, keepdim=True)
+        better = torch.where(slope > 0, scale2 + left / slope, limit).clamp_max(limit)
+    return torch.where(scale2 < limit, scale2.sqrt(), at_most)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    norms = torch.linalg.vector_norm(vectors, dim=_pixels(vectors), keepdim=True)
+    return (vectors / norms).nan_to_num_(nan=0.0)
+
+
+def _like(images: Tensor, noise: Tensor) -> Tensor:
+    return torch.empty_like(images).copy_(noise)
+
+
+def _pixels(images: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, images.ndim))
+
+
+def _widened(images: Tensor) -> Tensor:
+    return images.to(torch.promote_types(images.dtype, torch.float32))

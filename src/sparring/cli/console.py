@@ -1,0 +1,98 @@
+"""What all verbs print with: results to stdout, progress to stderr, and one form for numbers."""
+
+import sys
+from fractions import Fraction
+from typing import Never
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+WIDTH = 80
+"""Columns of a result: what a terminal, a log and a mail all show without wrapping."""
+
+_GREY_LEVELS = 255
+_NEAR = 1e-6
+"""Largest distance from a whole number of grey levels that is still shown as one."""
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `main`, which alone knows the exit code."""
+
+    def on_broken_pipe(self) -> Never:
+        """Pass on the error that rich would answer by exiting."""
+        self.quiet = True
+        raise  # noqa: PLE0704 - rich calls this from inside its `except BrokenPipeError`
+
+
+RESULTS = _Console(highlight=False, soft_wrap=True, markup=False)
+"""Standard output: what a command found, for people and pipes."""
+
+PROGRESS = _Console(stderr=True, highlight=False, markup=False)
+"""Standard error: how far a command is."""
+
+
+def print_json(text: str) -> None:
+    """Standard output for machines: exactly this text, never wrapped or coloured."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A live bar on stderr with the given fields of its task, share done and time left.
+
+    Vanishes when done; where stderr is no terminal, nothing is drawn.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        *(TextColumn("{task.fields[" + name + "]}") for name in columns),
+        TimeRemainingColumn(compact=True),
+        console=PROGRESS,
+        transient=True,
+        disable=not PROGRESS.is_terminal,
+    )
+
+
+def result_table(*headings: str, title: str | None = None) -> Table:
+    """An empty table without frame: the first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout, never wider than `WIDTH`."""
+    RESULTS.print(table, width=min(WIDTH, RESULTS.width), soft_wrap=False)
+
+
+def eps_text(eps: float) -> str:
+    """Size of a threat as people write it: `8/255` for whole grey levels, else a decimal."""
+    levels = eps * _GREY_LEVELS
+    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR:
+        return f"{round(levels)}/{_GREY_LEVELS}"
+    return f"{eps:g}"
+
+
+def eps_from(text: str) -> float:
+    """Size of a threat from `0.3` or `8/255`. Raises `ValueError` for anything else."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ValueError(f"eps must be a number such as 0.3 or 8/255; got {text}.") from error
+
+
+def duration_text(seconds: float) -> str:
+    """Wall-clock time to about three digits: `3.2 s`, `1 min 42 s`, `2 h 5 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count_text(count: int) -> str:
+    """A count with its thousands apart: `10,000`."""
+    return f"{count:,}"

@@ -1,0 +1,117 @@
+"""`sparring VERB …`: find the verb, run it, and turn what goes wrong into a sentence.
+
+Exit codes: 0 done; 2 something the user can mend; 1 a failed run; 130 interrupted; 141 the reader
+of a pipe left.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from sparring.errors import ConfigError, SparringError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""128 plus the signal's number, as shells report it: SIGINT is 2, SIGPIPE 13."""
+
+
+class Verb(NamedTuple):
+    """One word of the command line and the module that runs it."""
+
+    module: str
+    """Has `run(argv: list[str]) -> int`."""
+    summary: str
+    """One line of `sparring --help`."""
+
+
+VERBS = MappingProxyType(
+    {
+        "train": Verb("sparring.cli.train", "train a robust classifier into a run directory"),
+        "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
+        "inspect": Verb("sparring.cli.inspect", "show a run's settings, curves and results"),
+    }
+)
+
+HELP = "\n".join(
+    [
+        "usage: sparring [--debug] VERB ...",
+        "",
+        "Train image classifiers robust to adversarial examples, fast, and say honestly",
+        "how robust they are.",
+        "",
+        *(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items()),
+        "",
+        "  --help     this page; sparring VERB --help for a verb's own",
+        "  --version  the version",
+        "  --debug    show the whole traceback of an error",
+        "",
+        "Start with: sparring train",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (by default the process's own) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        code = _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+    except SparringError as error:
+        _tell(str(error), debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _tell("interrupted.", debug)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _leave_stdout()
+        return PIPE_CLOSED
+    except SystemExit as leave:
+        return _code(leave)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    first, *rest = words or ["--help"]
+    if first in ("--help", "-h", "help"):
+        sys.stdout.write(HELP + "\n")
+        return 0
+    if first == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"sparring {version('sparring')}\n")
+        return 0
+    if first not in VERBS:
+        raise _unknown(first)
+    return importlib.import_module(VERBS[first].module).run(rest)
+
+
+def _unknown(word: str) -> ConfigError:
+    from sparring.records.spelling import did_you_mean, nearest
+
+    hint = did_you_mean(nearest(word, VERBS)) or " See sparring --help."
+    return ConfigError(f"the first word must be one of {', '.join(VERBS)}; got {word}.{hint}")
+
+
+def _tell(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"error: {message}\n")
+
+
+def _leave_stdout() -> None:
+    """Give what is still buffered somewhere to go, or Python complains on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _code(leave: SystemExit) -> int:
+    """What a parser wanted to exit with."""
+    if leave.code is None:
+        return 0
+    if isinstance(leave.code, int):
+        return leave.code
+    _tell(str(leave.code), debug=False)
+    return 1

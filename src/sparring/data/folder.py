@@ -1,0 +1,114 @@
+"""A folder with the four IDX files of a data set, under any of the names in use.
+
+Known names: `train-images-idx3-ubyte` and `t10k-labels-idx1-ubyte` as published, the same with
+a dot before `idx`, `test` for `t10k`, anything ending in a hyphen in front (EMNIST's
+`emnist-balanced-train-images-idx3-ubyte`), each with or without `.gz`.
+"""
+
+import re
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+
+from sparring.data.idx import read_content, read_images, read_labels
+from sparring.data.images import Dataset
+from sparring.data.split import Labelled, assemble
+from sparring.errors import DataError
+
+_NAME = re.compile(
+    r"(?P<prefix>(?:.+-)?)(?P<part>train|t10k|test)-"
+    r"(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(?:\.gz)?"
+)
+_PARTS = {"train": "train", "t10k": "test", "test": "test"}
+_STANDARD = {
+    ("train", "images"): "train-images-idx3-ubyte",
+    ("train", "labels"): "train-labels-idx1-ubyte",
+    ("test", "images"): "t10k-images-idx3-ubyte",
+    ("test", "labels"): "t10k-labels-idx1-ubyte",
+}
+_LISTED = 20
+"""Names in a message: enough to see what kind of folder it is."""
+
+
+def load_folder(folder: Path) -> Dataset:
+    """The data set of a folder with four IDX files, gzipped or not; other files are ignored.
+
+    A file that lies beside its own gzipped copy counts once. The last twelfth of the training
+    images is held out for validation. Raises `DataError` if one of the four is missing, if
+    several could be meant, or if a file is damaged.
+    """
+    files = _find(folder)
+    parts = {}
+    for part in ("train", "test"):
+        images, labels = files[part, "images"], files[part, "labels"]
+        parts[part] = Labelled(
+            pixels=read_images(images).unsqueeze(1),
+            labels=read_labels(labels),
+            pixels_from=str(images),
+            labels_from=str(labels),
+        )
+    return assemble(folder.resolve().name, parts["train"], parts["test"])
+
+
+def _find(folder: Path) -> dict[tuple[str, str], Path]:
+    """Which file is which of the four."""
+    candidates: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    entries = _entries(folder)
+    for path in entries:
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_file():
+            role = _PARTS[match["part"]], match["kind"][:6]
+            candidates[role].append(path)
+    missing = [
+        _STANDARD[role]
+        for role in product(("train", "test"), ("images", "labels"))
+        if role not in candidates
+    ]
+    if missing:
+        raise DataError(
+            f"{folder} must hold four IDX files, {', '.join(_STANDARD.values())} (.gz or not); "
+            f"missing: {', '.join(missing)}; found: {_listing(entries)}. "
+            "Give the folder that the files lie in, or an .npz file."
+        )
+    files = {role: _only(paths, folder) for role, paths in candidates.items()}
+    prefixes = {match["prefix"] for p in files.values() if (match := _NAME.fullmatch(p.name))}
+    if len(prefixes) > 1:
+        raise _ambiguous(folder, list(files.values()))
+    return files
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in the folder, by name."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{folder} must be a readable folder; got: {error.strerror}. Check its permissions."
+        ) from error
+
+
+def _only(paths: list[Path], folder: Path) -> Path:
+    """The one file meant: a file and its own gzipped copy are one."""
+    first, *others = paths
+    if not others:
+        return first
+    copies = {path.name.removesuffix(".gz") for path in paths}
+    if len(copies) > 1 or read_content(first) != read_content(others[0]):
+        raise _ambiguous(folder, paths)
+    return first
+
+
+def _ambiguous(folder: Path, paths: list[Path]) -> DataError:
+    """Several files claim one place."""
+    return DataError(
+        f"{folder} must hold the four IDX files of one data set only, because otherwise it is "
+        f"unclear which are meant; found: {_listing(paths)}. "
+        "Keep each data set in a folder of its own, and each file once."
+    )
+
+
+def _listing(paths: list[Path]) -> str:
+    """Names for a message, folders with a slash, cut off where nobody would read on."""
+    names = [path.name + "/" * path.is_dir() for path in sorted(paths)]
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) + more) or "nothing"

@@ -1,0 +1,115 @@
+"""The seeded order in which training meets its images.
+
+Each epoch is a random permutation of all images. Laid end to end the permutations are one
+endless stream, and the n-th ticket takes the n-th run of `batch_size` places in it. So every
+batch is full, a batch may begin in one epoch and end in the next, and every image is used
+exactly once an epoch, as with the data reader of Madry et al.'s MNIST challenge.
+
+Shapes: B images of a batch.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from sparring.data.seeds import derive_seed
+from sparring.errors import ConfigError
+
+_KEPT_PERMUTATIONS = 2
+"""A batch may span two epochs, so that neighbouring tickets need at most two permutations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Ticket:
+    """One batch's place in the order: which images, and the seed of whatever is random in it."""
+
+    number: int
+    """Tickets before this one."""
+
+    epoch: int
+    """Epoch of the first image, counted from 0."""
+
+    position: int
+    """Place of the first image in its epoch, 0 to num_images - 1."""
+
+    indices: Int64[Tensor, " B"]
+    """Which images, in order; always a whole batch."""
+
+    seed: int
+    """Seed of everything random in attacking this batch, in [0, 2**63)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """The endless sequence of tickets of one run, a pure function of its three numbers.
+
+    Raises `ConfigError` if there is no image or a batch would be empty.
+    """
+
+    num_images: int
+    """Images of the training set, at least 1."""
+
+    batch_size: int
+    """Images of one ticket, at least 1; may exceed num_images."""
+
+    seed: int
+    """Seed of the run."""
+
+    _permutations: dict[int, Int64[Tensor, " N"]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse an order without images or with empty batches."""
+        for name in ("num_images", "batch_size"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, because every ticket holds a whole batch of "
+                    f"images; got {value}. Use a positive {name}."
+                )
+
+    def ticket(self, number: int) -> Ticket:
+        """The ticket with `number` tickets before it.
+
+        Any ticket may be asked for at any time, and as often as wished: the answer depends
+        only on the order's numbers and on `number`. Cost: at most one permutation of all
+        images for each epoch it touches; none if the epochs are those of the tickets asked
+        for just before. Raises `ConfigError` if `number` is negative.
+        """
+        if number < 0:
+            raise ConfigError(
+                f"number must be at least 0, because tickets are counted from 0; got {number}."
+            )
+        epoch, position = divmod(number * self.batch_size, self.num_images)
+        return Ticket(
+            number=number,
+            epoch=epoch,
+            position=position,
+            indices=self._stream(epoch, position),
+            seed=derive_seed(self.seed, "attack", epoch, position),
+        )
+
+    def _stream(self, epoch: int, position: int) -> Int64[Tensor, " B"]:
+        """A whole batch of the stream from this place on, across as many epochs as it takes."""
+        missing, pieces = self.batch_size, []
+        while missing:
+            piece = self._permutation(epoch)[position : position + missing]
+            pieces.append(piece)
+            missing -= len(piece)
+            epoch, position = epoch + 1, 0
+        return torch.cat(pieces)
+
+    def _permutation(self, epoch: int) -> Int64[Tensor, " N"]:
+        """All images in the order of one epoch, remembered for the next tickets."""
+        known = self._permutations.get(epoch)
+        if known is not None:
+            return known
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        permutation = torch.randperm(self.num_images, generator=generator)
+        while len(self._permutations) >= _KEPT_PERMUTATIONS:
+            del self._permutations[next(iter(self._permutations))]
+        self._permutations[epoch] = permutation
+        return permutation

@@ -1,0 +1,116 @@
+"""From images and labels as read to a data set: which classes, and which images to hold out.
+
+Shapes: N images, C channels, H rows, W columns. Units: grey levels 0 to 255.
+"""
+
+from dataclasses import dataclass
+from itertools import islice
+
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sparring.data.images import Dataset, ImageSet, check_labels
+from sparring.errors import DataError
+
+_HELD_OUT_SHARE = 12
+"""One in twelve: 5,000 of MNIST's 60,000, which leaves the paper's 55,000 to train on."""
+
+_NAMED_CLASSES = 5
+"""Enough missing classes in a message to see the pattern."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Labelled:
+    """Images and labels as read, before anyone knows the classes.
+
+    Raises `DataError` if there are none, or not as many labels as images.
+    """
+
+    pixels: UInt8[Tensor, " N C H W"]
+    """Grey levels, 0 to 255."""
+
+    labels: Int64[Tensor, " M"]
+    """Labels, of any value yet."""
+
+    pixels_from: str
+    """Where the pixels were read, for messages."""
+
+    labels_from: str
+    """Where the labels were read, for messages."""
+
+    def __post_init__(self) -> None:
+        """Refuse images and labels that do not pair up."""
+        if len(self.pixels) != len(self.labels):
+            raise DataError(
+                "There must be one label for each image; got "
+                f"{len(self.labels)} labels in {self.labels_from} for {len(self.pixels)} images "
+                f"in {self.pixels_from}. Take both from the same data set and the same part of it."
+            )
+        if not len(self.pixels):
+            raise DataError(f"There must be at least one image; got none in {self.pixels_from}.")
+
+    def as_set(self, num_classes: int, start: int = 0, stop: int | None = None) -> ImageSet:
+        """The images from `start` up to `stop`, now that the classes are known."""
+        return ImageSet(
+            pixels=self.pixels[start:stop].contiguous(),
+            labels=self.labels[start:stop],
+            num_classes=num_classes,
+        )
+
+
+def assemble(
+    name: str, train: Labelled, test: Labelled, validation: Labelled | None = None
+) -> Dataset:
+    """The data set of these parts; without `validation`, the last twelfth of `train` is held out.
+
+    The classes are 0 up to the largest training label. At least one image is held out.
+    Raises `DataError` if a class has no image left to train on, if there are fewer than two
+    classes, if a test or validation label is no class, or if image shapes differ.
+    """
+    num_classes = max(int(train.labels.max()) + 1, 1)
+    check_labels(train.labels, num_classes, train.labels_from)
+    if num_classes < 2:
+        raise DataError(
+            "A classifier needs at least two classes to tell apart; every training label is 0 "
+            f"({train.labels_from}). Give images of several classes."
+        )
+    num_held_out = 0 if validation is not None else max(1, len(train.labels) // _HELD_OUT_SHARE)
+    num_train = len(train.labels) - num_held_out
+    _check_every_class_is_trained(train, num_classes, num_train)
+    for part in (test, validation):
+        if part is not None:
+            check_labels(part.labels, num_classes, part.labels_from)
+    return Dataset(
+        name=name,
+        train=train.as_set(num_classes, 0, num_train),
+        validation=(
+            train.as_set(num_classes, num_train)
+            if validation is None
+            else validation.as_set(num_classes)
+        ),
+        test=test.as_set(num_classes),
+    )
+
+
+def _check_every_class_is_trained(train: Labelled, num_classes: int, num_train: int) -> None:
+    """Refuse classes that no image to train on shows."""
+    present = set(train.labels[:num_train].tolist())
+    if len(present) == num_classes:
+        return
+    missing = list(islice((c for c in range(num_classes) if c not in present), _NAMED_CLASSES))
+    names = ", ".join(map(str, missing))
+    more = ", …" if num_classes - len(present) > len(missing) else ""
+    held_out = len(train.labels) - num_train
+    if held_out and set(missing) & set(train.labels[num_train:].tolist()):
+        remedy = (
+            f"The last {held_out} of the {len(train.labels)} training images are held out for "
+            "validation: shuffle images and labels together if they are sorted by class, and "
+            "give every class several images."
+        )
+    else:
+        remedy = "Number the classes 0, 1, 2, … without gaps, in all label files alike."
+    raise DataError(
+        f"Every class from 0 to {num_classes - 1} must have images to train on, because a model "
+        f"cannot learn a class it never sees; without any: {names}{more} ({train.labels_from}). "
+        f"{remedy}"
+    )

@@ -1,0 +1,24 @@
+"""Networks, and the forms in which their passes are computed.
+
+`PaperNetwork` describes the paper's CNN and builds it; `working_copy` gives the cheapest faithful
+way to run a network on its device; weights are kept as safetensors.
+"""
+
+from sparring.models.arithmetic import Precision, WorkingCopy, has_bf16_units, working_copy
+from sparring.models.modes import evaluation_mode
+from sparring.models.paper_cnn import Initialisation, PaperCNN
+from sparring.models.spec import PaperNetwork
+from sparring.models.weights import load_weights, save_weights
+
+__all__ = [
+    "Initialisation",
+    "PaperCNN",
+    "PaperNetwork",
+    "Precision",
+    "WorkingCopy",
+    "evaluation_mode",
+    "has_bf16_units",
+    "load_weights",
+    "save_weights",
+    "working_copy",
+]

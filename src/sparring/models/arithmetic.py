@@ -1,0 +1,152 @@
+"""In which numbers, and in which order, a network's passes are computed.
+
+Training keeps its weights in single precision. A *working copy* holds them in the form in which
+passes are cheapest on the hardware at hand; it is derived afresh after every update, once, and
+serves the many passes of an attack and the one of the update. The derivation is differentiable,
+so the update's gradient arrives at the single-precision weights.
+
+Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sparring.errors import ConfigError
+from sparring.models.modes import evaluation_mode
+from sparring.models.paper_cnn import PaperCNN
+from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""What the user asks for; "auto" takes bf16 where the hardware has units for it."""
+
+
+class WorkingCopy(Protocol):
+    """A network's weights in the form in which its passes are computed."""
+
+    name: str
+    """Precision and method, as environment.json gives them."""
+
+    def refresh(self) -> None:
+        """Derive the weights afresh; call after every update. Cost: less than one pass."""
+        ...
+
+    def attacked(self, images: Tensor) -> Tensor:
+        """Logits in evaluation mode, for attacks: the gradient reaches the images only."""
+        ...
+
+    def trained(self, images: Tensor) -> Tensor:
+        """Logits for one update: the gradient reaches the network's parameters."""
+        ...
+
+
+class DirectCopy:
+    """The network itself, layer by layer, in single precision: any `torch.nn.Module`."""
+
+    name = "fp32 direct"
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def refresh(self) -> None:
+        """Nothing to derive; the attack's view follows the parameters by itself."""
+
+    def attacked(self, images: Tensor) -> Tensor:
+        """Logits in evaluation mode, the parameters held constant."""
+        constant = {name: value.detach() for name, value in self.network.named_parameters()}
+        with evaluation_mode(self.network):
+            return functional_call(self.network, constant, images)
+
+    def trained(self, images: Tensor) -> Tensor:
+        """Logits in the network's own mode."""
+        return self.network(images)
+
+
+class BFloat16Copy:
+    """A bf16 shadow of the weights, convolutions channels-last; any `torch.nn.Module`.
+
+    Autocast would cast the weights again at every attack step, because it caches only those that
+    require a gradient; a shadow is cast once per update.
+    """
+
+    name = "bf16 shadow, channels-last"
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Cast the parameters; buffers stay as they are."""
+        self._weights = {name: _cast(value) for name, value in self.network.named_parameters()}
+        self._constant = {name: value.detach() for name, value in self._weights.items()}
+
+    def attacked(self, images: Tensor) -> Tensor:
+        """Logits in evaluation mode, float32."""
+        with evaluation_mode(self.network):
+            return functional_call(self.network, self._constant, _cast(images)).float()
+
+    def trained(self, images: Tensor) -> Tensor:
+        """Logits in the network's own mode, float32."""
+        return functional_call(self.network, self._weights, _cast(images)).float()
+
+
+class SpectralCopy:
+    """The paper's CNN in single precision by `spectral_logits`: for CPUs without bf16 units."""
+
+    name = "fp32 spectral"
+
+    def __init__(self, network: PaperCNN) -> None:
+        self.network = network
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Transform the kernels."""
+        with torch.enable_grad():
+            self._weights = spectral_weights(self.network)
+        self._constant = SpectralWeights(*(weight.detach() for weight in self._weights))
+
+    def attacked(self, images: Tensor) -> Tensor:
+        """Logits, the weights held constant."""
+        return spectral_logits(images, self._constant)
+
+    def trained(self, images: Tensor) -> Tensor:
+        """Logits, differentiable in the weights."""
+        return spectral_logits(images, self._weights)
+
+
+def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCopy:
+    """The cheapest faithful way to compute this network's passes on its device.
+
+    bf16 where the device has units for it (CUDA from Ampere on, CPUs with AMX) and `precision`
+    is not "fp32"; in single precision the paper's CNN on a CPU goes by frequencies, everything
+    else layer by layer. A CPU with AVX-512 bf16 but no AMX stays with single precision: its bf16
+    products are twice as fast, which the spectral form exceeds. "bf16" takes bf16 on any
+    hardware: without units for it, many times slower.
+    Raises `ConfigError` for a precision that is none of the three.
+    """
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ConfigError(
+            f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
+        )
+    device = next(network.parameters()).device
+    if precision == "bf16" or (precision == "auto" and has_bf16_units(device)):
+        return BFloat16Copy(network)
+    if isinstance(network, PaperCNN) and device.type == "cpu":
+        return SpectralCopy(network)
+    return DirectCopy(network)
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether bf16 products are several times faster than single precision on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.10 and later
+    return bool(capabilities.get("amx_bf16", False))
+
+
+def _cast(value: Tensor) -> Tensor:
+    images = value.dim() == 4
+    layout = torch.channels_last if images else torch.preserve_format
+    return value.to(torch.bfloat16, memory_format=layout)

@@ -1,0 +1,63 @@
+"""The network of the paper: two 5x5 convolutions, each with max-pooling, and two dense layers.
+
+Shapes: B batch.  Units: pixels in [0, 1].
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Initialisation = Literal["madry", "torch"]
+
+
+class PaperCNN(nn.Module):
+    """Classifier of 28x28 grey images into ten classes, 3.27 million weights.
+
+    conv 5x5x32, pool, conv 5x5x64, pool, dense 1024, dense 10, ReLU between (paper, section 6).
+    Convolutions keep the image size (TensorFlow's SAME: two pixels of padding), and features enter
+    the first dense layer in the order height, width, channel, as they do in mnist_challenge: its
+    weights can be copied tensor by tensor. ReLU comes after pooling, where the two commute, and
+    so works on a quarter of the numbers.
+
+    `initialisation`: "madry" draws weights from a normal of deviation 0.1 truncated at two
+    deviations and sets biases to 0.1 (mnist_challenge, model.py); "torch" is PyTorch's default.
+    """
+
+    num_classes = 10
+    image_shape = (1, 28, 28)
+
+    def __init__(
+        self, initialisation: Initialisation = "madry", *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
+        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
+        self.fc1 = nn.Linear(7 * 7 * 64, 1024)
+        self.fc2 = nn.Linear(1024, 10)
+        for layer in (self.conv1, self.conv2, self.fc1, self.fc2):
+            INITIALISATIONS[initialisation](layer.weight, layer.bias, generator)
+
+    def forward(self, images: Float[Tensor, " B 1 28 28"]) -> Float[Tensor, " B 10"]:
+        """Logits, without softmax."""
+        hidden = functional.max_pool2d(self.conv1(images), 2).relu()
+        hidden = functional.max_pool2d(self.conv2(hidden), 2).relu()
+        features = hidden.permute(0, 2, 3, 1).flatten(1)
+        return self.fc2(self.fc1(features).relu())
+
+
+def _madry(weight: Tensor, bias: Tensor, generator: torch.Generator | None) -> None:
+    nn.init.trunc_normal_(weight, std=0.1, a=-0.2, b=0.2, generator=generator)
+    nn.init.constant_(bias, 0.1)
+
+
+def _torch(weight: Tensor, bias: Tensor, generator: torch.Generator | None) -> None:
+    """What PyTorch's Conv2d and Linear do: uniform within 1/sqrt(fan-in), weights and biases."""
+    bound = weight[0].numel() ** -0.5
+    nn.init.uniform_(weight, -bound, bound, generator=generator)
+    nn.init.uniform_(bias, -bound, bound, generator=generator)
+
+
+INITIALISATIONS = {"madry": _madry, "torch": _torch}

@@ -1,0 +1,29 @@
+"""Which network a run trains, as a record that can be stored and built again."""
+
+from dataclasses import dataclass
+
+import torch
+
+from sparring.models.paper_cnn import Initialisation, PaperCNN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperNetwork:
+    """The paper's convolutional network for 28x28 grey images (`PaperCNN`)."""
+
+    initialisation: Initialisation = "madry"
+    """"madry": truncated normal 0.1, biases 0.1; "torch": PyTorch's default."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images it takes."""
+        return PaperCNN.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of its logits."""
+        return PaperCNN.num_classes
+
+    def build(self, seed: int) -> PaperCNN:
+        """A freshly initialised network; the same seed gives the same weights."""
+        return PaperCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,33 @@
+"""What the stages hand over to each other through files, readable without torch.
+
+A run directory holds the settings, the environment, the log of measurements and the evaluation;
+the codec turns any record into JSON and back.
+"""
+
+from sparring.records.codec import from_json, to_json
+from sparring.records.environment import Environment, describe
+from sparring.records.evaluation import AttackResult, Evaluation
+from sparring.records.files import read_json, run_errors, write_atomically, write_json
+from sparring.records.interval import Interval, Proportion
+from sparring.records.metrics import MetricsLog, Row
+from sparring.records.override import override
+from sparring.records.run import RunDirectory
+
+__all__ = [
+    "AttackResult",
+    "Environment",
+    "Evaluation",
+    "Interval",
+    "MetricsLog",
+    "Proportion",
+    "Row",
+    "RunDirectory",
+    "describe",
+    "from_json",
+    "override",
+    "read_json",
+    "run_errors",
+    "to_json",
+    "write_atomically",
+    "write_json",
+]

@@ -1,0 +1,228 @@
+"""Records to JSON and back: exact, strict, and polite about what is wrong.
+
+A record is any frozen dataclass; its fields may be records, unions of records, `Literal`, tuples,
+`str`, `int`, `float`, `bool`, or any of these or `None`. A member of a union carries its class
+name under `kind`: `{"kind": "Stale", "staleness": 64}`. Nothing needs to be registered.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from types import GenericAlias, UnionType
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+
+from cattrs import Converter
+from cattrs.errors import IterableValidationNote
+
+from sparring.errors import ConfigError
+from sparring.records.kinds import is_tagged, kinds, members, setting_types
+from sparring.records.refusal import Refusal, sentences
+from sparring.records.spelling import did_you_mean, nearest
+
+Record = TypeVar("Record")
+_Structure = Callable[[Any, Any], Any]
+
+_LARGEST = sys.float_info.max
+"""Converting a larger integer to float raises instead of giving infinity."""
+
+_FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def to_json(record: object) -> dict[str, object]:
+    """Record as JSON values: `from_json` of the record's class gives an equal record back.
+
+    Raises `ConfigError` for an infinite or NaN number, because JSON has none.
+    """
+    if not is_dataclass(record) or isinstance(record, type):
+        raise TypeError(f"only a record has a JSON form; got a {type(record).__name__}.")
+    return _CONVERTER.unstructure(record)
+
+
+def from_json(
+    cls: type[Record] | UnionType | GenericAlias, data: object, where: str = "", path: str = ""
+) -> Record:
+    """Value of type `cls` from JSON values; numbers may be fractions such as "8/255".
+
+    `where` names the file or option the values came from, `path` their dotted place in it.
+    Raises `ConfigError` that lists every wrong setting, one a line.
+    """
+    try:
+        return _CONVERTER.structure(data, cast("type[Record]", cls))
+    except (ConfigError, ExceptionGroup) as error:
+        prefix = f"{where}: " if where else ""
+        lines = [prefix + sentence for sentence in sentences(error, path)]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise Refusal("text", value)
+    return value
+
+
+def _truth(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise Refusal("true or false", value)
+    return value
+
+
+def _integer(value: object, _: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refusal("an integer", value)
+    return value
+
+
+def _number(value: object, _: object) -> float:
+    if isinstance(value, str) and (fraction := _FRACTION.fullmatch(value)):
+        above, below = map(float, fraction.groups())
+        quotient = above / below if below else math.inf
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        quotient = float(value) if abs(value) <= _LARGEST else math.inf
+    else:
+        raise Refusal("a number, such as 0.3 or 8/255", value)
+    if not math.isfinite(quotient):
+        raise Refusal("a finite number", value)
+    return quotient
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ConfigError(
+            f"a stored number must be finite, because JSON has no other; got {value}."
+        )
+    return value
+
+
+def _literal(hint: object) -> _Structure:
+    choices = get_args(hint)
+    listed = ", ".join(str(choice) for choice in choices)
+
+    def structure(value: object, _: object) -> object:
+        for choice in choices:
+            if type(choice) is type(value) and choice == value:
+                return choice
+        near = nearest(str(value), [str(choice) for choice in choices])
+        raise Refusal(f"one of {listed}", value, did_you_mean(near))
+
+    return structure
+
+
+def _record(cls: type, converter: Converter) -> _Structure:
+    structure_fields = converter.gen_structure_attrs_fromdict(cls)
+    wanted = f"an object with the settings of {cls.__name__}"
+    listed = ", ".join(setting_types(cls)) or "none"
+
+    def structure(value: object, _: object) -> object:
+        if not isinstance(value, Mapping):
+            raise Refusal(f"{wanted} ({listed})", value)
+        return structure_fields(value, cls)
+
+    return structure
+
+
+def _optional(hint: object, converter: Converter) -> _Structure:
+    (inner,) = (member for member in members(hint) if member is not type(None))
+
+    def structure(value: object, _: object) -> object:
+        if value is None:
+            return None
+        try:
+            return converter.structure(value, cast("type[object]", inner))
+        except Refusal as refusal:
+            raise Refusal(f"{refusal.wanted}, or null", value, refusal.hint) from None
+
+    return structure
+
+
+def _tagged(hint: object, converter: Converter) -> _Structure:
+    classes = kinds(hint)
+    listed = ", ".join(classes)
+
+    def structure(value: object, _: object) -> object:
+        if value is None and type(None) in members(hint):
+            return None
+        if not isinstance(value, Mapping) or "kind" not in value:
+            raise Refusal(f'an object with its "kind", which is one of {listed}', value)
+        kind = value["kind"]
+        if not isinstance(kind, str) or kind not in classes:
+            near = did_you_mean(nearest(str(kind), classes))
+            raise Refusal(f"of a kind that exists ({listed})", kind, near)
+        settings = {name: part for name, part in value.items() if name != "kind"}
+        return converter.structure(settings, classes[kind])
+
+    return structure
+
+
+def _tagged_form(_: object, converter: Converter) -> Callable[[Any], Any]:
+    def unstructure(value: object) -> object:
+        if value is None:
+            return None
+        return {"kind": type(value).__name__, **converter.unstructure(value)}
+
+    return unstructure
+
+
+def _tuple(hint: object, converter: Converter) -> _Structure:
+    parts = get_args(hint)
+
+    def structure(value: object, _: object) -> tuple[object, ...]:
+        if not isinstance(value, list | tuple):
+            raise Refusal("a list", value)
+        types = parts[:1] * len(value) if Ellipsis in parts else parts
+        if len(types) != len(value):
+            raise Refusal(f"a list of {len(types)} values", value)
+        built, errors = [], []
+        for index, (item, part) in enumerate(zip(value, types, strict=True)):
+            try:
+                built.append(converter.structure(item, part))
+            except (ConfigError, ExceptionGroup) as error:
+                error.add_note(IterableValidationNote(f"at index {index}", index, part))
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("while reading a list", errors)
+        return tuple(built)
+
+    return structure
+
+
+def _tuple_form(hint: object, converter: Converter) -> Callable[[Any], Any]:
+    parts = get_args(hint)
+
+    def unstructure(value: tuple[object, ...]) -> list[object]:
+        types = parts[:1] * len(value) if Ellipsis in parts else parts
+        return [converter.unstructure(item, part) for item, part in zip(value, types, strict=True)]
+
+    return unstructure
+
+
+def _is_optional(hint: object) -> bool:
+    alternatives = members(hint)
+    return len(alternatives) == 2 and type(None) in alternatives
+
+
+def _is_tuple(hint: object) -> bool:
+    return get_origin(hint) is tuple
+
+
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    for cls, hook in ((str, _text), (bool, _truth), (int, _integer), (float, _number)):
+        converter.register_structure_hook(cls, hook)
+    factories: list[tuple[Callable[[Any], bool], Callable[..., _Structure]]] = [
+        (lambda hint: get_origin(hint) is Literal, lambda hint, _: _literal(hint)),
+        (lambda hint: isinstance(hint, type) and is_dataclass(hint), _record),
+        (_is_tuple, _tuple),
+        (_is_optional, _optional),
+        (is_tagged, _tagged),
+    ]
+    for applies, factory in factories:
+        converter.register_structure_hook_factory(applies, factory)
+    converter.register_unstructure_hook(float, _finite)
+    converter.register_unstructure_hook_factory(is_tagged, _tagged_form)
+    converter.register_unstructure_hook_factory(_is_tuple, _tuple_form)
+    return converter
+
+
+_CONVERTER = _converter()

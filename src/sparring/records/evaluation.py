@@ -1,0 +1,72 @@
+"""What an evaluation found, complete enough to be judged without the model."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from sparring.errors import ConfigError
+from sparring.records.codec import from_json, to_json
+from sparring.records.environment import Environment
+from sparring.records.files import read_json, write_json
+from sparring.records.interval import Proportion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackResult:
+    """One attack of a suite, run on the images that those before it left robust."""
+
+    name: str
+    """The attack and what distinguishes it in the suite."""
+    robust: Proportion
+    """Images still robust after it, of all images."""
+    seconds: float
+    """Wall-clock time it took."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Natural and robust accuracy of a model under a named suite."""
+
+    suite: str
+    """Name of the suite, without which robust accuracy means nothing."""
+    threat: str
+    """The threat in words, such as Linf 0.3."""
+    natural: Proportion
+    """Clean images classified correctly."""
+    attacks: tuple[AttackResult, ...]
+    """What each attack left, in order of running."""
+    robust: Proportion
+    """Images that no attack of the suite broke."""
+    num_images: int
+    """Images of the test set that were evaluated."""
+    seed: int
+    """Seed of everything random in the attacks."""
+    precision: str
+    """Number format the attacks searched in, such as bf16 or fp32."""
+    seconds: float
+    """Wall-clock time of the whole evaluation."""
+    environment: Environment
+    """What it was computed with."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` unless the counts can belong to one evaluation."""
+        counts = (self.natural, *(attack.robust for attack in self.attacks), self.robust)
+        if any(count.total != self.num_images for count in counts):
+            raise ConfigError(
+                f"all accuracies must be shares of the same {self.num_images} images; got shares "
+                f"of {', '.join(str(count.total) for count in counts)}."
+            )
+        if any(after.successes > before.successes for before, after in pairwise(counts)):
+            raise ConfigError(
+                "each attack can only lower the number of robust images; got "
+                f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust)."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write evaluation.json atomically. Raises `RunError` if it cannot be written."""
+        write_json(path, to_json(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Read evaluation.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
+        return from_json(cls, read_json(path), where=str(path))

@@ -1,0 +1,98 @@
+"""The log of a run: one JSON object a line, readable while it grows and after any crash."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import SEEK_END
+from pathlib import Path
+from typing import BinaryIO
+
+from sparring.errors import RunError
+from sparring.records.files import run_errors, write_atomically
+
+Row = dict[str, int | float | str | None]
+"""One line of measurements by name, units in the name; `None` where a number was not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsLog:
+    """A file of rows; a row that a crash tore is as if never written."""
+
+    path: Path
+    """The file; it need not exist yet."""
+
+    def append(self, row: Mapping[str, int | float | str | None]) -> None:
+        """Add a row as one line, visible to readers at once.
+
+        An infinite or NaN number is stored as null, because JSON has neither.
+        Raises `RunError` if the file cannot be written.
+        """
+        line = json.dumps({name: _storable(value) for name, value in row.items()}) + "\n"
+        with run_errors("write", self.path), self.path.open("ab+") as file:
+            _mend(file)
+            file.write(line.encode())
+
+    def rows(self) -> list[Row]:
+        """All rows, oldest first; none if the file does not exist. A torn last line is left out.
+
+        Raises `RunError` if the file cannot be read or a line other than the last is damaged.
+        """
+        with run_errors("read", self.path):
+            content = self.path.read_bytes() if self.path.exists() else b""
+        *lines, tail = content.split(b"\n")
+        rows = [self._row(number, line) for number, line in enumerate(lines, start=1)]
+        last = _parsed(tail)
+        return rows if last is None else [*rows, last]
+
+    def truncate(self, step: int) -> None:
+        """Keep the rows up to a step, and those without a `step`: a resumed run goes on from there.
+
+        The file is replaced as a whole. Raises `RunError` if it cannot be read or written.
+        """
+        kept = [row for row in self.rows() if _step(row) <= step]
+        if self.path.exists():
+            with run_errors("write", self.path):
+                write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def _row(self, number: int, line: bytes) -> Row:
+        row = _parsed(line)
+        if row is None:
+            raise RunError(
+                f"each line of {self.path} must be a JSON object, as sparring wrote it; "
+                f"line {number} is damaged. Remove that line."
+            )
+        return row
+
+
+def _parsed(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _step(row: Row) -> float:
+    step = row.get("step")
+    return step if isinstance(step, int | float) else -math.inf
+
+
+def _storable(value: int | float | str | None) -> int | float | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _mend(file: BinaryIO) -> None:
+    """Complete a last line that lacks only its end, and cut one that is torn."""
+    size = file.seek(0, SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    tail = file.read().rpartition(b"\n")[2]
+    if _parsed(tail) is None:
+        file.truncate(size - len(tail))
+    else:
+        file.write(b"\n")

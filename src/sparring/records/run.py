@@ -1,0 +1,142 @@
+"""The folder through which training hands a run over to whoever reads it."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import GenericAlias, UnionType
+from typing import TypeVar
+
+from sparring.errors import ConfigError, RunError
+from sparring.records.codec import from_json, to_json
+from sparring.records.files import read_json, run_errors, write_json
+from sparring.records.spelling import did_you_mean, nearest
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One run on disk: how it was made, how it went, and what came out."""
+
+    path: Path
+    """The folder."""
+
+    @classmethod
+    def create(cls, path: Path | str) -> "RunDirectory":
+        """Make the folder, and those above it, for a new run.
+
+        Raises `RunError` if it holds anything already or cannot be written to.
+        """
+        path = Path(path)
+        with run_errors("create the run directory", path):
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = any(path.iterdir())
+        if occupied:
+            raise RunError(
+                f"a new run needs an empty folder, so that no earlier run is overwritten; "
+                f"{path} holds files. Choose another folder."
+            )
+        with run_errors("write into the run directory", path), tempfile.TemporaryFile(dir=path):
+            pass
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDirectory":
+        """Find an earlier run. Raises `RunError` if the folder is missing or holds no run."""
+        run = cls(Path(path))
+        with run_errors("open the run directory", run.path):
+            if run.config.is_file():
+                return run
+            missing = not run.path.exists()
+        hint = did_you_mean(_similar_run(run.path))
+        state = "does not exist" if missing else "has no config.json"
+        raise RunError(f"a run directory must exist and hold config.json; {path} {state}.{hint}")
+
+    @classmethod
+    def latest(cls, parent: Path | str) -> "RunDirectory":
+        """Newest run directly inside a folder, by the time its config.json was written.
+
+        Raises `RunError` if the folder holds no run.
+        """
+        parent = Path(parent)
+        with run_errors("look for runs in", parent):
+            runs = _runs_in(parent)
+            written = {run: (run.config.stat().st_mtime_ns, run.path.name) for run in runs}
+        if not written:
+            raise RunError(
+                f"the latest run needs a run to exist; {parent} holds none. "
+                "Train first, or name the run directory."
+            )
+        return max(written, key=written.__getitem__)
+
+    @property
+    def config(self) -> Path:
+        """The settings of the run, written before the first update."""
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Software and hardware of the run."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One row of measurements a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def resume(self) -> Path:
+        """All that an interrupted run needs to go on."""
+        return self.path / "resume.pt"
+
+    @property
+    def evaluation(self) -> Path:
+        """What an evaluation found, as shares of the images."""
+        return self.path / "evaluation.json"
+
+    @property
+    def outcomes(self) -> Path:
+        """What an evaluation found, image by image."""
+        return self.path / "outcomes.json"
+
+    def write_config(self, config: object) -> None:
+        """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
+        write_json(self.config, to_json(config))
+
+    def section(self, name: str, cls: type[Section] | UnionType | GenericAlias) -> Section:
+        """One setting of the run, read as type `cls` without knowing the others.
+
+        Raises `RunError` if config.json cannot be read, `ConfigError` if it lacks the section or
+        holds something else there.
+        """
+        settings = read_json(self.config)
+        if not isinstance(settings, dict):
+            raise RunError(
+                f"{self.config} must hold a JSON object of settings; it holds something else. "
+                "Restore the file or use another run."
+            )
+        if name not in settings:
+            raise ConfigError(
+                f"{self.config} must hold the section {name}; it holds {', '.join(settings)}."
+                f"{did_you_mean(nearest(name, settings))}"
+            )
+        return from_json(cls, settings[name], where=str(self.config), path=name)
+
+
+def _runs_in(parent: Path) -> list[RunDirectory]:
+    runs = (RunDirectory(path) for path in parent.iterdir())
+    return [run for run in runs if run.config.is_file()]
+
+
+def _similar_run(path: Path) -> str | None:
+    try:
+        runs = _runs_in(path.parent)
+    except OSError:
+        return None
+    near = nearest(path.name, [run.path.name for run in runs])
+    return None if near is None else str(path.parent / near)

@@ -1,0 +1,41 @@
+"""Training: one loop over a source of attacked batches.
+
+A `TrainConfig` says everything that determines the weights; `presets` makes whole ones; `train`
+and `resume` turn one into a run directory.
+"""
+
+from sparring.training import presets
+from sparring.training.config import TrainConfig, Validation
+from sparring.training.objectives import Adversarial, Mixed, Natural
+from sparring.training.optimizers import SGD, Adam
+from sparring.training.run import TrainedRun, resume, train
+from sparring.training.schedules import Constant, OneCycle, Steps, Triangular, WarmUp
+from sparring.training.sources import Fresh, Stale
+from sparring.training.trainer import Step, Trainer
+from sparring.training.watch import Look, Observer, Silent
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Adversarial",
+    "Constant",
+    "Fresh",
+    "Look",
+    "Mixed",
+    "Natural",
+    "Observer",
+    "OneCycle",
+    "Silent",
+    "Stale",
+    "Step",
+    "Steps",
+    "TrainConfig",
+    "TrainedRun",
+    "Trainer",
+    "Triangular",
+    "Validation",
+    "WarmUp",
+    "presets",
+    "resume",
+    "train",
+]

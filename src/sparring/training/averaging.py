@@ -1,0 +1,28 @@
+"""An exponential moving average of a network's weights: the network that is evaluated."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Average:
+    """Weights averaged over the updates, with a decay that grows to its value at the start.
+
+    After update t each weight moves by 1 - min(decay, (1 + t) / (10 + t)) of the way to its
+    current value, so that early weights are soon forgotten. Buffers are copied as they are.
+    A decay of 0 keeps the current weights. Cost: one pass over the weights an update.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, version: int) -> None:
+        """Take in the weights that have seen `version` updates."""
+        decay = min(self._decay, (1 + version) / (10 + version))
+        averaged, current = list(self.network.parameters()), list(network.parameters())
+        torch._foreach_lerp_(averaged, [value.detach() for value in current], 1 - decay)
+        for kept, value in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(value)

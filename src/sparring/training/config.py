@@ -1,0 +1,104 @@
+"""Everything that determines a run's weights, as one record stored in config.json."""
+
+from dataclasses import dataclass, field
+
+from sparring.attacks import PGD, Linf, Threat
+from sparring.errors import ConfigError
+from sparring.models import PaperNetwork, Precision
+from sparring.training.objectives import Adversarial, Objective
+from sparring.training.optimizers import Adam, OptimizerKind
+from sparring.training.schedules import Constant, EpsSchedule, LearningRateSchedule
+from sparring.training.sources import Fresh, SourceKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """How a run watches itself: a fixed slice of the validation set, at intervals."""
+
+    every: int = 500
+    """Updates between two looks; 0 for none."""
+    images: int = 512
+    """The first so many images of the validation set."""
+    steps: int = 20
+    """Steps of the PGD attack, with the threat that the run is to withstand."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least("validation.every", self.every, 0)
+        at_least("validation.images", self.images, 1)
+        at_least("validation.steps", self.steps, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run; `sparring.training.presets` makes whole ones."""
+
+    data: str = "mnist"
+    """"mnist" (bundled), a folder of IDX files, or an .npz file."""
+    model: PaperNetwork = field(default_factory=PaperNetwork)
+    """The network and its initialisation."""
+    threat: Threat = field(default_factory=Linf)
+    """What the network is to withstand: validation and evaluation use it."""
+    attack: PGD = field(default_factory=PGD)
+    """What it is trained against; its ε may exceed the threat's."""
+    eps_schedule: EpsSchedule = field(default_factory=Constant)
+    """How the attack's ε moves, ticket by ticket."""
+    objective: Objective = field(default_factory=Adversarial)
+    """What an update minimises."""
+    optimizer: OptimizerKind = field(default_factory=Adam)
+    """The optimiser and its largest learning rate."""
+    schedule: LearningRateSchedule = field(default_factory=Constant)
+    """How the learning rate moves, update by update."""
+    source: SourceKind = field(default_factory=Fresh)
+    """Where attacked batches come from."""
+    batch_size: int = 128
+    """Images an update."""
+    updates: int = 60_000
+    """Updates of the whole run."""
+    seed: int = 0
+    """Determines initial weights, data order and every attack's start."""
+    average: float = 0.0
+    """Decay of the exponential moving average of weights that is evaluated; 0 for none."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient; none for no clipping."""
+    precision: Precision = "auto"
+    """bf16 where the hardware has units for it (auto), always (bf16) or never (fp32)."""
+    device: str = "auto"
+    """"auto": the first CUDA device if there is one, else "cpu"; or a PyTorch device name."""
+    threads: int = 0
+    """CPU threads; 0 for as many as there are cores."""
+    validation: Validation = field(default_factory=Validation)
+    """How the run watches itself."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints; one is always written at the end."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least("batch_size", self.batch_size, 1)
+        at_least("updates", self.updates, 1)
+        at_least("seed", self.seed, 0)
+        at_least("threads", self.threads, 0)
+        at_least("checkpoint_every", self.checkpoint_every, 1)
+        if not 0 <= self.average < 1:
+            raise ConfigError(
+                f"average must lie in [0, 1) because it is the share kept of a running mean; got "
+                f"{self.average:g}. 0 trains without averaging, 0.99 suits short runs."
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(
+                f"clip_norm must be positive because it is a length; got {self.clip_norm:g}. "
+                f"Leave it out (null) for no clipping."
+            )
+
+    def progress(self, number: int) -> float:
+        """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
+        return (number + 0.5) / self.updates
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a count below the least that means anything. Raises `ConfigError`."""
+    if value < least:
+        raise ConfigError(
+            f"{name} must be {least} or more because it counts things; got {value}. "
+            f"Give a larger number."
+        )

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM as a request to stop at the next safe place."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether someone asked the run to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note the first request; the next one meets the handler that was there before."""
+        self.signal = signal.Signals(number)
+        self.restore()
+
+    def install(self) -> None:
+        """Take over both signals, remembering who had them."""
+        self._before = {number: signal.signal(number, self) for number in SIGNALS}
+
+    def restore(self) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Collect requests to stop while the block runs.
+
+    Only the main thread may take signals over; in another one the request never comes and Ctrl-C
+    does what it did before.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    request.install()
+    try:
+        yield request
+    finally:
+        request.restore()

@@ -1,0 +1,178 @@
+"""A whole run: from a configuration to a run directory with a trained network."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sparring.attacks import AttackedBatch
+from sparring.data import Dataset, load_dataset
+from sparring.errors import ConfigError, Interrupted, NonFiniteLoss
+from sparring.records import MetricsLog, RunDirectory, describe, from_json, read_json, to_json
+from sparring.records import write_json
+from sparring.training.checkpoint import restore_checkpoint, save_checkpoint
+from sparring.training.config import TrainConfig
+from sparring.training.interruption import StopRequest, stop_request
+from sparring.training.sources import Source
+from sparring.training.trainer import Step, Trainer
+from sparring.training.watch import DeadStart, Observer, Silent, ValidationSlice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TrainedRun:
+    """What a finished run leaves behind."""
+
+    run: RunDirectory
+    """The run directory."""
+    network: nn.Module
+    """The network that is evaluated, in evaluation mode: averaged weights where averaging is on."""
+    version: int
+    """Updates that it has seen."""
+    seconds: float
+    """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
+
+
+def train(config: TrainConfig, out: Path | str, *, observer: Observer | None = None) -> TrainedRun:
+    """Train a network and leave everything about it in the new directory `out`.
+
+    Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
+    occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
+    """
+    dataset = load_dataset(config.data)
+    check_fits(config, dataset)
+    run = RunDirectory.create(out)
+    run.write_config(config)
+    return _Sitting(config, dataset, run, observer or Silent()).work()
+
+
+def resume(run: Path | str, *, observer: Observer | None = None) -> TrainedRun:
+    """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
+
+    A run that never came to a checkpoint starts over; one that is complete is returned as it is.
+    Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
+    """
+    directory = RunDirectory.open(run)
+    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    dataset = load_dataset(config.data)
+    check_fits(config, dataset)
+    return _Sitting(config, dataset, directory, observer or Silent()).work()
+
+
+def check_fits(config: TrainConfig, dataset: Dataset) -> None:
+    """Refuse images that the network cannot take. Raises `ConfigError`."""
+    model = config.model
+    if dataset.image_shape != model.image_shape or dataset.num_classes > model.num_classes:
+        raise ConfigError(
+            f"the paper's network takes images of shape {model.image_shape} in at most "
+            f"{model.num_classes} classes; {config.data} has shape {dataset.image_shape} in "
+            f"{dataset.num_classes}. Choose a data set of that shape."
+        )
+
+
+class _Sitting:
+    """One process's share of a run, from its start or last checkpoint to its end or a stop."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, run: RunDirectory, observer: Observer
+    ) -> None:
+        self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
+        self.metrics = MetricsLog(run.metrics)
+        self.device = chosen_device(config.device)
+        self.dead_start = DeadStart(dataset.num_classes)
+        self.seconds_before = 0.0
+
+    def work(self) -> TrainedRun:
+        with _threads(self.config.threads), stop_request() as stop:
+            trainer = Trainer(self.config, self.dataset, self.device)
+            source = self.config.source.open(trainer.attack_now, self.config.updates)
+            self._begin(trainer, source)
+            self.slice = ValidationSlice(self.config, self.dataset, self.device)
+            self.begun = time.perf_counter()
+            self._loop(trainer, source, stop)
+            seconds = self._seconds()
+        network = trainer.average.network.eval()
+        return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
+
+    def _begin(self, trainer: Trainer, source: Source) -> None:
+        if self.run.resume.exists():
+            self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
+        self.metrics.truncate(trainer.version)
+        where = describe(
+            threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
+        )
+        write_json(self.run.environment, to_json(where))
+        self.observer.started(self.config, self.run, where)
+
+    def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
+        """The trainer's loop: attacked batches in, updates out."""
+        for batch in source:
+            self._record(self._update(trainer, batch))
+            last = trainer.version == self.config.updates
+            if last or _due(self.config.validation.every, trainer.version):
+                self._look(trainer)
+            if last or stop.signal or _due(self.config.checkpoint_every, trainer.version):
+                save_checkpoint(self.run, trainer, source, self._seconds())
+            if stop.signal and not last:
+                raise Interrupted(stop.signal, trainer.version, self.run.path)
+
+    def _update(self, trainer: Trainer, batch: AttackedBatch) -> Step:
+        try:
+            return trainer.update(batch)
+        except NonFiniteLoss as error:
+            last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
+            self.metrics.append({"step": trainer.version, "event": str(error)})
+            raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
+
+    def _record(self, step: Step) -> None:
+        self.metrics.append(asdict(step))
+        self.observer.stepped(step)
+        notice = self.dead_start.notice(step)
+        if notice:
+            self.metrics.append({"step": step.step, "event": notice})
+            self.observer.noticed(notice)
+
+    def _look(self, trainer: Trainer) -> None:
+        look = self.slice.look(trainer)
+        self.metrics.append(asdict(look))
+        self.observer.validated(look)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.begun
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of this name; "auto" is the first CUDA device, or the CPU where there is none.
+
+    Raises `ConfigError` for a name that PyTorch does not know or a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device must name one that this machine has; {name!r} cannot be used ({reason[:100]})."
+            f" Take cpu, or auto."
+        ) from error
+    return device
+
+
+def _due(every: int, version: int) -> bool:
+    return every > 0 and version % every == 0
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads for the time of a block; 0 leaves the number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,142 @@
+"""How the learning rate and the threat's ε move over a run.
+
+A schedule is a record whose call gives a factor in [0, 1] at a place of the run: `progress` runs
+from 0 before the first update to just under 1 before the last. Being a pure function of the place,
+it needs no state to resume, and whoever attacks a ticket can compute the ticket's ε.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from sparring.errors import ConfigError
+
+
+class Schedule(Protocol):
+    """A factor in [0, 1] at every place of a run."""
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress` in [0, 1)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constant:
+    """The full value throughout: the paper's learning rate and ε."""
+
+    def __call__(self, progress: float) -> float:
+        """Always 1."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmUp:
+    """Linear from `start` to the full value over the first share of the run, then constant.
+
+    A full-sized ε or step before the network knows anything often ends in a dead start: a loss
+    stuck at ln(classes).
+    """
+
+    share: float = 0.15
+    """Share of the run that the rise takes, in (0, 1]."""
+    start: float = 0.0
+    """Factor at the first update, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check("share", self.share, above=0.0)
+        _check("start", self.start)
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress`."""
+        return min(1.0, self.start + (1 - self.start) * progress / self.share)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Triangular:
+    """Linear from 0 to the full value at `peak_at`, then linear back to 0."""
+
+    peak_at: float = 0.4
+    """Share of the run at which the full value is reached, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        _check("peak_at", self.peak_at, above=0.0, below=1.0)
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress`."""
+        return min(progress / self.peak_at, (1 - progress) / (1 - self.peak_at))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneCycle:
+    """Half a cosine up from `start` to the full value at `peak_at`, half a cosine down to `end`.
+
+    Source: Smith & Topin 2019, with the cosine form that PyTorch's OneCycleLR uses.
+    """
+
+    peak_at: float = 0.3
+    """Share of the run at which the full value is reached, in (0, 1)."""
+    start: float = 0.04
+    """Factor at the first update, in [0, 1]."""
+    end: float = 4e-6
+    """Factor that the end approaches, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check("peak_at", self.peak_at, above=0.0, below=1.0)
+        _check("start", self.start)
+        _check("end", self.end)
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress`."""
+        if progress < self.peak_at:
+            return _cosine(self.start, 1.0, progress / self.peak_at)
+        return _cosine(1.0, self.end, (progress - self.peak_at) / (1 - self.peak_at))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """The full value, multiplied by `factor` at each of the given places."""
+
+    at: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the run, rising, each in (0, 1)."""
+    factor: float = 0.1
+    """What each place multiplies by, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for place in self.at:
+            _check("at", place, above=0.0, below=1.0)
+        if list(self.at) != sorted(set(self.at)):
+            raise ConfigError(
+                f"at must rise, because each place comes after the one before; got {self.at}. "
+                f"Sort it."
+            )
+        _check("factor", self.factor, above=0.0, below=1.0)
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress`."""
+        return self.factor ** sum(progress >= place for place in self.at)
+
+
+LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps
+EpsSchedule = Constant | WarmUp
+
+
+def _cosine(start: float, end: float, place: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * place)) / 2
+
+
+def _check(
+    name: str, value: float, *, above: float | None = None, below: float | None = None
+) -> None:
+    """Refuse a value outside [0, 1], or at an end that is left out."""
+    inside = 0 <= value <= 1 and value != above and value != below
+    if not inside:
+        left = "[0" if above is None else "(0"
+        right = "1]" if below is None else "1)"
+        raise ConfigError(
+            f"{name} must lie in {left}, {right} because it is a share of the whole; got {value:g}."
+            f" Give a number in that range."
+        )

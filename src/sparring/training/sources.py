@@ -1,0 +1,122 @@
+"""Where attacked batches come from. The trainer iterates over one and does not know which.
+
+A source is asked for a batch when the trainer stands at some version, and may attack any ticket
+then; `attack_now(number)` attacks with the weights as they are at that moment.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import AttackedBatch
+from sparring.errors import ConfigError
+
+AttackNow = Callable[[int], AttackedBatch]
+"""Attack the ticket of this number with the current weights."""
+Recall = Callable[[int], AttackedBatch]
+"""The ticket's images and labels again, not attacked: the adversarial images are the clean ones."""
+
+
+class Source(Protocol):
+    """Attacked batches in ticket order, and what it takes to go on after an interruption."""
+
+    def __next__(self) -> AttackedBatch:
+        """The next ticket's batch; `StopIteration` after the last."""
+        ...
+
+    def __iter__(self) -> "Source":
+        """Itself."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Everything a checkpoint must hold so that no batch is lost or made twice."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor], trained: int, recall: Recall) -> None:
+        """Go on after `trained` batches, from what `state()` gave then."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fresh:
+    """Every batch is attacked with the weights it is then trained on: synchronous training."""
+
+    def open(self, attack_now: AttackNow, updates: int) -> Source:
+        """A source of `updates` batches."""
+        return DelayLine(attack_now, updates, staleness=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stale:
+    """Every batch waits in a queue of exactly `staleness` batches, filled before the first update.
+
+    The paper's simulation (section 5): the batch trained on at update t was attacked with version
+    max(0, t - s). Memory grows with s batches of adversarial images, not with s models.
+    """
+
+    staleness: int = 32
+    """Length of the queue, in updates: the paper's s."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.staleness < 0:
+            raise ConfigError(
+                f"staleness must be 0 or more because it is the length of a queue; got "
+                f"{self.staleness}. 0 is the same as the source fresh."
+            )
+
+    def open(self, attack_now: AttackNow, updates: int) -> Source:
+        """A source of `updates` batches."""
+        return DelayLine(attack_now, updates, staleness=self.staleness)
+
+
+SourceKind = Fresh | Stale
+
+
+class DelayLine:
+    """Attacks each ticket `staleness` updates before it is handed over."""
+
+    def __init__(self, attack_now: AttackNow, updates: int, *, staleness: int) -> None:
+        self._attack_now = attack_now
+        self._updates = updates
+        self._staleness = staleness
+        self._waiting: deque[AttackedBatch] = deque()
+        self._next = 0
+
+    def __iter__(self) -> "DelayLine":
+        return self
+
+    def __next__(self) -> AttackedBatch:
+        """Attack until one batch more than the queue's length waits; hand over the oldest."""
+        while len(self._waiting) <= self._staleness and self._next < self._updates:
+            self._waiting.append(self._attack_now(self._next))
+            self._next += 1
+        if not self._waiting:
+            raise StopIteration
+        return self._waiting.popleft()
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The adversarial images that wait, and their versions; clean images are not kept."""
+        if not self._waiting:
+            return {}
+        return {
+            "adversarial": torch.stack([batch.adversarial for batch in self._waiting]),
+            "versions": torch.tensor([batch.version for batch in self._waiting]),
+            "eps": torch.tensor([batch.eps for batch in self._waiting], dtype=torch.float64),
+        }
+
+    def restore(self, state: Mapping[str, Tensor], trained: int, recall: Recall) -> None:
+        """Fill the queue as it was after `trained` batches had been handed over."""
+        self._waiting.clear()
+        if state:
+            columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
+            for place, (adversarial, version, eps) in enumerate(zip(*columns, strict=True)):
+                clean = recall(trained + place)
+                self._waiting.append(
+                    replace(clean, adversarial=adversarial, version=version, eps=eps)
+                )
+        self._next = trained + len(self._waiting)

@@ -1,0 +1,129 @@
+"""One update after another over a source of attacked batches: the whole of training.
+
+Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from sparring.attacks import AttackedBatch, TicketAttack
+from sparring.data import Dataset, Order, derive_seed
+from sparring.errors import NonFiniteLoss
+from sparring.models import working_copy
+from sparring.training.averaging import Average
+from sparring.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What one update did; a row of metrics.jsonl."""
+
+    step: int
+    """Updates that the weights have seen after this one."""
+    loss: float
+    """The objective's value on the batch, before the update."""
+    accuracy: float
+    """Share of the batch's trained-on images that were right, before the update."""
+    learning_rate: float
+    """The optimiser's step size."""
+    eps: float
+    """ε of the batch's attack."""
+    staleness: int
+    """Version at this update minus the version that was attacked."""
+    attack_seconds: float
+    """Time that the batch's attack took."""
+    update_seconds: float
+    """Time that the update took."""
+    images_per_second: float
+    """Images of the batch over the time of its attack and update."""
+
+
+class Trainer:
+    """Owns the weights: attacks tickets with them when a source asks, and updates them.
+
+    `version` counts the updates that they have seen; `copy` is the form in which their passes are
+    computed; `average` holds the weights that are evaluated.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config = config
+        self.version = 0
+        self.network: nn.Module = config.model.build(derive_seed(config.seed, "weights"))
+        self.network.to(device).train()
+        self.copy = working_copy(self.network, config.precision)
+        self.average = Average(self.network, config.average)
+        self.optimizer = config.optimizer.build(self.network.parameters())
+        self._order = Order(
+            num_images=len(dataset.train), batch_size=config.batch_size, seed=config.seed
+        )
+        self._attack = TicketAttack(images=dataset.train, attack=config.attack, device=device)
+
+    def attack_now(self, number: int) -> AttackedBatch:
+        """Attack the ticket of this number with the current weights."""
+        return self._attack(
+            self._order.ticket(number),
+            eps=self._eps(number),
+            version=self.version,
+            logits_of=self.copy.attacked,
+        )
+
+    def recall(self, number: int) -> AttackedBatch:
+        """The ticket's images as they are, for a source that kept what became of them."""
+        return self._attack.recall(self._order.ticket(number))
+
+    def update(self, batch: AttackedBatch) -> Step:
+        """One step of the optimiser on one batch.
+
+        Cost: one forward and one full backward pass. Raises `NonFiniteLoss`, before the weights
+        are touched, if the loss is infinite or NaN.
+        """
+        begun = time.perf_counter()
+        progress = self.config.progress(self.version)
+        rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
+        loss, correct = self.config.objective(self.copy.trained, batch)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"The loss must stay finite, because no update can be made from {value}; it became "
+                f"so at step {self.version + 1} with learning rate {rate:g} and staleness "
+                f"{self.version - batch.version}. Lower the learning rate or clip the gradient."
+            )
+        self._step(loss, rate)
+        staleness = self.version - batch.version
+        self.version += 1
+        self.copy.refresh()
+        self.average.update(self.network, self.version)
+        seconds = time.perf_counter() - begun
+        return Step(
+            step=self.version,
+            loss=value,
+            accuracy=correct.float().mean().item(),
+            learning_rate=rate,
+            eps=batch.eps,
+            staleness=staleness,
+            attack_seconds=batch.attack_seconds,
+            update_seconds=seconds,
+            images_per_second=len(batch.labels) / (batch.attack_seconds + seconds),
+        )
+
+    def _step(self, loss: torch.Tensor, rate: float) -> None:
+        parameters = list(self.network.parameters())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.config.clip_norm is not None:
+            clip_grad_norm_(parameters, self.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _eps(self, number: int) -> float:
+        return self.config.attack.threat.eps * self.config.eps_schedule(
+            self.config.progress(number)
+        )

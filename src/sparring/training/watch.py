@@ -1,0 +1,126 @@
+"""What a run sees of itself while it goes on.
+
+Units: accuracies are shares in [0, 1].
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from sparring.data import Dataset
+from sparring.evaluation import slice_accuracy
+from sparring.models import working_copy
+from sparring.records import Environment, RunDirectory
+from sparring.attacks import PGD
+from sparring.training.config import TrainConfig
+from sparring.training.trainer import Step, Trainer
+
+WINDOW = 100
+"""Updates that must all look alike before a start is called dead: chance alone is ruled out."""
+MARGIN = 0.02
+"""A mean loss this close to ln(classes) says that the network tells nothing apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """Accuracy on the slice of the validation set, with the averaged weights."""
+
+    step: int
+    """Updates that the weights have seen."""
+    natural_accuracy: float
+    """Share of clean images classified correctly."""
+    robust_accuracy: float
+    """Share classified correctly also under the PGD attack."""
+    validation_images: int
+    """Size of the slice."""
+
+
+class Observer(Protocol):
+    """Someone who watches a run: a progress display, a notebook, a test."""
+
+    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
+        """The run begins, or goes on."""
+        ...
+
+    def stepped(self, step: Step) -> None:
+        """An update is done."""
+        ...
+
+    def validated(self, look: Look) -> None:
+        """The run looked at the validation slice."""
+        ...
+
+    def noticed(self, notice: str) -> None:
+        """Something that a person should know."""
+        ...
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
+        """Ignored."""
+
+    def stepped(self, step: Step) -> None:
+        """Ignored."""
+
+    def validated(self, look: Look) -> None:
+        """Ignored."""
+
+    def noticed(self, notice: str) -> None:
+        """Ignored."""
+
+
+class ValidationSlice:
+    """The first images of the validation set, attacked the same way at every look."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        count = min(config.validation.images, len(dataset.validation))
+        images, labels = dataset.validation.batch(torch.arange(count))
+        self._images, self._labels = images.to(device), labels.to(device)
+        self._attack = PGD(threat=config.threat, steps=config.validation.steps)
+        self._config = config
+
+    def look(self, trainer: Trainer) -> Look:
+        """Judge the averaged weights. Cost: one pass and `validation.steps` more over the slice."""
+        network = working_copy(trainer.average.network, self._config.precision)
+        natural, robust = slice_accuracy(
+            network.attacked, self._images, self._labels, self._attack, seed=self._config.seed
+        )
+        return Look(
+            step=trainer.version,
+            natural_accuracy=natural.share,
+            robust_accuracy=robust.share,
+            validation_images=len(self._labels),
+        )
+
+
+class DeadStart:
+    """Tells, once, when training got stuck at guessing: a loss of ln(classes) from the start.
+
+    Adversarial training with a full-sized ε and too large a step does so for some seeds and never
+    recovers.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self._guessing = math.log(num_classes)
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._said = False
+
+    def notice(self, step: Step) -> str | None:
+        """The words for the person, when a whole window of updates was spent guessing."""
+        self._losses.append(step.loss)
+        full = len(self._losses) == WINDOW
+        if self._said or not full or max(self._losses) > 2 * self._guessing:
+            return None
+        if abs(sum(self._losses) / WINDOW - self._guessing) > MARGIN:
+            return None
+        self._said = True
+        return (
+            f"dead start: the loss has been {self._guessing:.2f} = ln(classes), that of guessing, "
+            f"for the last {WINDOW} updates (step {step.step}). It seldom recovers: stop, and warm "
+            f"up ε (--set eps_schedule.kind=WarmUp), lower the learning rate or take another seed."
+        )

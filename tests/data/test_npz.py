@@ -1,0 +1,157 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.idx_files import small_arrays
+from sparring.data import load_dataset
+from sparring.errors import DataError
+
+
+def saved(path, **changes):
+    """An .npz file of the small data set with some arrays changed, or left out where None."""
+    arrays = {k: v for k, v in (small_arrays() | changes).items() if v is not None}
+    np.savez(path / "toy.npz", allow_pickle=True, **arrays)
+    return str(path / "toy.npz")
+
+
+def test_what_was_saved_is_read(tmp_path):
+    arrays = small_arrays()
+    data = load_dataset(saved(tmp_path))
+    x = torch.cat([data.train.pixels, data.validation.pixels])[:, 0]
+    y = torch.cat([data.train.labels, data.validation.labels])
+    assert (data.name, data.image_shape, data.num_classes) == ("toy", (1, 4, 5), 3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (22, 2, 6)
+    assert np.array_equal(x.numpy(), arrays["x_train"])
+    assert np.array_equal(y.numpy(), arrays["y_train"])
+    assert np.array_equal(data.test.pixels[:, 0].numpy(), arrays["x_test"])
+    assert np.array_equal(data.test.labels.numpy(), arrays["y_test"])
+
+
+def test_a_given_validation_set_is_used_and_nothing_is_held_out(tmp_path):
+    arrays = small_arrays()
+    data = load_dataset(
+        saved(tmp_path, x_validation=arrays["x_test"][:3], y_validation=arrays["y_test"][:3])
+    )
+    assert (len(data.train), len(data.validation)) == (24, 3)
+    assert np.array_equal(data.validation.pixels[:, 0].numpy(), arrays["x_test"][:3])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_may_come_first_or_last(tmp_path, channels):
+    random = np.random.default_rng(1)
+    x = random.integers(0, 256, (24, channels, 4, 5), dtype=np.uint8)
+    first = load_dataset(saved(tmp_path, x_train=x, x_test=x[:6]))
+    last = load_dataset(
+        saved(tmp_path, x_train=x.transpose(0, 2, 3, 1), x_test=x[:6].transpose(0, 2, 3, 1))
+    )
+    assert first.image_shape == last.image_shape == (channels, 4, 5)
+    assert torch.equal(first.train.pixels, last.train.pixels)
+    assert np.array_equal(last.test.pixels.numpy(), x[:6])
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(dtype=st.sampled_from([np.float32, np.float64]), seed=st.integers(0, 1000))
+def test_float_grey_levels_are_read_as_the_levels_they_are(tmp_path_factory, dtype, seed):
+    folder = tmp_path_factory.mktemp("npz")
+    levels = np.random.default_rng(seed).integers(0, 256, (24, 4, 5), dtype=np.uint8)
+    data = load_dataset(saved(folder, x_train=levels.astype(dtype) / dtype(255)))
+    assert np.array_equal(data.train.pixels[:, 0].numpy(), levels[:22])
+
+
+def test_floats_are_checked_and_converted_beyond_the_first_piece(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (2500, 2, 2), dtype=np.uint8)
+    y = np.arange(2500) % 3
+    small = {"x_test": x[:3], "y_test": y[:3], "y_train": y}
+    data = load_dataset(saved(tmp_path, x_train=x / 255, **small))
+    assert np.array_equal(data.train.pixels[:, 0].numpy(), x[: len(data.train)])
+    spoilt = x / 255
+    spoilt[-1] = np.nan
+    with pytest.raises(DataError, match=r"NaN"):
+        load_dataset(saved(tmp_path, x_train=spoilt, **small))
+
+
+def test_labels_may_be_a_column_of_any_whole_numbers(tmp_path):
+    labels = small_arrays()["y_train"].astype(np.int32)[:, None]
+    assert load_dataset(saved(tmp_path, y_train=labels)).train.labels[:4].tolist() == [0, 1, 2, 0]
+
+
+X = small_arrays()["x_train"]
+Y = small_arrays()["y_train"].astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"y_test": None}, r"must hold the arrays x_train.*missing: y_test; found: x_test, x_tr"),
+        ({"x_validation": X}, r"missing: y_validation"),
+        ({"y_validation": Y}, r"missing: x_validation"),
+        ({"x_train": X.astype(np.int64)}, r"unsigned bytes.*got int64 \(x_train.*astype"),
+        ({"x_train": X > 127}, r"unsigned bytes.*got bool \(x_train"),
+        ({"x_train": (X > 127).astype(np.uint8)}, r"none above 1.*Multiply 0/1 images by 255"),
+        ({"x_train": X / 255 - 0.5}, r"Float pixels must lie in \[0, 1\].*from -0\.5.*normalis"),
+        ({"x_train": X.astype(np.float32)}, r"must lie in \[0, 1\].*to 255.*divide grey levels"),
+        ({"x_train": np.full(X.shape, np.inf)}, r"must lie in \[0, 1\].*to inf"),
+        ({"x_test": np.full((6, 4, 5), np.nan)}, r"must be numbers; got NaN \(x_test of"),
+        ({"x_train": X / 256}, r"whole grey levels.*levels away from the nearest \(x_train"),
+        ({"x_train": (X / 255).astype(np.float16)}, r"whole grey levels.*one byte a pixel"),
+        ({"x_train": X[0]}, r"N H W, N H W C or N C H W.*got shape \(4, 5\): this is none"),
+        ({"x_train": X[:, None, None]}, r"got shape \(24, 1, 1, 4, 5\)"),
+        ({"x_train": np.stack([X, X], 1)}, r"got shape \(24, 2, 4, 5\): this is none"),
+        ({"x_train": X[:, None, :, :3]}, r"\(24, 1, 4, 3\): this could be either"),
+        ({"x_train": X[:0], "y_train": Y[:0]}, r"not empty; got shape \(0, 4, 5\)"),
+        ({"x_train": np.uint8(3)}, r"got shape \(\)"),
+        ({"x_train": np.float32(0.2)}, r"Images must be N H W"),
+        ({"y_train": Y / 1}, r"Labels must be whole numbers.*got float64.*argmax"),
+        ({"y_train": np.eye(3, dtype=int)[Y]}, r"got int64 of shape \(24, 3\)"),
+        ({"y_train": Y[:-1]}, r"23 labels in y_train.*24 images in x_train"),
+        ({"y_train": Y - 1}, r"0 to 1.*got -1 for image 0 \(y_train.*8 such"),
+        ({"y_train": Y * 0 - 1}, r"must lie in 0 to 0.*got -1"),
+        ({"y_train": Y * 0}, r"at least two classes.*every training label is 0 \(y_train"),
+        ({"y_train": Y + 1}, r"0 to 3.*without any: 0 \(y_train.*Number the classes 0, 1"),
+        ({"y_train": Y * 10**12}, r"without any: 1, 2, 3, 4, 5, … \(y_train"),
+        ({"y_train": [*np.sort(Y)[:22].tolist(), 3, 3]}, r"without any: 3.*last 2 of the 24.*shuf"),
+        ({"y_test": Y[:6] + 1}, r"0 to 2.*got 3 for image 2 \(y_test of"),
+        ({"x_validation": X, "y_validation": Y + 1}, r"0 to 2.*got 3.*y_validation"),
+        ({"x_test": X[:6, :3]}, r"one shape.*train: 1 x 4 x 5.*test: 1 x 3 x 5.*'toy'"),
+        ({"x_train": X[:1], "y_train": Y[:1] + 1}, r"without any: 0, 1.*last 1 of the 1"),
+    ],
+)
+def test_a_malformed_array_is_refused_by_name_and_reason(tmp_path, changes, complaint):
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(saved(tmp_path, **changes))
+
+
+class Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("the file was executed",))
+
+
+def test_python_objects_in_a_file_are_refused_and_never_run(tmp_path):
+    trap = np.empty(24, dtype=object)
+    trap[:] = [Trap() for _ in range(24)]
+    with pytest.raises(DataError, match=r"plain arrays of numbers.*could run code"):
+        load_dataset(saved(tmp_path, y_train=trap))
+
+
+def test_a_file_that_is_no_zip_archive_is_refused(tmp_path):
+    single = io.BytesIO()
+    np.save(single, X)
+    whole = tmp_path / "whole.npz"
+    np.savez(whole, allow_pickle=False, **small_arrays())
+    for content in (b"", b"hello", single.getvalue(), whole.read_bytes()[:-40]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"bad\.npz must be an \.npz file.*whole zip archive"):
+            load_dataset(str(tmp_path / "bad.npz"))
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    source = saved(tmp_path)
+    content = bytearray((tmp_path / "toy.npz").read_bytes())
+    content[content.index(X.tobytes()) + 5] ^= 1
+    (tmp_path / "toy.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"undamaged; reading them failed: .*CRC"):
+        load_dataset(source)
