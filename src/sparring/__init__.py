@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparring.attacks import PGD, L2, Linf, fgsm, random_start_fgsm
+    from sparring.attacks import L2, PGD, Linf, fgsm, random_start_fgsm
     from sparring.data import Dataset, ImageSet, load_dataset
     from sparring.errors import SparringError
-    from sparring.evaluation import Suite, evaluate
+    from sparring.evaluation import Suite, Verdict, evaluate
     from sparring.models import PaperCNN, load_weights
     from sparring.records import Evaluation, RunDirectory
     from sparring.training import TrainConfig, presets, resume, train
@@ -22,7 +22,7 @@ _HOME = {
     "attacks": ("L2", "PGD", "Linf", "fgsm", "random_start_fgsm"),
     "data": ("Dataset", "ImageSet", "load_dataset"),
     "errors": ("SparringError",),
-    "evaluation": ("Suite", "evaluate"),
+    "evaluation": ("Suite", "Verdict", "evaluate"),
     "models": ("PaperCNN", "load_weights"),
     "records": ("Evaluation", "RunDirectory"),
     "training": ("TrainConfig", "presets", "resume", "train"),
@@ -30,17 +30,18 @@ _HOME = {
 _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
 
 __all__ = [
+    "L2",
     "PGD",
     "Dataset",
     "Evaluation",
     "ImageSet",
-    "L2",
     "Linf",
     "PaperCNN",
     "RunDirectory",
     "SparringError",
     "Suite",
     "TrainConfig",
+    "Verdict",
     "evaluate",
     "fgsm",
     "load_dataset",

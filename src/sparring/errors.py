@@ -12,8 +12,8 @@
 
 Every message says what must hold and why, what came instead and where, and what to do.
 The command line prints it as one sentence: exit code 2 for what the user can mend in the
-command or its input, 1 (`TrainingError`, `CheckpointNotWritten`) for a failed run, and 128 plus the signal's number
-for one that was asked to stop.
+command or its input, 1 (`TrainingError`, `CheckpointNotWritten`) for a failed run, and 128 plus
+the signal's number for one that was asked to stop.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@ pixels in [0, 1], and leaves no trace: neither on the model nor on any global st
 """
 
 from sparring.attacks.batches import AttackedBatch, TicketAttack
-from sparring.attacks.checks import Classifier
+from sparring.attacks.checks import Classifier, check_batch, checked
 from sparring.attacks.losses import (
     LOSSES,
     Loss,
@@ -30,6 +30,8 @@ __all__ = [
     "Start",
     "Threat",
     "TicketAttack",
+    "check_batch",
+    "checked",
     "cross_entropy",
     "difference_of_logits_ratio",
     "fgsm",

@@ -4,7 +4,8 @@ Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -95,19 +96,35 @@ class PGD:
         Raises `ConfigError` for images, labels or logits that cannot be meant.
         """
         check_batch(images, labels)
-        # An inference tensor cannot take part in a backward pass; a copy made out here can.
-        with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+        with _no_trace(model):
             return self._search(checked(model, labels), images, labels.clone(), generator)
+
+    def search_from(
+        self,
+        start: Float[Tensor, " B *S"],
+        model: Classifier,
+        images: Shaped[Tensor, " B *S"],
+        labels: Shaped[Tensor, "..."],
+    ) -> Float[Tensor, " B *S"]:
+        """One search from given points of the threat; otherwise as a call with one restart.
+
+        For callers that draw every image's start themselves, so that it does not depend on the
+        other images of the batch.
+        """
+        check_batch(images, labels)
+        with _no_trace(model):
+            return self._climb(checked(model, labels), start.clone(), images, labels.clone())
 
     def _search(
         self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
     ) -> Tensor:
-        worst = self._climb(logits_of, images, labels, generator)
+        start = STARTS[self.start]
+        worst = self._climb(logits_of, start(self.threat, images, generator), images, labels)
         if self.restarts == 1:
             return worst
         harm = _harm(LOSSES[self.loss], logits_of(worst), labels)
         for _ in range(self.restarts - 1):
-            x = self._climb(logits_of, images, labels, generator)
+            x = self._climb(logits_of, start(self.threat, images, generator), images, labels)
             new_harm = _harm(LOSSES[self.loss], logits_of(x), labels)
             more = new_harm.exceeds(harm)
             worst[more] = x[more]
@@ -117,14 +134,22 @@ class PGD:
         return worst
 
     def _climb(
-        self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
+        self, logits_of: Classifier, start: Tensor, images: Tensor, labels: Tensor
     ) -> Tensor:
-        x = STARTS[self.start](self.threat, images, generator)
+        x = start
         for _ in range(self.steps):
             gradient = _input_gradient(LOSSES[self.loss], logits_of, x, labels)
             uphill = self.threat.ascend(gradient)
             x = self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
         return x
+
+
+@contextmanager
+def _no_trace(model: Classifier) -> Iterator[None]:
+    """Evaluation mode and no gradients but those asked for, everything put back after it."""
+    # An inference tensor cannot take part in a backward pass; a copy made out here can.
+    with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+        yield
 
 
 def fgsm(threat: Threat) -> PGD:

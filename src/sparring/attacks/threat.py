@@ -17,7 +17,6 @@ from torch import Generator, Tensor
 
 from sparring.errors import ConfigError
 
-
 LEAST_GAIN = 1e-6
 """Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
 

@@ -38,7 +38,8 @@ class PaperCNN(nn.Module):
         self.fc1 = nn.Linear(7 * 7 * 64, 1024)
         self.fc2 = nn.Linear(1024, 10)
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2):
-            INITIALISATIONS[initialisation](layer.weight, layer.bias, generator)
+            weight, bias = layer.parameters()
+            INITIALISATIONS[initialisation](weight, bias, generator)
 
     def forward(self, images: Float[Tensor, " B 1 28 28"]) -> Float[Tensor, " B 10"]:
         """Logits, without softmax."""

@@ -1,4 +1,4 @@
-"""The paper's CNN in single precision, three to four times cheaper on a CPU than layer by layer.
+"""The paper's CNN in single precision, about half as dear on a CPU as layer by layer.
 
 The same function as `PaperCNN.forward` up to rounding, computed in another way:
 
@@ -51,22 +51,22 @@ class SpectralWeights(NamedTuple):
 
 def spectral_weights(network: PaperCNN) -> SpectralWeights:
     """Transform a network's weights; differentiable. Cost: a few per cent of one pass."""
-    tables = _tables(network.conv1.weight.dtype)
-    windows = (tables.windows @ network.conv1.weight.flatten(1).t()).view(4, 36, -1)
-    kernels = network.conv2.weight
+    taps, bias1, kernels, bias2, dense1, dense1_bias, dense2, dense2_bias = network.parameters()
+    tables = _tables(taps.dtype)
+    windows = (tables.windows @ taps.flatten(1).t()).view(4, 36, -1)
     flat = kernels.reshape(-1, 25).t()
     real = (tables.kernel_real @ flat).view(-1, *kernels.shape[:2])
     imaginary = (tables.kernel_imaginary @ flat).view_as(real)
     upper, lower = torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)
     return SpectralWeights(
         windows.transpose(1, 2).reshape(-1, 36),
-        network.conv1.bias[:, None],
+        bias1[:, None],
         torch.cat([upper, lower], 1),
-        network.conv2.bias[:, None],
-        network.fc1.weight,
-        network.fc1.bias[:, None],
-        network.fc2.weight,
-        network.fc2.bias[:, None],
+        bias2[:, None],
+        dense1,
+        dense1_bias[:, None],
+        dense2,
+        dense2_bias[:, None],
     )
 
 
@@ -193,7 +193,7 @@ class _PoolReLU(Function):
         return to_maps, to_bias, None
 
 
-def _quarters(maps: Tensor, axes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+def _quarters(maps: Tensor, axes: tuple[int, int]) -> list[tuple[Tensor, ...]]:
     """The four places of every pooling window, as views, row by row."""
     rows, columns = axes
     return [tuple(half.unbind(columns - 1)) for half in maps.unbind(rows)]

@@ -6,7 +6,7 @@ the codec turns any record into JSON and back.
 
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
-from sparring.records.evaluation import AttackResult, Evaluation
+from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
 from sparring.records.interval import Interval, Proportion
 from sparring.records.metrics import MetricsLog, Row
@@ -19,6 +19,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "MetricsLog",
+    "Outcomes",
     "Proportion",
     "Row",
     "RunDirectory",

@@ -24,6 +24,38 @@ class AttackResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Outcomes:
+    """What became of every image of an evaluation, in the order of the test set."""
+
+    labels: tuple[int, ...]
+    """The true classes."""
+    natural: tuple[int, ...]
+    """What the network says of the clean images."""
+    broken_by: tuple[str | None, ...]
+    """The attack that broke each image; null for those robust, and those wrong when clean."""
+    adversarial: tuple[int, ...]
+    """What it says of the image that broke it; of the clean image where none did."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` unless there is one entry for each image."""
+        lengths = {len(getattr(self, name)) for name in self.__slots__}
+        if len(lengths) > 1:
+            raise ConfigError(
+                "outcomes must have one entry for each image in every column; got columns of "
+                f"{', '.join(map(str, sorted(lengths)))} entries."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write outcomes.json atomically. Raises `RunError` if it cannot be written."""
+        write_json(path, to_json(self), indent=None)
+
+    @classmethod
+    def load(cls, path: Path) -> "Outcomes":
+        """Read outcomes.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
+        return from_json(cls, read_json(path), where=str(path))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """Natural and robust accuracy of a model under a named suite."""
 

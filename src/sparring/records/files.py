@@ -53,9 +53,12 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON values atomically, indented. Raises `RunError` if the file cannot be written."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
+    """Write JSON values atomically, indented for people or, with none, on one line.
+
+    Raises `RunError` if the file cannot be written.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     with run_errors("write", path):
         write_atomically(path, text + "\n")
 

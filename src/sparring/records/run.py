@@ -104,6 +104,16 @@ class RunDirectory:
         """What an evaluation found, image by image."""
         return self.path / "outcomes.json"
 
+    def keep_evaluation(self, suite: str) -> None:
+        """Move an evaluation aside, under its suite's name, so that another may take its place.
+
+        Raises `RunError` if the folder cannot be written to.
+        """
+        with run_errors("rename files in", self.path):
+            for path in (self.evaluation, self.outcomes):
+                if path.exists():
+                    path.replace(path.with_stem(f"{path.stem}-{suite}"))
+
     def write_config(self, config: object) -> None:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
         write_json(self.config, to_json(config))

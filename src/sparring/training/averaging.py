@@ -22,7 +22,7 @@ class Average:
     def update(self, network: nn.Module, version: int) -> None:
         """Take in the weights that have seen `version` updates."""
         decay = min(self._decay, (1 + version) / (10 + version))
-        averaged, current = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(averaged, [value.detach() for value in current], 1 - decay)
+        for averaged, value in zip(self.network.parameters(), network.parameters(), strict=True):
+            averaged.lerp_(value, 1 - decay)
         for kept, value in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(value)

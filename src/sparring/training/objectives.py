@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sparring.errors import ConfigError
 from sparring.attacks import AttackedBatch
+from sparring.errors import ConfigError
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""

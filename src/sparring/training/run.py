@@ -1,8 +1,6 @@
 """A whole run: from a configuration to a run directory with a trained network."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,8 +10,16 @@ from torch import nn
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, load_dataset
 from sparring.errors import ConfigError, Interrupted, NonFiniteLoss
-from sparring.records import MetricsLog, RunDirectory, describe, from_json, read_json, to_json
-from sparring.records import write_json
+from sparring.models import chosen_device, computing_threads
+from sparring.records import (
+    MetricsLog,
+    RunDirectory,
+    describe,
+    from_json,
+    read_json,
+    to_json,
+    write_json,
+)
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.interruption import StopRequest, stop_request
@@ -86,7 +92,7 @@ class _Sitting:
         self.seconds_before = 0.0
 
     def work(self) -> TrainedRun:
-        with _threads(self.config.threads), stop_request() as stop:
+        with computing_threads(self.config.threads), stop_request() as stop:
             trainer = Trainer(self.config, self.dataset, self.device)
             source = self.config.source.open(trainer.attack_now, self.config.updates)
             self._begin(trainer, source)
@@ -144,35 +150,5 @@ class _Sitting:
         return self.seconds_before + time.perf_counter() - self.begun
 
 
-def chosen_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the first CUDA device, or the CPU where there is none.
-
-    Raises `ConfigError` for a name that PyTorch does not know or a device that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device must name one that this machine has; {name!r} cannot be used ({reason[:100]})."
-            f" Take cpu, or auto."
-        ) from error
-    return device
-
-
 def _due(every: int, version: int) -> bool:
     return every > 0 and version % every == 0
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with so many threads for the time of a block; 0 leaves the number as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import torch
 
+from sparring.attacks import PGD
 from sparring.data import Dataset
 from sparring.evaluation import slice_accuracy
 from sparring.models import working_copy
 from sparring.records import Environment, RunDirectory
-from sparring.attacks import PGD
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Step, Trainer
 

@@ -1,0 +1,22 @@
+"""Evaluation: what a network gets right, clean and attacked, and how sure that is.
+
+`evaluate` judges any model on any images under a named suite of attacks; `evaluate_run` does so
+for a run and leaves the result in its directory.
+"""
+
+from sparring.evaluation.accuracy import slice_accuracy
+from sparring.evaluation.evaluate import Progress, Verdict, evaluate
+from sparring.evaluation.judge import Judge
+from sparring.evaluation.run import evaluate_run
+from sparring.evaluation.suites import SUITES, Suite
+
+__all__ = [
+    "SUITES",
+    "Judge",
+    "Progress",
+    "Suite",
+    "Verdict",
+    "evaluate",
+    "evaluate_run",
+    "slice_accuracy",
+]

@@ -1,0 +1,52 @@
+"""What counts: the network itself, in its own arithmetic, on images inside the threat.
+
+Whatever an attack searched with, an image is broken only if this judge says so.
+
+Shapes: N images of a set, B of a batch, S one image (C H W).  Units: pixels in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from sparring.attacks import Classifier, Threat, checked
+from sparring.evaluation.accuracy import parts
+from sparring.models import evaluation_mode
+
+TOLERANCE = 1e-6
+"""How far beyond ε the rounding of float32 pixels may take an image that is still allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Judge:
+    """Decides for a network which images are misclassified, and which changes are allowed."""
+
+    model: Classifier
+    """Images to logits; a module is put into evaluation mode for the time of each judgement."""
+    labels: Int64[Tensor, " N"]
+    """The true classes of the set: the model must have an output for each."""
+    threat: Threat
+    """The set that an adversarial example must come from."""
+    device: torch.device
+    """Where the model computes."""
+
+    def predictions(self, images: Float[Tensor, " N *S"]) -> Int64[Tensor, " N"]:
+        """The class that the network gives each image. Cost: one forward pass, in batches.
+
+        Raises `ConfigError` if the model does not return a row of logits for each image.
+        """
+        found = [torch.empty(0, dtype=torch.int64)]
+        logits_of = checked(self.model, self.labels)
+        with torch.no_grad(), evaluation_mode(self.model):
+            for part in parts(len(images)):
+                found.append(logits_of(images[part].to(self.device)).argmax(1).cpu())
+        return torch.cat(found)
+
+    def allowed(
+        self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Bool[Tensor, " B"]:
+        """Where an image lies in the threat around its clean one, up to rounding."""
+        near = self.threat.distance(attacked, images) <= self.threat.eps + TOLERANCE
+        return near & ((attacked >= 0) & (attacked <= 1)).flatten(1).all(1)

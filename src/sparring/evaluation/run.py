@@ -1,0 +1,57 @@
+"""The evaluation of a finished run: its own network, data and threat."""
+
+import torch
+
+from sparring.attacks import Threat
+from sparring.data import load_dataset
+from sparring.errors import ConfigError
+from sparring.evaluation.evaluate import Observer, evaluate
+from sparring.evaluation.suites import named_suite
+from sparring.models import PaperNetwork, chosen_device, computing_threads, load_weights
+from sparring.records import Evaluation, RunDirectory
+
+
+def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
+    run: RunDirectory,
+    *,
+    suite: str = "pgd",
+    num_images: int | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    observer: Observer | None = None,
+) -> Evaluation:
+    """Judge a run's network on its test set, and leave evaluation.json and outcomes.json there.
+
+    The first `num_images` test images, all by default; in single precision; with `threads` CPU
+    threads, 0 for as many as there are cores. An evaluation by another suite is kept under that
+    suite's name.
+    Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
+    """
+    named_suite(suite)
+    test = load_dataset(run.section("data", str)).test
+    count = len(test) if num_images is None else num_images
+    if not 1 <= count <= len(test):
+        raise ConfigError(
+            f"the number of images must lie in 1 to {len(test)}, because the test set has so many; "
+            f"got {count}. Leave it out for all."
+        )
+    threat = run.section("threat", Threat)
+    network = run.section("model", PaperNetwork).build(seed=0)
+    load_weights(network, run.weights)
+    network.to(chosen_device("auto"))
+    images, labels = test.batch(torch.arange(count))
+    with computing_threads(threads):
+        verdict = evaluate(
+            network, images, labels, threat, suite=suite, seed=seed, observer=observer
+        )
+    _make_room(run, suite)
+    verdict.outcomes.save(run.outcomes)
+    verdict.evaluation.save(run.evaluation)
+    return verdict.evaluation
+
+
+def _make_room(run: RunDirectory, suite: str) -> None:
+    if run.evaluation.exists():
+        earlier = Evaluation.load(run.evaluation).suite
+        if earlier != suite:
+            run.keep_evaluation(earlier)

@@ -1,0 +1,67 @@
+"""Named sequences of attacks: without its suite a robust accuracy means nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from sparring.attacks import PGD, Threat
+from sparring.errors import ConfigError
+from sparring.records.spelling import did_you_mean, nearest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite:
+    """Attacks in their order; each is run on the images that those before it left robust."""
+
+    name: str
+    """How results cite it."""
+    summary: str
+    """What it does, in one line."""
+    attacks: tuple[PGD, ...]
+    """The attacks; the threat is replaced by the one that is evaluated."""
+
+    def against(self, threat: Threat) -> Mapping[str, PGD]:
+        """The attacks on one threat by their names, in order."""
+        return {attack_name(attack): replace(attack, threat=threat) for attack in self.attacks}
+
+
+def attack_name(attack: PGD) -> str:
+    """What distinguishes an attack within a suite: steps, restarts and loss."""
+    restarts = f"x{attack.restarts}" if attack.restarts > 1 else ""
+    return f"pgd-{attack.steps}{restarts} {attack.loss}"
+
+
+SUITES: Mapping[str, Suite] = MappingProxyType(
+    {
+        suite.name: suite
+        for suite in (
+            Suite(
+                name="pgd",
+                summary="quick: 10 steps on the cross-entropy, then 10 on the margin",
+                attacks=(PGD(steps=10), PGD(steps=10, loss="margin")),
+            ),
+            Suite(
+                name="pgd-40",
+                summary="40 steps on the cross-entropy, as mnist_challenge's own evaluation",
+                attacks=(PGD(steps=40),),
+            ),
+            Suite(
+                name="pgd-100x5",
+                summary="strong: 100 steps on the cross-entropy from each of 5 random starts",
+                attacks=(PGD(steps=100, restarts=5),),
+            ),
+        )
+    }
+)
+"""Every suite by its name; `pgd` is the default."""
+
+
+def named_suite(name: str) -> Suite:
+    """The suite of this name. Raises `ConfigError`, with the nearest name, if there is none."""
+    if name not in SUITES:
+        advice = did_you_mean(nearest(name, SUITES)) or " Take one of those."
+        raise ConfigError(
+            f"suite must be one of {', '.join(SUITES)}, because robust accuracy means nothing "
+            f"without its attacks; got {name}.{advice}"
+        )
+    return SUITES[name]
