@@ -8,7 +8,7 @@ so the update's gradient arrives at the single-precision weights.
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 """What the user asks for; "auto" takes bf16 where the hardware has units for it."""
 
 
+@runtime_checkable
 class WorkingCopy(Protocol):
     """A network's weights in the form in which its passes are computed."""
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 
 Initialisation = Literal["madry", "torch"]
 
@@ -33,10 +34,11 @@ class PaperCNN(nn.Module):
         self, initialisation: Initialisation = "madry", *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
-        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
-        self.fc1 = nn.Linear(7 * 7 * 64, 1024)
-        self.fc2 = nn.Linear(1024, 10)
+        # PyTorch would draw initial weights from the global random state; ours replace them.
+        self.conv1 = skip_init(nn.Conv2d, 1, 32, 5, padding=2)
+        self.conv2 = skip_init(nn.Conv2d, 32, 64, 5, padding=2)
+        self.fc1 = skip_init(nn.Linear, 7 * 7 * 64, 1024)
+        self.fc2 = skip_init(nn.Linear, 1024, 10)
         for layer in (self.conv1, self.conv2, self.fc1, self.fc2):
             weight, bias = layer.parameters()
             INITIALISATIONS[initialisation](weight, bias, generator)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sparring.attacks import PGD, Linf
 from sparring.models import PaperNetwork
@@ -12,6 +12,7 @@ from sparring.training.optimizers import Adam
 from sparring.training.schedules import Triangular
 
 
+@runtime_checkable
 class Preset(Protocol):
     """Makes one configuration."""
 

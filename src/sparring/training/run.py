@@ -69,7 +69,11 @@ def resume(run: Path | str, *, observer: Observer | None = None) -> TrainedRun:
 
 
 def check_fits(config: TrainConfig, dataset: Dataset) -> None:
-    """Refuse images that the network cannot take. Raises `ConfigError`."""
+    """Refuse images that the network cannot take, and a device that is not there.
+
+    Raises `ConfigError`.
+    """
+    chosen_device(config.device)
     model = config.model
     if dataset.image_shape != model.image_shape or dataset.num_classes > model.num_classes:
         raise ConfigError(

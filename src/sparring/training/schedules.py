@@ -7,11 +7,12 @@ it needs no state to resume, and whoever attacks a ticket can compute the ticket
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sparring.errors import ConfigError
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A factor in [0, 1] at every place of a run."""
 

@@ -7,7 +7,7 @@ then; `attack_now(number)` attacks with the weights as they are at that moment.
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ Recall = Callable[[int], AttackedBatch]
 """The ticket's images and labels again, not attacked: the adversarial images are the clean ones."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Attacked batches in ticket order, and what it takes to go on after an interruption."""
 

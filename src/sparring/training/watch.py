@@ -6,7 +6,7 @@ Units: accuracies are shares in [0, 1].
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -38,6 +38,7 @@ class Look:
     """Size of the slice."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Someone who watches a run: a progress display, a notebook, a test."""
 

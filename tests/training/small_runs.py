@@ -1,0 +1,66 @@
+"""Real runs of a few updates: the paper's network on MNIST, batches of eight, one thread."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, Linf
+from sparring.models import PaperNetwork
+from sparring.records import Environment, RunDirectory
+from sparring.training import Adam, Look, Step, TrainConfig, Validation
+
+UPDATES = 8
+
+
+def small(**changes: Any) -> TrainConfig:
+    """Eight updates with two-step attacks, a checkpoint after five, no looks unless asked."""
+    config = TrainConfig(
+        model=PaperNetwork(initialisation="torch"),
+        attack=PGD(threat=Linf(eps=0.3), steps=2),
+        optimizer=Adam(learning_rate=1e-3),
+        batch_size=8,
+        updates=UPDATES,
+        precision="fp32",
+        threads=1,
+        validation=Validation(every=0, images=16, steps=1),
+        checkpoint_every=5,
+    )
+    return replace(config, **changes)
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not different
+
+
+class Watching:
+    """Keeps what it is told, and may do something after an update."""
+
+    def __init__(self, after: Callable[[Step], None] | None = None) -> None:
+        self.after = after
+        self.environments: list[Environment] = []
+        self.steps: list[Step] = []
+        self.looks: list[Look] = []
+        self.notices: list[str] = []
+
+    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
+        self.environments.append(where)
+
+    def stepped(self, step: Step) -> None:
+        self.steps.append(step)
+        if self.after is not None:
+            self.after(step)
+
+    def validated(self, look: Look) -> None:
+        self.looks.append(look)
+
+    def noticed(self, notice: str) -> None:
+        self.notices.append(notice)

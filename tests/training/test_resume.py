@@ -1,0 +1,156 @@
+"""A run stopped anywhere and resumed ends in the weights of one that never stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from torch import Tensor
+
+from sparring.errors import Interrupted
+from sparring.models import load_weights
+from sparring.records import MetricsLog, RunDirectory, to_json, write_json
+from sparring.training import (
+    SGD,
+    Fresh,
+    Mixed,
+    Stale,
+    Step,
+    TrainConfig,
+    TrainedRun,
+    Triangular,
+    Validation,
+    WarmUp,
+    resume,
+    train,
+)
+from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
+
+CONFIGS = {
+    "fresh": small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)),
+    "stale": small(source=Stale(staleness=3), schedule=Triangular(), objective=Mixed()),
+    "sgd": small(optimizer=SGD(learning_rate=0.05), clip_norm=1.0),
+    "looking": small(validation=Validation(every=2, images=16, steps=1)),
+}
+
+
+class Whole(NamedTuple):
+    """A run that was never stopped."""
+
+    config: TrainConfig
+    trained: TrainedRun
+
+
+TIMES = {"attack_seconds", "update_seconds", "images_per_second"}
+
+
+def stop_at(step: int, number: signal.Signals) -> Watching:
+    def act(done: Step) -> None:
+        if done.step == step:
+            os.kill(os.getpid(), number)
+
+    return Watching(act)
+
+
+def rows(run: RunDirectory) -> list[dict[str, object]]:
+    log = MetricsLog(run.metrics).rows()
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in log]
+
+
+def stored(run: RunDirectory, config: TrainConfig) -> dict[str, Tensor]:
+    network = config.model.build(seed=0)
+    load_weights(network, run.weights)
+    return weights_of(network)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    config = CONFIGS[request.param]
+    return Whole(config, train(config, tmp_path_factory.mktemp(request.param) / "whole"))
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_resumed_after_a_request_to_stop(whole: Whole, step: int, tmp_path: Path) -> None:
+    config, trained = whole
+    with pytest.raises(Interrupted, match=rf"stopped at step {step} by SIGINT") as stopped:
+        train(config, tmp_path / "parts", observer=stop_at(step, signal.SIGINT))
+    assert stopped.value.exit_code == 130
+    rest = Watching()
+    parts = resume(tmp_path / "parts", observer=rest)
+    assert [done.step for done in rest.steps] == list(range(step + 1, UPDATES + 1))
+    assert_same_bits(weights_of(parts.network), weights_of(trained.network))
+    assert_same_bits(stored(parts.run, config), stored(trained.run, config))
+    assert rows(parts.run) == rows(trained.run)
+
+
+def test_sigterm_is_heeded_like_ctrl_c(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped:
+        train(small(), tmp_path / "run", observer=stop_at(2, signal.SIGTERM))
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert resume(tmp_path / "run").version == UPDATES
+
+
+def test_a_request_at_the_last_update_lets_the_run_finish(tmp_path: Path) -> None:
+    finished = train(small(), tmp_path / "run", observer=stop_at(UPDATES, signal.SIGINT))
+    assert finished.version == UPDATES
+
+
+def test_a_finished_run_is_resumed_without_an_update(tmp_path: Path) -> None:
+    done = train(small(), tmp_path / "run")
+    watching = Watching()
+    again = resume(tmp_path / "run", observer=watching)
+    assert not watching.steps
+    assert_same_bits(weights_of(again.network), weights_of(done.network))
+
+
+@pytest.mark.process
+@pytest.mark.timeout(300)
+def test_resumed_after_being_killed_at_five_random_points(tmp_path: Path) -> None:
+    config = small(source=Stale(staleness=3), average=0.9, updates=60, checkpoint_every=7)
+    write_json(tmp_path / "config.json", to_json(config))
+    whole = train(config, tmp_path / "whole")
+    run = RunDirectory(tmp_path / "killed")
+    chance = random.Random(0)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from sparring.records import from_json, read_json\n"
+        "from sparring.training import TrainConfig, resume, train\n"
+        "source, out = map(Path, sys.argv[1:])\n"
+        "config = from_json(TrainConfig, read_json(source), where=str(source))\n"
+        "resume(out) if (out / 'config.json').exists() else train(config, out)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "config.json"), str(run.path)]
+    kills = 0
+    while kills < 5:
+        goal = _rows(run.metrics) % 60 + chance.randint(1, 9)
+        process = subprocess.Popen(command)
+        try:
+            while process.poll() is None and _rows(run.metrics) < goal:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.05))
+        finally:
+            process.kill()
+        if process.wait() == -signal.SIGKILL:
+            kills += 1
+        else:
+            pytest.fail("the run finished before it could be killed five times")
+    resumed = resume(run.path)
+    assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
+    assert rows(run) == rows(whole.run)
+    assert not list(run.path.glob("*.tmp")) or _only_killed_writes(run.path)
+
+
+def _rows(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _only_killed_writes(folder: Path) -> bool:
+    """A kill in the middle of a checkpoint may leave its own temporary file, no other."""
+    return all(path.name.startswith((".resume", ".weights")) for path in folder.glob(".*.tmp"))

@@ -1,0 +1,275 @@
+"""Whole runs: what they write, what they refuse, and what they say when something is wrong."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparring.attacks import PGD, Linf
+from sparring.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss, RunError
+from sparring.models import PaperNetwork
+from sparring.records import Environment, MetricsLog, RunDirectory, from_json, read_json, to_json
+from sparring.training import (
+    SGD,
+    Adam,
+    Constant,
+    TrainConfig,
+    Triangular,
+    Validation,
+    WarmUp,
+    presets,
+    resume,
+    train,
+)
+from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    config = small(
+        schedule=Triangular(peak_at=0.5),
+        eps_schedule=WarmUp(share=0.5),
+        validation=Validation(every=3, images=16, steps=1),
+    )
+    return train(config, tmp_path_factory.mktemp("runs") / "run").run
+
+
+def test_a_run_leaves_its_settings_environment_metrics_weights_and_resume_state(
+    finished: RunDirectory,
+) -> None:
+    assert {path.name for path in finished.path.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "weights.safetensors",
+        "resume.pt",
+    }
+    where = from_json(Environment, read_json(finished.environment), where="environment.json")
+    assert (where.threads, where.device, where.precision) == (1, "cpu", "fp32 spectral")
+
+
+def test_every_update_has_a_row_of_what_it_did(finished: RunDirectory) -> None:
+    rows = [row for row in MetricsLog(finished.metrics).rows() if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, UPDATES + 1))
+    places = [(update + 0.5) / UPDATES for update in range(UPDATES)]
+    rates = [1e-3 * (2 * min(place, 1 - place)) for place in places]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
+    assert [row["eps"] for row in rows] == pytest.approx([0.3 * min(1, 2 * p) for p in places])
+    for row in rows:
+        seconds = float(row["attack_seconds"] or 0) + float(row["update_seconds"] or 0)
+        assert row["images_per_second"] == pytest.approx(8 / seconds)
+        assert 0 <= float(row["accuracy"] or 0) <= 1
+
+
+def test_looks_come_at_their_interval_and_at_the_end(finished: RunDirectory) -> None:
+    looks = [row for row in MetricsLog(finished.metrics).rows() if "robust_accuracy" in row]
+    assert [look["step"] for look in looks] == [3, 6, UPDATES]
+    assert all(look["validation_images"] == 16 for look in looks)
+
+
+def test_looking_does_not_change_the_weights(tmp_path: Path) -> None:
+    blind = train(small(), tmp_path / "blind")
+    looking = small(validation=Validation(every=1, images=16, steps=2))
+    assert_same_bits(
+        weights_of(blind.network), weights_of(train(looking, tmp_path / "looking").network)
+    )
+
+
+def test_training_leaves_the_global_random_state_and_the_thread_count_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    train(small(updates=1), tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_an_occupied_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(RunError, match="empty folder"):
+        train(small(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": "mnits"}, DataError, "mnits"),
+        ({"device": "cuda:99"}, ConfigError, "device must name one"),
+        ({"device": "gpu"}, ConfigError, "device must name one"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    changes: dict[str, str], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        train(small(**changes), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("not a checkpoint"),
+        lambda path: torch.save({"format": 1}, path),
+        lambda path: torch.save([1, 2, 3], path),
+        lambda path: torch.save({"format": 99, "network": {}}, path),
+    ],
+    ids=["cut", "empty", "text", "hollow", "list", "layout"],
+)
+def test_a_damaged_checkpoint_is_refused(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    run = train(small(updates=1), tmp_path / "run").run
+    damage(run.resume)
+    weights = run.weights.read_bytes()
+    with pytest.raises(CheckpointError, match=r"resume.pt must"):
+        resume(run.path)
+    assert run.weights.read_bytes() == weights
+
+
+class Bomb:
+    """Unpickled, it would run a command."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch exploded",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(small(updates=1), tmp_path / "run").run
+    torch.save({"format": 1, "bomb": Bomb()}, run.resume)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        resume(run.path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run = train(small(updates=2), tmp_path / "run").run
+    settings = json.loads(run.config.read_text())
+    settings["seed"] = 7
+    run.config.write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"must belong to the config.json beside it"):
+        resume(run.path)
+
+
+FILL_THE_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from sparring.errors import CheckpointNotWritten
+from sparring.training import resume
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, resource.RLIM_INFINITY))
+try:
+    resume(Path(sys.argv[1]))
+except CheckpointNotWritten as error:
+    print(error)
+    raise SystemExit(error.exit_code)
+"""
+
+
+@pytest.mark.process
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
+    whole = train(small(updates=4), tmp_path / "whole")
+    out = tmp_path / "run"
+
+    def leave(step: object) -> None:
+        if len(watching.steps) == 2:
+            raise RuntimeError("leave without a checkpoint")
+
+    watching = Watching(leave)
+    with pytest.raises(RuntimeError, match="leave"):
+        train(small(updates=4, checkpoint_every=1), out, observer=watching)
+    run = RunDirectory.open(out)
+    before = run.resume.read_bytes()
+    answer = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(out)], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert "previous checkpoint is whole" in answer.stdout
+    assert run.resume.read_bytes() == before
+    assert not list(out.glob(".*.tmp"))
+    assert_same_bits(weights_of(resume(out).network), weights_of(whole.network))
+
+
+def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path: Path) -> None:
+    config = small(optimizer=SGD(learning_rate=1e30), checkpoint_every=1, updates=4)
+    with pytest.raises(NonFiniteLoss, match=r"at step \d with learning rate 1e\+30") as stopped:
+        train(config, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    assert f"The last good checkpoint is in {run.resume}" in str(stopped.value)
+    assert stopped.value.exit_code == 1
+    assert any("event" in row for row in MetricsLog(run.metrics).rows())
+
+
+def test_a_dead_start_is_noticed_once(tmp_path: Path) -> None:
+    watching = Watching()
+    config = small(
+        model=PaperNetwork(initialisation="madry"),
+        attack=PGD(threat=Linf(eps=1.0), steps=1),
+        optimizer=Adam(learning_rate=0.003),
+        updates=130,
+        batch_size=16,
+        checkpoint_every=1000,
+    )
+    train(config, tmp_path / "run", observer=watching)
+    assert sum(step.loss for step in watching.steps[-100:]) / 100 == pytest.approx(
+        math.log(10), abs=0.05
+    )
+    assert len(watching.notices) == 1
+    assert "dead start" in watching.notices[0]
+
+
+def test_a_healthy_start_is_not_called_dead(tmp_path: Path) -> None:
+    watching = Watching()
+    config = small(attack=PGD(steps=0, start="none"), updates=120)
+    train(config, tmp_path / "run", observer=watching)
+    assert not watching.notices
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_survives_its_way_through_json(name: str) -> None:
+    config = presets.PRESETS[name]()
+    stored = json.loads(json.dumps(to_json(config)))
+    assert from_json(TrainConfig, stored, where="test") == config
+
+
+def test_the_paper_preset_is_section_6_to_the_letter() -> None:
+    config = presets.paper()
+    assert config.model == PaperNetwork(initialisation="madry")
+    assert config.attack == PGD(threat=Linf(eps=0.3), steps=8, start="uniform")
+    assert config.attack.step_length == pytest.approx(2.5 * 0.3 / 8)
+    assert (config.batch_size, config.updates) == (128, 60_000)
+    assert (config.optimizer, config.schedule) == (Adam(learning_rate=1e-4), Constant())
+    assert (config.eps_schedule, config.average, config.clip_norm) == (Constant(), 0.0, None)
+
+
+def test_the_madry_preset_is_mnist_challenge() -> None:
+    config = presets.madry()
+    assert config.attack == PGD(threat=Linf(eps=0.3), steps=40, step_size=0.01)
+    assert (config.batch_size, config.updates) == (50, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more.*got 0"),
+        ({"updates": 0}, "updates must be 1 or more.*got 0"),
+        ({"seed": -1}, "seed must be 0 or more.*got -1"),
+        ({"threads": -2}, "threads must be 0 or more.*got -2"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more.*got 0"),
+        ({"average": 1.0}, r"average must lie in \[0, 1\).*got 1"),
+        ({"average": math.nan}, r"average must lie in \[0, 1\).*got nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive.*got 0"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(**changes)

@@ -1,0 +1,148 @@
+"""What one update minimises and how it moves the weights, against closed forms."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import AttackedBatch
+from sparring.data import Dataset, load_dataset
+from sparring.errors import ConfigError, NonFiniteLoss
+from sparring.training import SGD, Adam, Adversarial, Mixed, Natural, Trainer
+from sparring.training.averaging import Average
+from training.small_runs import small, weights_of
+
+
+def batch_of(images: Tensor, adversarial: Tensor, labels: list[int]) -> AttackedBatch:
+    return AttackedBatch(
+        number=0,
+        images=images,
+        adversarial=adversarial,
+        labels=torch.tensor(labels),
+        indices=torch.arange(len(labels)),
+        version=0,
+        eps=0.1,
+        attack_seconds=0.0,
+    )
+
+
+def two_logits(images: Tensor) -> Tensor:
+    """A pixel against zero: the cross-entropy of class 1 is log(1 + exp(-pixel))."""
+    pixel = images.flatten(1)[:, :1]
+    return torch.cat([torch.zeros_like(pixel), pixel], 1)
+
+
+CLEAN = torch.tensor([0.75, 0.25]).view(2, 1, 1, 1)
+ATTACKED = torch.tensor([0.5, 0.0]).view(2, 1, 1, 1)
+LABELS = [1, 0]
+ON_CLEAN = (math.log1p(math.exp(-0.75)) + math.log1p(math.exp(0.25))) / 2
+ON_ATTACKED = (math.log1p(math.exp(-0.5)) + math.log(2)) / 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "value", "correct"),
+    [
+        (Natural(), ON_CLEAN, [True, False]),
+        (Adversarial(), ON_ATTACKED, [True, True]),
+        (Mixed(natural_weight=0.25), 0.25 * ON_CLEAN + 0.75 * ON_ATTACKED, [True, True]),
+    ],
+)
+def test_objectives_are_mean_cross_entropies(
+    objective: Natural | Adversarial | Mixed, value: float, correct: list[bool]
+) -> None:
+    loss = objective(two_logits, batch_of(CLEAN, ATTACKED, LABELS))
+    assert loss.value.item() == pytest.approx(value, rel=1e-6)
+    assert loss.correct.tolist() == correct
+
+
+def test_the_average_is_the_weighted_sum_that_its_decay_says() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    network.register_buffer("count", torch.zeros(()))
+    with torch.no_grad():
+        network.weight.fill_(5.0)
+    average, expected = Average(network, decay=0.5), 5.0
+    for version, weight in enumerate([1.0, -2.0, 7.0, 7.5], start=1):
+        with torch.no_grad():
+            network.weight.fill_(weight)
+            network.get_buffer("count").fill_(version)
+        average.update(network, version)
+        decay = min(0.5, (1 + version) / (10 + version))
+        expected = decay * expected + (1 - decay) * weight
+        assert average.network.get_parameter("weight").item() == pytest.approx(expected)
+        assert average.network.get_buffer("count").item() == version
+
+
+def test_a_decay_of_zero_keeps_the_current_weights_exactly() -> None:
+    network = nn.Linear(7, 3)
+    average = Average(network, decay=0.0)
+    with torch.no_grad():
+        network.weight.mul_(1.1).add_(0.3)
+    average.update(network, 1)
+    assert torch.equal(average.network.get_parameter("weight"), network.weight)
+
+
+@pytest.fixture(scope="module")
+def few() -> Dataset:
+    whole = load_dataset("mnist")
+    part = whole.train.subset(0, 64)
+    return Dataset(name="few", train=part, validation=part, test=part)
+
+
+def trainer_of(few: Dataset, **changes: object) -> Trainer:
+    return Trainer(small(**changes), few, torch.device("cpu"))
+
+
+def test_plain_sgd_moves_every_weight_by_rate_times_gradient(few: Dataset) -> None:
+    trainer = trainer_of(few, optimizer=SGD(learning_rate=0.1, momentum=0.0))
+    batch = trainer.attack_now(0)
+    before = copy.deepcopy(trainer.network)
+    loss = nn.functional.cross_entropy(before(batch.adversarial), batch.labels)
+    gradients = torch.autograd.grad(loss, list(before.parameters()))
+    step = trainer.update(batch)
+    assert step.loss == pytest.approx(loss.item(), rel=1e-5)
+    for old, gradient, new in zip(
+        before.parameters(), gradients, trainer.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(new, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_bounds_the_length_of_an_update(few: Dataset) -> None:
+    trainer = trainer_of(few, optimizer=SGD(learning_rate=1.0, momentum=0.0), clip_norm=0.01)
+    before = weights_of(trainer.network)
+    trainer.update(trainer.attack_now(0))
+    after = weights_of(trainer.network)
+    moved = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dataset) -> None:
+    trainer = trainer_of(few, optimizer=Adam(learning_rate=0.25))
+    batch = trainer.attack_now(0)
+    with torch.no_grad():
+        trainer.network.get_parameter("fc2.weight").fill_(math.inf)
+    trainer.copy.refresh()
+    before = weights_of(trainer.network)
+    with pytest.raises(NonFiniteLoss, match=r"step 1 with learning rate 0.25 and staleness 0"):
+        trainer.update(batch)
+    after = weights_of(trainer.network)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert trainer.version == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (Adam, {"learning_rate": 0.0}, "learning_rate must be a positive number.*got 0"),
+        (Adam, {"learning_rate": math.nan}, "learning_rate must be a positive number.*got nan"),
+        (Adam, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\).*got 1"),
+        (SGD, {"weight_decay": -1e-4}, "weight_decay must be 0 or more.*got -0.0001"),
+        (Mixed, {"natural_weight": 1.0}, r"natural_weight must lie in \(0, 1\).*got 1"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(
+    kind: type, settings: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**settings)
