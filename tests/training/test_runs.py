@@ -209,29 +209,22 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path:
     assert any("event" in row for row in MetricsLog(run.metrics).rows())
 
 
-def test_a_dead_start_is_noticed_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("learning_rate", "notices"), [(1e-9, 1), (2e-3, 0)])
+def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never(
+    learning_rate: float, notices: int, tmp_path: Path
+) -> None:
     watching = Watching()
     config = small(
-        model=PaperNetwork(initialisation="madry"),
-        attack=PGD(threat=Linf(eps=1.0), steps=1),
-        optimizer=Adam(learning_rate=0.003),
-        updates=130,
-        batch_size=16,
+        attack=PGD(steps=0, start="none"),
+        optimizer=Adam(learning_rate=learning_rate),
+        updates=110,
         checkpoint_every=1000,
     )
-    train(config, tmp_path / "run", observer=watching)
-    assert sum(step.loss for step in watching.steps[-100:]) / 100 == pytest.approx(
-        math.log(10), abs=0.05
-    )
-    assert len(watching.notices) == 1
-    assert "dead start" in watching.notices[0]
-
-
-def test_a_healthy_start_is_not_called_dead(tmp_path: Path) -> None:
-    watching = Watching()
-    config = small(attack=PGD(steps=0, start="none"), updates=120)
-    train(config, tmp_path / "run", observer=watching)
-    assert not watching.notices
+    run = train(config, tmp_path / "run", observer=watching).run
+    assert len(watching.notices) == notices
+    assert all("dead start" in notice for notice in watching.notices)
+    events = [row for row in MetricsLog(run.metrics).rows() if "event" in row]
+    assert len(events) == notices
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, STARTS, Classifier, Threat, check_batch
@@ -56,8 +56,8 @@ class Verdict:
 
 def evaluate(  # noqa: PLR0913 - four things that are judged, three settings by keyword
     model: Classifier,
-    images: Float[Tensor, " N *S"],
-    labels: Int64[Tensor, " N"],
+    images: Shaped[Tensor, " N *S"],
+    labels: Shaped[Tensor, "..."],
     threat: Threat,
     *,
     suite: str = "pgd",

@@ -1,0 +1,231 @@
+"""The verdict on a model: counted image by image, by the model itself, whatever the attack says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import L2, PGD, Linf
+from sparring.errors import ConfigError
+from sparring.evaluation import SUITES, Progress, Suite, Verdict, evaluate
+from sparring.evaluation import suites as suites_module
+from sparring.models import PaperCNN
+
+PIXELS = 12
+
+
+def linear(generator_seed: int = 0) -> nn.Linear:
+    layer = nn.Linear(PIXELS, 2).double()
+    generator = torch.Generator().manual_seed(generator_seed)
+    with torch.no_grad():
+        layer.weight.normal_(generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+def images_of(count: int) -> Tensor:
+    """Pixels far from 0 and 1, so that the box never binds."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, PIXELS, generator=generator, dtype=torch.float64) * 0.4 + 0.3
+
+
+def truth(model: nn.Linear, images: Tensor, labels: Tensor, reach: Tensor) -> Tensor:
+    """Where a linear model is right by more than the most that a change can take from it."""
+    signed = (2 * labels - 1).double()
+    difference = model.weight[1] - model.weight[0]
+    return ((images @ difference) * signed - reach > 0).detach()
+
+
+def verdict_of(model: nn.Linear, images: Tensor, labels: Tensor, **settings: int) -> Verdict:
+    return evaluate(model, images, labels, Linf(eps=0.05), **settings)
+
+
+def test_accuracies_of_a_linear_model_are_the_closed_form_ones() -> None:
+    model, images = linear(), images_of(300)
+    labels = torch.arange(300) % 2
+    difference = model.weight[1] - model.weight[0]
+    # In L2 the search comes near the worst case, along the sphere, but not all the way to it.
+    for threat, norm, reached in (
+        (Linf(eps=0.05), difference.norm(1), 1.0),
+        (L2(eps=0.2), difference.norm(2), 0.99),
+    ):
+        verdict = evaluate(model, images, labels, threat)
+        natural = truth(model, images, labels, torch.zeros(()))
+        robust = truth(model, images, labels, threat.eps * norm)
+        assert 0 < robust.sum() < natural.sum() < 300
+        assert verdict.evaluation.natural.successes == natural.sum()
+        nearly = truth(model, images, labels, reached * threat.eps * norm)
+        assert robust.sum() <= verdict.evaluation.robust.successes <= nearly.sum()
+        held = [
+            right == label and breaker is None
+            for right, label, breaker in zip(
+                verdict.outcomes.natural,
+                verdict.outcomes.labels,
+                verdict.outcomes.broken_by,
+                strict=True,
+            )
+        ]
+        assert all(right for right, sure in zip(held, robust.tolist(), strict=True) if sure)
+
+
+def test_every_broken_image_names_its_attack_and_the_class_it_was_taken_for() -> None:
+    images, labels = images_of(200), torch.arange(200) % 2
+    verdict = verdict_of(linear(), images, labels)
+    outcomes = verdict.outcomes
+    names = {attack.name for attack in verdict.evaluation.attacks}
+    broken = [place for place, name in enumerate(outcomes.broken_by) if name is not None]
+    assert broken
+    for place in broken:
+        assert outcomes.broken_by[place] in names
+        assert outcomes.natural[place] == outcomes.labels[place] != outcomes.adversarial[place]
+    counts = verdict.evaluation.natural.successes - verdict.evaluation.robust.successes
+    assert len(broken) == counts
+
+
+def test_the_same_seed_gives_the_same_outcome_for_every_image() -> None:
+    model = PaperCNN("torch", generator=torch.Generator().manual_seed(0))
+    images = torch.rand(140, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+    labels = model(images).argmax(1)
+    one, again, other = (
+        evaluate(model, images, labels, Linf(eps=2e-4), seed=seed).outcomes for seed in (0, 0, 1)
+    )
+    assert one == again
+    assert one.labels == other.labels
+
+
+def remembering(seen: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """A model that is right about everything and remembers what it is shown."""
+
+    def logits_of(images: Tensor) -> Tensor:
+        seen.append(images.detach().clone())
+        return torch.stack([images.sum(1) * 0 + 1, images.sum(1) * 0], 1)
+
+    return logits_of
+
+
+def test_an_image_starts_from_the_same_noise_whichever_others_are_attacked() -> None:
+    images, labels = images_of(200), torch.zeros(200, dtype=torch.int64)
+    everyone: list[Tensor] = []
+    evaluate(remembering(everyone), images, labels, Linf(eps=0.1))
+    alone: list[Tensor] = []
+    some_wrong = labels.clone()
+    some_wrong[50:150] = 1
+    evaluate(remembering(alone), images, some_wrong, Linf(eps=0.1))
+    shown = torch.cat(everyone)
+    starts = torch.cat([batch for batch in alone if not torch.isin(batch, images).all()])
+    assert len(starts)
+    assert all(bool((shown == start).all(1).any()) for start in starts)
+
+
+class Sly(nn.Module):
+    """Wrong about everything that is not exactly a clean image in [0.3, 0.7]; gradient given."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        outside = (images.flatten(1).amax(1) > 2).double()
+        return torch.stack([1 - 2 * outside, outside], 1) + 0 * images.sum(1, keepdim=True)
+
+
+def leave_the_threat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack with a fault: it returns images far outside ε and the pixel range."""
+    monkeypatch.setattr(PGD, "search_from", lambda self, start, model, images, labels: images + 5)
+
+
+def test_an_attack_that_leaves_the_threat_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_the_threat(monkeypatch)
+    images, labels = images_of(10), torch.zeros(10, dtype=torch.int64)
+    verdict = evaluate(Sly(), images, labels, Linf(eps=0.1))
+    assert Sly()(images + 5).argmax(1).eq(1).all()
+    assert verdict.evaluation.robust.successes == 10
+
+
+def test_a_module_is_judged_in_evaluation_mode_and_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(PIXELS), nn.Linear(PIXELS, 2))
+    model.train()
+    model[2].eval()
+    images = images_of(60).float()
+    with torch.no_grad():
+        labels = model.eval()(images).argmax(1)
+    model.train()
+    model[2].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    verdict = evaluate(model, images, labels, Linf(eps=1e-6))
+    assert verdict.evaluation.natural.successes == 60
+    assert [part.training for part in model] == [True, True, False]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(value.grad is None for value in model.parameters())
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    model = linear()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    verdict_of(model, images_of(5), torch.tensor([0, 1, 0, 1, 0]))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_observer_sees_every_batch_and_the_robust_accuracy_so_far() -> None:
+    seen: list[Progress] = []
+    images, labels = images_of(300), torch.arange(300) % 2
+    verdict = evaluate(linear(), images, labels, Linf(eps=0.05), observer=seen.append)
+    attacks = [attack.name for attack in verdict.evaluation.attacks]
+    assert list(dict.fromkeys(step.attack for step in seen)) == attacks
+    assert [step.robust for step in seen] == sorted((s.robust for s in seen), reverse=True)
+    for name in attacks:
+        last = [step for step in seen if step.attack == name][-1]
+        assert last.searched == last.images
+    assert seen[-1].robust == verdict.evaluation.robust.successes
+
+
+def test_restarts_go_to_robust_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+    search = PGD.search_from
+
+    def counting(attack: PGD, start: Tensor, *rest: Tensor) -> Tensor:
+        searched.append(len(start))
+        return search(attack, start, *rest)
+
+    monkeypatch.setattr(PGD, "search_from", counting)
+    monkeypatch.setattr(
+        suites_module,
+        "SUITES",
+        {"three": Suite(name="three", summary="", attacks=(PGD(steps=3, restarts=3),))},
+    )
+    images, labels = images_of(100), torch.arange(100) % 2
+    verdict = evaluate(linear(), images, labels, Linf(eps=0.05), suite="three")
+    left = verdict.evaluation.robust.successes
+    assert searched[0] == verdict.evaluation.natural.successes
+    assert searched[1:] == [left, left]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_has_distinct_attacks_and_takes_the_threat_it_is_given(name: str) -> None:
+    suite = SUITES[name]
+    against = suite.against(L2(eps=2))
+    assert suite.name == name
+    assert len(against) == len(suite.attacks)
+    assert all(attack.threat == L2(eps=2) for attack in against.values())
+    assert [replace(a, threat=Linf()) for a in against.values()] == list(suite.attacks)
+
+
+def test_the_strong_suite_is_100_steps_from_each_of_5_starts() -> None:
+    (attack,) = SUITES["pgd-100x5"].attacks
+    assert (attack.steps, attack.restarts, attack.loss) == (100, 5, "cross-entropy")
+    (attack,) = SUITES["pgd-40"].attacks
+    assert (attack.steps, attack.restarts) == (40, 1)
+
+
+def test_wrong_input_is_refused() -> None:
+    model, images, labels = linear(), images_of(4), torch.tensor([0, 1, 0, 1])
+    threat = Linf(eps=0.1)
+    with pytest.raises(ConfigError, match=r"suite must be one of pgd, .*got pgd-4.*pgd-40"):
+        evaluate(model, images, labels, threat, suite="pgd-4")
+    with pytest.raises(ConfigError, match="at least one image"):
+        evaluate(model, images[:0], labels[:0], threat)
+    with pytest.raises(ConfigError, match=r"pixels must lie in \[0, 1\]"):
+        evaluate(model, images * 255, labels, threat)
+    with pytest.raises(ConfigError, match=r"labels must be int64 of shape \(4,\)"):
+        evaluate(model, images, labels[:3], threat)
+    with pytest.raises(ConfigError, match="at least 6 classes because the labels reach 5"):
+        evaluate(model, images, labels + 4, threat)

@@ -1,0 +1,67 @@
+"""The evaluation of a run directory: what it reads, what it leaves, what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparring.attacks import PGD, Linf
+from sparring.data import load_dataset
+from sparring.errors import CheckpointError, ConfigError
+from sparring.evaluation import evaluate_run
+from sparring.evaluation.accuracy import slice_accuracy
+from sparring.records import Evaluation, Outcomes, RunDirectory
+from sparring.training import train
+from training.small_runs import small
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return train(small(updates=2), tmp_path / "run").run
+
+
+def test_an_evaluation_is_written_image_by_image_and_as_shares(run: RunDirectory) -> None:
+    found = evaluate_run(run, num_images=40, threads=1)
+    assert Evaluation.load(run.evaluation) == found
+    outcomes = Outcomes.load(run.outcomes)
+    labels = load_dataset("mnist").test.labels[:40].tolist()
+    assert list(outcomes.labels) == labels
+    assert found.natural.successes == sum(
+        said == label for said, label in zip(outcomes.natural, labels, strict=True)
+    )
+    assert (found.suite, found.threat, found.num_images) == ("pgd", "Linf 0.3", 40)
+    assert found.environment.threads == 1
+
+
+def test_an_evaluation_by_another_suite_is_kept(run: RunDirectory) -> None:
+    quick = evaluate_run(run, num_images=3, threads=1)
+    evaluate_run(run, num_images=3, suite="pgd-40", threads=1)
+    assert Evaluation.load(run.evaluation).suite == "pgd-40"
+    assert Evaluation.load(run.path / "evaluation-pgd.json") == quick
+    assert (run.path / "outcomes-pgd.json").exists()
+
+
+def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:
+    for count in (0, -1, 10_001):
+        with pytest.raises(ConfigError, match=rf"must lie in 1 to 10000.*got {count}"):
+            evaluate_run(run, num_images=count)
+    with pytest.raises(ConfigError, match="suite must be one of"):
+        evaluate_run(run, suite="autoattack")
+    run.weights.write_bytes(run.weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"weights.safetensors must be a safetensors file"):
+        evaluate_run(run, num_images=3)
+    assert not run.evaluation.exists()
+    assert not run.outcomes.exists()
+
+
+def test_a_slice_is_robust_where_it_is_right_both_clean_and_attacked() -> None:
+    def logits_of(images: torch.Tensor) -> torch.Tensor:
+        brightness = images.flatten(1).mean(1) - 0.5
+        return torch.stack([-brightness, brightness], 1)
+
+    images = torch.tensor([0.1, 0.45, 0.55, 0.9]).view(4, 1, 1, 1).expand(4, 1, 2, 2).contiguous()
+    labels = torch.tensor([0, 0, 1, 0])
+    natural, robust = slice_accuracy(
+        logits_of, images, labels, PGD(threat=Linf(eps=0.2), steps=3), seed=0
+    )
+    assert (natural.successes, robust.successes, robust.total) == (3, 1, 4)
