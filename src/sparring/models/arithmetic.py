@@ -80,7 +80,8 @@ class BFloat16Copy:
 
     def refresh(self) -> None:
         """Cast the parameters; buffers stay as they are."""
-        self._weights = {name: _cast(value) for name, value in self.network.named_parameters()}
+        with torch.enable_grad():
+            self._weights = {name: _cast(value) for name, value in self.network.named_parameters()}
         self._constant = {name: value.detach() for name, value in self._weights.items()}
 
     def attacked(self, images: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ class _Tables(NamedTuple):
     kernel_real: Tensor  # [V U, 25]
     kernel_imaginary: Tensor  # [V U, 25]
     across: Tensor  # [2 V, 14] columns to frequencies, (frequency, real or imaginary)
-    down: Tensor  # [2 U, 2 14] rows to frequencies
-    up: Tensor  # [2 14, 2 U] and back
+    down: Tensor  # [V, 2 U, 2 14] rows to frequencies, once for each V: products are faster so
+    up: Tensor  # [V, 2 14, 2 U] and back
     back: Tensor  # [14, 2 V]
 
 
@@ -112,12 +112,12 @@ def _tables(dtype: torch.dtype) -> _Tables:
     angle = turn * u[:, None] * place
     cos, sin = angle.cos(), angle.sin()
     down = torch.stack([torch.stack([cos, sin], 2), torch.stack([-sin, cos], 2)], 1)
-    down = down.reshape(2 * POINTS, 2 * SIDE)
+    down = down.reshape(2 * POINTS, 2 * SIDE).expand(HALF, -1, -1)
     # The conjugate transform of a rotation is its transpose; each inner frequency counts twice.
     twice = torch.full((HALF,), 2.0, dtype=double)
     twice[0] = twice[-1] = 1
     back = (across.view(HALF, 2, SIDE) * twice[:, None, None] / POINTS**2).reshape(-1, SIDE).t()
-    tables = (windows, kernel_real, kernel_imaginary, across, down, down.t(), back)
+    tables = (windows, kernel_real, kernel_imaginary, across, down, down.mT, back)
     return _Tables(*(table.to(dtype).contiguous() for table in tables))
 
 
@@ -164,6 +164,8 @@ class _PoolReLU(Function):
     """2x2 max-pooling over two axes of length two, then bias and ReLU.
 
     Of equal maxima the first in reading order gets the gradient, as in PyTorch's max-pooling.
+    Who won is kept as a difference, not as a Boolean: PyTorch has fast kernels for "the gradient
+    where this is positive", and casts a mask to float32 before it multiplies by one.
     """
 
     @staticmethod
@@ -172,23 +174,26 @@ class _PoolReLU(Function):
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         pooled = torch.maximum(top, bottom).add_(bias).relu_()
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(pooled, a >= b, c >= d, top >= bottom)
+            ctx.save_for_backward(pooled, b - a, d - c, bottom - top)
             ctx.axes, ctx.shape = axes, maps.shape
         return pooled
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (gradient,) = gradients
-        pooled, a_wins, c_wins, top_wins = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradient, pooled, 0)
+        pooled, b_over_a, d_over_c, bottom_over_top = ctx.saved_tensors
+        where_positive = torch.ops.aten.threshold_backward
+        gradient = where_positive(gradient, pooled, 0)
         to_maps = gradient.new_empty(ctx.shape)
         (a, b), (c, d) = _quarters(to_maps, ctx.axes)
-        to_top = gradient * top_wins
-        to_bottom = gradient - to_top
-        torch.mul(to_top, a_wins, out=a)
-        torch.sub(to_top, a, out=b)
-        torch.mul(to_bottom, c_wins, out=c)
-        torch.sub(to_bottom, c, out=d)
+        to_bottom = where_positive(gradient, bottom_over_top, 0)
+        to_top = gradient - to_bottom
+        for upper, lower, to_both, lead in (
+            (a, b, to_top, b_over_a),
+            (c, d, to_bottom, d_over_c),
+        ):
+            where_positive.grad_input(to_both, lead, 0, grad_input=lower)
+            torch.sub(to_both, lower, out=upper)
         to_bias = gradient.sum((0, 1, 3))[:, None] if ctx.needs_input_grad[1] else None
         return to_maps, to_bias, None
 
@@ -214,11 +219,11 @@ class _FrequencyConvolution(Function):
         (gradient,) = gradients
         responses, spectrum = ctx.saved_tensors
         tables = _tables(gradient.dtype)
-        to_output = _analyse(gradient, tables.back.t(), tables.up.t())
+        to_output = _analyse(gradient, tables.back.t(), tables.up.mT)
         to_maps = to_responses = None
         if ctx.needs_input_grad[0]:
             to_spectrum = torch.bmm(responses.transpose(1, 2), to_output)
-            to_maps = _synthesise(to_spectrum, tables.down.t(), tables.across.t())
+            to_maps = _synthesise(to_spectrum, tables.down.mT, tables.across.t())
         if spectrum is not None:
             to_responses = torch.bmm(to_output, spectrum.transpose(1, 2))
         return to_maps, to_responses
@@ -229,13 +234,13 @@ def _analyse(maps: Tensor, across: Tensor, down: Tensor) -> Tensor:
     _, _, channels, batch = maps.shape
     columns = torch.matmul(across, maps.reshape(SIDE, SIDE, -1)).view(SIDE, HALF, 2, -1)
     rows = columns.transpose(0, 1).reshape(HALF, 2 * SIDE, -1)
-    return torch.matmul(down, rows).view(HALF * POINTS, 2 * channels, batch)
+    return torch.bmm(down, rows).view(HALF * POINTS, 2 * channels, batch)
 
 
 def _synthesise(spectrum: Tensor, up: Tensor, back: Tensor) -> Tensor:
     """Frequencies to places: [V U, 2 channels, B] to [14, 14, channels, B]."""
     _, channels, batch = spectrum.shape
-    rows = torch.matmul(up, spectrum.view(HALF, 2 * POINTS, -1)).view(HALF, SIDE, 2, -1)
+    rows = torch.bmm(up, spectrum.view(HALF, 2 * POINTS, -1)).view(HALF, SIDE, 2, -1)
     real, imaginary = rows.transpose(0, 1).unbind(2)
     real_part, imaginary_part = back.view(SIDE, HALF, 2).unbind(2)
     maps = torch.matmul(real_part, real)
