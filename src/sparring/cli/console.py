@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sparring.records import Environment
+
 WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""
 
@@ -37,10 +39,21 @@ def print_json(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
+def print_result(line: str = "") -> None:
+    """One line on stdout, however long."""
+    RESULTS.print(line)
+
+
+def print_ending(wrote: str, command: str) -> None:
+    """How every command ends: what it wrote, and what to type next."""
+    print_result(f"wrote {wrote}")
+    print_result(f"next: {command}")
+
+
 def progress_bar(*columns: str) -> Progress:
     """A live bar on stderr with the given fields of its task, share done and time left.
 
-    Vanishes when done; where stderr is no terminal, nothing is drawn.
+    Vanishes when done; where stderr is no terminal that can redraw, nothing is drawn.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -50,7 +63,7 @@ def progress_bar(*columns: str) -> Progress:
         TimeRemainingColumn(compact=True),
         console=PROGRESS,
         transient=True,
-        disable=not PROGRESS.is_terminal,
+        disable=not PROGRESS.is_interactive,
     )
 
 
@@ -96,3 +109,14 @@ def duration_text(seconds: float) -> str:
 def count_text(count: int) -> str:
     """A count with its thousands apart: `10,000`."""
     return f"{count:,}"
+
+
+def counted(count: int, thing: str) -> str:
+    """So many of a thing: `1 update`, `10,000 updates`."""
+    return f"{count_text(count)} {thing}{'' if count == 1 else 's'}"
+
+
+def hardware_text(where: Environment) -> str:
+    """What something was computed with, in one line."""
+    threads = counted(where.threads, "thread")
+    return f"{where.processor}, {where.device}, {threads}, {where.precision}, torch {where.torch}"

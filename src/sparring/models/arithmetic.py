@@ -66,7 +66,10 @@ class DirectCopy:
 
 
 class BFloat16Copy:
-    """A bf16 shadow of the weights, convolutions channels-last; any `torch.nn.Module`.
+    """A bf16 shadow of the weights, convolutions channels-last; a module without float buffers.
+
+    Buffers (BatchNorm's statistics, constants of a normalisation) stay in single precision, which
+    PyTorch does not mix with bf16 weights.
 
     Autocast would cast the weights again at every attack step, because it caches only those that
     require a gradient; a shadow is cast once per update.
@@ -126,16 +129,23 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
     else layer by layer. A CPU with AVX-512 bf16 but no AMX stays with single precision: its bf16
     products are twice as fast, which the spectral form exceeds. "bf16" takes bf16 on any
     hardware: without units for it, many times slower.
-    Raises `ConfigError` for a precision that is none of the three.
+    Raises `ConfigError` for a precision that is none of the three, and for bf16 asked of a network
+    with floating-point buffers.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ConfigError(
             f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
         )
     device = next(network.parameters()).device
-    if precision == "bf16" or (precision == "auto" and has_bf16_units(device)):
+    buffered = any(value.is_floating_point() for value in network.buffers())
+    if precision == "bf16" and buffered:
+        raise ConfigError(
+            "precision bf16 needs a network without floating-point buffers, because PyTorch does "
+            f"not mix them with bf16 weights; {type(network).__name__} has some. Take fp32 or auto."
+        )
+    if precision == "bf16" or (precision == "auto" and not buffered and has_bf16_units(device)):
         return BFloat16Copy(network)
-    if isinstance(network, PaperCNN) and device.type == "cpu":
+    if type(network) is PaperCNN and device.type == "cpu":
         return SpectralCopy(network)
     return DirectCopy(network)
 

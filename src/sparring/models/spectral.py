@@ -94,6 +94,7 @@ class _Tables(NamedTuple):
 
 
 @functools.lru_cache
+@torch.inference_mode(mode=False)  # tables made in inference mode could not serve an update
 def _tables(dtype: torch.dtype) -> _Tables:
     double = torch.float64
     output, pixel = torch.arange(2), torch.arange(6)

@@ -1,0 +1,95 @@
+"""`sparring evaluate`: how robust a run's classifier is, with a 95 % interval."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Annotated
+
+from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, whole
+from sparring.cli.console import (
+    count_text,
+    duration_text,
+    hardware_text,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
+from sparring.records import Evaluation, Proportion, RunDirectory, to_json
+
+ABOUT = """Measure natural and robust accuracy on the test images, under the run's threat.
+
+RUN is a run directory; left out, the newest in runs/.
+
+examples:
+  sparring evaluate
+  sparring evaluate runs/fast-20300101-120000 --images 1000
+  sparring evaluate --suite pgd-100x5"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateFlags:
+    """What `sparring evaluate` may be given beside the run."""
+
+    suite: Annotated[str, flag("--suite", str, "NAME"), PLAIN] = "pgd"
+    """Attacks to run: pgd (the default, quick), pgd-40 or pgd-100x5 (strong)."""
+    images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
+    """Only the first so many test images."""
+    seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
+    """Determines the attacks' random starts; 0 by default."""
+    threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
+    """CPU threads; by default as many as there are cores."""
+    json: Annotated[bool, PLAIN] = False
+    """Print the result as JSON."""
+
+
+FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
+
+
+def run(argv: list[str]) -> int:
+    """Evaluate the run that the words name; return the exit code."""
+    flags, word = FORM.read(argv)
+    chosen = chosen_run(word)
+    # torch takes seconds to load: after the words are known to be right.
+    from sparring.cli.progress import watched_evaluation
+    from sparring.evaluation import SUITES, evaluate_run
+
+    with watched_evaluation() as observer:
+        found = evaluate_run(
+            chosen,
+            suite=flags.suite,
+            num_images=flags.images,
+            seed=flags.seed,
+            threads=flags.threads,
+            observer=observer,
+        )
+    if flags.json:
+        answer = {"run": str(chosen.path), **to_json(found)}
+        print_json(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        _print(found, chosen, SUITES[found.suite].summary)
+    return 0
+
+
+def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
+    print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
+    print_result(f"suite {found.suite}: {summary}")
+    print_result()
+    table = result_table("", "accuracy", "95 % interval", "seconds")
+    table.add_row("natural", *_cells(found.natural), "")
+    for attack in found.attacks:
+        table.add_row(f"after {attack.name}", *_cells(attack.robust), f"{attack.seconds:.1f}")
+    table.add_row("robust", *_cells(found.robust), f"{found.seconds:.1f}")
+    print_table(table)
+    print_result()
+    print_result(hardware_text(found.environment))
+    print_ending(
+        f"{run.evaluation} and {run.outcomes.name} in {duration_text(found.seconds)}",
+        f"sparring inspect {shlex.quote(str(run.path))}",
+    )
+
+
+def _cells(accuracy: Proportion) -> tuple[str, str]:
+    low, high = accuracy.interval
+    return f"{100 * accuracy.share:.1f} %", f"[{100 * low:.1f}, {100 * high:.1f}]"

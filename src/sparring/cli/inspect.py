@@ -1,0 +1,276 @@
+"""`sparring inspect`: what a run is, how far it came and what is known of its classifier.
+
+Reads files only and loads no torch.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from safetensors import SafetensorError, safe_open
+
+from sparring.cli.arguments import PLAIN, Form, chosen_run
+from sparring.cli.console import (
+    count_text,
+    duration_text,
+    eps_text,
+    hardware_text,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
+from sparring.errors import RunError
+from sparring.records import (
+    Environment,
+    Evaluation,
+    MetricsLog,
+    Row,
+    RunDirectory,
+    from_json,
+    read_json,
+    to_json,
+)
+
+ABOUT = """Show a run's settings, how it went, and what evaluations found.
+
+RUN is a run directory; left out, the newest in runs/.
+
+examples:
+  sparring inspect
+  sparring inspect runs/fast-20300101-120000 --json"""
+
+Item = TypeVar("Item")
+
+ROWS = 10
+"""Most looks that the table shows."""
+
+STRONGEST = "pgd-100x5"
+"""Suite that is left to try once another has been run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectFlags:
+    """What `sparring inspect` may be given beside the run."""
+
+    json: Annotated[bool, PLAIN] = False
+    """Print everything as JSON, all looks at the validation images included."""
+
+
+FORM = Form(verb="inspect", flags=InspectFlags, about=ABOUT, word="RUN")
+
+
+def run(argv: list[str]) -> int:
+    """Show the run that the words name; return the exit code."""
+    flags, word = FORM.read(argv)
+    story = Story.read(chosen_run(word))
+    if flags.json:
+        print_json(json.dumps(story.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _print(story)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Story:
+    """All that a run directory tells."""
+
+    run: RunDirectory
+    config: Mapping[str, object]
+    """The settings as they are stored."""
+    updates: int
+    """Updates of the whole run."""
+    environment: Environment | None
+    """What it was computed with, once it has begun."""
+    steps: Sequence[Row]
+    """Rows about updates."""
+    looks: Sequence[Row]
+    """Rows about looks at the validation images."""
+    events: Sequence[str]
+    """What a person should know."""
+    saved: int
+    """Updates that the stored weights have seen; 0 if there are none."""
+    evaluations: Sequence[Evaluation]
+    """The latest evaluation first."""
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> "Story":
+        """Raises `RunError` or `ConfigError` for files that are damaged."""
+        config = read_json(run.config)
+        if not isinstance(config, dict):
+            raise RunError(
+                f"{run.config} must hold a JSON object of settings; it holds something else. "
+                "Restore the file or use another run."
+            )
+        rows = MetricsLog(run.metrics).rows()
+        return cls(
+            run=run,
+            config=config,
+            updates=run.section("updates", int),
+            environment=_environment(run),
+            steps=[row for row in rows if "loss" in row],
+            looks=[row for row in rows if "robust_accuracy" in row],
+            events=[str(row["event"]) for row in rows if "event" in row],
+            saved=_saved(run.weights),
+            evaluations=[Evaluation.load(path) for path in _evaluation_files(run)],
+        )
+
+    @property
+    def done(self) -> int:
+        """Updates that were done, whether stored or not."""
+        return max([self.saved, *(int(_number(row, "step")) for row in self.steps[-1:])])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stored weights are the final ones."""
+        return self.saved >= self.updates
+
+    @property
+    def command(self) -> str:
+        """What to type next."""
+        path = shlex.quote(str(self.run.path))
+        if not self.is_complete:
+            return f"sparring train --resume {path}"
+        if not self.evaluations:
+            return f"sparring evaluate {path}"
+        if STRONGEST not in [found.suite for found in self.evaluations]:
+            return f"sparring evaluate {path} --suite {STRONGEST}"
+        seed = self.config.get("seed")
+        other = seed + 1 if isinstance(seed, int) else 1
+        return f"sparring train --config {path} --seed {other}"
+
+    def total(self, name: str) -> float:
+        """Sum of a measurement over all updates."""
+        return sum(_number(row, name) for row in self.steps)
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, for machines."""
+        staleness = [_number(row, "staleness") for row in self.steps]
+        return {
+            "run": str(self.run.path),
+            "updates": self.updates,
+            "updates_done": self.done,
+            "updates_saved": self.saved,
+            "complete": self.is_complete,
+            "config": self.config,
+            "environment": to_json(self.environment) if self.environment else None,
+            "looks": self.looks,
+            "attack_seconds": self.total("attack_seconds"),
+            "update_seconds": self.total("update_seconds"),
+            "staleness_mean": sum(staleness) / len(staleness) if staleness else None,
+            "staleness_max": max(staleness, default=None),
+            "events": self.events,
+            "evaluations": [to_json(found) for found in self.evaluations],
+            "next": self.command,
+        }
+
+
+def _print(story: Story) -> None:
+    state = "complete" if story.is_complete else "not finished"
+    print_result(
+        f"{story.run.path}: {state}, {count_text(story.done)} of "
+        f"{count_text(story.updates)} updates done, weights of update {count_text(story.saved)}"
+    )
+    print_result()
+    table = result_table("setting", "value")
+    table.columns[1].justify = "left"
+    for name, value in story.config.items():
+        if value is not None:
+            table.add_row(name, setting_text(value))
+    print_table(table)
+    for line in _lines(story):
+        print_result(line)
+    if story.looks:
+        print_result()
+        _print_looks(story.looks)
+    print_result()
+    for found in story.evaluations:
+        print_result(
+            f"suite {found.suite}, {found.threat}, {count_text(found.num_images)} test images:"
+        )
+        print_result(f"  natural {found.natural}   robust {found.robust}")
+    if not story.evaluations:
+        print_result("not evaluated yet")
+    print_result("wrote nothing")
+    print_result(f"next: {story.command}")
+
+
+def _lines(story: Story) -> Iterator[str]:
+    """What can be said of a run in a line each."""
+    if story.environment:
+        yield ""
+        yield hardware_text(story.environment)
+    if story.steps:
+        staleness = [_number(row, "staleness") for row in story.steps]
+        yield (
+            f"{duration_text(story.total('attack_seconds'))} in attacks, "
+            f"{duration_text(story.total('update_seconds'))} in updates; staleness "
+            f"{sum(staleness) / len(staleness):.1f} on average, {max(staleness):.0f} at most"
+        )
+    for event in story.events:
+        yield f"notice: {event}"
+
+
+def _print_looks(looks: Sequence[Row]) -> None:
+    total = int(_number(looks[-1], "validation_images"))
+    title = f"accuracy on {count_text(total)} validation images"
+    table = result_table("update", "natural", "robust", title=title)
+    for look in evenly(looks, ROWS):
+        natural, robust = (
+            f"{100 * _number(look, name):.1f} %" for name in ("natural_accuracy", "robust_accuracy")
+        )
+        table.add_row(count_text(int(_number(look, "step"))), natural, robust)
+    print_table(table)
+
+
+def evenly(rows: Sequence[Item], most: int) -> list[Item]:
+    """At most so many (2 or more) of the rows, evenly spaced, the first and the last included."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+
+
+def setting_text(value: object) -> str:
+    """A setting as people read it: a record's kind, then its settings by name."""
+    if not isinstance(value, Mapping):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    parts = []
+    for name, inner in value.items():
+        if name == "kind":
+            parts.append(str(inner))
+        elif name == "eps" and isinstance(inner, int | float):
+            parts.append(f"{name} {eps_text(inner)}")
+        elif inner is not None:
+            parts.append(f"{name} {setting_text(inner)}")
+    return ", ".join(parts)
+
+
+def _environment(run: RunDirectory) -> Environment | None:
+    if not run.environment.exists():
+        return None
+    return from_json(Environment, read_json(run.environment), where=str(run.environment))
+
+
+def _evaluation_files(run: RunDirectory) -> list[Path]:
+    """The last evaluation, and those of other suites that were kept aside for it."""
+    earlier = sorted(run.path.glob(f"{run.evaluation.stem}-*{run.evaluation.suffix}"))
+    return [path for path in (run.evaluation, *earlier) if path.exists()]
+
+
+def _saved(weights: Path) -> int:
+    """Updates that stored weights have seen, as the file says; 0 for a missing or damaged one."""
+    try:
+        with safe_open(weights, framework="np") as file:
+            about = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return 0
+    version = about.get("version", "")
+    return int(version) if version.isdecimal() else 0
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return value if isinstance(value, int | float) else 0.0

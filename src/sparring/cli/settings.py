@@ -1,0 +1,86 @@
+"""From a preset, a file and flags to the whole configuration of one run.
+
+Later ones win: preset or file, then the flags with a name of their own, then `--set`.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sparring.attacks import Linf, Threat
+from sparring.cli.train import DEFAULT_PRESET, TrainFlags
+from sparring.errors import ConfigError
+from sparring.records import from_json, override, read_json
+from sparring.records.refusal import shown
+from sparring.records.spelling import did_you_mean, nearest
+from sparring.training import Fresh, Stale, TrainConfig
+from sparring.training.presets import PRESETS
+from sparring.training.sources import SourceKind
+
+
+def resolved(flags: TrainFlags) -> TrainConfig:
+    """The configuration that a command line asks for.
+
+    Raises `ConfigError` for settings that cannot be meant, `RunError` for a file that cannot be
+    read.
+    """
+    config = _beginning(flags)
+    names = ("seed", "updates", "precision", "threads")
+    given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    config = replace(config, **given)
+    if flags.eps is not None:
+        config = _withstanding(config, flags.eps)
+    if flags.steps is not None:
+        config = replace(config, attack=replace(config.attack, steps=flags.steps))
+    config = replace(config, source=_source(config.source, flags))
+    return override(config, flags.set)
+
+
+def _beginning(flags: TrainFlags) -> TrainConfig:
+    if flags.config is not None:
+        if flags.preset is not None:
+            raise ConfigError(
+                "--preset and --config exclude each other, because each gives the whole "
+                f"configuration; got --preset {flags.preset} and --config {flags.config}. "
+                "Leave one of them out."
+            )
+        return _stored(flags.config)
+    name = DEFAULT_PRESET if flags.preset is None else flags.preset
+    if name not in PRESETS:
+        hint = did_you_mean(nearest(name, PRESETS)) or " Take one of those."
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}; got {shown(name)}.{hint}")
+    return PRESETS[name]()
+
+
+def _stored(path: Path) -> TrainConfig:
+    """Settings in a file, or those of the run in a folder."""
+    file = path / "config.json" if path.is_dir() else path
+    return from_json(TrainConfig, read_json(file), where=str(file))
+
+
+def _withstanding(config: TrainConfig, eps: float) -> TrainConfig:
+    """Another ε to withstand, and an attack that exceeds it in the same proportion."""
+    before = config.threat.eps
+    threat = replace(config.threat, eps=eps)
+    attack = config.attack
+    step = None if attack.step_size is None else eps * (attack.step_size / before)
+    size = eps * (attack.threat.eps / before)
+    attack = replace(attack, threat=_of_size(attack.threat, size), step_size=step)
+    return replace(config, threat=threat, attack=attack)
+
+
+def _of_size(threat: Threat, eps: float) -> Threat:
+    """A threat of another size: L-infinity's ends at 1, which allows every image there is."""
+    return replace(threat, eps=min(eps, 1.0) if isinstance(threat, Linf) else eps)
+
+
+def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
+    kept = before if isinstance(before, Stale) else Stale()
+    wanted = {None: before, "fresh": Fresh(), "stale": kept}[flags.source]
+    if flags.staleness is None:
+        return wanted
+    if not isinstance(wanted, Stale):
+        raise ConfigError(
+            "--staleness needs --source stale, because fresh batches never wait; got "
+            f"--staleness {flags.staleness} without it. Add --source stale."
+        )
+    return Stale(staleness=flags.staleness)

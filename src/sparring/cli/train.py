@@ -1,0 +1,205 @@
+"""`sparring train`: a robust classifier in a run directory."""
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from sparring.cli.arguments import PLAIN, RUNS, Form, flag, one_of, path, whole
+from sparring.cli.console import (
+    counted,
+    duration_text,
+    eps_from,
+    eps_text,
+    print_ending,
+    print_json,
+    print_result,
+)
+from sparring.errors import ConfigError
+from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
+
+ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
+
+examples:
+  sparring train
+  sparring train --preset paper --source stale --staleness 64
+  sparring train --eps 0.2 --set batch_size=64 --set attack.start=corner
+  sparring train --resume runs/fast-20300101-120000"""
+
+
+DEFAULT_PRESET = "fast"
+"""Settings of a command that names none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainFlags:
+    """What `sparring train` may be given; nothing is needed."""
+
+    preset: Annotated[str | None, flag("--preset", str, "NAME"), PLAIN] = None
+    """Settings to begin with: fast (the default), paper, madry or natural."""
+    config: Annotated[Path | None, flag("--config", path, "FILE"), PLAIN] = None
+    """Begin with a run's config.json, or a --dry-run, instead."""
+    out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
+    """Run directory, new or empty; by default a new one in runs/."""
+    resume: Annotated[Path | None, flag("--resume", path, "RUN"), PLAIN] = None
+    """Go on with a run that was stopped, under its own settings."""
+    seed: Annotated[int | None, flag("--seed", whole, "N"), PLAIN] = None
+    """Determines weights at first, data order and attacks' starts."""
+    updates: Annotated[int | None, flag("--updates", whole, "N"), PLAIN] = None
+    """Updates of the weights in all."""
+    eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
+    """Threat to withstand, 0.3 or 8/255; scales the training attack."""
+    steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
+    """Gradient steps of the training attack."""
+    source: Annotated[
+        str | None, flag("--source", one_of("fresh", "stale"), "fresh|stale"), PLAIN
+    ] = None
+    """Attack with current weights, or let attacked batches wait."""
+    staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
+    """Updates for which a batch waits under --source stale."""
+    precision: Annotated[
+        str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
+    ] = None
+    """auto takes bf16 where the hardware has units for it."""
+    threads: Annotated[int | None, flag("--threads", whole, "N"), PLAIN] = None
+    """CPU threads; 0 for as many as there are cores."""
+    set: Annotated[
+        tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
+    ] = ()
+    """Any setting by its dotted name in config.json; repeatable."""
+    dry_run: Annotated[bool, PLAIN] = False
+    """Print all settings as JSON, check them, and write nothing."""
+    json: Annotated[bool, PLAIN] = False
+    """Print the result as JSON."""
+
+
+FORM = Form(
+    verb="train",
+    flags=TrainFlags,
+    about=ABOUT,
+    otherwise=" Settings without a flag are written --set name=value.",
+)
+
+
+def run(argv: list[str]) -> int:
+    """Train, or go on training, as the words ask; return the exit code."""
+    flags, _ = FORM.read(argv)
+    if flags.resume is not None:
+        _refuse_settings(flags)
+        return _resume(flags, flags.resume)
+    # torch takes seconds to load: after the words are known to be right.
+    from sparring.cli.progress import watched_training
+    from sparring.cli.settings import resolved
+    from sparring.data import load_dataset
+    from sparring.training import train
+    from sparring.training.run import check_fits
+
+    config = resolved(flags)
+    if flags.dry_run:
+        check_fits(config, load_dataset(config.data))
+        print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
+        return 0
+    beginning = flags.config.stem if flags.config else flags.preset or DEFAULT_PRESET
+    with _destination(flags.out, beginning) as out, watched_training() as observer:
+        done = train(config, out, observer=observer)
+    _print_result(done.run, done.version, done.seconds, as_json=flags.json)
+    return 0
+
+
+def _resume(flags: TrainFlags, run: Path) -> int:
+    directory = RunDirectory.open(run)
+    from sparring.cli.progress import watched_training
+    from sparring.training import resume
+
+    with watched_training() as observer:
+        done = resume(directory.path, observer=observer)
+    _print_result(done.run, done.version, done.seconds, as_json=flags.json)
+    return 0
+
+
+def _refuse_settings(flags: TrainFlags) -> None:
+    given = [
+        "--" + field.name.replace("_", "-")
+        for field in fields(flags)
+        if field.name not in ("resume", "json") and getattr(flags, field.name) != field.default
+    ]
+    if given:
+        raise ConfigError(
+            "--resume goes on under the run's own settings, because others would make it another "
+            f"run; got {', '.join(given)} beside it. Leave them out, or start a new run with "
+            f"--config {shlex.quote(str(flags.resume))}"
+        )
+
+
+@contextmanager
+def _destination(out: Path | None, beginning: str) -> Iterator[Path]:
+    """The folder for a new run; one that we chose ourselves goes again if nothing came into it."""
+    if out is not None:
+        yield out
+        return
+    runs_are_new = not RUNS.exists()
+    made = _fresh_folder(f"{beginning}-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        yield made
+    finally:
+        with suppress(OSError):
+            made.rmdir()
+            if runs_are_new:
+                RUNS.rmdir()
+
+
+def _fresh_folder(name: str) -> Path:
+    """A folder that this process made, and so no other one can be writing to."""
+    number = 1
+    while True:
+        candidate = RUNS / (name if number == 1 else f"{name}-{number}")
+        with run_errors("create the run directory", candidate):
+            try:
+                RUNS.mkdir(exist_ok=True)
+                candidate.mkdir()
+            except FileExistsError:
+                if not candidate.exists():
+                    raise
+                number += 1
+            else:
+                return candidate
+
+
+def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: bool) -> None:
+    looks = [row for row in MetricsLog(run.metrics).rows() if "robust_accuracy" in row]
+    last = looks[-1] if looks else {}
+    if as_json:
+        found = {
+            "run": str(run.path),
+            "updates": updates,
+            "seconds": seconds,
+            "natural_accuracy": last.get("natural_accuracy"),
+            "robust_accuracy": last.get("robust_accuracy"),
+            "validation_images": last.get("validation_images"),
+        }
+        print_json(json.dumps(found, indent=2))
+        return
+    print_result(f"trained for {counted(updates, 'update')} in {duration_text(seconds)}")
+    _print_look(run, last)
+    written = ", ".join(sorted(file.name for file in run.path.iterdir()))
+    print_ending(f"{run.path}: {written}", f"sparring evaluate {shlex.quote(str(run.path))}")
+
+
+def _print_look(run: RunDirectory, look: Row) -> None:
+    from sparring.attacks import Threat
+    from sparring.training import Validation
+
+    threat = run.section("threat", Threat)
+    attack = f"PGD of {run.section('validation', Validation).steps} steps"
+    size = f"{type(threat).__name__} {eps_text(threat.eps)}"
+    for title, attacked in (("natural", ""), ("robust", f", {attack}, {size}")):
+        share, total = look.get(f"{title}_accuracy"), look.get("validation_images")
+        if isinstance(share, float) and isinstance(total, int):
+            accuracy = Proportion(successes=round(share * total), total=total)
+            print_result(f"{title} accuracy {accuracy}: {total:,} validation images{attacked}")

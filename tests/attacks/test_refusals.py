@@ -1,0 +1,140 @@
+"""What no attack could mean is refused, in a sentence that names what came."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from sparring.attacks import L2, PGD, Linf
+from sparring.errors import ConfigError
+
+MODEL = nn.Linear(6, 3)
+LABELS = torch.tensor([0, 1])
+
+
+def attack(model=MODEL, images: Tensor | None = None, labels: Tensor = LABELS, **settings):
+    images = torch.full((len(labels), 6), 0.5) if images is None else images
+    return PGD(**settings)(model, images, labels, generator=Generator().manual_seed(0))
+
+
+def refused(*fragments: str):
+    """A `ConfigError` whose message holds the fragments in this order."""
+    return pytest.raises(ConfigError, match="(?s)" + ".*".join(re.escape(f) for f in fragments))
+
+
+@pytest.mark.parametrize(
+    ("images", "fragments"),
+    [
+        (torch.zeros(2, 6, dtype=torch.uint8), ["torch.uint8 of shape (2, 6)", "by 255"]),
+        (torch.zeros(2, 6, dtype=torch.int64), ["torch.int64 of shape (2, 6)", "by 255"]),
+        (torch.zeros(2), ["torch.float32 of shape (2,)"]),
+        (torch.full((2, 6), 128.0), ["[0, 1]", "values from 128 to 128", "by 255"]),
+        (torch.tensor([[0.5] * 6, [0.5] * 5 + [1.0001]]), ["values from 0.5 to 1.0001"]),
+        (torch.tensor([[-2.5] + [0.5] * 5, [0.5] * 6]), ["values from -2.5 to 0.5"]),
+        (torch.tensor([[math.nan] + [0.5] * 5, [0.5] * 6]), ["[0, 1]", "got NaN"]),
+        (torch.tensor([[math.inf] + [0.5] * 5, [0.5] * 6]), ["values from 0.5 to inf"]),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_images_are_floats_with_pixels_in_the_unit_interval(images, fragments, steps):
+    with refused("must", *fragments):
+        attack(images=images, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fragments"),
+    [
+        (torch.tensor([0, 1, 2]), ["of shape (2,)", "torch.int64 of shape (3,)"]),
+        (torch.tensor([[0, 1]]), ["torch.int64 of shape (1, 2)"]),
+        (torch.tensor(1), ["torch.int64 of shape ()"]),
+        (torch.tensor([0, 1], dtype=torch.int32), ["int64", "torch.int32"]),
+        (torch.tensor([0.0, 1.0]), ["torch.float32 of shape (2,)"]),
+        (torch.tensor([0, -1]), ["from 0 on", "got -1"]),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_labels_are_one_class_index_per_image(labels, fragments, steps):
+    with refused("labels must be", *fragments):
+        attack(images=torch.full((2, 6), 0.5), labels=labels, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("model", "fragments"),
+    [
+        (lambda x: x.sum(1), ["shape (2, classes)", "got (2,)"]),
+        (lambda x: x[:1], ["shape (2, classes)", "got (1, 6)"]),
+        (lambda x: x[:, :, None], ["got (2, 6, 1)"]),
+        (lambda x: (x, x), ["got tuple"]),
+        (lambda x: None, ["got NoneType"]),
+        (lambda x: x[:, :1], ["at least 2 classes", "got 1"]),
+    ],
+)
+@pytest.mark.parametrize("settings", [{"steps": 2}, {"steps": 0, "restarts": 2}])
+def test_a_model_returns_a_row_of_logits_for_each_image(model, fragments, settings):
+    with refused("the model must return", *fragments):
+        attack(model, **settings)
+
+
+def test_every_label_has_its_logit():
+    with refused("at least 8 classes", "labels reach 7", "got 3"):
+        attack(labels=torch.tensor([0, 7]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: MODEL(x).detach(),
+        lambda x: MODEL(x.detach()),
+        lambda x: nn.functional.one_hot((x * 2).long().amax(1), 3).float(),
+        torch.no_grad()(MODEL.forward),
+    ],
+    ids=["detached logits", "detached images", "rounded", "no_grad"],
+)
+def test_a_model_without_a_gradient_is_refused(model):
+    with refused("depend on the images", "got logits without one", "detach()"):
+        attack(model)
+
+
+def test_the_logit_ratio_needs_three_classes():
+    with refused("at least 3 classes", "got 2"):
+        attack(nn.Linear(6, 2), loss="dlr")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragments"),
+    [
+        ({"steps": -1}, ["steps must be at least 0", "got -1"]),
+        ({"step_size": 0.0}, ["step_size must be", "above 0", "got 0"]),
+        ({"step_size": -0.1}, ["got -0.1"]),
+        ({"step_size": math.inf}, ["finite", "got inf"]),
+        ({"step_size": math.nan}, ["got nan"]),
+        ({"restarts": 0}, ["restarts must be at least 1", "got 0"]),
+        ({"restarts": 2, "start": "none"}, ["without a random start", "got 2", "uniform"]),
+    ],
+)
+def test_a_setting_that_cannot_mean_anything_is_refused(settings, fragments):
+    with refused(*fragments):
+        PGD(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fragments"),
+    [
+        ("start", "unifrom", ["start must be one of uniform, corner, none", "mean uniform?"]),
+        ("loss", "cw", ["loss must be one of cross-entropy, margin, dlr", '"cw"']),
+    ],
+)
+def test_an_unknown_choice_is_refused(name, value, fragments):
+    attack = PGD()
+    object.__setattr__(attack, name, value)  # the tests' type checks refuse it in the constructor
+    with refused(*fragments):
+        attack.__post_init__()
+
+
+@pytest.mark.parametrize("threat", [Linf, L2])
+@pytest.mark.parametrize("eps", [0.0, -0.1, math.nan, math.inf])
+def test_a_threat_has_a_size(threat, eps):
+    with refused("eps must", f"got {eps:g}"):
+        threat(eps=eps)

@@ -1,0 +1,45 @@
+"""Numbers as people write and read them."""
+
+import pytest
+
+from sparring.cli.console import count_text, counted, duration_text, eps_from, eps_text
+
+
+@pytest.mark.parametrize("levels", range(1, 256))
+def test_whole_grey_levels_survive_printing_and_reading(levels):
+    text = eps_text(levels / 255)
+    assert text == f"{levels}/255"
+    assert eps_from(text) == levels / 255
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.25, 1e-3, 1e-9])
+def test_other_sizes_are_decimals(eps):
+    assert float(eps_text(eps)) == eps_from(eps_text(eps)) == eps
+
+
+@pytest.mark.parametrize("text", ["8/0", "", "nan", "inf", "-inf", "8:255", "0.3.1", "1/2/3"])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(ValueError, match=r"eps must be a number such as 0\.3 or 8/255; got "):
+        eps_from(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (102, "1 min 42 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_durations_never_show_sixty(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_thousands_stand_apart():
+    assert [count_text(count) for count in (0, 999, 60_000)] == ["0", "999", "60,000"]
+    things = [counted(count, "update") for count in (0, 1, 1000)]
+    assert things == ["0 updates", "1 update", "1,000 updates"]

@@ -1,0 +1,122 @@
+"""Finding a verb, the pages of help, and what a process exits with."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparring.cli.inspect
+from sparring.cli.main import VERBS, main
+from sparring.evaluation import SUITES
+from sparring.training.presets import PRESETS
+
+FLAGS = {
+    "train": "preset config out resume seed updates eps steps source staleness precision threads "
+    "set dry-run json",
+    "evaluate": "suite images seed threads json",
+    "inspect": "json",
+}
+
+
+def page(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_without_a_verb_the_help_names_every_verb(words, capsys):
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {verb} " in shown for verb in VERBS)
+    assert "sparring train" in shown
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"sparring \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_fits_a_screen_and_gives_examples(verb, capsys):
+    lines = page(verb, capsys).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"usage: sparring {verb}")
+    examples = lines[lines.index("examples:") + 1 :]
+    assert examples[0] == f"  sparring {verb}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_these_flags_and_no_others(verb, capsys):
+    listed = re.findall(r"^  (?:-h, )?--([a-z-]+)", page(verb, capsys), flags=re.MULTILINE)
+    assert listed == ["help", *FLAGS[verb].split()]
+
+
+def test_the_help_names_all_presets_and_suites(capsys):
+    train, evaluate = (page(verb, capsys) for verb in ("train", "evaluate"))
+    assert all(re.search(rf"\b{name}\b", train) for name in PRESETS)
+    assert all(re.search(rf"\b{re.escape(name)}\b", evaluate) for name in SUITES)
+    assert sparring.cli.inspect.STRONGEST in SUITES
+
+
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        (["--help"], ["torch", "tyro", "rich", "numpy"]),
+        (["trian"], ["torch", "tyro", "rich"]),
+        (["train", "--help"], ["torch"]),
+        (["train", "--sed", "3"], ["torch"]),
+        (["evaluate", "--images", "many"], ["torch"]),
+    ],
+)
+def test_an_answer_that_needs_no_torch_does_not_wait_for_it(words, unneeded):
+    code = (
+        "import sys\n"
+        "from sparring.cli.main import main\n"
+        f"main({words!r})\n"
+        f"sys.exit(', '.join(set({unneeded!r}) & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_debug_shows_where_an_error_came_from(capsys):
+    assert main(["--debug", "trian"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.splitlines()[-1].startswith("error: the first word must be one of")
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_the_user(monkeypatch, tmp_path):
+    def fail(_: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(sparring.cli.inspect, "chosen_run", fail)
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["inspect", str(tmp_path)])
+
+
+def test_ctrl_c_before_there_is_anything_to_save_is_told_in_a_word(monkeypatch, capsys):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sparring.cli.inspect, "chosen_run", interrupt)
+    assert main(["inspect"]) == 130
+    assert capsys.readouterr().err == "error: interrupted.\n"
+
+
+def test_a_reader_that_leaves_ends_the_command_without_a_word(tmp_path: Path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparring", "train", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141

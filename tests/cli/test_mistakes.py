@@ -1,0 +1,137 @@
+"""Whatever is wrong with a command is told in one sentence, and nothing is written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sparring.cli.main import main
+from sparring.records import to_json
+from sparring.training.presets import fast
+
+EMPTY_RUN, STALE_FILE = "a-run", "settings.json"
+
+MISTAKES = {
+    "trian": "got trian. Did you mean train?",
+    "xyz": "got xyz. See sparring --help.",
+    "train --preset fsat": 'got "fsat". Did you mean fast?',
+    "train --preset ''": "--preset must be one of fast",
+    "train --sed 3": "got --sed. Did you mean --seed?",
+    "train --sed=3": "got --sed. Did you mean --seed?",
+    "train --batch-size 3": "written --set name=value",
+    "train -s 3": "got -s.",
+    "train fast": "no word beside its flags; got fast.",
+    "train --dry-run=yes": "no word beside its flags; got yes.",
+    "train --seed": "--seed must be followed by its value; got nothing.",
+    "train --seed --json": "--seed must be followed by its value; got --json.",
+    "train --dry_run --seed": "--seed must be followed by its value; got nothing.",
+    "train --seed x": '--seed must be an integer; got "x".',
+    "train --seed 1.5": '--seed must be an integer; got "1.5".',
+    "train --seed None": '--seed must be an integer; got "None".',
+    "train --seed -1": "seed must be 0 or more",
+    "train --updates 0": "updates must be 1 or more",
+    "train --eps 0": "eps must lie in (0, 1]",
+    "train --eps 2": "Did you mean 2/255?",
+    "train --eps 8/0": "eps must be a number such as 0.3 or 8/255; got 8/0.",
+    "train --eps nan": "eps must be a number",
+    "train --eps -0.1": "eps must lie in (0, 1]",
+    "train --steps -1": "steps must be at least 0",
+    "train --source stal": 'fresh, stale; got "stal". Did you mean stale?',
+    "train --staleness 3": "--staleness needs --source stale",
+    "train --source fresh --staleness 3": "--staleness needs --source stale",
+    "train --source stale --staleness -1": "staleness must be 0 or more",
+    "train --precision bf61": "Did you mean bf16?",
+    "train --threads -1": "threads must be 0 or more",
+    "train --set batch_siz=3": "Did you mean batch_size?",
+    "train --set steps=3": "Did you mean attack.steps?",
+    "train --set batch_size": "--set must be followed by name=value",
+    "train --set data=mnits": "Did you mean mnist?",
+    "train --set device=gpu9": "device must name one that this machine has",
+    "train --out ''": "--out must be a path",
+    "train --out a-run": "a new run needs an empty folder",
+    "train --out settings.json": "cannot create the run directory",
+    "train --out settings.json/run": "cannot create the run directory",
+    "train --config nowhere.json": "cannot read nowhere.json",
+    "train --config unknown.json": "unknown.json: batch_siz is not a setting of TrainConfig",
+    "train --config torn.json": "torn.json must hold JSON",
+    "train --config list.json": "list.json: the whole must be an object",
+    "train --config settings.json --preset fast": "--preset and --config exclude each other",
+    "train --resume nowhere": "nowhere does not exist",
+    "train --resume a-rum": "Did you mean a-run?",
+    "train --resume a-run --seed 1": "got --seed beside it",
+    "train --resume a-run --eps 0.1 --set seed=2": "got --eps, --set beside it",
+    "train --resume a-run --dry-run": "got --dry-run beside it",
+    "evaluate": "a run must be named, or lie in the folder runs here",
+    "evaluate nowhere": "nowhere does not exist",
+    "evaluate a-run b-run": "one word, RUN, beside its flags; got a-run b-run.",
+    "evaluate a-run --suite pdg": "got pdg. Did you mean pgd?",
+    "evaluate a-run --images 0": "number of images",
+    "evaluate a-run --images x": '--images must be an integer; got "x".',
+    "evaluate a-run": "stopped before its first checkpoint?",
+    "evaluate a-run --sute pgd": "Did you mean --suite?",
+    "inspect": "a run must be named, or lie in the folder runs here",
+    "inspect nowhere": "nowhere does not exist",
+    "inspect --jsno": "Did you mean --json?",
+    "inspect settings.json": "has no config.json",
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run that never began and some files to trip over."""
+    monkeypatch.chdir(tmp_path)
+    settings = to_json(fast())
+    (tmp_path / EMPTY_RUN).mkdir()
+    for name in (f"{EMPTY_RUN}/config.json", "settings.json"):
+        (tmp_path / name).write_text(json.dumps(settings))
+    (tmp_path / "unknown.json").write_text(json.dumps({**settings, "batch_siz": 3}))
+    (tmp_path / "torn.json").write_text(json.dumps(settings)[:50])
+    (tmp_path / "list.json").write_text("[]")
+    return tmp_path
+
+
+def listing(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, here, capsys):
+    before = listing(here)
+    assert main([word.replace("''", "") for word in line.split()]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("error:") == 1
+    assert shown.err.count("\n") == 1
+    assert MISTAKES[line] in shown.err
+    assert listing(here) == before
+
+
+def test_several_wrong_settings_are_told_one_a_line(here, capsys):
+    (here / "both.json").write_text(json.dumps({"sed": 1, "updatse": 2}))
+    assert main(["train", "--config", "both.json"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("mean ")[2] for line in lines] == ["seed?", "updates?"]
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_told(here, capsys):
+    (here / "runs").touch()
+    assert main(["train", "--updates", "1"]) == 2
+    assert "a file of this name is in the way" in capsys.readouterr().err
+    assert (here / "runs").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_without_permission_is_told(here, capsys):
+    (here / "closed").mkdir(mode=0o500)
+    assert main(["train", "--out", "closed/run"]) == 2
+    assert "permission was denied" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_there_before_outlives_a_mistake(here, capsys):
+    (here / "runs").mkdir()
+    assert main(["train", "--set", "data=mnits"]) == 2
+    assert (here / "runs").is_dir()
+    assert capsys.readouterr().err.startswith("error: ")

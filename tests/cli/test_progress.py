@@ -1,0 +1,116 @@
+"""What stderr shows while a run goes on, as a bar and as lines."""
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparring.cli.console import PROGRESS
+from sparring.cli.progress import watched_evaluation, watched_training
+from sparring.evaluation import Progress
+from sparring.records import RunDirectory, describe
+from sparring.training import Look, Step
+from sparring.training.presets import fast
+
+
+@pytest.fixture(params=["bar", "lines"])
+def display(request, monkeypatch) -> str:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(PROGRESS, "is_interactive", request.param == "bar")
+    if request.param == "bar":
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    else:
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return request.param
+
+
+def step(number: int) -> Step:
+    return Step(
+        step=number,
+        loss=1.25,
+        accuracy=0.5,
+        learning_rate=1e-3,
+        eps=0.3,
+        staleness=0,
+        attack_seconds=0.1,
+        update_seconds=0.1,
+        images_per_second=640.0,
+    )
+
+
+def shown_until(part: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Stderr so far, once it holds `part`: a bar is drawn ten times a second."""
+    text, until = "", time.monotonic() + 10
+    while part not in text and time.monotonic() < until:
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        text += shown.err
+        time.sleep(0.01)
+    return text
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+
+
+def test_a_run_shows_loss_robust_accuracy_speed_and_notices(display, capsys):
+    config = fast()
+    where = describe(threads=1, device="cpu", precision="fp32")
+    look = Look(step=10, natural_accuracy=0.75, robust_accuracy=0.5, validation_images=16)
+    with watched_training() as observer:
+        observer.started(config, RunDirectory(Path("runs/x")), where)
+        for number in range(1, 11):
+            observer.stepped(step(number))
+        observer.validated(look)
+        observer.noticed("dead start: look out")
+        shown = shown_until("robust 50.0 %", capsys)
+    text = plain(shown)
+    assert (
+        f"runs/x: {config.updates:,} updates of {config.batch_size} images on cpu, 1 thread, fp32\n"
+        in text
+    )
+    assert all(part in text for part in ("loss 1.250", "robust 50.0 %", "640 images/s"))
+    assert "\nnotice: dead start: look out\n" in text
+    assert ("\x1b" in shown) == (display == "bar")
+    if display == "lines":
+        assert text.count("\n") == 3
+        assert text.splitlines()[1].endswith(" left")
+
+
+def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(capsys, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    where = describe(threads=1, device="cpu", precision="fp32")
+    look = Look(step=90, natural_accuracy=0.7, robust_accuracy=0.5, validation_images=16)
+    with watched_training() as observer:
+        observer.started(replace(fast(), updates=100), RunDirectory(Path("runs/x")), where)
+        for number in range(61, 91):
+            observer.stepped(step(number))
+        now += 30
+        observer.validated(look)
+    assert capsys.readouterr().err.rstrip().endswith(", 10.0 s left")
+
+
+def test_an_evaluation_shows_the_attack_and_what_is_still_robust(display, capsys):
+    with watched_evaluation() as observer:
+        for searched in (10, 20):
+            observer(
+                Progress(
+                    attack="pgd-10 margin",
+                    number=1,
+                    of=2,
+                    searched=searched,
+                    images=20,
+                    robust=15,
+                    total=40,
+                )
+            )
+        text = plain(shown_until("37.5 %", capsys))
+    assert "pgd-10 margin" in text
+    assert "37.5 %" in text
+    if display == "lines":
+        assert text.count("\n") == 1

@@ -1,0 +1,102 @@
+"""Which configuration a command line asks for, as `--dry-run` shows it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sparring.attacks import Linf
+from sparring.cli.main import main
+from sparring.records import from_json, override, to_json
+from sparring.training import Fresh, Stale, TrainConfig
+from sparring.training.presets import PRESETS, fast, madry, paper
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch, capsys):
+    """The configuration of a command line; nothing may be written for it."""
+    monkeypatch.chdir(tmp_path)
+
+    def ask(*words: str) -> TrainConfig:
+        before = sorted(tmp_path.iterdir())
+        assert main(["train", "--dry-run", *words]) == 0
+        assert sorted(tmp_path.iterdir()) == before
+        return from_json(TrainConfig, json.loads(capsys.readouterr().out))
+
+    return ask
+
+
+def test_nothing_asks_for_the_fast_preset(asked):
+    assert asked() == fast()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_asked_for_by_its_name(asked, name):
+    assert asked("--preset", name) == PRESETS[name]()
+
+
+def test_each_flag_changes_its_own_setting_only(asked):
+    assert asked("--seed", "3") == replace(fast(), seed=3)
+    assert asked("--updates=7") == replace(fast(), updates=7)
+    assert asked("--threads", "2") == replace(fast(), threads=2)
+    assert asked("--precision", "fp32") == replace(fast(), precision="fp32")
+    assert asked("--steps", "3") == replace(fast(), attack=replace(fast().attack, steps=3))
+
+
+@pytest.mark.parametrize(("text", "eps"), [("0.1", 0.1), ("8/255", 8 / 255)])
+def test_eps_sets_the_threat_exactly_and_scales_the_attack(asked, text, eps):
+    config = asked("--preset", "paper", "--eps", text)
+    assert config.threat == Linf(eps=eps)
+    assert config == replace(
+        paper(), threat=Linf(eps=eps), attack=replace(paper().attack, threat=Linf(eps=eps))
+    )
+
+
+def test_an_attack_beyond_the_threat_stays_as_far_beyond_it(asked, tmp_path):
+    wider = override(paper(), ["attack.threat.eps=0.36"])
+    (tmp_path / "wider.json").write_text(json.dumps(to_json(wider)))
+    config = asked("--config", "wider.json", "--eps", "0.1")
+    assert config.threat.eps == 0.1
+    assert config.attack.threat.eps == pytest.approx(0.12)
+    assert asked("--config", "wider.json", "--eps", "0.9").attack.threat.eps == 1.0
+
+
+def test_a_fixed_step_follows_eps_too(asked):
+    attack = asked("--preset", "madry", "--eps", "0.03").attack
+    assert attack.step_length * attack.steps / attack.threat.eps == pytest.approx(
+        madry().attack.step_length * madry().attack.steps / madry().attack.threat.eps
+    )
+
+
+def test_the_source_is_fresh_or_stale_by_so_many_updates(asked):
+    assert asked("--source", "stale").source == Stale()
+    assert asked("--source", "stale", "--staleness", "64").source == Stale(staleness=64)
+    assert asked("--source", "fresh").source == Fresh()
+
+
+def test_a_stale_file_stays_stale_until_told_otherwise(asked, tmp_path):
+    stale = replace(fast(), source=Stale(staleness=5))
+    (tmp_path / "stale.json").write_text(json.dumps(to_json(stale)))
+    from_file = ("--config", "stale.json")
+    assert asked(*from_file).source == Stale(staleness=5)
+    assert asked(*from_file, "--source", "stale").source == Stale(staleness=5)
+    assert asked(*from_file, "--staleness", "6").source == Stale(staleness=6)
+    assert asked(*from_file, "--source", "fresh").source == Fresh()
+
+
+def test_settings_by_name_come_last_and_reach_everything(asked):
+    config = asked("--seed", "1", "--set", "seed=2", "--set", "optimizer.learning_rate=1e-3")
+    assert config.seed == 2
+    assert config.optimizer.learning_rate == 1e-3
+
+
+def test_what_a_dry_run_prints_asks_for_the_same_again(asked, tmp_path):
+    first = asked("--preset", "madry", "--eps", "8/255", "--source", "stale", "--seed", "9")
+    (tmp_path / "again.json").write_text(json.dumps(to_json(first)))
+    assert asked("--config", "again.json") == first
+
+
+def test_a_runs_folder_stands_for_the_settings_in_it(asked, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(paper())))
+    assert asked("--config", "run") == paper()

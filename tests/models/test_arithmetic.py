@@ -1,0 +1,251 @@
+"""Working copies compute the network's own function, for attacks and for updates."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from sparring.errors import ConfigError
+from sparring.models import (
+    PaperCNN,
+    PaperNetwork,
+    WorkingCopy,
+    evaluation_mode,
+    has_bf16_units,
+    working_copy,
+)
+from sparring.models.arithmetic import BFloat16Copy, DirectCopy, SpectralCopy
+
+CPU = torch.device("cpu")
+COPIES = [DirectCopy, BFloat16Copy, SpectralCopy]
+"""Every way to compute the paper's CNN."""
+
+
+def noise(num: int, seed: int = 0) -> Tensor:
+    return torch.rand(num, 1, 28, 28, generator=Generator().manual_seed(seed))
+
+
+def normalised() -> nn.Module:
+    """A network with running statistics and dropout, one part of it evaluating."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(1, 4, 5), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 24**2, 3)
+    )
+    layers[2].eval()
+    return layers
+
+
+@contextmanager
+def nothing_changed(network: nn.Module) -> Iterator[None]:
+    def snapshot() -> list[object]:
+        return [
+            {name: value.clone() for name, value in network.state_dict().items()},
+            {name: module.training for name, module in network.named_modules()},
+            {name: (p.requires_grad, p.grad) for name, p in network.named_parameters()},
+            torch.get_rng_state().tolist(),
+        ]
+
+    (weights, *rest), pointers = snapshot(), [p.data_ptr() for p in network.parameters()]
+    yield
+    (weights_now, *rest_now) = snapshot()
+    assert rest_now == rest
+    assert isinstance(weights, dict)
+    assert isinstance(weights_now, dict)
+    assert all(torch.equal(weights_now[name], value) for name, value in weights.items())
+    assert [p.data_ptr() for p in network.parameters()] == pointers
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_an_attacks_gradient_reaches_the_images_and_no_parameter(make: Callable[..., WorkingCopy]):
+    network, images = PaperNetwork().build(0), noise(2).requires_grad_(True)
+    copy = make(network)
+    with nothing_changed(network):
+        logits = copy.attacked(images)
+        logits.square().sum().backward()
+    assert logits.dtype == torch.float32
+    assert logits.shape == (2, 10)
+    assert images.grad is not None
+    assert float(images.grad.abs().max()) > 0
+    assert not copy.attacked(noise(2)).requires_grad
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_an_updates_gradient_reaches_every_parameter_in_single_precision(make):
+    network = PaperNetwork().build(0)
+    logits = make(network).trained(noise(2))
+    logits.square().sum().backward()
+    assert logits.dtype == torch.float32
+    for name, value in network.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.dtype == torch.float32
+        assert value.grad.shape == value.shape
+        assert float(value.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_after_a_refresh_a_copy_is_that_of_the_updated_network(make):
+    network, images = PaperNetwork().build(0), noise(2)
+    copy = make(network)
+    before = copy.attacked(images)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.mul_(1.1)
+    copy.refresh()
+    expected = make(network)
+    assert not torch.equal(copy.attacked(images), before)
+    assert torch.equal(copy.attacked(images), expected.attacked(images))
+    assert torch.equal(copy.trained(images), expected.trained(images))
+    copy.trained(images).sum().backward()
+    assert all(value.grad is not None for value in network.parameters())
+
+
+@pytest.mark.parametrize("make", [BFloat16Copy, SpectralCopy])
+def test_without_a_refresh_a_derived_copy_keeps_to_the_old_kernels(make):
+    network, images = PaperNetwork().build(0), noise(2)
+    copy = make(network)
+    before = copy.attacked(images)
+    with torch.no_grad():
+        network.get_parameter("conv1.weight").mul_(1.1)
+        network.get_parameter("conv2.weight").mul_(1.1)
+    assert torch.equal(copy.attacked(images), before)
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_a_refresh_among_code_without_gradients_still_serves_the_next_update(make):
+    network = PaperNetwork().build(0)
+    copy = make(network)
+    with torch.no_grad():
+        copy.refresh()
+    copy.trained(noise(1)).sum().backward()
+    assert all(value.grad is not None for value in network.parameters())
+
+
+def rounded(value: Tensor) -> Tensor:
+    return value.detach().bfloat16().double()
+
+
+def test_the_bf16_copy_is_a_network_of_rounded_weights_on_rounded_images():
+    """Small whole numbers have no rounding of their own, so only that of the inputs shows."""
+    network = nn.Linear(3, 2)
+    just_above_one = 1 + 2**-9  # bf16 has steps of 2**-7 here: it rounds to 1
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, 2.0, just_above_one], [4.0, 0.5, -1.0]]))
+        network.bias.copy_(torch.tensor([just_above_one, -1.0]))
+    images = torch.tensor([[2.0, 1.0, 3 * just_above_one]], requires_grad=True)
+    copy = BFloat16Copy(network)
+    assert copy.attacked(images).tolist() == [[8.0, 4.5]]
+    logits = copy.trained(images)
+    assert logits.tolist() == [[8.0, 4.5]]
+    logits[0, 0].backward()
+    assert network.weight.grad is not None
+    assert network.weight.grad.tolist() == [[2, 1, 3], [0, 0, 0]]
+    assert images.grad is not None
+    assert images.grad.tolist() == [[1, 2, 1]]
+
+
+def test_the_papers_network_in_bf16_is_near_that_of_rounded_weights():
+    network, images = PaperNetwork(initialisation="torch").build(0), noise(2)
+    expected = PaperNetwork().build(0).double()
+    with torch.no_grad():
+        for ours, theirs in zip(expected.parameters(), network.parameters(), strict=True):
+            ours.copy_(rounded(theirs))
+    copy, inputs = BFloat16Copy(network), images.clone().requires_grad_(True)
+    doubles = rounded(images).requires_grad_(True)
+    right = expected(doubles)
+    # Each layer keeps 8 significant bits: 2**-8 of the size of its numbers.
+    within = 4 * 2**-8 * right.detach().abs().max().item()
+    for logits in (copy.attacked(inputs), copy.trained(images)):
+        torch.testing.assert_close(logits.double(), right, rtol=0, atol=within)
+    (found,) = torch.autograd.grad(copy.attacked(inputs).square().sum(), inputs)
+    (gradient,) = torch.autograd.grad(right.square().sum(), doubles)
+    cosine = torch.cosine_similarity(found.double().flatten(), gradient.flatten(), dim=0)
+    assert float(cosine) > 0.98
+
+
+def test_an_attack_on_any_module_evaluates_and_leaves_statistics_and_flags():
+    network, images = normalised(), noise(4)
+    copy = working_copy(network)
+    with nothing_changed(network):
+        found = copy.attacked(images)
+    with evaluation_mode(network):
+        expected = network(images)
+    torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-6)
+
+
+def test_an_update_of_any_module_runs_in_the_networks_own_mode():
+    network, images = normalised(), noise(4)
+    working_copy(network).trained(images)
+    counter = network.get_buffer("1.num_batches_tracked")
+    assert int(counter) == 1
+
+
+class Standardised(nn.Module):
+    """Normalisation as the first layer, by constants that are no parameters."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((4,), 0.5))
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images - self.mean)
+
+
+def test_a_network_with_float_buffers_stays_in_single_precision():
+    images, network = torch.rand(2, 4), Standardised()
+    copy = working_copy(network)
+    assert copy.name == "fp32 direct"
+    torch.testing.assert_close(copy.attacked(images), network(images).detach())
+    with pytest.raises(ConfigError, match="without floating-point buffers.*Standardised"):
+        working_copy(network, "bf16")
+
+
+def test_a_network_that_fails_keeps_its_flags():
+    network, too_small = normalised(), noise(2)[..., :9, :9]
+    with nothing_changed(network), pytest.raises(RuntimeError):
+        DirectCopy(network).attacked(too_small)
+
+
+def test_single_precision_takes_frequencies_for_the_papers_network_and_layers_for_others():
+    assert working_copy(PaperNetwork().build(0), "fp32").name == "fp32 spectral"
+    assert working_copy(nn.Linear(3, 2), "fp32").name == "fp32 direct"
+    assert working_copy(nn.Linear(3, 2), "bf16").name == "bf16 shadow, channels-last"
+
+
+def test_auto_takes_bf16_where_there_are_units_for_it():
+    name = "bf16 shadow, channels-last" if has_bf16_units(CPU) else "fp32 direct"
+    assert working_copy(nn.Linear(3, 2)).name == name
+    assert working_copy(nn.Linear(3, 2), "auto").name == name
+
+
+def test_a_cpu_has_bf16_units_exactly_if_it_says_amx():
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    assert has_bf16_units(CPU) is bool(capabilities.get("amx_bf16"))
+
+
+class Doubled(PaperCNN):
+    """The same layers, another function."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * super().forward(images)
+
+
+def test_a_network_derived_from_the_papers_is_computed_as_it_says():
+    network = Doubled(generator=Generator().manual_seed(0))
+    found = working_copy(network, "fp32").attacked(noise(2))
+    torch.testing.assert_close(found, network(noise(2)).detach(), rtol=1e-4, atol=1e-3)
+
+
+def unchecked(network: nn.Module, precision: object) -> object:
+    """Past the type checks of the tests, which would refuse the word themselves."""
+    return working_copy.__wrapped__(network, precision)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "float32", ""])
+def test_an_unknown_precision_is_refused(precision):
+    with pytest.raises(ConfigError, match=rf"auto, bf16 or fp32; got '{precision}'"):
+        unchecked(nn.Linear(3, 2), precision)
