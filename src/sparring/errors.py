@@ -16,6 +16,7 @@ command or its input, 1 (`TrainingError`, `CheckpointNotWritten`) for a failed r
 the signal's number for one that was asked to stop.
 """
 
+import shlex
 from pathlib import Path
 from signal import Signals
 
@@ -65,6 +66,6 @@ class Interrupted(TrainingError):
     def __init__(self, signal: Signals, step: int, run: Path) -> None:
         super().__init__(
             f"stopped at step {step} by {signal.name}; the checkpoint is written. "
-            f"Go on with: sparring train --resume {run}"
+            f"Go on with: sparring train --resume {shlex.quote(str(run))}"
         )
         self.exit_code = 128 + signal

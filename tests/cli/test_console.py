@@ -2,7 +2,8 @@
 
 import pytest
 
-from sparring.cli.console import count_text, counted, duration_text, eps_from, eps_text
+from sparring.cli.console import count_text, counted, duration_text
+from sparring.records.sizes import eps_from, eps_text
 
 
 @pytest.mark.parametrize("levels", range(1, 256))

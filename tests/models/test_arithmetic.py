@@ -200,7 +200,7 @@ def test_a_network_with_float_buffers_stays_in_single_precision():
     copy = working_copy(network)
     assert copy.name == "fp32 direct"
     torch.testing.assert_close(copy.attacked(images), network(images).detach())
-    with pytest.raises(ConfigError, match="without floating-point buffers.*Standardised"):
+    with pytest.raises(ConfigError, match=r"without floating-point buffers.*Standardised"):
         working_copy(network, "bf16")
 
 

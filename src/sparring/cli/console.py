@@ -1,7 +1,6 @@
 """What all verbs print with: results to stdout, progress to stderr, and one form for numbers."""
 
 import sys
-from fractions import Fraction
 from typing import Never
 
 from rich.console import Console
@@ -12,10 +11,6 @@ from sparring.records import Environment
 
 WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""
-
-_GREY_LEVELS = 255
-_NEAR = 1e-6
-"""Largest distance from a whole number of grey levels that is still shown as one."""
 
 
 class _Console(Console):
@@ -78,22 +73,6 @@ def result_table(*headings: str, title: str | None = None) -> Table:
 def print_table(table: Table) -> None:
     """A table on stdout, never wider than `WIDTH`."""
     RESULTS.print(table, width=min(WIDTH, RESULTS.width), soft_wrap=False)
-
-
-def eps_text(eps: float) -> str:
-    """Size of a threat as people write it: `8/255` for whole grey levels, else a decimal."""
-    levels = eps * _GREY_LEVELS
-    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR:
-        return f"{round(levels)}/{_GREY_LEVELS}"
-    return f"{eps:g}"
-
-
-def eps_from(text: str) -> float:
-    """Size of a threat from `0.3` or `8/255`. Raises `ValueError` for anything else."""
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ValueError(f"eps must be a number such as 0.3 or 8/255; got {text}.") from error
 
 
 def duration_text(seconds: float) -> str:

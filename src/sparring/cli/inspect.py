@@ -16,7 +16,6 @@ from sparring.cli.arguments import PLAIN, Form, chosen_run
 from sparring.cli.console import (
     count_text,
     duration_text,
-    eps_text,
     hardware_text,
     print_json,
     print_result,
@@ -34,6 +33,7 @@ from sparring.records import (
     read_json,
     to_json,
 )
+from sparring.records.sizes import eps_text
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
 

@@ -15,14 +15,13 @@ from sparring.cli.arguments import PLAIN, RUNS, Form, flag, one_of, path, whole
 from sparring.cli.console import (
     counted,
     duration_text,
-    eps_from,
-    eps_text,
     print_ending,
     print_json,
     print_result,
 )
 from sparring.errors import ConfigError
 from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
+from sparring.records.sizes import eps_from, eps_text
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
 

@@ -19,6 +19,7 @@ from sparring.evaluation.judge import Judge
 from sparring.evaluation.suites import named_suite
 from sparring.models import working_copy
 from sparring.records import AttackResult, Evaluation, Outcomes, Proportion, describe
+from sparring.records.sizes import eps_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +104,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, three settings by 
     )
     evaluation = Evaluation(
         suite=suite,
-        threat=f"{type(threat).__name__} {threat.eps:g}",
+        threat=f"{type(threat).__name__} {eps_text(threat.eps)}",
         natural=natural,
         attacks=tuple(results),
         robust=survey.robust_so_far,

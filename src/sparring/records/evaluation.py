@@ -62,7 +62,7 @@ class Evaluation:
     suite: str
     """Name of the suite, without which robust accuracy means nothing."""
     threat: str
-    """The threat in words, such as Linf 0.3."""
+    """The threat in words, such as Linf 0.3 or Linf 8/255."""
     natural: Proportion
     """Clean images classified correctly."""
     attacks: tuple[AttackResult, ...]

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import pickle
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds
         raise CheckpointNotWritten(
             f"The checkpoint of step {trainer.version} must be written for the run to be safe; "
             f"{run.path} refused it ({error.strerror or error}). The previous checkpoint is whole: "
-            f"make room, then go on with: sparring train --resume {run.path}"
+            f"make room, then go on with: "
+            f"sparring train --resume {shlex.quote(str(run.path))}"
         ) from error
 
 
