@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import L2, PGD, Linf
+from sparring.attacks import L2, PGD, Classifier, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation import SUITES, Progress, Suite, Verdict, evaluate
 from sparring.evaluation import suites as suites_module
@@ -38,8 +38,8 @@ def truth(model: nn.Linear, images: Tensor, labels: Tensor, reach: Tensor) -> Te
     return ((images @ difference) * signed - reach > 0).detach()
 
 
-def verdict_of(model: nn.Linear, images: Tensor, labels: Tensor, **settings: int) -> Verdict:
-    return evaluate(model, images, labels, Linf(eps=0.05), **settings)
+def verdict_of(model: nn.Linear, images: Tensor, labels: Tensor) -> Verdict:
+    return evaluate(model, images, labels, Linf(eps=0.05))
 
 
 def test_accuracies_of_a_linear_model_are_the_closed_form_ones() -> None:
@@ -182,9 +182,11 @@ def test_restarts_go_to_robust_images_only(monkeypatch: pytest.MonkeyPatch) -> N
     searched: list[int] = []
     search = PGD.search_from
 
-    def counting(attack: PGD, start: Tensor, *rest: Tensor) -> Tensor:
+    def counting(
+        attack: PGD, start: Tensor, model: Classifier, images: Tensor, labels: Tensor
+    ) -> Tensor:
         searched.append(len(start))
-        return search(attack, start, *rest)
+        return search(attack, start, model, images, labels)
 
     monkeypatch.setattr(PGD, "search_from", counting)
     monkeypatch.setattr(

@@ -1,0 +1,147 @@
+"""What the fast path saves: one PGD step and one update against plain PyTorch, in one run.
+
+    python benchmarks/fast_path.py [--threads N] [--rounds N] [--batch-size N]
+
+Plain PyTorch is the paper's CNN as one would write it: contiguous tensors, single precision, ReLU
+before pooling, `loss.backward()` and the gradient read off `x.grad`, `torch.optim.Adam` by its
+defaults. Ours is what `sparring train` runs on this hardware, and its single-precision form beside
+it where those differ. All are timed in turn within every round, so that a slow spell of the
+machine meets all of them; reported are medians over the rounds, and the ratios of the medians.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, max_pool2d
+
+from sparring.attacks import PGD, AttackedBatch, Linf
+from sparring.data import Dataset, load_dataset
+from sparring.models import PaperCNN, PaperNetwork, has_bf16_units
+from sparring.records import describe
+from sparring.training import Adam, TrainConfig, Trainer
+
+EPS = 0.3
+WARM_UP = 3
+"""Rounds that are not counted: the first passes allocate memory and choose kernels."""
+
+
+class Plain(nn.Module):
+    """The paper's CNN in plain PyTorch, with the weights of another."""
+
+    def __init__(self, network: PaperCNN) -> None:
+        super().__init__()
+        layers = (network.conv1, network.conv2, network.fc1, network.fc2)
+        self.conv1, self.conv2, self.fc1, self.fc2 = copy.deepcopy(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = max_pool2d(self.conv1(images).relu(), 2)
+        hidden = max_pool2d(self.conv2(hidden).relu(), 2)
+        return self.fc2(self.fc1(hidden.permute(0, 2, 3, 1).flatten(1)).relu())
+
+
+def plain_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    x = images.clone().requires_grad_(True)
+    cross_entropy(model(x), labels, reduction="sum").backward()
+    if x.grad is None:
+        raise RuntimeError("loss.backward() must leave a gradient on the images")
+    moved = x.detach() + 0.1 * x.grad.sign()
+    return torch.min(torch.max(moved, images - EPS), images + EPS).clamp(0, 1)
+
+
+def plain_update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
+    optimizer.zero_grad()
+    cross_entropy(model(images), labels).backward()
+    optimizer.step()
+
+
+def contestants(dataset: Dataset, batch_size: int) -> dict[str, Callable[[], object]]:
+    """Everything that is timed, by name; all on the same weights and images."""
+    attack = PGD(threat=Linf(eps=EPS), steps=1, step_size=0.1, start="none")
+    config = TrainConfig(
+        model=PaperNetwork(initialisation="torch"),
+        attack=attack,
+        optimizer=Adam(learning_rate=1e-4),
+        batch_size=batch_size,
+    )
+    generator = torch.Generator().manual_seed(0)
+    device = torch.device("cpu")
+    timed: dict[str, Callable[[], object]] = {}
+    for precision in ("auto", "fp32") if has_bf16_units(device) else ("fp32",):
+        trainer = Trainer(replace(config, precision=precision), dataset, device)
+        batch = trainer.attack_now(0)
+        name = trainer.copy.name
+        timed[f"PGD step, {name}"] = lambda trainer=trainer, batch=batch: attack(
+            trainer.copy.attacked, batch.images, batch.labels, generator=generator
+        )
+        timed[f"update, {name}"] = lambda trainer=trainer, batch=batch: trainer.update(batch)
+        if not any("plain" in other for other in timed):
+            timed |= _plain(trainer.network, batch)
+    return timed
+
+
+def _plain(network: nn.Module, batch: AttackedBatch) -> dict[str, Callable[[], object]]:
+    if not isinstance(network, PaperCNN):
+        raise TypeError("the benchmark compares the paper's CNN")
+    model = Plain(network)
+    trained = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(trained.parameters(), lr=1e-4)
+    return {
+        "PGD step, plain PyTorch": lambda: plain_step(model, batch.images, batch.labels),
+        "update, plain PyTorch": lambda: plain_update(
+            trained, optimizer, batch.adversarial, batch.labels
+        ),
+    }
+
+
+def agreement(timed: dict[str, Callable[[], object]]) -> float:
+    """Share of pixels that plain PyTorch and our single precision move alike in one step."""
+    steps = {name: run() for name, run in timed.items() if name.startswith("PGD step")}
+    plain = steps["PGD step, plain PyTorch"]
+    ours = next(step for name, step in steps.items() if "fp32" in name)
+    if not (isinstance(plain, Tensor) and isinstance(ours, Tensor)):
+        raise TypeError("a PGD step must return images")
+    return torch.isclose(plain, ours, rtol=0, atol=1e-6).float().mean().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--batch-size", type=int, default=128)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    timed = contestants(load_dataset("mnist"), asked.batch_size)
+    alike = agreement(timed)
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for number in range(WARM_UP + asked.rounds):
+        for name, run in timed.items():
+            begun = time.perf_counter()
+            run()
+            if number >= WARM_UP:
+                seconds[name].append(time.perf_counter() - begun)
+    where = describe(threads=asked.threads, device="cpu", precision="as named")
+    print(f"{where.processor}, {where.cores} cores, {asked.threads} threads, torch {where.torch},")
+    units = "has" if has_bf16_units(torch.device("cpu")) else "has no"
+    print(f"{units} bf16 units; batch {asked.batch_size}, medians of {asked.rounds} rounds")
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for kind in ("PGD step", "update"):
+        plain = medians[f"{kind}, plain PyTorch"]
+        for name in (name for name in medians if name.startswith(kind)):
+            low, high = min(seconds[name]), max(seconds[name])
+            spread = f"[{1e3 * low:.1f}, {1e3 * high:.1f}]"
+            print(
+                f"{name:42} {1e3 * medians[name]:7.1f} ms {spread:18} {plain / medians[name]:5.2f}x"
+            )
+    print(f"one step moves {100 * alike:.3f} % of the pixels as plain PyTorch does")
+
+
+if __name__ == "__main__":
+    main()
