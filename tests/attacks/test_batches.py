@@ -113,3 +113,13 @@ def test_recall_gives_the_clean_images_as_their_own_adversarial_examples():
     assert torch.equal(batch.labels, clean.labels)
     assert torch.equal(batch.indices, ticket.indices)
     assert (batch.number, batch.version, batch.eps, batch.attack_seconds) == (1, 0, 0.0, 0.0)
+
+
+def test_a_given_step_shrinks_with_the_radius_of_a_ticket():
+    model, ticket = classifier(), tickets()[0]
+    full = PGD(threat=Linf(eps=0.4), steps=1, step_size=0.08, start="none")
+    quarter = TicketAttack(images=GREY, attack=full, device=CPU)
+    batch = quarter(ticket, eps=0.1, version=0, logits_of=model)
+    moved = (batch.adversarial - batch.images).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.02))
+    assert full.at(0.4) == full

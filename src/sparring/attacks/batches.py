@@ -48,7 +48,7 @@ class TicketAttack:
     images: ImageSet
     """The training images that tickets point into."""
     attack: PGD
-    """The attack; its threat's ε is replaced by the one that the caller gives."""
+    """The attack at full size; each ticket's is the same one at the ε that the caller gives."""
     device: torch.device
     """Where the images are attacked."""
 
@@ -72,7 +72,7 @@ class TicketAttack:
     ) -> AttackedBatch:
         """Attack one ticket. Cost: `attack.steps` passes, each to the images and back."""
         clean = self.recall(ticket)
-        attack = replace(self.attack, threat=replace(self.attack.threat, eps=eps))
+        attack = self.attack.at(eps)
         generator = torch.Generator().manual_seed(ticket.seed)
         begun = time.perf_counter()
         adversarial = attack(logits_of, clean.images, clean.labels, generator=generator)

@@ -6,7 +6,7 @@ Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,8 @@ class PGD:
     steps: int = 8
     """Gradient steps; 0 leaves the start as it is."""
     step_size: float | None = None
-    """Length of one step in the threat's norm; 2.5 · eps / steps if not given."""
+    """Length of one step in the threat's norm, scaled with eps by a schedule; 2.5 · eps / steps if
+    not given."""
     start: Start = "uniform"
     """Where the search begins: anywhere in the threat, at a random corner, or nowhere new."""
     restarts: int = 1
@@ -78,6 +79,11 @@ class PGD:
         if self.step_size is not None:
             return self.step_size
         return 2.5 * self.threat.eps / self.steps if self.steps else 0.0
+
+    def at(self, eps: float) -> "PGD":
+        """The same attack at another size: a given `step_size` keeps its share of `eps`."""
+        step = None if self.step_size is None else self.step_size * (eps / self.threat.eps)
+        return replace(self, threat=replace(self.threat, eps=eps), step_size=step)
 
     def __call__(
         self,

@@ -6,7 +6,7 @@ Later ones win: preset or file, then the flags with a name of their own, then `-
 from dataclasses import replace
 from pathlib import Path
 
-from sparring.attacks import Linf, Threat
+from sparring.attacks import Linf
 from sparring.cli.train import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
@@ -59,18 +59,11 @@ def _stored(path: Path) -> TrainConfig:
 
 def _withstanding(config: TrainConfig, eps: float) -> TrainConfig:
     """Another ε to withstand, and an attack that exceeds it in the same proportion."""
-    before = config.threat.eps
+    size = eps * (config.attack.threat.eps / config.threat.eps)
+    if isinstance(config.attack.threat, Linf):
+        size = min(size, 1.0)  # which allows every image there is
     threat = replace(config.threat, eps=eps)
-    attack = config.attack
-    step = None if attack.step_size is None else eps * (attack.step_size / before)
-    size = eps * (attack.threat.eps / before)
-    attack = replace(attack, threat=_of_size(attack.threat, size), step_size=step)
-    return replace(config, threat=threat, attack=attack)
-
-
-def _of_size(threat: Threat, eps: float) -> Threat:
-    """A threat of another size: L-infinity's ends at 1, which allows every image there is."""
-    return replace(threat, eps=min(eps, 1.0) if isinstance(threat, Linf) else eps)
+    return replace(config, threat=threat, attack=config.attack.at(size))
 
 
 def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
