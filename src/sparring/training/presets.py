@@ -9,7 +9,7 @@ from sparring.models import PaperNetwork
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
 from sparring.training.optimizers import Adam
-from sparring.training.schedules import Triangular
+from sparring.training.schedules import Triangular, WarmUp
 
 
 @runtime_checkable
