@@ -132,7 +132,7 @@ class _WindowConvolution(Function):
         padded[2:30, 2:30] = images.reshape(batch, -1).t().view(28, 28, batch)
         patches = _windows_of(padded).reshape(SIDE * SIDE, 36, batch)
         ctx.save_for_backward(windows, patches if ctx.needs_input_grad[1] else None)
-        return torch.matmul(windows, patches)
+        return torch.bmm(windows.expand(SIDE * SIDE, -1, -1), patches)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -141,7 +141,8 @@ class _WindowConvolution(Function):
         to_images = to_windows = None
         if ctx.needs_input_grad[0]:
             batch = gradient.shape[-1]
-            pieces = torch.matmul(windows.t(), gradient).view(SIDE, SIDE, 6, 6, batch)
+            pieces = torch.bmm(windows.t().expand(SIDE * SIDE, -1, -1), gradient)
+            pieces = pieces.view(SIDE, SIDE, 6, 6, batch)
             padded = gradient.new_zeros(32, 32, batch)
             overlapping = _windows_of(padded)
             # A 6x6 patch overlaps its neighbours, its nine 2x2 cells one at a time do not.
