@@ -12,6 +12,7 @@ from sparring.data import Dataset, load_dataset
 from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.training import SGD, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
+from sparring.training.trainer import FORGET_EVERY
 from training.small_runs import small, weights_of
 
 
@@ -115,6 +116,24 @@ def test_clipping_bounds_the_length_of_an_update(few: Dataset) -> None:
     after = weights_of(trainer.network)
     moved = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
     assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_moments_too_small_to_move_a_weight_are_forgotten(few: Dataset) -> None:
+    trainer = trainer_of(few, updates=FORGET_EVERY)
+    batch = trainer.attack_now(0)
+    trainer.update(batch)
+    moments = trainer.optimizer.state[trainer.network.get_parameter("fc1.weight")]
+    with torch.no_grad():
+        moments["exp_avg"][0] = 1e-39
+        moments["exp_avg_sq"][0] = 1e-39
+        kept = moments["exp_avg"][1:].abs().max().item()
+    trainer.version = FORGET_EVERY - 1
+    trainer.network.get_parameter("fc1.bias").data[0] = -1e6  # its unit is dead: no gradient
+    trainer.copy.refresh()
+    trainer.update(batch)
+    assert not moments["exp_avg"][0].any()
+    assert not moments["exp_avg_sq"][0].any()
+    assert moments["exp_avg"][1:].abs().max().item() > 0.1 * kept > 0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dataset) -> None:
