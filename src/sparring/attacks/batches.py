@@ -48,7 +48,7 @@ class TicketAttack:
     images: ImageSet
     """The training images that tickets point into."""
     attack: PGD
-    """The attack at full size; each ticket's is the same one at the ε that the caller gives."""
+    """The attack at full size; the caller says at which ε and steps a ticket meets it."""
     device: torch.device
     """Where the images are attacked."""
 
@@ -68,11 +68,20 @@ class TicketAttack:
         )
 
     def __call__(
-        self, ticket: Ticket, *, eps: float, version: int, logits_of: Callable[[Tensor], Tensor]
+        self,
+        ticket: Ticket,
+        *,
+        eps: float,
+        version: int,
+        logits_of: Callable[[Tensor], Tensor],
+        steps: int | None = None,
     ) -> AttackedBatch:
-        """Attack one ticket. Cost: `attack.steps` passes, each to the images and back."""
+        """Attack one ticket, by `PGD.at(eps, steps)`.
+
+        Cost: as many passes as steps, each to the images and back.
+        """
         clean = self.recall(ticket)
-        attack = self.attack.at(eps)
+        attack = self.attack.at(eps, steps)
         generator = torch.Generator().manual_seed(ticket.seed)
         begun = time.perf_counter()
         adversarial = attack(logits_of, clean.images, clean.labels, generator=generator)

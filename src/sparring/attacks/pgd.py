@@ -80,10 +80,15 @@ class PGD:
             return self.step_size
         return 2.5 * self.threat.eps / self.steps if self.steps else 0.0
 
-    def at(self, eps: float) -> "PGD":
-        """The same attack at another size: a given `step_size` keeps its share of `eps`."""
-        step = None if self.step_size is None else self.step_size * (eps / self.threat.eps)
-        return replace(self, threat=replace(self.threat, eps=eps), step_size=step)
+    def at(self, eps: float, steps: int | None = None) -> "PGD":
+        """The same attack at another size, in as many steps or others.
+
+        A given `step_size` is scaled so that all steps together reach as far in units of eps.
+        """
+        steps = self.steps if steps is None else steps
+        scale = eps / self.threat.eps * (self.steps / steps if steps else 1.0)
+        size = None if self.step_size is None else self.step_size * scale
+        return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
 
     def __call__(
         self,

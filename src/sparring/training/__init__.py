@@ -9,7 +9,7 @@ from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Adversarial, Mixed, Natural
 from sparring.training.optimizers import SGD, Adam
 from sparring.training.run import TrainedRun, resume, train
-from sparring.training.schedules import Constant, OneCycle, Steps, Triangular, WarmUp
+from sparring.training.schedules import Constant, EarlySteps, OneCycle, Steps, Triangular, WarmUp
 from sparring.training.sources import Fresh, Stale
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import Look, Observer, Silent
@@ -19,6 +19,7 @@ __all__ = [
     "Adam",
     "Adversarial",
     "Constant",
+    "EarlySteps",
     "Fresh",
     "Look",
     "Mixed",

@@ -7,7 +7,7 @@ from sparring.errors import ConfigError
 from sparring.models import PaperNetwork, Precision
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
-from sparring.training.schedules import Constant, EpsSchedule, LearningRateSchedule
+from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, LearningRateSchedule
 from sparring.training.sources import Fresh, SourceKind
 
 
@@ -43,6 +43,8 @@ class TrainConfig:
     """What it is trained against; its ε may exceed the threat's."""
     eps_schedule: EpsSchedule = field(default_factory=Constant)
     """How the attack's ε moves, ticket by ticket."""
+    early_steps: tuple[EarlySteps, ...] = ()
+    """Shorter attacks early in the run, in order of `until`; none: `attack.steps` throughout."""
     objective: Objective = field(default_factory=Adversarial)
     """What an update minimises."""
     optimizer: OptimizerKind = field(default_factory=Adam)
@@ -89,6 +91,23 @@ class TrainConfig:
                 f"clip_norm must be positive because it is a length; got {self.clip_norm:g}. "
                 f"Leave it out (null) for no clipping."
             )
+
+        ends = [early.until for early in self.early_steps]
+        if ends != sorted(set(ends)):
+            raise ConfigError(
+                f"early_steps must rise in until, because each ends where the next begins; got "
+                f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
+            )
+
+    def eps_of(self, number: int) -> float:
+        """ε of the attack on the ticket of this number."""
+        return self.attack.threat.eps * self.eps_schedule(self.progress(number))
+
+    def steps_of(self, number: int) -> int:
+        """Gradient steps of the attack on the ticket of this number."""
+        here = self.progress(number)
+        early = (early.steps for early in self.early_steps if here < early.until)
+        return next(early, self.attack.steps)
 
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""

@@ -1,4 +1,4 @@
-"""How the learning rate and the threat's ε move over a run.
+"""How the learning rate, the threat's ε and the attack's steps move over a run.
 
 A schedule is a record whose call gives a factor in [0, 1] at a place of the run: `progress` runs
 from 0 before the first update to just under 1 before the last. Being a pure function of the place,
@@ -119,6 +119,28 @@ class Steps:
     def __call__(self, progress: float) -> float:
         """The factor at `progress`."""
         return self.factor ** sum(progress >= place for place in self.at)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlySteps:
+    """Fewer attack steps early in a run, while the network is easily fooled.
+
+    All steps together reach as far as the full attack's.
+    """
+
+    until: float
+    """Share of the run before which they hold, in (0, 1)."""
+    steps: int
+    """Gradient steps of the attack until then, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check("until", self.until, above=0.0, below=1.0)
+        if self.steps < 1:
+            raise ConfigError(
+                f"early steps must be 1 or more because they are an attack's; got {self.steps}. "
+                f"For natural training set attack.steps to 0 instead."
+            )
 
 
 LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps

@@ -73,7 +73,8 @@ class Trainer:
         """Attack the ticket of this number with the current weights."""
         return self._attack(
             self._order.ticket(number),
-            eps=self._eps(number),
+            eps=self.config.eps_of(number),
+            steps=self.config.steps_of(number),
             version=self.version,
             logits_of=self.copy.attacked,
         )
@@ -141,8 +142,3 @@ class Trainer:
             for value in state.values():
                 if isinstance(value, torch.Tensor) and value.dim():
                     value.copy_(hardshrink(value, TRACE))
-
-    def _eps(self, number: int) -> float:
-        return self.config.attack.threat.eps * self.config.eps_schedule(
-            self.config.progress(number)
-        )
