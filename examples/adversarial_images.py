@@ -2,14 +2,17 @@
 
     python examples/adversarial_images.py ROBUST_RUN NATURAL_RUN -o adversarial.png
 
-The images are attacked to fool the robust run's network (PGD of 40 steps, the run's own threat).
+The images are attacked once to fool the robust run's network and once to fool the natural one's,
+by PGD of 40 steps under the robust run's threat.
 """
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from sparring import PGD, RunDirectory, load_dataset, load_weights
@@ -17,6 +20,16 @@ from sparring.attacks import Threat
 from sparring.models import PaperCNN, PaperNetwork
 
 GREEN, RED = "#1a7f37", "#cf222e"
+HEIGHTS = (-0.16, -0.4)
+"""Where the two answers stand below an image, in heights of the image."""
+
+
+class Row(NamedTuple):
+    """Ten images in a row of the picture, and what networks say of them."""
+
+    title: str
+    images: Tensor
+    says: dict[str, Tensor]
 
 
 def network_of(run: RunDirectory) -> PaperCNN:
@@ -48,50 +61,50 @@ def main() -> None:
     chosen = one_of_each_class(labels, both_right)
     images, labels = images[chosen], labels[chosen]
     attack = PGD(threat=run.section("threat", Threat), steps=40)
-    attacked = attack(robust, images, labels, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        says = {
-            "natural": natural(attacked).argmax(1),
-            "robust": robust(attacked).argmax(1),
-        }
-    draw(images, attacked, labels, says, asked.out)
+    rows = [Row("test image", images, {})]
+    for name, fooled in (("robust", robust), ("natural", natural)):
+        generator = torch.Generator().manual_seed(0)
+        attacked = attack(fooled, images, labels, generator=generator)
+        with torch.no_grad():
+            says = {"natural": natural(attacked).argmax(1), "robust": robust(attacked).argmax(1)}
+        rows.append(Row(f"to fool the {name}", attacked, says))
+    draw(rows, labels, asked.out)
     print(f"wrote {asked.out}")
 
 
-def draw(
-    images: Tensor, attacked: Tensor, labels: Tensor, says: dict[str, Tensor], out: Path
-) -> None:
-    """Two rows of images, and under each attacked one what the networks say of it."""
-    count = len(images)
-    figure, axes = pyplot.subplots(2, count, figsize=(count, 2.9), facecolor="white")
-    for row, pictures in enumerate((images, attacked)):
-        for column in range(count):
-            axis = axes[row, column]
-            axis.imshow(pictures[column, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def draw(rows: list[Row], labels: Tensor, out: Path) -> None:
+    """Rows of images, and under each what the networks say of it: green if right, red if not."""
+    count = len(labels)
+    figure, axes = pyplot.subplots(len(rows), count, figsize=(count, 4.6), facecolor="white")
+    for row, line in zip(rows, axes, strict=True):
+        margin = {"transform": line[0].transAxes, "ha": "right", "va": "center", "fontsize": 10}
+        line[0].text(-0.15, 0.5, row.title, **margin)
+        for height, name in zip(HEIGHTS, row.says, strict=False):
+            line[0].text(-0.15, height, f"{name} network", **margin)
+        for column, axis in enumerate(line):
+            axis.imshow(row.images[column, 0], cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
-    for column in range(count):
-        axes[0, column].set_title(f"{int(labels[column])}", fontsize=11)
-        for line, said in enumerate(says.values()):
-            right = said[column] == labels[column]
-            axes[1, column].text(
-                0.5,
-                -0.22 - 0.24 * line,
-                str(int(said[column])),
-                transform=axes[1, column].transAxes,
-                ha="center",
-                va="center",
-                fontsize=11,
-                fontweight="bold",
-                color=GREEN if right else RED,
-            )
-    margin = {"ha": "right", "va": "center", "fontsize": 10}
-    axes[0, 0].text(-0.15, 0.5, "test image", transform=axes[0, 0].transAxes, **margin)
-    axes[1, 0].text(-0.15, 0.5, "attacked", transform=axes[1, 0].transAxes, **margin)
-    for line, name in enumerate(says):
-        place = (-0.15, -0.22 - 0.24 * line)
-        axes[1, 0].text(*place, f"{name} network", transform=axes[1, 0].transAxes, **margin)
-    figure.subplots_adjust(left=0.13, right=0.995, top=0.9, bottom=0.2, wspace=0.08, hspace=0.08)
+            for height, said in zip(HEIGHTS, row.says.values(), strict=False):
+                write(axis, height, int(said[column]), bool(said[column] == labels[column]))
+    for column, axis in enumerate(axes[0]):
+        axis.set_title(f"{int(labels[column])}", fontsize=11)
+    figure.subplots_adjust(left=0.15, right=0.995, top=0.94, bottom=0.12, wspace=0.08, hspace=0.5)
     figure.savefig(out, dpi=160)
+
+
+def write(axis: Axes, height: float, said: int, is_right: bool) -> None:
+    """One network's answer below an image."""
+    axis.text(
+        0.5,
+        height,
+        str(said),
+        transform=axis.transAxes,
+        ha="center",
+        va="center",
+        fontsize=11,
+        fontweight="bold",
+        color=GREEN if is_right else RED,
+    )
 
 
 if __name__ == "__main__":
