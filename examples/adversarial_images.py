@@ -67,7 +67,7 @@ def main() -> None:
         attacked = attack(fooled, images, labels, generator=generator)
         with torch.no_grad():
             says = {"natural": natural(attacked).argmax(1), "robust": robust(attacked).argmax(1)}
-        rows.append(Row(f"to fool the {name}", attacked, says))
+        rows.append(Row(f"to fool the {name} one", attacked, says))
     draw(rows, labels, asked.out)
     print(f"wrote {asked.out}")
 
