@@ -126,9 +126,9 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
 
     bf16 where the device has units for it (CUDA from Ampere on, CPUs with AMX) and `precision`
     is not "fp32"; in single precision the paper's CNN on a CPU goes by frequencies, everything
-    else layer by layer. A CPU with AVX-512 bf16 but no AMX stays with single precision: its bf16
-    products are twice as fast, which the spectral form exceeds. "bf16" takes bf16 on any
-    hardware: without units for it, many times slower.
+    else layer by layer. A CPU with AVX-512 bf16 but no AMX stays with single precision, in which
+    PyTorch multiplies faster there (docs/decisions/0003). "bf16" takes bf16 on any hardware:
+    without units for it, up to many times slower.
     Raises `ConfigError` for a precision that is none of the three, and for bf16 asked of a network
     with floating-point buffers.
     """
