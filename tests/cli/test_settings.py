@@ -40,7 +40,17 @@ def test_each_flag_changes_its_own_setting_only(asked):
     assert asked("--updates=7") == replace(fast(), updates=7)
     assert asked("--threads", "2") == replace(fast(), threads=2)
     assert asked("--precision", "fp32") == replace(fast(), precision="fp32")
-    assert asked("--steps", "3") == replace(fast(), attack=replace(fast().attack, steps=3))
+    paper_of_3 = replace(paper(), attack=replace(paper().attack, steps=3))
+    assert asked("--preset", "paper", "--steps", "3") == paper_of_3
+
+
+@pytest.mark.parametrize("preset", ["fast", "madry"])
+def test_steps_hold_throughout_and_reach_as_far_as_the_presets(asked, preset):
+    before, after = PRESETS[preset](), asked("--preset", preset, "--steps", "3")
+    assert {after.steps_of(number) for number in range(after.updates)} == {3}
+    assert 3 * after.attack.step_length == pytest.approx(
+        before.attack.steps * before.attack.step_length
+    )
 
 
 @pytest.mark.parametrize(("text", "eps"), [("0.1", 0.1), ("8/255", 8 / 255)])

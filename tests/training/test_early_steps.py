@@ -19,6 +19,13 @@ def test_steps_hold_until_their_share_of_the_run_and_then_the_attacks_own() -> N
     assert {small().steps_of(number) for number in range(8)} == {2}
 
 
+def test_early_steps_are_never_more_than_the_attacks_own() -> None:
+    config = small(updates=8, attack=PGD(steps=1), early_steps=EARLY)
+    assert {config.steps_of(number) for number in range(8)} == {1}
+    untouched = small(updates=8, attack=PGD(steps=0, start="none"), early_steps=EARLY)
+    assert {untouched.steps_of(number) for number in range(8)} == {0}
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=0.4), L2(eps=2.0)], ids=str)
 @pytest.mark.parametrize("step_size", [None, 0.08])
 @pytest.mark.parametrize("steps", [1, 2, 5, 7])

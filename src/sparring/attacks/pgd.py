@@ -86,7 +86,7 @@ class PGD:
         A given `step_size` is scaled so that all steps together reach as far in units of eps.
         """
         steps = self.steps if steps is None else steps
-        scale = eps / self.threat.eps * (self.steps / steps if steps else 1.0)
+        scale = eps / self.threat.eps * (self.steps / steps if self.steps and steps else 1.0)
         size = None if self.step_size is None else self.step_size * scale
         return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
 

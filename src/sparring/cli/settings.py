@@ -30,7 +30,8 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     if flags.eps is not None:
         config = _withstanding(config, flags.eps)
     if flags.steps is not None:
-        config = replace(config, attack=replace(config.attack, steps=flags.steps))
+        attack = config.attack.at(config.attack.threat.eps, flags.steps)
+        config = replace(config, attack=attack, early_steps=())
     config = replace(config, source=_source(config.source, flags))
     return override(config, flags.set)
 

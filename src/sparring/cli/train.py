@@ -55,7 +55,7 @@ class TrainFlags:
     eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
     """Threat to withstand, 0.3 or 8/255; scales the training attack."""
     steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
-    """Gradient steps of the training attack."""
+    """Gradient steps of the training attack throughout; its reach stays."""
     source: Annotated[
         str | None, flag("--source", one_of("fresh", "stale"), "fresh|stale"), PLAIN
     ] = None

@@ -44,7 +44,7 @@ class TrainConfig:
     eps_schedule: EpsSchedule = field(default_factory=Constant)
     """How the attack's ε moves, ticket by ticket."""
     early_steps: tuple[EarlySteps, ...] = ()
-    """Shorter attacks early in the run, in order of `until`; none: `attack.steps` throughout."""
+    """Shorter attacks early in the run, in order of `until`; `attack.steps` is their limit."""
     objective: Objective = field(default_factory=Adversarial)
     """What an update minimises."""
     optimizer: OptimizerKind = field(default_factory=Adam)
@@ -107,7 +107,7 @@ class TrainConfig:
         """Gradient steps of the attack on the ticket of this number."""
         here = self.progress(number)
         early = (early.steps for early in self.early_steps if here < early.until)
-        return next(early, self.attack.steps)
+        return min(next(early, self.attack.steps), self.attack.steps)
 
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
