@@ -41,6 +41,13 @@ def test_an_evaluation_by_another_suite_is_kept(run: RunDirectory) -> None:
     assert (run.path / "outcomes-pgd.json").exists()
 
 
+def test_an_evaluation_of_more_images_is_kept(run: RunDirectory) -> None:
+    more = evaluate_run(run, num_images=4, threads=1)
+    evaluate_run(run, num_images=3, threads=1)
+    assert Evaluation.load(run.evaluation).num_images == 3
+    assert Evaluation.load(run.path / "evaluation-pgd-4.json") == more
+
+
 def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:
     for count in (0, -1, 10_001):
         with pytest.raises(ConfigError, match=rf"must lie in 1 to 10000.*got {count}"):

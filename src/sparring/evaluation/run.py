@@ -23,8 +23,8 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     """Judge a run's network on its test set, and leave evaluation.json and outcomes.json there.
 
     The first `num_images` test images, all by default; in single precision; with `threads` CPU
-    threads, 0 for as many as there are cores. An evaluation by another suite is kept under that
-    suite's name.
+    threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
+    of images, is kept under a name that says so.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
@@ -44,14 +44,17 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
         verdict = evaluate(
             network, images, labels, threat, suite=suite, seed=seed, observer=observer
         )
-    _make_room(run, suite)
+    _make_room(run, verdict.evaluation)
     verdict.outcomes.save(run.outcomes)
     verdict.evaluation.save(run.evaluation)
     return verdict.evaluation
 
 
-def _make_room(run: RunDirectory, suite: str) -> None:
-    if run.evaluation.exists():
-        earlier = Evaluation.load(run.evaluation).suite
-        if earlier != suite:
-            run.keep_evaluation(earlier)
+def _make_room(run: RunDirectory, found: Evaluation) -> None:
+    if not run.evaluation.exists():
+        return
+    earlier = Evaluation.load(run.evaluation)
+    if earlier.suite != found.suite:
+        run.keep_evaluation(earlier.suite)
+    elif earlier.num_images != found.num_images:
+        run.keep_evaluation(f"{earlier.suite}-{earlier.num_images}")

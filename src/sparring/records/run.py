@@ -104,15 +104,15 @@ class RunDirectory:
         """What an evaluation found, image by image."""
         return self.path / "outcomes.json"
 
-    def keep_evaluation(self, suite: str) -> None:
-        """Move an evaluation aside, under its suite's name, so that another may take its place.
+    def keep_evaluation(self, name: str) -> None:
+        """Move an evaluation aside, under a name of its own, so that another may take its place.
 
         Raises `RunError` if the folder cannot be written to.
         """
         with run_errors("rename files in", self.path):
             for path in (self.evaluation, self.outcomes):
                 if path.exists():
-                    path.replace(path.with_stem(f"{path.stem}-{suite}"))
+                    path.replace(path.with_stem(f"{path.stem}-{name}"))
 
     def write_config(self, config: object) -> None:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
