@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from sparring.models import (
 from sparring.models.arithmetic import BFloat16Copy, DirectCopy, SpectralCopy
 
 CPU = torch.device("cpu")
-COPIES = [DirectCopy, BFloat16Copy, SpectralCopy]
+rounded_spectral = partial(SpectralCopy, rounded=True)
+COPIES = [DirectCopy, BFloat16Copy, SpectralCopy, rounded_spectral]
 """Every way to compute the paper's CNN."""
 
 
@@ -101,7 +103,7 @@ def test_after_a_refresh_a_copy_is_that_of_the_updated_network(make):
     assert all(value.grad is not None for value in network.parameters())
 
 
-@pytest.mark.parametrize("make", [BFloat16Copy, SpectralCopy])
+@pytest.mark.parametrize("make", [BFloat16Copy, SpectralCopy, rounded_spectral])
 def test_without_a_refresh_a_derived_copy_keeps_to_the_old_kernels(make):
     network, images = PaperNetwork().build(0), noise(2)
     copy = make(network)
@@ -145,13 +147,14 @@ def test_the_bf16_copy_is_a_network_of_rounded_weights_on_rounded_images():
     assert images.grad.tolist() == [[1, 2, 1]]
 
 
-def test_the_papers_network_in_bf16_is_near_that_of_rounded_weights():
+@pytest.mark.parametrize("make", [BFloat16Copy, rounded_spectral])
+def test_the_papers_network_in_bf16_is_near_that_of_rounded_weights(make):
     network, images = PaperNetwork(initialisation="torch").build(0), noise(2)
     expected = PaperNetwork().build(0).double()
     with torch.no_grad():
         for ours, theirs in zip(expected.parameters(), network.parameters(), strict=True):
             ours.copy_(rounded(theirs))
-    copy, inputs = BFloat16Copy(network), images.clone().requires_grad_(True)
+    copy, inputs = make(network), images.clone().requires_grad_(True)
     doubles = rounded(images).requires_grad_(True)
     right = expected(doubles)
     # Each layer keeps 8 significant bits: 2**-8 of the size of its numbers.
@@ -210,21 +213,47 @@ def test_a_network_that_fails_keeps_its_flags():
         DirectCopy(network).attacked(too_small)
 
 
-def test_single_precision_takes_frequencies_for_the_papers_network_and_layers_for_others():
+def has(monkeypatch: pytest.MonkeyPatch, **capabilities: object) -> None:
+    """Make PyTorch say that the processor has these."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+
+INTEL = {"cpu_name": "Intel(R) Xeon(R) Processor", "avx512_bf16": True}
+AMD = {"cpu_name": "AMD EPYC", "avx512_bf16": True}
+AMX = INTEL | {"amx_bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "papers", "others"),
+    [
+        ({}, "fp32 spectral", "fp32 direct"),
+        (AMD | {"avx512_bf16": False}, "fp32 spectral", "fp32 direct"),
+        (INTEL, "fp32 spectral", "fp32 direct"),
+        (AMD, "bf16 spectral", "bf16 shadow, channels-last"),
+        (AMX, "bf16 shadow, channels-last", "bf16 shadow, channels-last"),
+    ],
+)
+def test_auto_takes_what_is_fastest_on_the_processor(monkeypatch, capabilities, papers, others):
+    has(monkeypatch, **capabilities)
+    assert has_bf16_units(CPU) is papers.startswith("bf16")
+    assert working_copy(PaperNetwork().build(0)).name == papers
+    assert working_copy(nn.Linear(3, 2)).name == others
+
+
+@pytest.mark.parametrize("capabilities", [{}, INTEL, AMD, AMX])
+def test_a_precision_that_is_asked_for_is_taken_on_any_processor(monkeypatch, capabilities):
+    has(monkeypatch, **capabilities)
     assert working_copy(PaperNetwork().build(0), "fp32").name == "fp32 spectral"
     assert working_copy(nn.Linear(3, 2), "fp32").name == "fp32 direct"
+    assert working_copy(PaperNetwork().build(0), "bf16").name.startswith("bf16 ")
     assert working_copy(nn.Linear(3, 2), "bf16").name == "bf16 shadow, channels-last"
 
 
-def test_auto_takes_bf16_where_there_are_units_for_it():
-    name = "bf16 shadow, channels-last" if has_bf16_units(CPU) else "fp32 direct"
-    assert working_copy(nn.Linear(3, 2)).name == name
-    assert working_copy(nn.Linear(3, 2), "auto").name == name
-
-
-def test_a_cpu_has_bf16_units_exactly_if_it_says_amx():
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    assert has_bf16_units(CPU) is bool(capabilities.get("amx_bf16"))
+def test_a_pytorch_that_cannot_tell_what_the_processor_has_computes_in_single_precision(
+    monkeypatch,
+):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bf16_units(CPU)
 
 
 class Doubled(PaperCNN):

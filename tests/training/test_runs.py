@@ -33,6 +33,7 @@ from training.small_runs import UPDATES, Watching, assert_same_bits, small, weig
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     config = small(
+        precision="fp32",
         schedule=Triangular(peak_at=0.5),
         eps_schedule=WarmUp(share=0.5),
         validation=Validation(every=3, images=16, steps=1),

@@ -4,8 +4,8 @@
 way to run a network on its device; weights are kept as safetensors.
 """
 
-from sparring.models.arithmetic import Precision, WorkingCopy, has_bf16_units, working_copy
-from sparring.models.hardware import chosen_device, computing_threads
+from sparring.models.arithmetic import Precision, WorkingCopy, working_copy
+from sparring.models.hardware import chosen_device, computing_threads, has_bf16_units
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.spec import PaperNetwork

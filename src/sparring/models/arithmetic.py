@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparring.errors import ConfigError
+from sparring.models.hardware import has_bf16_units, has_matrix_units
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import PaperCNN
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
@@ -98,37 +99,44 @@ class BFloat16Copy:
 
 
 class SpectralCopy:
-    """The paper's CNN in single precision by `spectral_logits`: for CPUs without bf16 units."""
+    """The paper's CNN by `spectral_logits`, for CPUs without matrix units.
 
-    name = "fp32 spectral"
+    In the network's own precision or, with `rounded`, from transformed weights and images that are
+    rounded to bf16; sums within a product are in single precision either way.
+    """
 
-    def __init__(self, network: PaperCNN) -> None:
+    def __init__(self, network: PaperCNN, *, rounded: bool = False) -> None:
         self.network = network
+        self.name = "bf16 spectral" if rounded else "fp32 spectral"
+        self._dtype = torch.bfloat16 if rounded else next(network.parameters()).dtype
         self.refresh()
 
     def refresh(self) -> None:
         """Transform the kernels."""
         with torch.enable_grad():
-            self._weights = spectral_weights(self.network)
+            weights = spectral_weights(self.network)
+            self._weights = SpectralWeights(*(weight.to(self._dtype) for weight in weights))
         self._constant = SpectralWeights(*(weight.detach() for weight in self._weights))
 
     def attacked(self, images: Tensor) -> Tensor:
-        """Logits, the weights held constant."""
-        return spectral_logits(images, self._constant)
+        """Logits, the weights held constant; float32 where the network is."""
+        return self._logits(images, self._constant)
 
     def trained(self, images: Tensor) -> Tensor:
-        """Logits, differentiable in the weights."""
-        return spectral_logits(images, self._weights)
+        """Logits, differentiable in the weights; float32 where the network is."""
+        return self._logits(images, self._weights)
+
+    def _logits(self, images: Tensor, weights: SpectralWeights) -> Tensor:
+        return spectral_logits(images.to(self._dtype), weights).to(images.dtype)
 
 
 def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCopy:
     """The cheapest faithful way to compute this network's passes on its device.
 
-    bf16 where the device has units for it (CUDA from Ampere on, CPUs with AMX) and `precision`
-    is not "fp32"; in single precision the paper's CNN on a CPU goes by frequencies, everything
-    else layer by layer. A CPU with AVX-512 bf16 but no AMX stays with single precision, in which
-    PyTorch multiplies faster there (docs/decisions/0003). "bf16" takes bf16 on any hardware:
-    without units for it, up to many times slower.
+    bf16 where the device multiplies faster in it (`has_bf16_units`) and `precision` is not "fp32".
+    The paper's CNN on a CPU without matrix units goes by frequencies in both precisions, everything
+    else layer by layer (docs/decisions/0003). "bf16" takes bf16 on any hardware: without units for
+    it, up to many times slower.
     Raises `ConfigError` for a precision that is none of the three, and for bf16 asked of a network
     with floating-point buffers.
     """
@@ -143,19 +151,13 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
             "precision bf16 needs a network without floating-point buffers, because PyTorch does "
             f"not mix them with bf16 weights; {type(network).__name__} has some. Take fp32 or auto."
         )
-    if precision == "bf16" or (precision == "auto" and not buffered and has_bf16_units(device)):
-        return BFloat16Copy(network)
-    if type(network) is PaperCNN and device.type == "cpu":
-        return SpectralCopy(network)
-    return DirectCopy(network)
-
-
-def has_bf16_units(device: torch.device) -> bool:
-    """Whether bf16 products are several times faster than single precision on this device."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.10 and later
-    return bool(capabilities.get("amx_bf16", False))
+    rounded = precision == "bf16" or (
+        precision == "auto" and not buffered and has_bf16_units(device)
+    )
+    direct = rounded and has_matrix_units(device)
+    if type(network) is PaperCNN and device.type == "cpu" and not direct:
+        return SpectralCopy(network, rounded=rounded)
+    return BFloat16Copy(network) if rounded else DirectCopy(network)
 
 
 def _cast(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The paper's CNN in single precision, about half as dear on a CPU as layer by layer.
+"""The paper's CNN by frequencies: on a CPU about half as dear as layer by layer.
 
 The same function as `PaperCNN.forward` up to rounding, computed in another way:
 
@@ -12,7 +12,7 @@ The same function as `PaperCNN.forward` up to rounding, computed in another way:
 
 Shapes: B batch, C = 32 channels, O = 64 channels, V = 9 frequencies across, U = 16 down.
 Both transforms are products with constant real matrices, so the gradient is the same two
-transforms with the matrices transposed.
+transforms with the matrices transposed. Images and weights are of one floating-point type.
 """
 
 import functools
