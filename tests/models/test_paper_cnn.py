@@ -81,6 +81,17 @@ def test_pytorchs_weights_and_biases_are_uniform_within_one_over_the_root_of_the
             assert value.std().item() == pytest.approx(bound / math.sqrt(3), rel=within)
 
 
+def test_small_is_pytorchs_with_a_quarter_of_the_first_layer_and_no_biases():
+    drawn = PaperNetwork(initialisation="torch").build(3)
+    network = PaperNetwork(initialisation="small").build(3)
+    for name in FAN_IN:
+        share = 0.25 if name == "conv1" else 1
+        expected = drawn.get_parameter(f"{name}.weight") * share
+        assert torch.equal(network.get_parameter(f"{name}.weight"), expected)
+        assert not bool(network.get_parameter(f"{name}.bias").any())
+    assert all(value.is_leaf and value.requires_grad for value in network.parameters())
+
+
 @pytest.mark.parametrize("layer", [nn.Conv2d(3, 500, 5), nn.Linear(75, 500)])
 def test_pytorch_itself_begins_so(layer):
     """The bound that the test above takes for PyTorch's default is PyTorch's default."""
@@ -97,7 +108,8 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_seed(initialis
     second, other = description.build(5), description.build(6)
     for a, b, c in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
-        assert bool((a == 0.1).all()) or not torch.equal(a, c)
+        constant = bool((a == a.flatten()[0]).all())
+        assert constant or not torch.equal(a, c)
 
 
 @pytest.mark.parametrize("initialisation", INITIALISATIONS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
-Initialisation = Literal["madry", "torch"]
+Initialisation = Literal["madry", "torch", "small"]
 
 
 class PaperCNN(nn.Module):
@@ -24,7 +24,9 @@ class PaperCNN(nn.Module):
     so works on a quarter of the numbers.
 
     `initialisation`: "madry" draws weights from a normal of deviation 0.1 truncated at two
-    deviations and sets biases to 0.1 (mnist_challenge, model.py); "torch" is PyTorch's default.
+    deviations and sets biases to 0.1 (mnist_challenge, model.py); "torch" is PyTorch's default;
+    "small" is PyTorch's with the first layer's weights at a quarter and no biases, from which
+    short adversarial training gets furthest (docs/decisions/0004).
     """
 
     num_classes = 10
@@ -39,9 +41,7 @@ class PaperCNN(nn.Module):
         self.conv2 = skip_init(nn.Conv2d, 32, 64, 5, padding=2)
         self.fc1 = skip_init(nn.Linear, 7 * 7 * 64, 1024)
         self.fc2 = skip_init(nn.Linear, 1024, 10)
-        for layer in (self.conv1, self.conv2, self.fc1, self.fc2):
-            weight, bias = layer.parameters()
-            INITIALISATIONS[initialisation](weight, bias, generator)
+        INITIALISATIONS[initialisation](self, generator)
 
     def forward(self, images: Float[Tensor, " B 1 28 28"]) -> Float[Tensor, " B 10"]:
         """Logits, without softmax."""
@@ -51,16 +51,33 @@ class PaperCNN(nn.Module):
         return self.fc2(self.fc1(features).relu())
 
 
-def _madry(weight: Tensor, bias: Tensor, generator: torch.Generator | None) -> None:
-    nn.init.trunc_normal_(weight, std=0.1, a=-0.2, b=0.2, generator=generator)
-    nn.init.constant_(bias, 0.1)
+def _madry(network: PaperCNN, generator: torch.Generator | None) -> None:
+    for weight, bias in _layers(network):
+        nn.init.trunc_normal_(weight, std=0.1, a=-0.2, b=0.2, generator=generator)
+        nn.init.constant_(bias, 0.1)
 
 
-def _torch(weight: Tensor, bias: Tensor, generator: torch.Generator | None) -> None:
+def _torch(network: PaperCNN, generator: torch.Generator | None) -> None:
     """What PyTorch's Conv2d and Linear do: uniform within 1/sqrt(fan-in), weights and biases."""
-    bound = weight[0].numel() ** -0.5
-    nn.init.uniform_(weight, -bound, bound, generator=generator)
-    nn.init.uniform_(bias, -bound, bound, generator=generator)
+    for weight, bias in _layers(network):
+        bound = weight[0].numel() ** -0.5
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+        nn.init.uniform_(bias, -bound, bound, generator=generator)
 
 
-INITIALISATIONS = {"madry": _madry, "torch": _torch}
+def _small(network: PaperCNN, generator: torch.Generator | None) -> None:
+    _torch(network, generator)
+    (first, _), *_ = _layers(network)
+    with torch.no_grad():
+        first.mul_(0.25)
+    for _, bias in _layers(network):
+        nn.init.zeros_(bias)
+
+
+def _layers(network: PaperCNN) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of every layer, from the images on."""
+    layers = (network.conv1, network.conv2, network.fc1, network.fc2)
+    return [(weight, bias) for weight, bias in (layer.parameters() for layer in layers)]
+
+
+INITIALISATIONS = {"madry": _madry, "torch": _torch, "small": _small}

@@ -12,7 +12,8 @@ class PaperNetwork:
     """The paper's convolutional network for 28x28 grey images (`PaperCNN`)."""
 
     initialisation: Initialisation = "madry"
-    """"madry": truncated normal 0.1, biases 0.1; "torch": PyTorch's default."""
+    """"madry": truncated normal 0.1, biases 0.1; "torch": PyTorch's default; "small": PyTorch's
+    with the first layer's weights at a quarter and no biases."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
