@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sparring.attacks import PGD, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.models import PaperNetwork, Precision
+from sparring.records.ranges import at_least
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
 from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, LearningRateSchedule
@@ -112,12 +113,3 @@ class TrainConfig:
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
         return (number + 0.5) / self.updates
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Refuse a count below the least that means anything. Raises `ConfigError`."""
-    if value < least:
-        raise ConfigError(
-            f"{name} must be {least} or more because it counts things; got {value}. "
-            f"Give a larger number."
-        )

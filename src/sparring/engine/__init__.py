@@ -1,0 +1,23 @@
+"""Asynchronous attacks: workers attack tickets with slightly old weights, the trainer trains.
+
+`Broker` decides everything under a `Policy`; transports carry out what it says.
+"""
+
+from sparring.engine.broker import Broker, Lease, Ledger, Ready
+from sparring.engine.engine import Engine, Home
+from sparring.engine.policies import FixedLag, Newest, Policy, PolicyKind, Sharded, Sync
+
+__all__ = [
+    "Broker",
+    "Engine",
+    "FixedLag",
+    "Home",
+    "Lease",
+    "Ledger",
+    "Newest",
+    "Policy",
+    "PolicyKind",
+    "Ready",
+    "Sharded",
+    "Sync",
+]

@@ -1,0 +1,105 @@
+"""Carries out leases: the same code in a worker's process and in the trainer's.
+
+Shapes: B batch, N training images, C H W image.  Units: pixels in [0, 1].
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import AttackedBatch
+from sparring.data import ImageSet
+from sparring.engine.broker import Lease
+from sparring.engine.memory import Arena, Shape
+from sparring.models import Precision, working_copy
+
+
+@runtime_checkable
+class AttackTicket(Protocol):
+    """Attacks the ticket of a number: a pure function of (number, weights)."""
+
+    def __call__(
+        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+    ) -> AttackedBatch:
+        """The ticket's batch, attacked."""
+        ...
+
+
+@runtime_checkable
+class Job(Protocol):
+    """What a worker must know of a run; handed over once, when it starts, so it must pickle."""
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of attacks."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a ticket."""
+        ...
+
+    def network(self) -> nn.Module:
+        """A network of the run's kind; its weights do not matter."""
+        ...
+
+    def attacks(self, images: ImageSet, device: torch.device) -> AttackTicket:
+        """How tickets of these training images are attacked."""
+        ...
+
+
+def layout(
+    network: nn.Module, images: ImageSet, *, batch: int, buffers: int, slots: int
+) -> dict[str, Shape]:
+    """What the trainer and its workers share: weights, attacked batches, the training images."""
+    weights = {
+        _weight(buffer, name): Shape(sizes=tuple(value.shape), dtype=value.dtype)
+        for buffer in range(buffers)
+        for name, value in network.state_dict().items()
+    }
+    attacked = {
+        f"slot {slot}": Shape(sizes=(batch, *images.pixels.shape[1:])) for slot in range(slots)
+    }
+    pixels = Shape(sizes=tuple(images.pixels.shape), dtype=torch.uint8)
+    labels = Shape(sizes=tuple(images.labels.shape), dtype=torch.int64)
+    return weights | attacked | {"pixels": pixels, "labels": labels}
+
+
+def publish(network: nn.Module, arena: Arena, buffer: int) -> None:
+    """Write a network's weights and statistics to a buffer. Cost: one copy."""
+    for name, value in network.state_dict().items():
+        arena[_weight(buffer, name)].copy_(value)
+
+
+def load(network: nn.Module, arena: Arena, buffer: int) -> None:
+    """Read them back into another network of the same kind. Cost: one copy."""
+    for name, value in network.state_dict().items():
+        value.copy_(arena[_weight(buffer, name)])
+
+
+class Attacker:
+    """Attacks leased tickets with the weights that the lease names, into the lease's slot."""
+
+    def __init__(self, job: Job, arena: Arena, num_classes: int, device: torch.device) -> None:
+        self._arena = arena
+        self._network = job.network().to(device).train()
+        self._copy = working_copy(self._network, job.precision)
+        images = ImageSet(pixels=arena["pixels"], labels=arena["labels"], num_classes=num_classes)
+        self._attack = job.attacks(images, device)
+        self._version: int | None = None
+
+    def __call__(self, lease: Lease) -> AttackedBatch:
+        """Cost: the attack, a copy of the batch, and of the weights where they are new."""
+        if lease.version != self._version:
+            load(self._network, self._arena, lease.buffer)
+            self._copy.refresh()
+            self._version = lease.version
+        batch = self._attack(lease.ticket, version=lease.version, logits_of=self._copy.attacked)
+        self._arena[f"slot {lease.slot}"].copy_(batch.adversarial)
+        return batch
+
+
+def _weight(buffer: int, name: str) -> str:
+    return f"weights {buffer} {name}"

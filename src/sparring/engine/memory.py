@@ -1,0 +1,97 @@
+"""Memory that the trainer and its workers share: tensors in one anonymous file.
+
+The file has no name, so it is gone with its last process, however that one ends: there is nothing
+to clean up, and nothing depends on the size of /dev/shm. On Linux it is a memfd; elsewhere a
+temporary file that is unlinked while it is open.
+"""
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import reduction
+from multiprocessing.context import get_spawning_popen
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 4096
+"""Bytes: every tensor begins a page, so that no two roles write to the same one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What one tensor of the arena looks like."""
+
+    sizes: tuple[int, ...]
+    """Its dimensions."""
+    dtype: torch.dtype = torch.float32
+    """Its type of number."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size, in bytes."""
+        return math.prod(self.sizes) * self.dtype.itemsize
+
+
+class Arena:
+    """Named tensors in shared memory, zero at first; a process that is spawned with it shares it.
+
+    Sending it to a process otherwise than as an argument of a spawned one raises `RuntimeError`.
+    Cost: the memory, once for all processes; pages that nobody touches take none.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = dict(shapes)
+        self._file = _anonymous_file()
+        os.ftruncate(self._file, max(ALIGNMENT, sum(map(_pages, self._shapes.values()))))
+        self._map()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of this name; all processes see what is written to it."""
+        return self._tensors[name]
+
+    def close(self) -> None:
+        """Give up this process's view; tensors that are still used keep their memory."""
+        if self._file >= 0:
+            self._tensors.clear()
+            os.close(self._file)
+            self._file = -1
+
+    def __getstate__(self) -> tuple[dict[str, Shape], object]:
+        if get_spawning_popen() is None:
+            raise RuntimeError(
+                "an arena can be handed over only to a process that is being spawned with it"
+            )
+        return self._shapes, reduction.DupFd(self._file)
+
+    def __setstate__(self, state: tuple[dict[str, Shape], object]) -> None:
+        self._shapes, handle = state
+        self._file = handle.detach()  # pyright: ignore[reportAttributeAccessIssue]
+        self._map()
+
+    def _map(self) -> None:
+        view = memoryview(mmap.mmap(self._file, 0))
+        self._tensors: dict[str, Tensor] = {}
+        begin = 0
+        for name, shape in self._shapes.items():
+            end = begin + shape.nbytes
+            if end > begin:
+                flat = torch.frombuffer(view[begin:end], dtype=shape.dtype)
+            else:
+                flat = torch.empty(0, dtype=shape.dtype)  # frombuffer refuses nothing
+            self._tensors[name] = flat.view(shape.sizes)
+            begin += _pages(shape)
+
+
+def _pages(shape: Shape) -> int:
+    return -(-max(shape.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("sparring", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

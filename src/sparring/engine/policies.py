@@ -1,0 +1,190 @@
+"""Which weights a ticket is attacked with, and how far attacks may run ahead of training.
+
+Units: tickets and versions count from 0 and are trained in order, so the ticket of number t is
+trained on by the weights of version t: its staleness is t minus the version it was attacked with,
+and is known when it is leased. L lag, K period, Q credits.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from sparring.records.ranges import at_least
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides by numbers alone: no clock, no state."""
+
+    @property
+    def period(self) -> int:
+        """Updates between two publications of the weights."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Tickets that may be leased, attacked or in training at one time."""
+        ...
+
+    @property
+    def bound(self) -> int:
+        """The largest staleness that a ticket can have."""
+        ...
+
+    @property
+    def buffers(self) -> int:
+        """Copies of the weights that must be kept, the one being written included."""
+        ...
+
+    def version(self, ticket: int, newest: int) -> int | None:
+        """The version to attack this ticket with, `newest` being published; none yet: wait."""
+        ...
+
+    def oldest(self, trained: int) -> int | None:
+        """The oldest version that may be asked for from now on; none: only the newest is."""
+        ...
+
+    def parts(self, workers: int) -> int:
+        """Into how many parts a ticket is split."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedLag:
+    """Ticket t is attacked with version K floor(max(0, t - L) / K), published every K updates.
+
+    The version depends on the ticket alone, so the trained weights depend neither on timing, nor
+    on the number of workers, nor on what crashed. Staleness is at most L + K - 1.
+    """
+
+    lag: int = 4
+    """L: how far attacks may run ahead, in updates; 0 attacks every ticket with its own version."""
+    period: int = 1
+    """K: updates between two publications."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least("lag", self.lag, 0)
+        at_least("period", self.period, 1)
+
+    @property
+    def window(self) -> int:
+        """Every ticket whose version can have been published: L + K."""
+        return self.lag + self.period
+
+    @property
+    def bound(self) -> int:
+        """L + K - 1."""
+        return self.lag + self.period - 1
+
+    @property
+    def buffers(self) -> int:
+        """The versions that tickets of the window use, and one to write to."""
+        return max(1, -(-self.lag // self.period)) + 1
+
+    def version(self, ticket: int, newest: int) -> int | None:
+        """The ticket's own version, once it is published."""
+        version = max(0, ticket - self.lag) // self.period * self.period
+        return version if version <= newest else None
+
+    def oldest(self, trained: int) -> int | None:
+        """The version of the next ticket to train."""
+        return self.version(trained, trained)
+
+    def parts(self, workers: int) -> int:
+        """One: a ticket is attacked as a whole."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Newest:
+    """A ticket is attacked with the newest published version: the paper's engine (section 5).
+
+    Staleness depends on timing, and is at most Q - 1 + K - 1: a ticket that would exceed it,
+    because a publication had to wait for a free buffer, is leased only after the next publication.
+    """
+
+    credits: int = 8
+    """Q: tickets that may be leased, attacked or in training at one time."""
+    period: int = 1
+    """K: updates between two publications; the paper's is 100."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least("credits", self.credits, 1)
+        at_least("period", self.period, 1)
+
+    @property
+    def window(self) -> int:
+        """Q."""
+        return self.credits
+
+    @property
+    def bound(self) -> int:
+        """Q - 1 + K - 1."""
+        return self.credits + self.period - 2
+
+    @property
+    def buffers(self) -> int:
+        """The newest, one that a slow worker still reads, and one to write to."""
+        return 3
+
+    def version(self, ticket: int, newest: int) -> int | None:
+        """The newest, unless the ticket would be too stale by the time it is trained on."""
+        return newest if ticket - newest <= self.bound else None
+
+    def oldest(self, trained: int) -> int | None:
+        """Nothing but the newest is asked for."""
+        return None
+
+    def parts(self, workers: int) -> int:
+        """One: a ticket is attacked as a whole."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """Every ticket is attacked with the weights it is then trained on: one at a time."""
+
+    @property
+    def period(self) -> int:
+        """Every version is published."""
+        return 1
+
+    @property
+    def window(self) -> int:
+        """One ticket at a time."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """Nothing is ever stale."""
+        return 0
+
+    @property
+    def buffers(self) -> int:
+        """The current weights, and one to write to."""
+        return 2
+
+    def version(self, ticket: int, newest: int) -> int | None:
+        """The version that the ticket is trained on."""
+        return ticket if ticket <= newest else None
+
+    def oldest(self, trained: int) -> int | None:
+        """The current version."""
+        return trained
+
+    def parts(self, workers: int) -> int:
+        """One: a ticket is attacked as a whole."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharded(Sync):
+    """`Sync` with each ticket's images split evenly over all workers."""
+
+    def parts(self, workers: int) -> int:
+        """As many as there are workers."""
+        return max(workers, 1)
+
+
+PolicyKind = FixedLag | Newest | Sync | Sharded

@@ -1,0 +1,187 @@
+"""Workers as processes of this machine, spawned, each with a pipe of its own.
+
+No lock, semaphore or queue is shared between processes: a worker that is killed at any instant
+blocks nobody, and its death is the end of its own pipe. Images and weights travel through the
+arena; only leases and their numbers go through the pipe.
+"""
+
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from sparring.engine.attacker import Attacker, Job
+from sparring.engine.broker import Lease, Worker
+from sparring.engine.memory import Arena
+from sparring.engine.transports.protocol import Died, Done, Event
+
+GRACE = 2.0
+"""Seconds that workers have to end by themselves once their pipes are closed."""
+LAST_WORDS = 8000
+"""Characters of a traceback that go through the pipe: few enough to be sent in one piece."""
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when its parent dies (prctl(2))."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workplace:
+    """All that a worker's process is told when it starts."""
+
+    job: Job
+    """What to attack, and how."""
+    arena: Arena
+    """Where weights, images and results are."""
+    num_classes: int
+    """Classes of the training set."""
+    device: str
+    """Where to compute."""
+    threads: int
+    """CPU threads of the worker."""
+    parent: int
+    """The trainer's process."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Hand:
+    process: SpawnProcess
+    pipe: Connection
+    words: str = ""
+    """Why it is about to end, if it said so."""
+
+
+class ProcessTransport:
+    """Spawned processes; every worker's name is a number that is never used again."""
+
+    def __init__(
+        self, job: Job, arena: Arena, *, num_classes: int, device: str = "cpu", threads: int = 1
+    ) -> None:
+        self._place = Workplace(
+            job=job,
+            arena=arena,
+            num_classes=num_classes,
+            device=device,
+            threads=threads,
+            parent=os.getpid(),
+        )
+        self._hands: dict[Worker, _Hand] = {}
+        self._names = itertools.count()
+
+    def start(self) -> Worker:
+        """Spawn a process. Cost: some seconds until it attacks, most of them to import PyTorch."""
+        spawn, name = get_context("spawn"), next(self._names)
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(
+            target=_work, args=(self._place, theirs), name=f"sparring worker {name}", daemon=True
+        )
+        # Ctrl-C reaches every process of a terminal and is the trainer's to handle: workers are
+        # born with it blocked, so that it cannot meet them while they import.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self._hands[name] = _Hand(process=process, pipe=ours)  # pyright: ignore[reportArgumentType]
+        return name
+
+    def submit(self, lease: Lease) -> None:
+        """Send the lease down its worker's pipe."""
+        try:
+            self._hands[lease.worker].pipe.send(lease)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the worker is dead, which `poll` will find at the end of its pipe
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """Read every pipe that has something to say."""
+        names = {hand.pipe: name for name, hand in self._hands.items()}
+        events: list[Event] = []
+        for pipe in wait(list(names), timeout):
+            name = names[pipe]  # pyright: ignore[reportArgumentType]
+            events += self._read(name)
+        return events
+
+    def kill(self, worker: Worker) -> None:
+        """SIGKILL, which a stopped process obeys too."""
+        if worker in self._hands:
+            self._hands[worker].process.kill()
+
+    def stop(self) -> None:
+        """Close the pipes, which tells workers to end; kill those that do not."""
+        for hand in self._hands.values():
+            hand.pipe.close()
+        for hand in self._hands.values():
+            hand.process.join(GRACE)
+            if hand.process.is_alive():
+                hand.process.kill()
+                hand.process.join()
+            hand.process.close()
+        self._hands.clear()
+
+    @property
+    def processes(self) -> dict[Worker, int]:
+        """Process numbers of the workers that are not known to be dead."""
+        return {name: hand.process.pid or 0 for name, hand in self._hands.items()}
+
+    def _read(self, name: Worker) -> list[Event]:
+        events: list[Event] = []
+        hand = self._hands[name]
+        try:
+            while hand.pipe.poll():
+                message = hand.pipe.recv()
+                if isinstance(message, str):
+                    hand.words = message
+                else:
+                    number, seconds = message
+                    events.append(Done(worker=name, lease=number, seconds=seconds))
+        except (EOFError, OSError):
+            events.append(self._bury(name))
+        return events
+
+    def _bury(self, name: Worker) -> Died:
+        hand = self._hands.pop(name)
+        hand.pipe.close()
+        hand.process.join(GRACE)
+        if hand.process.is_alive():
+            hand.process.kill()
+            hand.process.join()
+        code = hand.process.exitcode
+        hand.process.close()
+        return Died(worker=name, reason=hand.words or f"its process ended with exit code {code}")
+
+
+def _work(place: Workplace, pipe: Connection) -> None:
+    """A worker's life: leases in, numbers out, until the pipe closes."""
+    _end_with(place.parent)
+    try:
+        torch.set_num_threads(place.threads)
+        attacker = Attacker(place.job, place.arena, place.num_classes, torch.device(place.device))
+        while True:
+            lease = pipe.recv()
+            batch = attacker(lease)
+            pipe.send((lease.number, batch.attack_seconds))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception:
+        # Whatever it was, this process is not to be trusted any more; a fresh one takes over.
+        pipe.send(traceback.format_exc()[-LAST_WORDS:])
+        sys.exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the trainer's dies, where there is such a service.
+
+    Linux sends the signal when the thread ends that started this process.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)

@@ -1,0 +1,57 @@
+"""What a transport does and reports. It decides nothing: decisions are the broker's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from sparring.engine.broker import Lease, Worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A lease's images are attacked and in their slot."""
+
+    worker: Worker
+    """Who did it."""
+    lease: int
+    """Number of the lease."""
+    seconds: float
+    """Time that the attack took."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Died:
+    """A worker is dead for certain: it writes no more, and reports no more."""
+
+    worker: Worker
+    """Who it was."""
+    reason: str
+    """How it ended: its last words, or its exit code."""
+
+
+Event = Done | Died
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Workers somewhere, each doing its leases in the order in which it gets them."""
+
+    def start(self) -> Worker:
+        """One more worker; it takes leases at once, and begins on them when it is up."""
+        ...
+
+    def submit(self, lease: Lease) -> None:
+        """Hand a lease to its worker; if that is dead, its `Died` is still to come."""
+        ...
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """What happened since the last call; waits for something so many seconds at most."""
+        ...
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker that hangs, whatever it does; its `Died` follows."""
+        ...
+
+    def stop(self) -> None:
+        """End all workers and wait until they are gone; may be called twice."""
+        ...

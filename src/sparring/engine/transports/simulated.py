@@ -1,0 +1,92 @@
+"""Workers that exist only on paper: a clock that jumps, costs that are given.
+
+The broker and the engine are the real ones; only what takes time is replaced by a number. Nothing
+is attacked. Units: seconds of the virtual clock.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+
+from sparring.engine.broker import Lease, Worker
+from sparring.engine.transports.protocol import Died, Done, Event
+
+
+class VirtualClock:
+    """A time that passes only when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now += seconds
+
+
+class SimulatedTransport:
+    """Each worker does its leases one after another, each in `cost(lease)` seconds.
+
+    An infinite cost is a worker that hangs.
+    """
+
+    def __init__(self, clock: VirtualClock, cost: Callable[[Lease], float]) -> None:
+        self._clock, self._cost = clock, cost
+        self._names = itertools.count()
+        self._free_from: dict[Worker, float] = {}
+        self._events: list[tuple[float, int, Event]] = []
+        self._order = itertools.count()
+        self.busy_seconds = 0.0
+        """Time that workers spent attacking, all together."""
+
+    def start(self) -> Worker:
+        """A worker that is up at once."""
+        name = next(self._names)
+        self._free_from[name] = self._clock.now
+        return name
+
+    def submit(self, lease: Lease) -> None:
+        """Queue the lease behind those that its worker has."""
+        if lease.worker not in self._free_from:
+            return
+        cost = self._cost(lease)
+        end = max(self._clock.now, self._free_from[lease.worker]) + cost
+        self._free_from[lease.worker] = end
+        if end < float("inf"):
+            self.busy_seconds += cost
+            self._add(end, Done(worker=lease.worker, lease=lease.number, seconds=cost))
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """What is due by now; if nothing is, time passes until something is."""
+        if timeout and not (self._events and self._events[0][0] <= self._clock.now):
+            due = self._events[0][0] if self._events else float("inf")
+            self._clock.now = min(due, self._clock.now + timeout)
+        events: list[Event] = []
+        while self._events and self._events[0][0] <= self._clock.now:
+            events.append(heapq.heappop(self._events)[2])
+        return events
+
+    def kill(self, worker: Worker) -> None:
+        """The worker is dead now; what it had not finished never comes."""
+        if worker in self._free_from:
+            del self._free_from[worker]
+            now = self._clock.now
+            self._events = [e for e in self._events if e[2].worker != worker or e[0] <= now]
+            heapq.heapify(self._events)
+            self._add(now, Died(worker=worker, reason="killed"))
+
+    def stop(self) -> None:
+        """Nothing is left behind."""
+        self._free_from.clear()
+        self._events.clear()
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Everyone who is alive."""
+        return list(self._free_from)
+
+    def _add(self, when: float, event: Event) -> None:
+        heapq.heappush(self._events, (when, next(self._order), event))

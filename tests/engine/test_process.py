@@ -1,0 +1,204 @@
+"""Real worker processes: what they attack, how they end, and what they leave behind."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, AttackedBatch, Linf, TicketAttack
+from sparring.data import ImageSet, Order
+from sparring.engine import Broker, Engine, FixedLag, Lease, Policy
+from sparring.engine.attacker import Attacker, layout, publish
+from sparring.engine.memory import Arena
+from sparring.engine.transports import Died, Done, ProcessTransport
+from sparring.models import Precision
+
+pytestmark = pytest.mark.process
+IMAGES = ImageSet(
+    pixels=(torch.arange(40 * 16) % 256).to(torch.uint8).view(40, 1, 4, 4),
+    labels=torch.arange(40) % 3,
+    num_classes=3,
+)
+CPU = torch.device("cpu")
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+@dataclass(frozen=True)
+class Attack:
+    images: ImageSet
+    device: torch.device
+
+    def __call__(
+        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+    ) -> AttackedBatch:
+        order = Order(num_images=len(self.images), batch_size=8, seed=5)
+        attack = TicketAttack(
+            images=self.images, attack=PGD(threat=Linf(eps=0.3), steps=2), device=self.device
+        )
+        return attack(order.ticket(number), eps=0.3, version=version, logits_of=logits_of)
+
+
+@dataclass(frozen=True)
+class SmallJob:
+    """Eight images a ticket and a linear network; some tickets may be hard to attack."""
+
+    raises_at: int = -1
+    hangs_at: int = -1
+    precision: Precision = "fp32"
+    batch_size: int = 8
+
+    def network(self) -> nn.Module:
+        return network(0)
+
+    def attacks(self, images: ImageSet, device: torch.device) -> Callable[..., AttackedBatch]:
+        attack = Attack(images, device)
+
+        def disturbed(
+            number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+        ) -> AttackedBatch:
+            if number == self.raises_at:
+                raise ArithmeticError(f"ticket {number} cannot be attacked")
+            if number == self.hangs_at:
+                time.sleep(1000)
+            return attack(number, version=version, logits_of=logits_of)
+
+        return disturbed
+
+
+@contextmanager
+def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTransport]]:
+    shapes = layout(job.network(), IMAGES, batch=8, buffers=policy.buffers, slots=policy.window)
+    arena = Arena(shapes)
+    arena["pixels"].copy_(IMAGES.pixels)
+    arena["labels"].copy_(IMAGES.labels)
+    transport = ProcessTransport(job, arena, num_classes=3)
+    try:
+        yield arena, transport
+    finally:
+        transport.stop()
+        arena.close()
+
+
+def until(transport: ProcessTransport, kind: type, seconds: float = 60) -> Done | Died:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for event in transport.poll(1.0):
+            assert isinstance(event, kind), event
+            return event
+    raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
+
+
+def lease(worker: object, ticket: int, *, number: int = 1, slot: int = 0) -> Lease:
+    return Lease(
+        number=number, worker=worker, ticket=ticket, part=0, version=0, buffer=0, slot=slot, since=0
+    )
+
+
+def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
+    with workplace(FixedLag(lag=1), SmallJob()) as (arena, transport):
+        weights = network(7)
+        publish(weights, arena, 0)
+        worker = transport.start()
+        transport.submit(lease(worker, 3, number=11, slot=1))
+        event = until(transport, Done)
+        assert isinstance(event, Done)
+        assert (event.worker, event.lease) == (worker, 11)
+        expected = Attack(IMAGES, CPU)(3, version=0, logits_of=weights)
+        assert torch.equal(arena["slot 1"], expected.adversarial)
+        assert not arena["slot 0"].any()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_is_reported_dead(end):
+    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+        worker = transport.start()
+        os.kill(transport.processes[worker], end)
+        event = until(transport, Died)
+        assert event == Died(worker=worker, reason=f"its process ended with exit code -{end}")
+        assert transport.poll(0) == []
+        assert not transport.processes
+
+
+def test_a_worker_that_raises_says_why_and_ends():
+    with workplace(FixedLag(lag=1), SmallJob(raises_at=0)) as (_, transport):
+        transport.submit(lease(transport.start(), 0))
+        event = until(transport, Died)
+        assert isinstance(event, Died)
+        assert "ArithmeticError: ticket 0 cannot be attacked" in event.reason
+
+
+def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
+    with workplace(FixedLag(lag=1), SmallJob(hangs_at=0)) as (_, transport):
+        worker = transport.start()
+        transport.submit(lease(worker, 0))
+        time.sleep(0.5)
+        os.kill(transport.processes[worker], signal.SIGSTOP)
+        transport.kill(worker)
+        assert isinstance(until(transport, Died), Died)
+
+
+def test_stopping_leaves_no_process_and_no_descriptor():
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
+    with workplace(FixedLag(lag=2), SmallJob(hangs_at=0)) as (_, transport):
+        for _ in range(2):
+            transport.submit(lease(transport.start(), 0))
+        processes = list(transport.processes.values())
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
+    after = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    # The first spawn of a process starts Python's own resource tracker, which keeps one pipe.
+    assert len(after) <= len(before) + 1
+    transport.stop()
+
+
+class Home:
+    """A trainer whose update is a known step, so that a run has a known end."""
+
+    def __init__(self, arena: Arena, job: SmallJob) -> None:
+        self.network, self._arena = network(1), arena
+        self._attacker = Attacker(job, arena, 3, CPU)
+
+    def publish(self, buffer: int) -> None:
+        publish(self.network, self._arena, buffer)
+
+    def attack(self, lease: Lease) -> float:
+        return self._attacker(lease).attack_seconds
+
+    @torch.no_grad()
+    def update(self, adversarial: Tensor) -> None:
+        for value in self.network.parameters():
+            value.add_(adversarial.mean() * 0.01 + value.roll(1) * 0.1)
+
+
+def run(workers: int, *, helps: bool, kills: int = 0) -> tuple[dict[str, Tensor], Broker]:
+    policy, job = FixedLag(lag=6, period=2), SmallJob()
+    with workplace(policy, job) as (arena, transport):
+        broker, home = Broker(policy, tickets=60), Home(arena, job)
+        engine = Engine(broker, transport, home, workers=workers, helps=helps)
+        for ready in engine:
+            home.update(arena[f"slot {ready.slot}"])
+            if kills and ready.ticket % 15 == 14:
+                kills -= 1
+                victims = list(transport.processes.values())
+                os.kill(victims[0], signal.SIGKILL)
+        engine.close()
+        return {n: v.clone() for n, v in home.network.state_dict().items()}, broker
+
+
+def test_the_weights_depend_neither_on_workers_nor_on_help_nor_on_kills():
+    alone, _ = run(0, helps=True)
+    for workers, helps, kills in ((1, False, 0), (2, True, 0), (2, False, 2)):
+        weights, broker = run(workers, helps=helps, kills=kills)
+        assert all(torch.equal(weights[name], alone[name]) for name in alone), (workers, helps)
+        assert broker.ledger.trained == 60
+        assert max(broker.ledger.staleness) <= broker.policy.bound
