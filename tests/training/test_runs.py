@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from sparring.training import (
     SGD,
     Adam,
     Constant,
+    Step,
     TrainConfig,
     Triangular,
     Validation,
@@ -27,6 +29,7 @@ from sparring.training import (
     resume,
     train,
 )
+from sparring.training.watch import DeadStart
 from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
 
 
@@ -226,6 +229,36 @@ def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never
     assert all("dead start" in notice for notice in watching.notices)
     events = [row for row in MetricsLog(run.metrics).rows() if "event" in row]
     assert len(events) == notices
+
+
+@pytest.mark.parametrize(("natural", "dead"), [(0.1, True), (0.83, False)])
+def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_attacked_ones(
+    natural: float, dead: bool
+) -> None:
+    """The preset paper stands at a loss of 2.30 for hundreds of updates, and gets over it."""
+    watched, asked = DeadStart(num_classes=10), []
+
+    def natural_accuracy() -> float:
+        asked.append(natural)
+        return natural
+
+    step = Step(
+        step=1,
+        loss=0.0,
+        accuracy=0.1,
+        learning_rate=1e-4,
+        eps=0.3,
+        staleness=0,
+        attack_seconds=0.1,
+        update_seconds=0.1,
+        images_per_second=1.0,
+    )
+    losses = [7.0] * 50 + [math.log(10) + 0.01] * 350
+    steps = [replace(step, step=number, loss=loss) for number, loss in enumerate(losses)]
+    notices = [notice for step in steps if (notice := watched.notice(step, natural_accuracy))]
+    assert len(notices) == dead
+    assert len(asked) == (1 if dead else 3)
+    assert all("natural accuracy is 10%" in notice for notice in notices)
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -120,7 +120,7 @@ class _Sitting:
     def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
         """The trainer's loop: attacked batches in, updates out."""
         for batch in source:
-            self._record(self._update(trainer, batch))
+            self._record(trainer, self._update(trainer, batch))
             last = trainer.version == self.config.updates
             if last or _due(self.config.validation.every, trainer.version):
                 self._look(trainer)
@@ -137,10 +137,10 @@ class _Sitting:
             self.metrics.append({"step": trainer.version, "event": str(error)})
             raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
 
-    def _record(self, step: Step) -> None:
+    def _record(self, trainer: Trainer, step: Step) -> None:
         self.metrics.append(asdict(step))
         self.observer.stepped(step)
-        notice = self.dead_start.notice(step)
+        notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
         if notice:
             self.metrics.append({"step": step.step, "event": notice})
             self.observer.noticed(notice)

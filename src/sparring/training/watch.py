@@ -5,6 +5,7 @@ Units: accuracies are shares in [0, 1].
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ import torch
 
 from sparring.attacks import PGD
 from sparring.data import Dataset
-from sparring.evaluation import slice_accuracy
+from sparring.evaluation.accuracy import correct, slice_accuracy
 from sparring.models import working_copy
 from sparring.records import Environment, RunDirectory
 from sparring.training.config import TrainConfig
@@ -98,12 +99,17 @@ class ValidationSlice:
             validation_images=len(self._labels),
         )
 
+    def natural_accuracy(self, trainer: Trainer) -> float:
+        """Of the current weights, not the averaged ones. Cost: one pass over the slice."""
+        return correct(trainer.copy.attacked, self._images, self._labels).float().mean().item()
+
 
 class DeadStart:
-    """Tells, once, when training got stuck at guessing: a loss of ln(classes) from the start.
+    """Tells, once, when training got stuck at guessing: a loss of ln(classes) on clean images too.
 
     Adversarial training with a full-sized ε and too large a step does so for some seeds and never
-    recovers.
+    recovers. A network that knows clean images and cannot yet withstand an attack may have the same
+    loss for hundreds of updates, as the preset `paper` does, and is not dead.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -111,17 +117,28 @@ class DeadStart:
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._said = False
 
-    def notice(self, step: Step) -> str | None:
-        """The words for the person, when a whole window of updates was spent guessing."""
+    def notice(self, step: Step, natural_accuracy: Callable[[], float]) -> str | None:
+        """The words for the person, when a whole window of updates was spent guessing.
+
+        `natural_accuracy` is asked for only then.
+        """
         self._losses.append(step.loss)
-        full = len(self._losses) == WINDOW
-        if self._said or not full or max(self._losses) > 2 * self._guessing:
+        if self._said or not self._looks_like_guessing():
             return None
-        if abs(sum(self._losses) / WINDOW - self._guessing) > MARGIN:
+        self._losses.clear()
+        known = natural_accuracy()
+        if known > 2 * math.exp(-self._guessing):
             return None
         self._said = True
         return (
             f"dead start: the loss has been {self._guessing:.2f} = ln(classes), that of guessing, "
-            f"for the last {WINDOW} updates (step {step.step}). It seldom recovers: stop, and warm "
-            f"up ε (--set eps_schedule.kind=WarmUp), lower the learning rate or take another seed."
+            f"for the last {WINDOW} updates, and natural accuracy is {known:.0%} (step {step.step})"
+            f". It seldom recovers: stop, and warm up ε (--set eps_schedule.kind=WarmUp), lower "
+            f"the learning rate or take another seed."
         )
+
+    def _looks_like_guessing(self) -> bool:
+        full = len(self._losses) == WINDOW
+        if not full or max(self._losses) > 2 * self._guessing:
+            return False
+        return abs(sum(self._losses) / WINDOW - self._guessing) <= MARGIN
