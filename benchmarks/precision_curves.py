@@ -65,7 +65,7 @@ def draw(curves: dict[str, list[dict[str, float]]], out: Path) -> None:
             )
     axis.set(xlabel="updates", ylabel="accuracy, %", ylim=(0, 100))
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", fontsize=9)
+    axis.legend(loc="center right")
     figure.tight_layout()
     figure.savefig(out)
 

@@ -235,7 +235,7 @@ def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never
 def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_attacked_ones(
     natural: float, dead: bool
 ) -> None:
-    """The preset paper stands at a loss of 2.30 for hundreds of updates, and gets over it."""
+    """The preset paper stands near a loss of 2.30 for hundreds of updates and goes on learning."""
     watched, asked = DeadStart(num_classes=10), []
 
     def natural_accuracy() -> float:
