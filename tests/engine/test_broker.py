@@ -64,7 +64,7 @@ class World:
         lease = self.leases.pop(number)
         assert self.buffers[lease.buffer] == lease.version
         self.slots[lease.slot, lease.part] = (lease.ticket, lease.version)
-        assert self.broker.done(number)
+        assert self.broker.done(number, seconds=number)
         self.ended.append(number)
 
     def failed(self, number: int) -> None:
@@ -132,7 +132,7 @@ class Engine(RuleBasedStateMachine):
     def something_comes_back_late(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(self.world.ended))
         before = self.world.broker.ready
-        assert not self.world.broker.done(number)
+        assert not self.world.broker.done(number, seconds=1.0)
         assert self.world.broker.failed(number) is None
         assert self.world.broker.ready == before
 

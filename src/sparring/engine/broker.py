@@ -51,6 +51,8 @@ class Ready:
     """The weights that it was attacked with."""
     slot: int
     """Where its attacked images are."""
+    seconds: float
+    """Time that its attack took, of the slowest part."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,7 +98,7 @@ class Broker:
         self._holds: dict[Worker, set[int]] = {}
         self._waiting: list[tuple[int, int]] = []
         self._reached = trained
-        self._attacked: dict[int, dict[int, int]] = {}
+        self._attacked: dict[int, dict[int, tuple[int, float]]] = {}
         self._numbers = 0
 
     # The weights.
@@ -129,6 +131,15 @@ class Broker:
         """The weights of this version are now in this buffer, whole."""
         self._buffers[buffer] = version
         self.ledger.published += 1
+
+    def kept(self, trained: int) -> dict[int, int]:
+        """The versions that tickets from number `trained` on may ask for, by their buffers."""
+        oldest = self.policy.oldest(trained)
+        return {
+            buffer: version
+            for buffer, version in enumerate(self._buffers)
+            if version is not None and oldest is not None and version >= oldest
+        }
 
     # The workers.
 
@@ -171,13 +182,13 @@ class Broker:
         self.ledger.leased += 1
         return lease
 
-    def done(self, number: int) -> bool:
+    def done(self, number: int, seconds: float) -> bool:
         """A lease's images are attacked and in their slot; False if it was no longer out."""
         lease = self._end(number)
         if lease is None:
             self.ledger.late += 1
             return False
-        self._attacked.setdefault(lease.ticket, {})[lease.part] = lease.version
+        self._attacked.setdefault(lease.ticket, {})[lease.part] = (lease.version, seconds)
         self.ledger.done += 1
         return True
 
@@ -211,12 +222,16 @@ class Broker:
         parts = self._attacked.get(self.trained, {})
         if len(parts) < self.parts:
             return None
-        slot = self.trained % self.policy.window
-        return Ready(ticket=self.trained, version=parts[0], slot=slot)
+        return Ready(
+            ticket=self.trained,
+            version=parts[0][0],
+            slot=self.trained % self.policy.window,
+            seconds=max(seconds for _, seconds in parts.values()),
+        )
 
     def commit(self) -> None:
         """The ticket that was ready is trained: its slot is free, the weights one version on."""
-        version = self._attacked.pop(self.trained)[0]
+        version, _ = self._attacked.pop(self.trained)[0]
         self.ledger.staleness[self.trained - version] += 1
         self.ledger.trained += 1
         self.trained += 1

@@ -116,7 +116,7 @@ class Engine:
             match event:
                 case Done():
                     self._deaths = 0
-                    if self.broker.done(event.lease):
+                    if self.broker.done(event.lease, event.seconds):
                         self._timed(event.seconds)
                 case Died():
                     self._replace(event)
@@ -142,8 +142,9 @@ class Engine:
         lease = self.broker.lease(TRAINER, self._clock())
         if lease is None:
             return False
-        self._timed(self._home.attack(lease))
-        return self.broker.done(lease.number)
+        seconds = self._home.attack(lease)
+        self._timed(seconds)
+        return self.broker.done(lease.number, seconds)
 
     def _timed(self, seconds: float) -> None:
         known = self._attack_seconds or seconds

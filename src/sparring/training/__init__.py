@@ -5,6 +5,7 @@ and `resume` turn one into a run directory.
 """
 
 from sparring.training import presets
+from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Adversarial, Mixed, Natural
 from sparring.training.optimizers import SGD, Adam
@@ -18,6 +19,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Adversarial",
+    "Asynchronous",
     "Constant",
     "EarlySteps",
     "Fresh",

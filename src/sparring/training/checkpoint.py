@@ -68,7 +68,7 @@ def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> P
         trainer.average.network.load_state_dict(state["average"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.version = int(state["version"])
-        source.restore(state["source"], trainer.version, trainer.recall)
+        source.restore(state["source"], trainer.version)
         torch.set_rng_state(state["random"].cpu())
         progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from sparring.attacks import PGD, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.models import PaperNetwork, Precision
 from sparring.records.ranges import at_least
+from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
 from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, LearningRateSchedule
@@ -99,6 +100,15 @@ class TrainConfig:
                 f"early_steps must rise in until, because each ends where the next begins; got "
                 f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
             )
+
+    @property
+    def computing_threads(self) -> int:
+        """CPU threads of the trainer and of each worker; 0 for as many as there are cores.
+
+        Beside workers, one: they have the other cores, and the bits of an attack depend on the
+        number of threads but not on who computes it.
+        """
+        return self.threads or int(isinstance(self.source, Asynchronous))
 
     def eps_of(self, number: int) -> float:
         """ε of the attack on the ticket of this number."""

@@ -1,6 +1,7 @@
 """A whole run: from a configuration to a run directory with a trained network."""
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,14 +97,14 @@ class _Sitting:
         self.seconds_before = 0.0
 
     def work(self) -> TrainedRun:
-        with computing_threads(self.config.threads), stop_request() as stop:
+        with computing_threads(self.config.computing_threads), stop_request() as stop:
             trainer = Trainer(self.config, self.dataset, self.device)
-            source = self.config.source.open(trainer.attack_now, self.config.updates)
-            self._begin(trainer, source)
-            self.slice = ValidationSlice(self.config, self.dataset, self.device)
-            self.begun = time.perf_counter()
-            self._loop(trainer, source, stop)
-            seconds = self._seconds()
+            with closing(self.config.source.open(trainer, self.config.updates)) as source:
+                self._begin(trainer, source)
+                self.slice = ValidationSlice(self.config, self.dataset, self.device)
+                self.begun = time.perf_counter()
+                self._loop(trainer, source, stop)
+                seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
 

@@ -5,7 +5,7 @@ then; `attack_now(number)` attacks with the weights as they are at that moment.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -14,11 +14,8 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.errors import ConfigError
-
-AttackNow = Callable[[int], AttackedBatch]
-"""Attack the ticket of this number with the current weights."""
-Recall = Callable[[int], AttackedBatch]
-"""The ticket's images and labels again, not attacked: the adversarial images are the clean ones."""
+from sparring.training.asynchronous import Asynchronous
+from sparring.training.desk import Desk
 
 
 @runtime_checkable
@@ -37,8 +34,12 @@ class Source(Protocol):
         """Everything a checkpoint must hold so that no batch is lost or made twice."""
         ...
 
-    def restore(self, state: Mapping[str, Tensor], trained: int, recall: Recall) -> None:
+    def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
         """Go on after `trained` batches, from what `state()` gave then."""
+        ...
+
+    def close(self) -> None:
+        """Give back whatever it holds besides memory; may be called twice."""
         ...
 
 
@@ -46,9 +47,9 @@ class Source(Protocol):
 class Fresh:
     """Every batch is attacked with the weights it is then trained on: synchronous training."""
 
-    def open(self, attack_now: AttackNow, updates: int) -> Source:
+    def open(self, desk: Desk, updates: int) -> Source:
         """A source of `updates` batches."""
-        return DelayLine(attack_now, updates, staleness=0)
+        return DelayLine(desk, updates, staleness=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,19 +71,19 @@ class Stale:
                 f"{self.staleness}. 0 is the same as the source fresh."
             )
 
-    def open(self, attack_now: AttackNow, updates: int) -> Source:
+    def open(self, desk: Desk, updates: int) -> Source:
         """A source of `updates` batches."""
-        return DelayLine(attack_now, updates, staleness=self.staleness)
+        return DelayLine(desk, updates, staleness=self.staleness)
 
 
-SourceKind = Fresh | Stale
+SourceKind = Fresh | Stale | Asynchronous
 
 
 class DelayLine:
     """Attacks each ticket `staleness` updates before it is handed over."""
 
-    def __init__(self, attack_now: AttackNow, updates: int, *, staleness: int) -> None:
-        self._attack_now = attack_now
+    def __init__(self, desk: Desk, updates: int, *, staleness: int) -> None:
+        self._desk = desk
         self._updates = updates
         self._staleness = staleness
         self._waiting: deque[AttackedBatch] = deque()
@@ -94,7 +95,7 @@ class DelayLine:
     def __next__(self) -> AttackedBatch:
         """Attack until one batch more than the queue's length waits; hand over the oldest."""
         while len(self._waiting) <= self._staleness and self._next < self._updates:
-            self._waiting.append(self._attack_now(self._next))
+            self._waiting.append(self._desk.attack_now(self._next))
             self._next += 1
         if not self._waiting:
             raise StopIteration
@@ -110,14 +111,17 @@ class DelayLine:
             "eps": torch.tensor([batch.eps for batch in self._waiting], dtype=torch.float64),
         }
 
-    def restore(self, state: Mapping[str, Tensor], trained: int, recall: Recall) -> None:
+    def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
         """Fill the queue as it was after `trained` batches had been handed over."""
         self._waiting.clear()
         if state:
             columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
             for place, (adversarial, version, eps) in enumerate(zip(*columns, strict=True)):
-                clean = recall(trained + place)
+                clean = self._desk.recall(trained + place)
                 self._waiting.append(
                     replace(clean, adversarial=adversarial, version=version, eps=eps)
                 )
         self._next = trained + len(self._waiting)
+
+    def close(self) -> None:
+        """Nothing but memory is held."""

@@ -12,12 +12,13 @@ from torch import nn
 from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
-from sparring.attacks import AttackedBatch, TicketAttack
-from sparring.data import Dataset, Order, derive_seed
+from sparring.attacks import AttackedBatch
+from sparring.data import Dataset, derive_seed
 from sparring.errors import NonFiniteLoss
 from sparring.models import working_copy
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
+from sparring.training.job import AttackJob
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -64,24 +65,21 @@ class Trainer:
         self.copy = working_copy(self.network, config.precision)
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
-        self._order = Order(
-            num_images=len(dataset.train), batch_size=config.batch_size, seed=config.seed
-        )
-        self._attack = TicketAttack(images=dataset.train, attack=config.attack, device=device)
+        self.images, self.device = dataset.train, device
+        self.job = AttackJob(config=config)
+        self._tickets = self.job.attacks(dataset.train, device)
 
     def attack_now(self, number: int) -> AttackedBatch:
         """Attack the ticket of this number with the current weights."""
-        return self._attack(
-            self._order.ticket(number),
-            eps=self.config.eps_of(number),
-            steps=self.config.steps_of(number),
-            version=self.version,
-            logits_of=self.copy.attacked,
-        )
+        return self._tickets(number, version=self.version, logits_of=self.copy.attacked)
 
     def recall(self, number: int) -> AttackedBatch:
         """The ticket's images as they are, for a source that kept what became of them."""
-        return self._attack.recall(self._order.ticket(number))
+        return self._tickets.recall(number)
+
+    def eps_of(self, number: int) -> float:
+        """ε of the attack on the ticket of this number."""
+        return self.config.eps_of(number)
 
     def update(self, batch: AttackedBatch) -> Step:
         """One step of the optimiser on one batch.

@@ -1,0 +1,52 @@
+"""The trainer, as far as sources know it."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from sparring.attacks import AttackedBatch
+from sparring.data import ImageSet
+from sparring.engine.attacker import Job
+
+
+@runtime_checkable
+class Desk(Protocol):
+    """The trainer, as far as a source knows it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The weights as they are now."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Updates that they have seen."""
+        ...
+
+    @property
+    def images(self) -> ImageSet:
+        """The training images."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trainer computes."""
+        ...
+
+    @property
+    def job(self) -> Job:
+        """How tickets are attacked."""
+        ...
+
+    def attack_now(self, number: int) -> AttackedBatch:
+        """Attack the ticket of this number with the weights as they are now."""
+        ...
+
+    def recall(self, number: int) -> AttackedBatch:
+        """The ticket's images, not attacked: their own adversarial examples."""
+        ...
+
+    def eps_of(self, number: int) -> float:
+        """ε of the attack on the ticket of this number."""
+        ...

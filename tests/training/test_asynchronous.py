@@ -1,0 +1,54 @@
+"""Attacks by workers: the same weights as the delay line of the same length, whatever happens."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparring.engine import FixedLag, Newest, PolicyKind, Sync
+from sparring.records import MetricsLog, RunDirectory
+from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, resume, train
+from training.small_runs import assert_same_bits, small, weights_of
+
+pytestmark = pytest.mark.process
+
+
+def run(out: Path, **changes: object) -> dict[str, torch.Tensor]:
+    return weights_of(train(small(**changes), out).network)
+
+
+def asynchronous(workers: int, policy: PolicyKind, *, helps: bool = True) -> Asynchronous:
+    return Asynchronous(workers=workers, policy=policy, helps=helps)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_step_it_is_fresh_bit_for_bit(workers, tmp_path):
+    expected = run(tmp_path / "fresh", source=Fresh())
+    found = run(tmp_path / "sync", source=asynchronous(workers, Sync(), helps=False))
+    assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("lag", [1, 3, 20])
+def test_a_fixed_lag_is_the_delay_line_of_that_length_bit_for_bit(lag, tmp_path):
+    expected = run(tmp_path / "stale", source=Stale(staleness=lag))
+    found = run(tmp_path / "lag", source=asynchronous(0, FixedLag(lag=lag)))
+    assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize(("workers", "helps"), [(1, False), (2, True), (3, False)])
+def test_neither_workers_nor_help_change_the_weights(workers, helps, tmp_path):
+    policy = FixedLag(lag=3, period=2)
+    expected = run(tmp_path / "alone", source=asynchronous(0, policy))
+    found = run(tmp_path / "many", source=asynchronous(workers, policy, helps=helps))
+    assert_same_bits(found, expected)
+
+
+def test_the_newest_weights_keep_to_their_bound(tmp_path):
+    policy = Newest(credits=3, period=2)
+    run(tmp_path / "run", source=asynchronous(1, policy))
+    rows = MetricsLog(RunDirectory.open(tmp_path / "run").metrics).rows()
+    staleness = [int(row["staleness"] or 0) for row in rows if "staleness" in row]
+    assert len(staleness) == 8
+    assert max(staleness) <= policy.bound
