@@ -1,7 +1,6 @@
 """Attacks by workers: the same weights as the delay line of the same length, whatever happens."""
 
-import os
-import signal
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 
 from sparring.engine import FixedLag, Newest, PolicyKind, Sync
 from sparring.records import MetricsLog, RunDirectory
-from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, resume, train
-from training.small_runs import assert_same_bits, small, weights_of
+from sparring.training import Asynchronous, Fresh, Stale, Step, resume, train
+from training.small_runs import Watching, assert_same_bits, small, weights_of
 
 pytestmark = pytest.mark.process
 
@@ -52,3 +51,29 @@ def test_the_newest_weights_keep_to_their_bound(tmp_path):
     staleness = [int(row["staleness"] or 0) for row in rows if "staleness" in row]
     assert len(staleness) == 8
     assert max(staleness) <= policy.bound
+
+
+@pytest.mark.parametrize("policy", [FixedLag(lag=3, period=2), FixedLag(lag=4), Sync()])
+@pytest.mark.parametrize("leave_at", [2, 6])
+def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
+    """After update 6 the checkpoint of update 5 is the last; after update 2 there is none."""
+    source = asynchronous(0, policy)
+    expected = run(tmp_path / "whole", source=source)
+
+    def leave(step: Step) -> None:
+        if step.step == leave_at:
+            raise RuntimeError("leave")
+
+    with pytest.raises(RuntimeError, match="leave"):
+        train(small(source=source), tmp_path / "run", observer=Watching(leave))
+    assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
+
+
+def test_a_run_that_is_left_ends_its_workers(tmp_path):
+    def leave(step: Step) -> None:
+        raise RuntimeError("leave")
+
+    before = set(multiprocessing.active_children())
+    with pytest.raises(RuntimeError, match="leave"):
+        train(small(source=asynchronous(1, FixedLag())), tmp_path / "run", observer=Watching(leave))
+    assert set(multiprocessing.active_children()) == before

@@ -3,8 +3,10 @@
 Later ones win: preset or file, then the flags with a name of their own, then `--set`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from sparring.attacks import Linf
 from sparring.cli.train import DEFAULT_PRESET, TrainFlags
@@ -12,7 +14,7 @@ from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
-from sparring.training import Fresh, Stale, TrainConfig
+from sparring.training import Asynchronous, Fresh, Stale, TrainConfig
 from sparring.training.presets import PRESETS
 from sparring.training.sources import SourceKind
 
@@ -67,14 +69,28 @@ def _withstanding(config: TrainConfig, eps: float) -> TrainConfig:
     return replace(config, threat=threat, attack=config.attack.at(size))
 
 
+SOURCES: Mapping[str, type[Fresh | Stale | Asynchronous]] = MappingProxyType(
+    {"fresh": Fresh, "stale": Stale, "async": Asynchronous}
+)
+"""Sources by the names that the command line gives them."""
+
+
 def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
-    kept = before if isinstance(before, Stale) else Stale()
-    wanted = {None: before, "fresh": Fresh(), "stale": kept}[flags.source]
-    if flags.staleness is None:
-        return wanted
-    if not isinstance(wanted, Stale):
-        raise ConfigError(
-            "--staleness needs --source stale, because fresh batches never wait; got "
-            f"--staleness {flags.staleness} without it. Add --source stale."
-        )
-    return Stale(staleness=flags.staleness)
+    wanted = before
+    if flags.source is not None and not isinstance(before, SOURCES[flags.source]):
+        wanted = SOURCES[flags.source]()
+    if flags.staleness is not None:
+        if not isinstance(wanted, Stale):
+            raise ConfigError(
+                "--staleness needs --source stale, because only there batches wait for a fixed "
+                f"time; got --staleness {flags.staleness} without it. Add --source stale."
+            )
+        return replace(wanted, staleness=flags.staleness)
+    if flags.workers is not None:
+        if not isinstance(wanted, Asynchronous):
+            raise ConfigError(
+                "--workers needs --source async, because no other source has any; got "
+                f"--workers {flags.workers} without it. Add --source async."
+            )
+        return replace(wanted, workers=flags.workers)
+    return wanted

@@ -57,11 +57,13 @@ class TrainFlags:
     steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
     """Gradient steps of the training attack throughout; its reach stays."""
     source: Annotated[
-        str | None, flag("--source", one_of("fresh", "stale"), "fresh|stale"), PLAIN
+        str | None, flag("--source", one_of("fresh", "stale", "async"), "fresh|stale|async"), PLAIN
     ] = None
-    """Attack with current weights, or let attacked batches wait."""
+    """Attack with current weights, let batches wait, or have workers attack."""
     staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
     """Updates for which a batch waits under --source stale."""
+    workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
+    """Processes that attack under --source async; 0: the trainer does."""
     precision: Annotated[
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
     ] = None

@@ -24,7 +24,7 @@ class Asynchronous:
     """Workers attack batches with slightly old weights while the trainer updates (section 5)."""
 
     workers: int | None = None
-    """Processes that attack; if not given, one less than there are cores; with 0 the trainer does."""
+    """Processes that attack; not given, one less than there are cores; with 0 the trainer does."""
     policy: PolicyKind = field(default_factory=FixedLag)
     """Which weights a batch is attacked with, and how far attacks may run ahead."""
     helps: bool = True
