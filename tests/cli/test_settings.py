@@ -8,7 +8,7 @@ import pytest
 from sparring.attacks import Linf
 from sparring.cli.main import main
 from sparring.records import from_json, override, to_json
-from sparring.training import Fresh, Stale, TrainConfig
+from sparring.training import Asynchronous, Fresh, Stale, TrainConfig
 from sparring.training.presets import PRESETS, fast, madry, paper
 
 
@@ -85,6 +85,8 @@ def test_the_source_is_fresh_or_stale_by_so_many_updates(asked):
 
 
 def test_a_stale_file_stays_stale_until_told_otherwise(asked, tmp_path):
+    assert asked("--source", "async", "--workers", "3").source == Asynchronous(workers=3)
+    assert asked("--source", "async").source == Asynchronous()
     stale = replace(fast(), source=Stale(staleness=5))
     (tmp_path / "stale.json").write_text(json.dumps(to_json(stale)))
     from_file = ("--config", "stale.json")
