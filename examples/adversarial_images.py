@@ -89,7 +89,7 @@ def draw(rows: list[Row], labels: Tensor, out: Path) -> None:
     for column, axis in enumerate(axes[0]):
         axis.set_title(f"{int(labels[column])}", fontsize=11)
     figure.subplots_adjust(left=0.15, right=0.995, top=0.94, bottom=0.12, wspace=0.08, hspace=0.5)
-    figure.savefig(out, dpi=160)
+    figure.savefig(out, dpi=160, bbox_inches="tight", pad_inches=0.1)
 
 
 def write(axis: Axes, height: float, said: int, is_right: bool) -> None:
