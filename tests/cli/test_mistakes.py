@@ -42,6 +42,7 @@ MISTAKES = {
     "train --source fresh --staleness 3": "--staleness needs --source stale",
     "train --workers 2": "--workers needs --source async",
     "train --source stale --workers 2": "--workers needs --source async",
+    "train --source stale --staleness 3 --workers 2": "--workers needs --source async",
     "train --source async --staleness 3": "--staleness needs --source stale",
     "train --source async --workers -1": "workers must be 0 or more",
     "train --source stale --staleness -1": "staleness must be 0 or more",

@@ -85,12 +85,12 @@ def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
                 "--staleness needs --source stale, because only there batches wait for a fixed "
                 f"time; got --staleness {flags.staleness} without it. Add --source stale."
             )
-        return replace(wanted, staleness=flags.staleness)
+        wanted = replace(wanted, staleness=flags.staleness)
     if flags.workers is not None:
         if not isinstance(wanted, Asynchronous):
             raise ConfigError(
                 "--workers needs --source async, because no other source has any; got "
                 f"--workers {flags.workers} without it. Add --source async."
             )
-        return replace(wanted, workers=flags.workers)
+        wanted = replace(wanted, workers=flags.workers)
     return wanted

@@ -53,7 +53,7 @@ def describe(*, threads: int, device: str, precision: str) -> Environment:
         numpy=_version("numpy"),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
-        cores=_cores(),
+        cores=available_cores(),
         memory_bytes=_memory_bytes(),
         threads=threads,
         device=device,
@@ -78,7 +78,8 @@ def _processor() -> str:
     return next(names, "") or platform.processor() or platform.machine() or UNKNOWN
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

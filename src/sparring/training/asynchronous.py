@@ -3,7 +3,6 @@
 Shapes: B batch.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +14,7 @@ from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind
 from sparring.engine.attacker import Attacker, layout, load, publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import ProcessTransport
+from sparring.records.environment import available_cores
 from sparring.records.ranges import at_least
 from sparring.training.desk import Desk
 
@@ -38,8 +38,7 @@ class Asynchronous:
     @property
     def num_workers(self) -> int:
         """Workers on this machine."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return max(1, (cores or 1) - 1) if self.workers is None else self.workers
+        return max(1, available_cores() - 1) if self.workers is None else self.workers
 
     def open(self, desk: Desk, updates: int) -> "AsyncSource":
         """A source of `updates` batches; its workers start with the first."""
