@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sparring.evaluation import Suite, Verdict, evaluate
     from sparring.models import PaperCNN, load_weights
     from sparring.records import Evaluation, RunDirectory
-    from sparring.training import TrainConfig, presets, resume, train
+    from sparring.training import TrainConfig, presets, replay, resume, train
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,7 @@ _HOME = {
     "evaluation": ("Suite", "Verdict", "evaluate"),
     "models": ("PaperCNN", "load_weights"),
     "records": ("Evaluation", "RunDirectory"),
-    "training": ("TrainConfig", "presets", "resume", "train"),
+    "training": ("TrainConfig", "presets", "replay", "resume", "train"),
 }
 _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
 
@@ -48,6 +48,7 @@ __all__ = [
     "load_weights",
     "presets",
     "random_start_fgsm",
+    "replay",
     "resume",
     "train",
 ]

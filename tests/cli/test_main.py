@@ -13,10 +13,11 @@ from sparring.evaluation import SUITES
 from sparring.training.presets import PRESETS
 
 FLAGS = {
-    "train": "preset config out resume seed updates eps steps source staleness workers precision "
-    "threads set dry-run json",
+    "train": "preset config out resume seed updates eps steps source staleness workers policy "
+    "lag publish-every precision threads set dry-run json",
     "evaluate": "suite images seed threads json",
     "inspect": "json",
+    "replay": "json",
 }
 
 

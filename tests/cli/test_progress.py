@@ -37,6 +37,7 @@ def step(number: int) -> Step:
         eps=0.3,
         staleness=0,
         attack_seconds=0.1,
+        supply_seconds=0.1,
         update_seconds=0.1,
         images_per_second=640.0,
     )

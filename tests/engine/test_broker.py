@@ -11,13 +11,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from sparring.engine import Broker, FixedLag, Lease, Newest, Policy, Sharded, Sync
+from sparring.engine import Broker, FixedLag, Lease, Newest, Policy, Sharded, Sync, Work
+from sparring.errors import ConfigError
 
 POLICIES = st.one_of(
-    st.builds(FixedLag, lag=st.integers(0, 7), period=st.integers(1, 4)),
+    st.builds(FixedLag, lag=st.integers(0, 7), period=st.integers(1, 4), split=st.integers(1, 3)),
     st.builds(Newest, credits=st.integers(1, 7), period=st.integers(1, 4)),
     st.just(Sync()),
-    st.just(Sharded()),
+    st.builds(Sharded, split=st.integers(1, 4)),
 )
 TICKETS = 12
 
@@ -25,11 +26,12 @@ TICKETS = 12
 class World:
     """What the broker talks about: buffers that hold weights, slots that hold attacked images."""
 
-    def __init__(self, policy: Policy, *, tickets: int = TICKETS, parts: int = 1) -> None:
+    def __init__(self, policy: Policy, *, tickets: int = TICKETS, fresh: bool = False) -> None:
         self.policy = policy
-        self.broker = Broker(policy, tickets=tickets, parts=parts)
+        self.broker = Broker(policy, tickets=tickets, fresh=fresh)
         self.buffers: dict[int, int] = {}
-        self.slots: dict[tuple[int, int], tuple[int, int]] = {}
+        self.begun: dict[tuple[int, int], tuple[int, int]] = {}
+        self.slots: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.trained: list[tuple[int, int]] = []
         self.leases: dict[int, Lease] = {}
         self.ended: list[int] = []
@@ -63,12 +65,16 @@ class World:
         """The worker reads its weights only now: they must be those of the lease."""
         lease = self.leases.pop(number)
         assert self.buffers[lease.buffer] == lease.version
-        self.slots[lease.slot, lease.part] = (lease.ticket, lease.version)
-        assert self.broker.done(number, seconds=number)
-        self.ended.append(number)
-
-    def failed(self, number: int) -> None:
-        assert self.broker.failed(number) == self.leases.pop(number)
+        place = lease.slot, lease.part
+        if lease.stage == "first":
+            self.begun[place] = (lease.ticket, lease.version)
+        elif lease.stage == "last":
+            ticket, version = self.begun[place]
+            assert ticket == lease.ticket == lease.version == self.broker.trained
+            self.slots[place] = (ticket, version, lease.version)
+        else:
+            self.slots[place] = (lease.ticket, lease.version, lease.version)
+        assert self.broker.done(number, Work(attack=number)) == lease
         self.ended.append(number)
 
     def lost(self, worker: int) -> None:
@@ -82,7 +88,10 @@ class World:
         ready = self.broker.ready
         assert ready is not None
         for part in range(self.broker.parts):
-            assert self.slots[ready.slot, part] == (ready.ticket, ready.version)
+            last = ready.ticket if self.broker.two_stages else ready.version
+            assert self.slots[ready.slot, part] == (ready.ticket, ready.version, last)
+        assert min(ready.behind, ready.in_flight, ready.waiting) >= 0
+        assert ready.behind + ready.in_flight + ready.waiting == ready.ticket - ready.version
         self.trained.append((ready.ticket, ready.version))
         self.broker.commit()
         self.publish()
@@ -93,9 +102,9 @@ class Engine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(policy=POLICIES, workers=st.integers(0, 3))
-    def begin(self, policy: Policy, workers: int) -> None:
-        self.world = World(policy, parts=policy.parts(workers))
+    @initialize(policy=POLICIES, workers=st.integers(0, 3), fresh=st.booleans())
+    def begin(self, policy: Policy, workers: int, fresh: bool) -> None:
+        self.world = World(policy, fresh=fresh and policy.period == 1)
         for _ in range(workers):
             self.world.join()
 
@@ -117,11 +126,6 @@ class Engine(RuleBasedStateMachine):
     def a_lease_is_done(self, data: st.DataObject) -> None:
         self.world.done(data.draw(st.sampled_from(sorted(self.world.leases))))
 
-    @precondition(lambda self: self.world.leases)
-    @rule(data=st.data())
-    def a_worker_raises(self, data: st.DataObject) -> None:
-        self.world.failed(data.draw(st.sampled_from(sorted(self.world.leases))))
-
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def a_worker_dies(self, data: st.DataObject) -> None:
@@ -132,8 +136,7 @@ class Engine(RuleBasedStateMachine):
     def something_comes_back_late(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(self.world.ended))
         before = self.world.broker.ready
-        assert not self.world.broker.done(number, seconds=1.0)
-        assert self.world.broker.failed(number) is None
+        assert not self.world.broker.done(number, Work(attack=1.0))
         assert self.world.broker.ready == before
 
     @precondition(lambda self: self.world.broker.ready)
@@ -163,7 +166,7 @@ class Engine(RuleBasedStateMachine):
     @invariant()
     def the_ledger_adds_up(self) -> None:
         ledger, broker = self.world.broker.ledger, self.world.broker
-        assert ledger.leased == ledger.done + ledger.failed + ledger.lost + len(broker.out)
+        assert ledger.leased == ledger.done + ledger.lost + len(broker.out)
         assert ledger.trained == sum(ledger.staleness.values()) == broker.trained
         assert {lease.number for lease in broker.out} == set(self.world.leases)
 
@@ -173,7 +176,7 @@ class Engine(RuleBasedStateMachine):
             return
         world = self.world
         worker = world.join()
-        for _ in range(4 * TICKETS * world.broker.parts + 4):
+        for _ in range(8 * TICKETS * world.broker.parts + 8):
             world.publish()
             world.lease(worker)
             for number in list(world.leases):
@@ -188,6 +191,36 @@ class Engine(RuleBasedStateMachine):
 
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_fresh_steps_need_the_weights_of_the_moment():
+    with pytest.raises(ConfigError, match=r"published after every update.*a period of 3"):
+        Broker(FixedLag(period=3), tickets=9, fresh=True)
+
+
+def test_the_next_ticket_is_finished_by_those_who_have_nothing_else_to_do():
+    """Its fresh steps come first, with the newest weights; the others wait their turn."""
+    world = World(FixedLag(lag=2, split=1), fresh=True)
+    busy, idle = world.join(), world.join()
+    for _ in range(2):
+        world.lease(busy)
+    world.done(1)
+    assert not world.lease(busy)
+    assert world.lease(idle)
+    last = world.leases[3]
+    assert (last.stage, last.ticket, last.version) == ("last", 0, 0)
+    assert world.broker.awaited == [last]
+    world.lost(idle)
+    assert world.broker.awaited == []
+    world.done(2)
+    assert world.lease(busy)
+    assert world.leases[4].stage == "last"
+    world.done(4)
+    world.train()
+    assert world.lease(busy)
+    assert (world.leases[5].ticket, world.leases[5].version) == (1, 1)
+    assert world.lease(busy)
+    assert world.leases[6].stage == "first"
 
 
 def run(world: World, workers: int) -> list[tuple[int, int]]:
@@ -207,15 +240,16 @@ def run(world: World, workers: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("period", [1, 2, 3])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_with_a_fixed_lag_a_tickets_version_is_the_formula_whoever_works(lag, period, workers):
-    trained = run(World(FixedLag(lag=lag, period=period)), workers)
+    world = World(FixedLag(lag=lag, period=period), fresh=period == 1)
+    trained = run(world, workers)
     assert trained == [(t, period * (max(0, t - lag) // period)) for t in range(TICKETS)]
 
 
-@pytest.mark.parametrize("policy", [Sync(), Sharded()])
+@pytest.mark.parametrize("policy", [Sync(), Sharded(split=3)])
 def test_in_step_nothing_is_ever_stale(policy):
-    world = World(policy, parts=policy.parts(3))
+    world = World(policy)
     assert run(world, 3) == [(ticket, ticket) for ticket in range(TICKETS)]
-    assert world.broker.ledger.leased == TICKETS * policy.parts(3)
+    assert world.broker.ledger.leased == TICKETS * policy.split
 
 
 def test_the_bound_of_the_newest_weights_is_attained():
@@ -249,6 +283,32 @@ def test_a_slow_reader_delays_publications_and_never_reads_torn_weights():
     world.done(5)
     world.train()
     assert world.broker.newest == 5
+
+
+def test_staleness_is_told_by_where_it_came_from():
+    """Two updates of the trainer while a ticket is attacked, one while it waits its turn."""
+    world = World(Newest(credits=6, period=2), tickets=40)
+    worker = world.join()
+    for _ in range(4):
+        assert world.lease(worker)
+    for number in (1, 2):
+        world.done(number)
+        world.train()
+    world.done(4)
+    world.done(3)
+    world.train()
+    ready = world.broker.ready
+    assert ready is not None
+    assert (ready.ticket, ready.version) == (3, 0)
+    assert (ready.behind, ready.in_flight, ready.waiting) == (0, 2, 1)
+    assert world.lease(worker)
+    late = world.leases[5]
+    assert (late.version, late.trained) == (2, 3)
+    world.train()
+    world.done(5)
+    ready = world.broker.ready
+    assert ready is not None
+    assert (ready.behind, ready.in_flight, ready.waiting) == (1, 1, 0)
 
 
 def test_a_lease_that_is_out_too_long_names_its_worker():

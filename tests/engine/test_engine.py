@@ -1,51 +1,65 @@
 """The engine on a virtual clock: as fast as the formula says, and right whatever dies when."""
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.engine import Broker, Engine, FixedLag, Lease, Newest, Policy, Sharded, Sync
+from sparring.engine import (
+    Broker,
+    Costs,
+    Engine,
+    FixedLag,
+    Lease,
+    Newest,
+    Played,
+    Policy,
+    Sharded,
+    Simulation,
+    Sync,
+    Work,
+)
 from sparring.engine.transports import SimulatedTransport, VirtualClock
 
-UPDATE = 1.0
+
+def play(policy: Policy, workers: int, *, steps: float = 8.0, **more: object) -> Played:
+    """Every attack takes `steps` seconds, every update one; 400 tickets."""
+    costs = Costs(attack=steps, update=1.0)
+    settings = {"tickets": 400, "helps": False, **more}
+    return Simulation(costs=costs, workers=workers, policy=policy, **settings).play()
 
 
 @dataclass
-class Run:
-    """One training run on paper: every attack takes `steps` seconds, every update one."""
+class Disturbed:
+    """A run whose workers die at given times and hang at given leases."""
 
     policy: Policy
     workers: int
-    steps: float = 8.0
-    tickets: int = 400
-    helps: bool = False
+    helps: bool
     crashes: list[float] = field(default_factory=list)
-    """When a worker dies, the one that is alive for longest."""
     hangs: set[int] = field(default_factory=set)
-    """Numbers of the leases that never end."""
+    trained: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
-        self.transport = SimulatedTransport(self.clock, self.cost)
-        parts = self.policy.parts(self.workers)
-        self.broker = Broker(self.policy, tickets=self.tickets, parts=parts)
-        self.trained: list[tuple[int, int]] = []
+        self.transport = SimulatedTransport(self.clock, self.cost, arrival=2.0)
+        self.broker = Broker(self.policy, tickets=40)
         self.buffers: dict[int, int] = {}
 
     def cost(self, lease: Lease) -> float:
-        return float("inf") if lease.number in self.hangs else self.steps / self.broker.parts
+        return math.inf if lease.number in self.hangs else 8.0
 
     def publish(self, buffer: int) -> None:
         self.buffers[buffer] = self.broker.trained
 
-    def attack(self, lease: Lease) -> float:
+    def attack(self, lease: Lease) -> Work:
         assert self.buffers[lease.buffer] == lease.version
-        self.clock.advance(self.steps / self.broker.parts)
-        return self.steps
+        self.clock.advance(8.0)
+        return Work(attack=8.0)
 
-    def work(self) -> "Run":
+    def work(self) -> list[tuple[int, int]]:
         engine = Engine(
             self.broker,
             self.transport,
@@ -56,52 +70,51 @@ class Run:
         )
         for ready in engine:
             self.trained.append((ready.ticket, ready.version))
-            self.clock.advance(UPDATE)
+            self.clock.advance(1.0)
             while self.crashes and self.crashes[0] <= self.clock.now:
                 self.crashes.pop(0)
                 for worker in self.transport.workers[:1]:
                     self.transport.kill(worker)
-        return self
-
-    @property
-    def speed_up(self) -> float:
-        """Against the trainer alone, attack and update in turn."""
-        return self.tickets * (self.steps + UPDATE) / self.clock.now
+        return self.trained
 
 
 @pytest.mark.parametrize("steps", [2, 8, 40])
 @pytest.mark.parametrize("workers", [1, 2, 4, 7, 8, 12])
 def test_the_speed_up_is_the_formulas(steps, workers):
     """S(N) = (κ c + c_T) min(N / κ c, 1 / c_T), less what it takes to fill the pipeline."""
-    run = Run(FixedLag(lag=2 * workers + 3), workers, steps=steps).work()
-    formula = (steps + UPDATE) * min(workers / steps, 1 / UPDATE)
+    run = play(FixedLag(lag=2 * workers + 3, split=1), workers, steps=steps)
+    formula = (steps + 1) * min(workers / steps, 1)
+    assert Costs(attack=steps, update=1).speed_up(workers, helps=False) == pytest.approx(formula)
     assert 0.97 * formula <= run.speed_up <= formula * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("steps", [8, 40])
 @pytest.mark.parametrize("workers", [1, 2, 4, 7])
 def test_with_the_trainers_help_it_is_one_device_more(steps, workers):
-    run = Run(FixedLag(lag=2 * workers + 3), workers, steps=steps, helps=True).work()
+    run = play(FixedLag(lag=2 * workers + 3, split=1), workers, steps=steps, helps=True)
+    formula = Costs(attack=steps, update=1).speed_up(workers, helps=True)
+    assert formula == pytest.approx(workers + 1)
     assert 0.95 * (workers + 1) <= run.speed_up <= workers + 1 + 1e-9
 
 
 def test_without_workers_the_trainer_does_it_all():
-    run = Run(FixedLag(lag=5), workers=0).work()
+    run = play(FixedLag(lag=5, split=1), 0)
     assert run.speed_up == pytest.approx(1)
-    assert run.trained == [(t, max(0, t - 5)) for t in range(run.tickets)]
+    assert run.trace == tuple((t, max(0, t - 5)) for t in range(400))
 
 
-def test_in_shards_every_worker_does_its_part_of_every_ticket():
-    run = Run(Sharded(), workers=4).work()
-    assert run.speed_up == pytest.approx((8 + UPDATE) / (8 / 4 + UPDATE), rel=0.01)
-    assert set(run.broker.ledger.staleness) == {0}
+@pytest.mark.parametrize("helps", [False, True])
+def test_in_shards_every_worker_does_its_part_of_every_ticket(helps):
+    run = play(Sharded(split=4 + helps), 4, helps=helps)
+    assert run.speed_up == pytest.approx((8 + 1) / (8 / (4 + helps) + 1), rel=0.01)
+    assert set(run.ledger.staleness) == {0}
 
 
 @pytest.mark.parametrize("helps", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_in_step_workers_change_nothing(workers, helps):
-    run = Run(Sync(), workers, helps=helps).work()
-    assert run.trained == [(t, t) for t in range(run.tickets)]
+    run = play(Sync(), workers, helps=helps)
+    assert run.trace == tuple((t, t) for t in range(400))
 
 
 @settings(max_examples=25, deadline=None)
@@ -117,10 +130,9 @@ def test_versions_depend_on_nothing_that_happens(  # noqa: PLR0913 - all that ma
     lag, period, workers, helps, crashes, hangs
 ):
     """Whoever works, helps, dies or hangs: every ticket once, in order, at its own version."""
-    policy = FixedLag(lag=lag, period=period)
-    run = Run(policy, workers, tickets=40, helps=helps, crashes=sorted(crashes), hangs=hangs)
-    run.work()
-    assert run.trained == [(t, max(0, t - lag) // period * period) for t in range(40)]
+    policy = FixedLag(lag=lag, period=period, split=1)
+    run = Disturbed(policy, workers, helps, sorted(crashes), hangs)
+    assert run.work() == [(t, max(0, t - lag) // period * period) for t in range(40)]
     assert max(run.broker.ledger.staleness) <= policy.bound
     assert not run.broker.out
     assert not run.transport.workers
@@ -135,30 +147,64 @@ def test_versions_depend_on_nothing_that_happens(  # noqa: PLR0913 - all that ma
 )
 def test_the_newest_weights_keep_to_their_bound(credits, period, workers, crashes):
     policy = Newest(credits=credits, period=period)
-    run = Run(policy, workers, tickets=40, crashes=sorted(crashes)).work()
+    run = Disturbed(policy, workers, helps=False, crashes=sorted(crashes))
+    run.work()
     assert [ticket for ticket, _ in run.trained] == list(range(40))
     assert all(0 <= ticket - version <= policy.bound for ticket, version in run.trained)
 
 
 def test_a_hanging_worker_is_killed_and_its_ticket_given_out_again(caplog):
-    run = Run(FixedLag(lag=8), workers=2, tickets=50, hangs={3}).work()
-    assert len(run.trained) == 50
+    run = Disturbed(FixedLag(lag=8, split=1), workers=2, helps=False, hangs={3})
+    assert len(run.work()) == 40
     assert run.broker.ledger.lost >= 1
     assert any("it is killed" in record.message for record in caplog.records)
 
 
+def test_a_worker_that_never_comes_up_is_killed_and_replaced(caplog):
+    run = Disturbed(FixedLag(lag=4, split=1), workers=1, helps=False)
+    run.transport = SimulatedTransport(run.clock, run.cost, arrival=1000.0)
+    assert len(run.work()) == 40
+    assert "was not up after 300 s; it is killed" in caplog.text
+    assert "no worker is left" in caplog.text
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_where_workers_only_die_the_trainer_goes_on_alone(workers, caplog):
-    run = Run(FixedLag(lag=4), workers, tickets=30)
-    start = run.transport.start
+    """The first replacement comes at once, the next ones later and later, five in all."""
+    run = Disturbed(FixedLag(lag=4, split=1), workers, helps=False)
+    start, starts = run.transport.start, []
 
     def stillborn() -> object:
         worker = start()
+        starts.append(run.clock.now)
         run.transport.kill(worker)
         return worker
 
     run.transport.start = stillborn  # pyright: ignore[reportAttributeAccessIssue]
-    run.work()
-    assert run.trained == [(t, max(0, t - 4)) for t in range(30)]
+    assert run.work() == [(t, max(0, t - 4)) for t in range(40)]
     assert "no worker is left" in caplog.text
-    assert run.broker.ledger.done == 30
+    assert run.broker.ledger.done == 40
+    assert run.broker.ledger.deaths == len(starts) == workers + 5
+    if workers == 1:
+        assert starts == pytest.approx([0, 0, 0.5, 1.5, 3.5, 7.5])
+
+
+def test_a_starting_worker_keeps_no_ticket_from_the_trainer():
+    """It takes leases only when it is up: until then the trainer attacks all by itself."""
+    played = play(FixedLag(lag=8, split=1), 1, helps=True, arrival=90.0, tickets=10)
+    assert played.seconds == pytest.approx(10 * (8 + 1))
+
+
+def test_slow_and_dying_workers_cost_what_they_do_not_attack():
+    """A quarter at half speed: 7/8 of the throughput; dying now and then loses a few leases.
+
+    The window must hold what the others attack while a slow one works on two leases in turn.
+    """
+    policy = Newest(credits=80)
+    even = play(policy, 16, steps=64.0, tickets=1000)
+    uneven = play(policy, 16, steps=64.0, tickets=1000, slow=0.25, seed=1)
+    dying = play(policy, 16, steps=64.0, tickets=1000, lifetime=640.0, arrival=1.0)
+    assert 0.75 < uneven.speed_up / even.speed_up < 1
+    assert dying.ledger.deaths > 50
+    assert dying.ledger.leased == 1000 + dying.ledger.lost
+    assert 0.7 < dying.speed_up / even.speed_up < 1

@@ -5,8 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, AttackedBatch, Linf, TicketAttack
 from sparring.data import ImageSet, Order
-from sparring.engine import Broker, Engine, FixedLag, Lease, Policy
+from sparring.engine import Broker, Engine, FixedLag, Lease, Policy, Work
 from sparring.engine.attacker import Attacker, layout, publish
 from sparring.engine.memory import Arena
-from sparring.engine.transports import Died, Done, ProcessTransport
+from sparring.engine.transports import Died, Done, Up
+from sparring.engine.transports.process import ProcessTransport
 from sparring.models import Precision
 
 pytestmark = pytest.mark.process
@@ -27,6 +29,7 @@ IMAGES = ImageSet(
     num_classes=3,
 )
 CPU = torch.device("cpu")
+Kind = TypeVar("Kind", Up, Done, Died)
 
 
 def network(seed: int) -> nn.Module:
@@ -40,13 +43,20 @@ class Attack:
     device: torch.device
 
     def __call__(
-        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+        self,
+        number: int,
+        *,
+        version: int,
+        logits_of: Callable[[Tensor], Tensor],
+        part: int = 0,
+        parts: int = 1,
     ) -> AttackedBatch:
         order = Order(num_images=len(self.images), batch_size=8, seed=5)
         attack = TicketAttack(
             images=self.images, attack=PGD(threat=Linf(eps=0.3), steps=2), device=self.device
         )
-        return attack(order.ticket(number), eps=0.3, version=version, logits_of=logits_of)
+        ticket = order.ticket(number).part(part, parts)
+        return attack(ticket, eps=0.3, version=version, logits_of=logits_of)
 
 
 @dataclass(frozen=True)
@@ -64,14 +74,12 @@ class SmallJob:
     def attacks(self, images: ImageSet, device: torch.device) -> Callable[..., AttackedBatch]:
         attack = Attack(images, device)
 
-        def disturbed(
-            number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
-        ) -> AttackedBatch:
+        def disturbed(number: int, **more: Any) -> AttackedBatch:
             if number == self.raises_at:
                 raise ArithmeticError(f"ticket {number} cannot be attacked")
             if number == self.hangs_at:
                 time.sleep(1000)
-            return attack(number, version=version, logits_of=logits_of)
+            return attack(number, **more)
 
         return disturbed
 
@@ -90,19 +98,33 @@ def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTra
         arena.close()
 
 
-def until(transport: ProcessTransport, kind: type, seconds: float = 60) -> Done | Died:
+def until(transport: ProcessTransport, kind: type[Kind], seconds: float = 60) -> Kind:
+    """The next event of this kind; that a worker is up may come before it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for event in transport.poll(1.0):
-            assert isinstance(event, kind), event
-            return event
+            if isinstance(event, kind):
+                return event
+            assert isinstance(event, Up), event
     raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
 
 
-def lease(worker: object, ticket: int, *, number: int = 1, slot: int = 0) -> Lease:
-    return Lease(
-        number=number, worker=worker, ticket=ticket, part=0, version=0, buffer=0, slot=slot, since=0
+def lease(worker: object, ticket: int, **more: Any) -> Lease:
+    """The first lease of all, unless told otherwise."""
+    first = Lease(
+        number=1,
+        worker=worker,
+        ticket=ticket,
+        part=0,
+        parts=1,
+        stage="whole",
+        version=0,
+        buffer=0,
+        slot=0,
+        since=0,
+        trained=0,
     )
+    return replace(first, **more)
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
@@ -112,20 +134,25 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
         worker = transport.start()
         transport.submit(lease(worker, 3, number=11, slot=1))
         event = until(transport, Done)
-        assert isinstance(event, Done)
         assert (event.worker, event.lease) == (worker, 11)
+        assert 0 < event.work.attack < 60
+        assert 0 < event.work.overhead < 60
         expected = Attack(IMAGES, CPU)(3, version=0, logits_of=weights)
         assert torch.equal(arena["slot 1"], expected.adversarial)
         assert not arena["slot 0"].any()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_is_killed_is_reported_dead(end):
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [(signal.SIGKILL, "when memory runs out"), (signal.SIGTERM, "ended with exit code -15")],
+)
+def test_a_worker_that_is_killed_is_reported_dead(end, reason):
     with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
         worker = transport.start()
         os.kill(transport.processes[worker], end)
         event = until(transport, Died)
-        assert event == Died(worker=worker, reason=f"its process ended with exit code -{end}")
+        assert event.worker == worker
+        assert reason in event.reason
         assert transport.poll(0) == []
         assert not transport.processes
 
@@ -134,7 +161,6 @@ def test_a_worker_that_raises_says_why_and_ends():
     with workplace(FixedLag(lag=1), SmallJob(raises_at=0)) as (_, transport):
         transport.submit(lease(transport.start(), 0))
         event = until(transport, Died)
-        assert isinstance(event, Died)
         assert "ArithmeticError: ticket 0 cannot be attacked" in event.reason
 
 
@@ -145,7 +171,7 @@ def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
         time.sleep(0.5)
         os.kill(transport.processes[worker], signal.SIGSTOP)
         transport.kill(worker)
-        assert isinstance(until(transport, Died), Died)
+        assert until(transport, Died).worker == worker
 
 
 def test_stopping_leaves_no_process_and_no_descriptor():
@@ -171,8 +197,8 @@ class Home:
     def publish(self, buffer: int) -> None:
         publish(self.network, self._arena, buffer)
 
-    def attack(self, lease: Lease) -> float:
-        return self._attacker(lease).attack_seconds
+    def attack(self, lease: Lease) -> Work:
+        return self._attacker(lease)
 
     @torch.no_grad()
     def update(self, adversarial: Tensor) -> None:

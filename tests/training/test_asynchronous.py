@@ -1,12 +1,13 @@
 """Attacks by workers: the same weights as the delay line of the same length, whatever happens."""
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sparring.engine import FixedLag, Newest, PolicyKind, Sync
+from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.records import MetricsLog, RunDirectory
 from sparring.training import Asynchronous, Fresh, Stale, Step, resume, train
 from training.small_runs import Watching, assert_same_bits, small, weights_of
@@ -22,6 +23,11 @@ def asynchronous(workers: int, policy: PolicyKind, *, helps: bool = True) -> Asy
     return Asynchronous(workers=workers, policy=policy, helps=helps)
 
 
+def staleness_of(out: Path) -> list[int]:
+    rows = MetricsLog(RunDirectory.open(out).metrics).rows()
+    return [int(row["staleness"] or 0) for row in rows if "staleness" in row]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_in_step_it_is_fresh_bit_for_bit(workers, tmp_path):
     expected = run(tmp_path / "fresh", source=Fresh())
@@ -31,29 +37,54 @@ def test_in_step_it_is_fresh_bit_for_bit(workers, tmp_path):
 
 @pytest.mark.parametrize("lag", [1, 3, 20])
 def test_a_fixed_lag_is_the_delay_line_of_that_length_bit_for_bit(lag, tmp_path):
-    expected = run(tmp_path / "stale", source=Stale(staleness=lag))
-    found = run(tmp_path / "lag", source=asynchronous(0, FixedLag(lag=lag)))
+    expected = run(tmp_path / "stale", source=Stale(staleness=lag, fresh_steps=4))
+    found = run(tmp_path / "lag", source=asynchronous(0, FixedLag(lag=lag, split=1)))
     assert_same_bits(found, expected)
 
 
 @pytest.mark.parametrize(("workers", "helps"), [(1, False), (2, True), (3, False)])
 def test_neither_workers_nor_help_change_the_weights(workers, helps, tmp_path):
-    policy = FixedLag(lag=3, period=2)
+    """With fresh steps, and with a period in which there can be none."""
+    for policy, fresh in ((FixedLag(lag=3, split=2), 1), (FixedLag(lag=3, period=2), 0)):
+        source = Asynchronous(workers=0, policy=policy, fresh_steps=fresh)
+        expected = run(tmp_path / f"alone-{fresh}", source=source)
+        source = replace(source, workers=workers, helps=helps)
+        assert_same_bits(run(tmp_path / f"many-{fresh}", source=source), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_shards_neither_workers_nor_help_change_the_weights(workers, tmp_path):
+    policy = Sharded(split=3)
     expected = run(tmp_path / "alone", source=asynchronous(0, policy))
-    found = run(tmp_path / "many", source=asynchronous(workers, policy, helps=helps))
+    found = run(tmp_path / "many", source=asynchronous(workers, policy, helps=False))
     assert_same_bits(found, expected)
+    assert staleness_of(tmp_path / "many") == [0] * 8
+
+
+def test_fresh_steps_are_the_last_ones_of_the_same_attack(tmp_path):
+    """In step they change nothing; behind, only they know the newest weights."""
+    fresh = run(tmp_path / "fresh", source=Fresh())
+    for left in (1, 2, 9):
+        found = run(tmp_path / f"sync-{left}", source=Stale(staleness=0, fresh_steps=left))
+        assert_same_bits(found, fresh)
+    stale = run(tmp_path / "stale", source=Stale(staleness=3))
+    mended = run(tmp_path / "mended", source=Stale(staleness=3, fresh_steps=1))
+    more = run(tmp_path / "more", source=Stale(staleness=3, fresh_steps=9))
+    assert not torch.equal(stale["fc2.weight"], mended["fc2.weight"])
+    assert not torch.equal(fresh["fc2.weight"], mended["fc2.weight"])
+    assert_same_bits(more, mended)  # of two steps the first is always taken ahead
 
 
 def test_the_newest_weights_keep_to_their_bound(tmp_path):
     policy = Newest(credits=3, period=2)
-    run(tmp_path / "run", source=asynchronous(1, policy))
-    rows = MetricsLog(RunDirectory.open(tmp_path / "run").metrics).rows()
-    staleness = [int(row["staleness"] or 0) for row in rows if "staleness" in row]
+    source = Asynchronous(workers=1, policy=policy, fresh_steps=0)
+    run(tmp_path / "run", source=source)
+    staleness = staleness_of(tmp_path / "run")
     assert len(staleness) == 8
     assert max(staleness) <= policy.bound
 
 
-@pytest.mark.parametrize("policy", [FixedLag(lag=3, period=2), FixedLag(lag=4), Sync()])
+@pytest.mark.parametrize("policy", [FixedLag(lag=3), FixedLag(lag=4, split=3), Sync()])
 @pytest.mark.parametrize("leave_at", [2, 6])
 def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
     """After update 6 the checkpoint of update 5 is the last; after update 2 there is none."""

@@ -46,7 +46,7 @@ class Whole(NamedTuple):
     trained: TrainedRun
 
 
-TIMES = {"attack_seconds", "update_seconds", "images_per_second"}
+TIMES = {"images_per_second"} | {f"{what}seconds" for what in ("", "attack_", "supply_", "update_")}
 
 
 def stop_at(step: int, number: signal.Signals) -> Watching:

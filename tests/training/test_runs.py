@@ -66,8 +66,11 @@ def test_every_update_has_a_row_of_what_it_did(finished: RunDirectory) -> None:
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
     assert [row["eps"] for row in rows] == pytest.approx([0.3 * min(1, 2 * p) for p in places])
     for row in rows:
-        seconds = float(row["attack_seconds"] or 0) + float(row["update_seconds"] or 0)
-        assert row["images_per_second"] == pytest.approx(8 / seconds)
+        supply, attack, update = (
+            float(row[f"{what}_seconds"] or 0) for what in ("supply", "attack", "update")
+        )
+        assert 0 < attack <= supply
+        assert row["images_per_second"] == pytest.approx(8 / (supply + update), rel=0.01)
         assert 0 <= float(row["accuracy"] or 0) <= 1
 
 
@@ -250,6 +253,7 @@ def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_a
         eps=0.3,
         staleness=0,
         attack_seconds=0.1,
+        supply_seconds=0.1,
         update_seconds=0.1,
         images_per_second=1.0,
     )

@@ -67,7 +67,7 @@ class TicketAttack:
             attack_seconds=0.0,
         )
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - a ticket, and how it is attacked by keyword
         self,
         ticket: Ticket,
         *,
@@ -75,13 +75,16 @@ class TicketAttack:
         version: int,
         logits_of: Callable[[Tensor], Tensor],
         steps: int | None = None,
+        left: int = 0,
     ) -> AttackedBatch:
-        """Attack one ticket, by `PGD.at(eps, steps)`.
+        """Attack one ticket, by `PGD.at(eps, steps)` but for its last `left` steps.
 
         Cost: as many passes as steps, each to the images and back.
         """
         clean = self.recall(ticket)
         attack = self.attack.at(eps, steps)
+        if left:
+            attack = replace(attack, steps=attack.steps - left, step_size=attack.step_length)
         generator = torch.Generator().manual_seed(ticket.seed)
         begun = time.perf_counter()
         adversarial = attack(logits_of, clean.images, clean.labels, generator=generator)
@@ -89,3 +92,25 @@ class TicketAttack:
         return replace(
             clean, adversarial=adversarial, version=version, eps=eps, attack_seconds=seconds
         )
+
+    def finish(
+        self,
+        batch: AttackedBatch,
+        *,
+        logits_of: Callable[[Tensor], Tensor],
+        steps: int | None = None,
+        left: int,
+    ) -> AttackedBatch:
+        """Take the last `left` steps of an attack of so many, with these weights.
+
+        With the weights of the other steps, it is the whole attack bit for bit; `attack_seconds`
+        is the time of these steps only. Cost: `left` passes to the images and back.
+        """
+        if not left:
+            return replace(batch, attack_seconds=0.0)
+        attack = self.attack.at(batch.eps, steps)
+        attack = replace(attack, steps=left, step_size=attack.step_length)
+        begun = time.perf_counter()
+        adversarial = attack.search_from(batch.adversarial, logits_of, batch.images, batch.labels)
+        seconds = time.perf_counter() - begun
+        return replace(batch, adversarial=adversarial, attack_seconds=seconds)

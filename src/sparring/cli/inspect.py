@@ -22,6 +22,8 @@ from sparring.cli.console import (
     print_table,
     result_table,
 )
+from sparring.cli.engine_page import engine_lines
+from sparring.engine.account import Account, number
 from sparring.errors import RunError
 from sparring.records import (
     Environment,
@@ -91,6 +93,8 @@ class Story:
     """Rows about looks at the validation images."""
     events: Sequence[str]
     """What a person should know."""
+    account: Account | None
+    """What an asynchronous run's log tells of its engine."""
     saved: int
     """Updates that the stored weights have seen; 0 if there are none."""
     evaluations: Sequence[Evaluation]
@@ -106,6 +110,8 @@ class Story:
                 "Restore the file or use another run."
             )
         rows = MetricsLog(run.metrics).rows()
+        source = config.get("source")
+        helps = isinstance(source, Mapping) and bool(source.get("helps"))
         return cls(
             run=run,
             config=config,
@@ -114,6 +120,7 @@ class Story:
             steps=[row for row in rows if "loss" in row],
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
+            account=Account.of(rows, helps=helps),
             saved=_saved(run.weights),
             evaluations=[Evaluation.load(path) for path in _evaluation_files(run)],
         )
@@ -121,7 +128,7 @@ class Story:
     @property
     def done(self) -> int:
         """Updates that were done, whether stored or not."""
-        return max([self.saved, *(int(_number(row, "step")) for row in self.steps[-1:])])
+        return max([self.saved, *(int(number(row, "step")) for row in self.steps[-1:])])
 
     @property
     def is_complete(self) -> bool:
@@ -142,13 +149,19 @@ class Story:
         other = seed + 1 if isinstance(seed, int) else 1
         return f"sparring train --config {path} --seed {other}"
 
+    @property
+    def source(self) -> Mapping[str, object]:
+        """The settings of where attacked batches came from."""
+        source = self.config.get("source")
+        return source if isinstance(source, Mapping) else {}
+
     def total(self, name: str) -> float:
         """Sum of a measurement over all updates."""
-        return sum(_number(row, name) for row in self.steps)
+        return sum(number(row, name) for row in self.steps)
 
     def as_json(self) -> dict[str, object]:
         """Everything, for machines."""
-        staleness = [_number(row, "staleness") for row in self.steps]
+        staleness = [number(row, "staleness") for row in self.steps]
         return {
             "run": str(self.run.path),
             "updates": self.updates,
@@ -162,6 +175,7 @@ class Story:
             "update_seconds": self.total("update_seconds"),
             "staleness_mean": sum(staleness) / len(staleness) if staleness else None,
             "staleness_max": max(staleness, default=None),
+            "engine": self.account.as_json() if self.account else None,
             "events": self.events,
             "evaluations": [to_json(found) for found in self.evaluations],
             "next": self.command,
@@ -204,25 +218,29 @@ def _lines(story: Story) -> Iterator[str]:
         yield ""
         yield hardware_text(story.environment)
     if story.steps:
-        staleness = [_number(row, "staleness") for row in story.steps]
+        staleness = [number(row, "staleness") for row in story.steps]
         yield (
             f"{duration_text(story.total('attack_seconds'))} in attacks, "
             f"{duration_text(story.total('update_seconds'))} in updates; staleness "
             f"{sum(staleness) / len(staleness):.1f} on average, {max(staleness):.0f} at most"
         )
+    account = story.account
+    if account is not None:
+        yield ""
+        yield from engine_lines(account, story.source, str(story.run.config))
     for event in story.events:
         yield f"notice: {event}"
 
 
 def _print_looks(looks: Sequence[Row]) -> None:
-    total = int(_number(looks[-1], "validation_images"))
+    total = int(number(looks[-1], "validation_images"))
     title = f"accuracy on {count_text(total)} validation images"
     table = result_table("update", "natural", "robust", title=title)
     for look in evenly(looks, ROWS):
         natural, robust = (
-            f"{100 * _number(look, name):.1f} %" for name in ("natural_accuracy", "robust_accuracy")
+            f"{100 * number(look, name):.1f} %" for name in ("natural_accuracy", "robust_accuracy")
         )
-        table.add_row(count_text(int(_number(look, "step"))), natural, robust)
+        table.add_row(count_text(int(number(look, "step"))), natural, robust)
     print_table(table)
 
 
@@ -269,8 +287,3 @@ def _saved(weights: Path) -> int:
         return 0
     version = about.get("version", "")
     return int(version) if version.isdecimal() else 0
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return value if isinstance(value, int | float) else 0.0

@@ -1,7 +1,7 @@
 """`sparring VERB …`: find the verb, run it, and turn what goes wrong into a sentence.
 
-Exit codes: 0 done; 2 something the user can mend; 1 a failed run; 130 interrupted; 141 the reader
-of a pipe left.
+Exit codes: 0 done; 2 something the user can mend; 1 a failed run, or one whose replay differs; 130
+interrupted; 141 the reader of a pipe left.
 """
 
 import importlib
@@ -31,7 +31,9 @@ VERBS = MappingProxyType(
     {
         "train": Verb("sparring.cli.train", "train a robust classifier into a run directory"),
         "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
+        "bench": Verb("sparring.cli.bench", "measure the engine: overheads and speed-up"),
         "inspect": Verb("sparring.cli.inspect", "show a run's settings, curves and results"),
+        "replay": Verb("sparring.cli.replay", "compute a run's weights again, and compare them"),
     }
 )
 

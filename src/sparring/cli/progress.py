@@ -18,13 +18,13 @@ SMOOTHING = 0.05
 
 
 @contextmanager
-def watched_training() -> Iterator[Observer]:
-    """An observer that shows a run's progress while the block lasts."""
+def watched_training(verb: str = "train") -> Iterator[Observer]:
+    """An observer that shows the progress of a run, or of its replay, while the block lasts."""
     if not PROGRESS.is_interactive:
         yield TrainingLines()
         return
     with progress_bar("loss", "robust", "speed") as bar:
-        task = bar.add_task("train", total=None, loss="", robust="", speed="")
+        task = bar.add_task(verb, total=None, loss="", robust="", speed="")
 
         def show(lines: TrainingLines, step: Step) -> None:
             bar.update(
@@ -62,7 +62,8 @@ class TrainingLines:
         self._begun = time.perf_counter()
         _say(
             f"{run.path}: {counted(config.updates, 'update')} of {config.batch_size} images on "
-            f"{where.device}, {counted(where.threads, 'thread')}, {where.precision}"
+            f"{where.device}, {counted(where.threads, 'thread')}, {where.precision}; "
+            f"staleness at most {config.source.bound}"
         )
 
     def stepped(self, step: Step) -> None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from sparring.attacks import Linf
 from sparring.cli.train import DEFAULT_PRESET, TrainFlags
+from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
 from sparring.records.refusal import shown
@@ -75,22 +76,57 @@ SOURCES: Mapping[str, type[Fresh | Stale | Asynchronous]] = MappingProxyType(
 """Sources by the names that the command line gives them."""
 
 
+POLICIES: Mapping[str, type[FixedLag | Newest | Sync | Sharded]] = MappingProxyType(
+    {"fixed-lag": FixedLag, "newest": Newest, "sync": Sync, "sharded": Sharded}
+)
+"""Policies by the names that the command line gives them."""
+
+
 def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
     wanted = before
     if flags.source is not None and not isinstance(before, SOURCES[flags.source]):
         wanted = SOURCES[flags.source]()
     if flags.staleness is not None:
         if not isinstance(wanted, Stale):
-            raise ConfigError(
-                "--staleness needs --source stale, because only there batches wait for a fixed "
-                f"time; got --staleness {flags.staleness} without it. Add --source stale."
-            )
+            raise _needs_source("staleness", "stale", "only there batches wait for a fixed time")
         wanted = replace(wanted, staleness=flags.staleness)
-    if flags.workers is not None:
-        if not isinstance(wanted, Asynchronous):
-            raise ConfigError(
-                "--workers needs --source async, because no other source has any; got "
-                f"--workers {flags.workers} without it. Add --source async."
-            )
-        wanted = replace(wanted, workers=flags.workers)
-    return wanted
+    for name in ("workers", "policy", "lag", "publish_every"):
+        if getattr(flags, name) is not None and not isinstance(wanted, Asynchronous):
+            raise _needs_source(name, "async", "no other source has workers")
+    return _asynchronous(wanted, flags) if isinstance(wanted, Asynchronous) else wanted
+
+
+def _asynchronous(before: Asynchronous, flags: TrainFlags) -> Asynchronous:
+    """Workers, policy, lag and period; a ticket in shards has one for each who attacks."""
+    workers = before.workers if flags.workers is None else flags.workers
+    policy, fresh = before.policy, before.fresh_steps
+    if flags.policy is not None and not isinstance(policy, POLICIES[flags.policy]):
+        policy = POLICIES[flags.policy]()
+        if isinstance(policy, Sharded) and workers is not None:
+            policy = Sharded(split=max(1, workers + before.helps))
+    if flags.lag is not None:
+        if not isinstance(policy, FixedLag):
+            raise _needs_policy("lag", "fixed-lag", policy)
+        policy = replace(policy, lag=flags.lag)
+    if flags.publish_every is not None:
+        if not isinstance(policy, FixedLag | Newest):
+            raise _needs_policy("publish_every", "fixed-lag or --policy newest", policy)
+        policy = replace(policy, period=flags.publish_every)
+        fresh = fresh if flags.publish_every == 1 else 0
+    return replace(before, workers=workers, policy=policy, fresh_steps=fresh)
+
+
+def _needs_source(name: str, source: str, why: str) -> ConfigError:
+    flag = "--" + name.replace("_", "-")
+    return ConfigError(
+        f"{flag} needs --source {source}, because {why}; got {flag} without it. "
+        f"Add --source {source}."
+    )
+
+
+def _needs_policy(name: str, needed: str, policy: PolicyKind) -> ConfigError:
+    flag = "--" + name.replace("_", "-")
+    return ConfigError(
+        f"{flag} needs --policy {needed}, because no other policy has such a setting; got {flag} "
+        f"with {type(policy).__name__}. Leave it out, or take that policy."
+    )

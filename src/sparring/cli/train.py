@@ -28,6 +28,7 @@ ABOUT = """Train a classifier to withstand adversarial examples, into a new run 
 examples:
   sparring train
   sparring train --preset paper --source stale --staleness 64
+  sparring train --source async --workers 1
   sparring train --eps 0.2 --set batch_size=64 --set attack.start=corner
   sparring train --resume runs/fast-20300101-120000"""
 
@@ -41,7 +42,7 @@ class TrainFlags:
     """What `sparring train` may be given; nothing is needed."""
 
     preset: Annotated[str | None, flag("--preset", str, "NAME"), PLAIN] = None
-    """Settings to begin with: fast (the default), paper, madry or natural."""
+    """Settings to begin with: fast (the default), paper, paper-async, madry, natural."""
     config: Annotated[Path | None, flag("--config", path, "FILE"), PLAIN] = None
     """Begin with a run's config.json, or a --dry-run, instead."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
@@ -64,6 +65,16 @@ class TrainFlags:
     """Updates for which a batch waits under --source stale."""
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
     """Processes that attack under --source async; 0: the trainer does."""
+    policy: Annotated[
+        str | None,
+        flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "POLICY"),
+        PLAIN,
+    ] = None
+    """Weights for workers: fixed-lag (the default), newest, sync or sharded."""
+    lag: Annotated[int | None, flag("--lag", whole, "L"), PLAIN] = None
+    """Updates by which attacks of fixed-lag run ahead."""
+    publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
+    """Updates between publications of the weights; above 1, no fresh steps."""
     precision: Annotated[
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
     ] = None
@@ -173,7 +184,9 @@ def _fresh_folder(name: str) -> Path:
 
 
 def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: bool) -> None:
-    looks = [row for row in MetricsLog(run.metrics).rows() if "robust_accuracy" in row]
+    rows = MetricsLog(run.metrics).rows()
+    looks = [row for row in rows if "robust_accuracy" in row]
+    staleness = [age for row in rows if isinstance(age := row.get("staleness"), int)]
     last = looks[-1] if looks else {}
     if as_json:
         found = {
@@ -187,6 +200,9 @@ def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: b
         print_json(json.dumps(found, indent=2))
         return
     print_result(f"trained for {counted(updates, 'update')} in {duration_text(seconds)}")
+    if staleness:
+        mean = sum(staleness) / len(staleness)
+        print_result(f"staleness {mean:.1f} on average, {max(staleness)} at most")
     _print_look(run, last)
     written = ", ".join(sorted(file.name for file in run.path.iterdir()))
     print_ending(f"{run.path}: {written}", f"sparring evaluate {shlex.quote(str(run.path))}")

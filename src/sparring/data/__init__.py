@@ -5,7 +5,7 @@ files whose every defect is named, and an order of tickets is a pure function of
 """
 
 from sparring.data.images import Batch, Dataset, ImageSet
-from sparring.data.order import Order, Ticket
+from sparring.data.order import Order, Ticket, rows
 from sparring.data.seeds import derive_seed
 from sparring.data.source import load_dataset
 
@@ -17,4 +17,5 @@ __all__ = [
     "Ticket",
     "derive_seed",
     "load_dataset",
+    "rows",
 ]

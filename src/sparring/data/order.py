@@ -8,7 +8,7 @@ exactly once an epoch, as with the data reader of Madry et al.'s MNIST challenge
 Shapes: B images of a batch.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int64
@@ -35,10 +35,25 @@ class Ticket:
     """Place of the first image in its epoch, 0 to num_images - 1."""
 
     indices: Int64[Tensor, " B"]
-    """Which images, in order; always a whole batch."""
+    """Which images, in order: a whole batch, unless this is a part of a ticket."""
 
     seed: int
     """Seed of everything random in attacking this batch, in [0, 2**63)."""
+
+    def part(self, part: int, parts: int) -> "Ticket":
+        """One of its equal parts, with a seed of its own; the whole ticket if there is only one."""
+        if parts == 1:
+            return self
+        return replace(
+            self,
+            indices=self.indices[rows(len(self.indices), part, parts)],
+            seed=derive_seed(self.seed, "part", part, parts),
+        )
+
+
+def rows(count: int, part: int, parts: int) -> slice:
+    """Which of so many images belong to a part: neighbours, in parts that differ by one at most."""
+    return slice(count * part // parts, count * (part + 1) // parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

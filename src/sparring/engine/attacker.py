@@ -3,6 +3,7 @@
 Shapes: B batch, N training images, C H W image.  Units: pixels in [0, 1].
 """
 
+import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import ImageSet
-from sparring.engine.broker import Lease
+from sparring.data import ImageSet, rows
+from sparring.engine.delivery import Delivery
+from sparring.engine.lease import Lease, Stage, Work
 from sparring.engine.memory import Arena, Shape
 from sparring.models import Precision, working_copy
 
@@ -20,10 +22,21 @@ from sparring.models import Precision, working_copy
 class AttackTicket(Protocol):
     """Attacks the ticket of a number: a pure function of (number, weights)."""
 
-    def __call__(
-        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+    def __call__(  # noqa: PLR0913 - a ticket, and by keyword which share of its attack
+        self,
+        number: int,
+        *,
+        version: int,
+        logits_of: Callable[[Tensor], Tensor],
+        part: int = 0,
+        parts: int = 1,
+        stage: Stage = "whole",
+        begun: Tensor | None = None,
     ) -> AttackedBatch:
-        """The ticket's batch, attacked."""
+        """The ticket's batch, or one of its equal parts, attacked.
+
+        With the stage "last", what became of `begun` after the first steps.
+        """
         ...
 
 
@@ -60,7 +73,9 @@ def layout(
         for name, value in network.state_dict().items()
     }
     attacked = {
-        f"slot {slot}": Shape(sizes=(batch, *images.pixels.shape[1:])) for slot in range(slots)
+        f"{what} {slot}": Shape(sizes=(batch, *images.pixels.shape[1:]))
+        for what in ("slot", "begun")
+        for slot in range(slots)
     }
     pixels = Shape(sizes=tuple(images.pixels.shape), dtype=torch.uint8)
     labels = Shape(sizes=tuple(images.labels.shape), dtype=torch.int64)
@@ -84,21 +99,46 @@ class Attacker:
 
     def __init__(self, job: Job, arena: Arena, num_classes: int, device: torch.device) -> None:
         self._arena = arena
+        self._delivery = Delivery(arena, device)
         self._network = job.network().to(device).train()
         self._copy = working_copy(self._network, job.precision)
         images = ImageSet(pixels=arena["pixels"], labels=arena["labels"], num_classes=num_classes)
         self._attack = job.attacks(images, device)
         self._version: int | None = None
 
-    def __call__(self, lease: Lease) -> AttackedBatch:
-        """Cost: the attack, a copy of the batch, and of the weights where they are new."""
+    def __call__(self, lease: Lease, logits_of: Callable[[Tensor], Tensor] | None = None) -> Work:
+        """Cost: the attack, a copy of the batch, and of the weights where they are new.
+
+        Who has the lease's weights at hand gives them as `logits_of`, and none are copied.
+        """
+        started = time.perf_counter()
+        here = self._arena[f"begun {lease.slot}"][self._rows(lease)]
+        batch = self._attack(
+            lease.ticket,
+            version=lease.version,
+            logits_of=logits_of or self._load(lease),
+            part=lease.part,
+            parts=lease.parts,
+            stage=lease.stage,
+            begun=self._delivery.take(here) if lease.stage == "last" else None,
+        )
+        there = here if lease.stage == "first" else self._slot(lease)
+        self._delivery.put(batch.adversarial, there)
+        seconds = time.perf_counter() - started
+        return Work(attack=batch.attack_seconds, overhead=seconds - batch.attack_seconds)
+
+    def _load(self, lease: Lease) -> Callable[[Tensor], Tensor]:
         if lease.version != self._version:
             load(self._network, self._arena, lease.buffer)
             self._copy.refresh()
             self._version = lease.version
-        batch = self._attack(lease.ticket, version=lease.version, logits_of=self._copy.attacked)
-        self._arena[f"slot {lease.slot}"].copy_(batch.adversarial)
-        return batch
+        return self._copy.attacked
+
+    def _slot(self, lease: Lease) -> Tensor:
+        return self._arena[f"slot {lease.slot}"][self._rows(lease)]
+
+    def _rows(self, lease: Lease) -> slice:
+        return rows(len(self._arena["slot 0"]), lease.part, lease.parts)
 
 
 def _weight(buffer: int, name: str) -> str:

@@ -5,70 +5,17 @@ and when, and carry out what it says. So the same broker runs under processes, u
 and under property tests. It belongs to one thread.
 
 The life of a ticket (of one of its parts): waiting, leased, attacked, in training, trained. A lease
-that is lost goes back to waiting. Units: seconds of the caller's clock.
+that is lost goes back to waiting. Where attacks end with fresh steps, there are two leases: one for
+the first steps, one for the last, which waits until the weights that the ticket is trained on are
+published. Units: seconds of the caller's clock.
 """
 
 import heapq
-from collections import Counter
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
+from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Stage, Work, Worker
 from sparring.engine.policies import Policy
-
-Worker = Hashable
-"""Any name of a worker; a replacement has a new one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
-    """One ticket, or a part of it, handed to one worker with one version of the weights."""
-
-    number: int
-    """Never given twice: what comes back under a number that is no longer out is ignored."""
-    worker: Worker
-    """Who holds it."""
-    ticket: int
-    """The ticket's place in the order of training."""
-    part: int
-    """Which part of the ticket, from 0."""
-    version: int
-    """The weights to attack."""
-    buffer: int
-    """Where they are kept."""
-    slot: int
-    """Where the attacked images go."""
-    since: float
-    """When it was given."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
-    """A ticket whose every part is attacked, and that is the next to train."""
-
-    ticket: int
-    """Its place in the order of training."""
-    version: int
-    """The weights that it was attacked with."""
-    slot: int
-    """Where its attacked images are."""
-    seconds: float
-    """Time that its attack took, of the slowest part."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Ledger:
-    """What happened, in numbers: every lease is done, failed, lost, or still out."""
-
-    leased: int = 0
-    done: int = 0
-    late: int = 0
-    failed: int = 0
-    lost: int = 0
-    trained: int = 0
-    published: int = 0
-    skipped: int = 0
-    staleness: Counter[int] = field(default_factory=Counter)
-    """Trained tickets by staleness, in updates."""
+from sparring.errors import ConfigError
 
 
 class Broker:
@@ -80,25 +27,28 @@ class Broker:
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        *,
-        tickets: int,
-        trained: int = 0,
-        parts: int = 1,
-        buffers: int | None = None,
+        self, policy: Policy, *, tickets: int, trained: int = 0, fresh: bool = False
     ) -> None:
+        if fresh and policy.period != 1:
+            raise ConfigError(
+                "fresh steps need weights that are published after every update, because they are "
+                f"taken with those of the moment; got a period of {policy.period}. Set "
+                "source.fresh_steps to 0 or source.policy.period to 1."
+            )
         self.policy = policy
         self.tickets = tickets
         self.trained = trained
-        self.parts = parts
+        self.parts = policy.split
+        self.two_stages = fresh and policy.bound > 0
         self.ledger = Ledger()
-        self._buffers: list[int | None] = [None] * (buffers or policy.buffers)
+        self._buffers: list[int | None] = [None] * policy.buffers
         self._out: dict[int, Lease] = {}
         self._holds: dict[Worker, set[int]] = {}
         self._waiting: list[tuple[int, int]] = []
         self._reached = trained
-        self._attacked: dict[int, dict[int, tuple[int, float]]] = {}
+        self._begun: dict[int, dict[int, Attacked]] = {}
+        self._to_finish: list[int] = []
+        self._attacked: dict[int, dict[int, Attacked]] = {}
         self._numbers = 0
 
     # The weights.
@@ -149,63 +99,68 @@ class Broker:
 
     @property
     def workers(self) -> list[Worker]:
-        """Everyone who takes leases, those with the fewest first."""
-        return sorted(self._holds, key=lambda worker: len(self._holds[worker]))
+        """Everyone who takes leases."""
+        return list(self._holds)
 
     def holds(self, worker: Worker) -> int:
         """How many leases this worker has."""
         return len(self._holds[worker])
 
     def lease(self, worker: Worker, now: float) -> Lease | None:
-        """The first part of the first ticket that nobody has, if its version is published."""
+        """The most urgent work that nobody has, if its version is published.
+
+        That is to finish the next ticket to train, which is given to those only who have nothing
+        else; then the first part of the first ticket that nobody has.
+        """
         newest = self.newest
-        if newest is None or not self._fill():
+        place = None if newest is None else self._place(newest, idle=not self._holds[worker])
+        if place is None:
             return None
-        ticket, part = self._waiting[0]
-        version = self.policy.version(ticket, newest)
-        if version is None:
-            return None
-        heapq.heappop(self._waiting)
+        ticket, part, version, stage = place
         self._numbers += 1
         lease = Lease(
             number=self._numbers,
             worker=worker,
             ticket=ticket,
             part=part,
+            parts=self.parts,
+            stage=stage,
             version=version,
             buffer=self._buffers.index(version),
             slot=ticket % self.policy.window,
             since=now,
+            trained=self.trained,
         )
         self._out[lease.number] = lease
         self._holds[worker].add(lease.number)
         self.ledger.leased += 1
         return lease
 
-    def done(self, number: int, seconds: float) -> bool:
-        """A lease's images are attacked and in their slot; False if it was no longer out."""
-        lease = self._end(number)
+    def done(self, number: int, work: Work) -> Lease | None:
+        """A lease's images are attacked and in their slot; which one, if it was still out."""
+        lease = self._out.pop(number, None)
         if lease is None:
             self.ledger.late += 1
-            return False
-        self._attacked.setdefault(lease.ticket, {})[lease.part] = (lease.version, seconds)
+            return None
+        self._holds[lease.worker].discard(number)
+        place = self._begun if lease.stage == "first" else self._attacked
+        attacked = Attacked(lease=lease, work=work, trained=self.trained)
+        place.setdefault(lease.ticket, {})[lease.part] = attacked
+        if lease.stage == "first" and lease.ticket == self.trained:
+            heapq.heappush(self._to_finish, lease.part)
         self.ledger.done += 1
-        return True
-
-    def failed(self, number: int) -> Lease | None:
-        """A worker could not attack, and lives: its lease is given out again."""
-        lease = self._end(number)
-        if lease is not None:
-            self._again(lease)
-            self.ledger.failed += 1
         return lease
 
     def lost(self, worker: Worker) -> list[Lease]:
         """A worker is dead for certain, and writes no more: all its leases are given out again."""
         leases = [self._out.pop(number) for number in sorted(self._holds.pop(worker, ()))]
         for lease in leases:
-            self._again(lease)
+            if lease.stage == "last":
+                heapq.heappush(self._to_finish, lease.part)
+            else:
+                heapq.heappush(self._waiting, (lease.ticket, lease.part))
         self.ledger.lost += len(leases)
+        self.ledger.deaths += 1
         return leases
 
     def overdue(self, now: float, patience: float) -> Iterator[Worker]:
@@ -222,19 +177,20 @@ class Broker:
         parts = self._attacked.get(self.trained, {})
         if len(parts) < self.parts:
             return None
-        return Ready(
-            ticket=self.trained,
-            version=parts[0][0],
-            slot=self.trained % self.policy.window,
-            seconds=max(seconds for _, seconds in parts.values()),
-        )
+        last = tuple(parts[part] for part in range(self.parts))
+        if not self.two_stages:
+            return Ready(parts=last)
+        first = self._begun[self.trained]
+        return Ready(parts=tuple(first[part] for part in range(self.parts)), finished=last)
 
     def commit(self) -> None:
         """The ticket that was ready is trained: its slot is free, the weights one version on."""
-        version, _ = self._attacked.pop(self.trained)[0]
-        self.ledger.staleness[self.trained - version] += 1
+        last = self._attacked.pop(self.trained)
+        first = self._begun.pop(self.trained, last)
+        self.ledger.staleness[self.trained - first[0].lease.version] += 1
         self.ledger.trained += 1
         self.trained += 1
+        self._to_finish = sorted(self._begun.get(self.trained, ()))
 
     @property
     def finished(self) -> bool:
@@ -247,11 +203,33 @@ class Broker:
         return sum(len(parts) == self.parts for parts in self._attacked.values())
 
     @property
+    def awaited(self) -> list[Lease]:
+        """The leases that alone keep the next ticket from being ready; none if more is missing."""
+        out = [lease for lease in self._out.values() if lease.ticket == self.trained]
+        there = len(self._attacked.get(self.trained, ())) + len(out)
+        complete = there == self.parts and all(lease.stage != "first" for lease in out)
+        return out if complete else []
+
+    @property
     def out(self) -> list[Lease]:
         """Every lease that is out, in the order in which they were given."""
         return list(self._out.values())
 
     # Below: where leases come from and where they go.
+
+    def _place(self, newest: int, *, idle: bool) -> tuple[int, int, int, Stage] | None:
+        """Ticket, part, version and stage of the most urgent work that can be begun."""
+        if self._to_finish and newest == self.trained:
+            if not idle:
+                return None  # who is busy comes to it sooner without more to do before
+            return self.trained, heapq.heappop(self._to_finish), newest, "last"
+        if not self._fill():
+            return None
+        version = self.policy.version(self._waiting[0][0], newest)
+        if version is None:
+            return None
+        ticket, part = heapq.heappop(self._waiting)
+        return ticket, part, version, "first" if self.two_stages else "whole"
 
     def _fill(self) -> bool:
         """See to it that something waits, if the window has room; whether something does."""
@@ -261,12 +239,3 @@ class Broker:
             self._waiting = [(self._reached, part) for part in range(self.parts)]
             self._reached += 1
         return bool(self._waiting)
-
-    def _end(self, number: int) -> Lease | None:
-        lease = self._out.pop(number, None)
-        if lease is not None:
-            self._holds[lease.worker].discard(number)
-        return lease
-
-    def _again(self, lease: Lease) -> None:
-        heapq.heappush(self._waiting, (lease.ticket, lease.part))

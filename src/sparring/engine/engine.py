@@ -6,17 +6,18 @@ All of it runs in the trainer's thread, between updates. Units: seconds of a mon
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from sparring.engine.broker import Broker, Lease, Ready, Worker
-from sparring.engine.transports.protocol import Died, Done, Event, Transport
+from sparring.engine.broker import Broker
+from sparring.engine.crew import Crew
+from sparring.engine.lease import Lease, Ready, Stage, Work, Worker
+from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 
 WAIT = 1.0
 """Seconds between two looks at workers that say nothing."""
 PATIENCE = 60.0
 """A worker hangs if it holds a lease for so many seconds, and for ten times what it should take."""
-DEATHS = 3
-"""Workers in a row that are replaced with nothing attacked in between."""
 TRAINER: Worker = "trainer"
 """The trainer's name where it takes a lease itself."""
 
@@ -31,21 +32,36 @@ class Home(Protocol):
         """Write the current weights to this buffer, whole."""
         ...
 
-    def attack(self, lease: Lease) -> float:
-        """Carry out a lease here; the seconds it took."""
+    def attack(self, lease: Lease) -> Work:
+        """Carry out a lease here."""
         ...
 
 
+@dataclass(kw_only=True, slots=True)
+class Spent:
+    """Where the trainer's thread spent its time while it fetched tickets, in seconds."""
+
+    help: float = 0.0
+    """Attacking tickets itself."""
+    wait: float = 0.0
+    """Having nothing to do."""
+    publish: float = 0.0
+    """Writing its weights for the workers."""
+
+
 class Engine:
-    """An iterator of tickets that are ready to train; going on to the next one commits the last.
+    """An iterator of tickets that are ready to train.
+
+    Going on to the next one commits the last, where `commit` was not called before: as soon as its
+    weights are there, so that workers need not wait for what else the trainer has to do.
 
     Where the next ticket is not ready, the trainer attacks one that nobody has yet, unless `helps`
     is off: it has nothing better to do, and what it attacks is one less for the workers. Without
-    workers it attacks everything. A worker that dies is replaced; those that die again and again
-    with nothing attacked in between are not, and the run goes on with what is left.
+    workers it attacks everything. Workers take leases once they are up; one that dies is replaced,
+    and with none left the trainer attacks everything too.
     """
 
-    def __init__(  # noqa: PLR0913 - three that work together, three settings by keyword
+    def __init__(  # noqa: PLR0913 - three that work together, the settings by keyword
         self,
         broker: Broker,
         transport: Transport,
@@ -53,105 +69,137 @@ class Engine:
         *,
         workers: int,
         helps: bool = True,
+        patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.broker, self.transport = broker, transport
-        self._home, self._clock = home, clock
-        self._attack_seconds = 0.0
-        self._deaths = 0
+        self.broker, self.spent = broker, Spent()
+        self._transport, self._home = transport, home
+        self._patience, self._clock = patience, clock
+        self._seconds: dict[Stage, float] = {}
         self._training = False
-        # A second lease spares a worker the wait for this thread; in a window too small to give
-        # one to everybody it would be kept from a worker that has none.
-        self._depth = 2 if broker.policy.window >= 2 * workers + 2 else 1
-        for _ in range(workers):
-            broker.join(transport.start())
-        self._helps = helps or not workers
-        if self._helps:
-            broker.join(TRAINER)
+        # A second lease (of each part) spares a worker the wait for this thread; in a window too
+        # small to give one to everybody it would be kept from a worker that has none.
+        room = broker.policy.window * broker.parts // (workers + 1)
+        self._depth = max(1, min(room, 2 * broker.parts))
+        self._crew = Crew(transport, workers, clock)
+        self._helps = False
+        if helps or not workers:
+            self._take_part()
 
     def __iter__(self) -> Iterator[Ready]:
         return self
 
     def __next__(self) -> Ready:
-        """Commit the ticket that was given last, and wait for the next."""
-        if self._training:
-            self.broker.commit()
-            self._training = False
+        """Wait for the next ticket."""
+        self.commit()
         if self.broker.finished:
             self.close()
             raise StopIteration
         while True:
+            self._crew.muster()
+            self._heed(self._transport.poll(0))
             self._give_out()
-            self._heed(self.transport.poll(0))
             ready = self.broker.ready
             if ready is not None:
                 self._training = True
-                self._give_out()
                 return ready
             if not self._help():
-                self._heed(self.transport.poll(WAIT))
-                self._end_hanging()
+                self._wait()
+
+    def commit(self) -> None:
+        """The ticket that was given last is trained: publish the weights, give out what follows.
+
+        Its slot is free from now on. A second call does nothing.
+        """
+        if self._training:
+            self.broker.commit()
+            self._training = False
+            self._heed(self._transport.poll(0))
+            self._give_out()
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are up."""
+        return len(self._crew)
 
     def close(self) -> None:
         """End the workers; may be called twice."""
-        self.transport.stop()
+        self._transport.stop()
 
     def _give_out(self) -> None:
         """Publish the weights if they are due, and see to it that every worker has its leases."""
-        if self.broker.due and not self._training:
+        if self.broker.due:
             buffer = self.broker.free_buffer()
             if buffer is not None:
+                begun = self._clock()
                 self._home.publish(buffer)
                 self.broker.published(buffer, self.broker.trained)
+                self.spent.publish += self._clock() - begun
         for depth in range(1, self._depth + 1):
             for worker in self.broker.workers:
                 if worker != TRAINER and self.broker.holds(worker) < depth:
                     lease = self.broker.lease(worker, self._clock())
                     if lease is None:
                         return
-                    self.transport.submit(lease)
+                    self._transport.submit(lease)
 
     def _heed(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
+                case Up():
+                    self._crew.arrived(event.worker)
+                    self.broker.join(event.worker)
                 case Done():
-                    self._deaths = 0
-                    if self.broker.done(event.lease, event.seconds):
-                        self._timed(event.seconds)
+                    self._crew.proved(event.worker)
+                    self._done(event.lease, event.work)
                 case Died():
-                    self._replace(event)
-
-    def _replace(self, death: Died) -> None:
-        """Start another, or go on with one less if they only die; with none left, attack here."""
-        self.broker.lost(death.worker)
-        self._deaths += 1
-        if self._deaths <= DEATHS:
-            log.warning("worker %s died (%s); another takes over", death.worker, death.reason)
-            self.broker.join(self.transport.start())
-            return
-        log.warning("worker %s died (%s); the run goes on without it", death.worker, death.reason)
-        if not self.broker.workers:
+                    idle = not self.broker.lost(event.worker)
+                    self._crew.lost(event, idle=idle)
+        if not self._helps and not self._crew.hopes:
             log.warning("no worker is left: the trainer attacks every batch itself")
-            self._helps = True
-            self.broker.join(TRAINER)
+            self._take_part()
+
+    def _take_part(self) -> None:
+        self._helps = True
+        self.broker.join(TRAINER)
 
     def _help(self) -> bool:
         """Attack a ticket that nobody has yet here, while the next to train is not ready."""
-        if not self._helps:
+        if not self._helps or self._soon():
             return False
         lease = self.broker.lease(TRAINER, self._clock())
         if lease is None:
             return False
-        seconds = self._home.attack(lease)
-        self._timed(seconds)
-        return self.broker.done(lease.number, seconds)
+        begun = self._clock()
+        work = self._home.attack(lease)
+        self.spent.help += self._clock() - begun
+        return self._done(lease.number, work)
 
-    def _timed(self, seconds: float) -> None:
-        known = self._attack_seconds or seconds
-        self._attack_seconds = 0.8 * known + 0.2 * seconds
+    def _soon(self) -> bool:
+        """Whether the next ticket comes sooner than a quarter of an attack here would take."""
+        awaited = self.broker.awaited
+        if not awaited or not all(lease.stage in self._seconds for lease in awaited):
+            return False
+        left = max(lease.since + self._seconds[lease.stage] for lease in awaited) - self._clock()
+        return abs(left) < max(self._seconds.values()) / 4
 
-    def _end_hanging(self) -> None:
-        patience = max(PATIENCE, 10 * self._depth * self._attack_seconds)
+    def _wait(self) -> None:
+        """Wait for news, and end workers that have had a lease for too long."""
+        begun = self._clock()
+        pause = min(self._seconds.values(), default=WAIT) if self._helps else WAIT
+        self._heed(self._transport.poll(self._crew.pause(min(pause, WAIT))))
+        self.spent.wait += self._clock() - begun
+        usual = max(self._seconds.values(), default=0.0)
+        patience = max(self._patience, 10 * self._depth * usual)
         for worker in list(self.broker.overdue(self._clock(), patience)):
             log.warning("worker %s has held a lease for %.0f s; it is killed", worker, patience)
-            self.transport.kill(worker)
+            self._transport.kill(worker)
+
+    def _done(self, number: int, work: Work) -> bool:
+        """Note a lease's end, and what leases of its kind take."""
+        lease = self.broker.done(number, work)
+        if lease is None:
+            return False
+        seconds = work.attack + work.overhead
+        self._seconds[lease.stage] = 0.8 * self._seconds.get(lease.stage, seconds) + 0.2 * seconds
+        return True

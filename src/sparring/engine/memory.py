@@ -53,10 +53,16 @@ class Arena:
         """The tensor of this name; all processes see what is written to it."""
         return self._tensors[name]
 
+    @property
+    def memory(self) -> Tensor:
+        """All of it, in bytes."""
+        return self._memory
+
     def close(self) -> None:
         """Give up this process's view; tensors that are still used keep their memory."""
         if self._file >= 0:
             self._tensors.clear()
+            del self._memory
             os.close(self._file)
             self._file = -1
 
@@ -74,6 +80,7 @@ class Arena:
 
     def _map(self) -> None:
         view = memoryview(mmap.mmap(self._file, 0))
+        self._memory = torch.frombuffer(view, dtype=torch.uint8)
         self._tensors: dict[str, Tensor] = {}
         begin = 0
         for name, shape in self._shapes.items():

@@ -31,6 +31,11 @@ class Policy(Protocol):
         ...
 
     @property
+    def split(self) -> int:
+        """Parts of a ticket, leased apart, with the same weights."""
+        ...
+
+    @property
     def buffers(self) -> int:
         """Copies of the weights that must be kept, the one being written included."""
         ...
@@ -43,10 +48,6 @@ class Policy(Protocol):
         """The oldest version that may be asked for from now on; none: only the newest is."""
         ...
 
-    def parts(self, workers: int) -> int:
-        """Into how many parts a ticket is split."""
-        ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class FixedLag:
@@ -56,15 +57,18 @@ class FixedLag:
     on the number of workers, nor on what crashed. Staleness is at most L + K - 1.
     """
 
-    lag: int = 4
+    lag: int = 1
     """L: how far attacks may run ahead, in updates; 0 attacks every ticket with its own version."""
     period: int = 1
     """K: updates between two publications."""
+    split: int = 2
+    """Parts of a ticket: smaller pieces of work keep workers busy at a smaller lag."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least("lag", self.lag, 0)
-        at_least("period", self.period, 1)
+        at_least("source.policy.lag", self.lag, 0)
+        at_least("source.policy.period", self.period, 1)
+        at_least("source.policy.split", self.split, 1)
 
     @property
     def window(self) -> int:
@@ -90,10 +94,6 @@ class FixedLag:
         """The version of the next ticket to train."""
         return self.version(trained, trained)
 
-    def parts(self, workers: int) -> int:
-        """One: a ticket is attacked as a whole."""
-        return 1
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Newest:
@@ -110,8 +110,8 @@ class Newest:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least("credits", self.credits, 1)
-        at_least("period", self.period, 1)
+        at_least("source.policy.credits", self.credits, 1)
+        at_least("source.policy.period", self.period, 1)
 
     @property
     def window(self) -> int:
@@ -122,6 +122,11 @@ class Newest:
     def bound(self) -> int:
         """Q - 1 + K - 1."""
         return self.credits + self.period - 2
+
+    @property
+    def split(self) -> int:
+        """One: a ticket is attacked as a whole."""
+        return 1
 
     @property
     def buffers(self) -> int:
@@ -136,14 +141,9 @@ class Newest:
         """Nothing but the newest is asked for."""
         return None
 
-    def parts(self, workers: int) -> int:
-        """One: a ticket is attacked as a whole."""
-        return 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sync:
-    """Every ticket is attacked with the weights it is then trained on: one at a time."""
+class InStep:
+    """What `Sync` and `Sharded` share: a ticket is attacked with the weights it is trained on."""
 
     @property
     def period(self) -> int:
@@ -173,18 +173,27 @@ class Sync:
         """The current version."""
         return trained
 
-    def parts(self, workers: int) -> int:
+
+@dataclass(frozen=True, kw_only=True)
+class Sync(InStep):
+    """Every ticket is attacked with the weights it is then trained on: one at a time."""
+
+    @property
+    def split(self) -> int:
         """One: a ticket is attacked as a whole."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharded(Sync):
-    """`Sync` with each ticket's images split evenly over all workers."""
+class Sharded(InStep):
+    """`Sync`, with each ticket split evenly over all who attack."""
 
-    def parts(self, workers: int) -> int:
-        """As many as there are workers."""
-        return max(workers, 1)
+    split: int = 2
+    """Parts of a ticket: as many as there are workers, and one more where the trainer helps."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        at_least("source.policy.split", self.split, 1)
 
 
 PolicyKind = FixedLag | Newest | Sync | Sharded

@@ -27,6 +27,18 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
+def neighbours(device: torch.device) -> list[torch.device]:
+    """Where others of this machine may compute beside one that computes on this device.
+
+    All other CUDA devices; the same one, where it is the only one or the CPU.
+    """
+    if device.type != "cuda":
+        return [device]
+    own = torch.cuda.current_device() if device.index is None else device.index
+    others = [torch.device("cuda", i) for i in range(torch.cuda.device_count()) if i != own]
+    return others or [device]
+
+
 @contextmanager
 def computing_threads(count: int) -> Iterator[None]:
     """Compute with so many CPU threads for the time of a block; 0 leaves the number as it is."""

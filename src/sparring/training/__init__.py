@@ -1,7 +1,7 @@
 """Training: one loop over a source of attacked batches.
 
 A `TrainConfig` says everything that determines the weights; `presets` makes whole ones; `train`
-and `resume` turn one into a run directory.
+and `resume` turn one into a run directory, and `replay` computes that one's weights again.
 """
 
 from sparring.training import presets
@@ -9,6 +9,7 @@ from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Adversarial, Mixed, Natural
 from sparring.training.optimizers import SGD, Adam
+from sparring.training.replay import Parting, Replay, replay
 from sparring.training.run import TrainedRun, resume, train
 from sparring.training.schedules import Constant, EarlySteps, OneCycle, Steps, Triangular, WarmUp
 from sparring.training.sources import Fresh, Stale
@@ -28,6 +29,8 @@ __all__ = [
     "Natural",
     "Observer",
     "OneCycle",
+    "Parting",
+    "Replay",
     "Silent",
     "Stale",
     "Step",
@@ -39,6 +42,7 @@ __all__ = [
     "Validation",
     "WarmUp",
     "presets",
+    "replay",
     "resume",
     "train",
 ]

@@ -101,6 +101,20 @@ class TrainConfig:
                 f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
             )
 
+        if self.source.split > self.batch_size:
+            raise ConfigError(
+                "source.policy.split must be at most batch_size, because every part of a batch "
+                f"needs an image; got {self.source.split} parts of {self.batch_size} images. "
+                "Split into fewer."
+            )
+        if self.source.fresh_steps and self.attack.restarts > 1:
+            raise ConfigError(
+                "source.fresh_steps must be 0 where attack.restarts is above 1, because the last "
+                "steps of one search cannot be taken later for the worst of several; got "
+                f"fresh_steps {self.source.fresh_steps} and restarts {self.attack.restarts}. "
+                "Set one of them to its least."
+            )
+
     @property
     def computing_threads(self) -> int:
         """CPU threads of the trainer and of each worker; 0 for as many as there are cores.
@@ -119,6 +133,10 @@ class TrainConfig:
         here = self.progress(number)
         early = (early.steps for early in self.early_steps if here < early.until)
         return min(next(early, self.attack.steps), self.attack.steps)
+
+    def fresh_steps_of(self, number: int) -> int:
+        """How many of them, the last, are taken with the weights that it is trained on."""
+        return max(0, min(self.source.fresh_steps, self.steps_of(number) - 1))
 
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
 from sparring.data import ImageSet
@@ -40,7 +40,18 @@ class Desk(Protocol):
         ...
 
     def attack_now(self, number: int) -> AttackedBatch:
-        """Attack the ticket of this number with the weights as they are now."""
+        """Attack the ticket of this number with the weights as they are now.
+
+        Its fresh steps are left to `finish`.
+        """
+        ...
+
+    def finish(self, batch: AttackedBatch) -> AttackedBatch:
+        """Take the fresh steps of a batch's attack with the weights as they are now."""
+        ...
+
+    def logits_of(self, images: Tensor) -> Tensor:
+        """Logits of the weights as they are now, for attacks."""
         ...
 
     def recall(self, number: int) -> AttackedBatch:

@@ -3,14 +3,15 @@
 Shapes: B batch.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, TicketAttack
-from sparring.data import ImageSet, Order
+from sparring.data import ImageSet, Order, rows
+from sparring.engine.lease import Stage
 from sparring.models import Precision
 from sparring.training.config import TrainConfig
 
@@ -26,21 +27,82 @@ class RunTickets:
     attack: TicketAttack
     """Attacks them."""
 
-    def __call__(
-        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+    def __call__(  # noqa: PLR0913 - a ticket, and by keyword which share of its attack
+        self,
+        number: int,
+        *,
+        version: int,
+        logits_of: Callable[[Tensor], Tensor],
+        part: int = 0,
+        parts: int = 1,
+        stage: Stage = "whole",
+        begun: Tensor | None = None,
     ) -> AttackedBatch:
-        """The ticket's batch, attacked with these weights, which have seen `version` updates."""
+        """The ticket's batch, or a part of it, attacked with weights of so many updates.
+
+        With the stage "first", but for its fresh steps; with "last", `begun` after those.
+        """
+        ticket = self.order.ticket(number).part(part, parts)
+        eps, steps = self.config.eps_of(number), self.config.steps_of(number)
+        fresh = self.config.fresh_steps_of(number)
+        if begun is not None:
+            clean = replace(self.attack.recall(ticket), version=version, eps=eps)
+            batch = replace(clean, adversarial=begun)
+            return self.attack.finish(batch, logits_of=logits_of, steps=steps, left=fresh)
         return self.attack(
-            self.order.ticket(number),
-            eps=self.config.eps_of(number),
-            steps=self.config.steps_of(number),
+            ticket,
+            eps=eps,
+            steps=steps,
+            left=fresh if stage == "first" else 0,
             version=version,
             logits_of=logits_of,
         )
 
+    def begin(
+        self, number: int, *, version: int, logits_of: Callable[[Tensor], Tensor]
+    ) -> AttackedBatch:
+        """The ticket's batch after all but the fresh steps, in the parts that workers attack."""
+        split = self.config.source.split
+        pieces = [
+            self(number, version=version, logits_of=logits_of, part=p, parts=split, stage="first")
+            for p in range(split)
+        ]
+        return self._joined(number, pieces)
+
+    def finish(
+        self, batch: AttackedBatch, *, logits_of: Callable[[Tensor], Tensor]
+    ) -> AttackedBatch:
+        """The batch after its fresh steps too, in the same parts; its version stays."""
+        if not self.config.fresh_steps_of(batch.number):
+            return batch
+        split = self.config.source.split
+        pieces = [
+            self(
+                batch.number,
+                version=batch.version,
+                logits_of=logits_of,
+                part=part,
+                parts=split,
+                stage="last",
+                begun=batch.adversarial[rows(len(batch.labels), part, split)],
+            )
+            for part in range(split)
+        ]
+        joined = self._joined(batch.number, pieces)
+        return replace(joined, attack_seconds=batch.attack_seconds + joined.attack_seconds)
+
     def recall(self, number: int) -> AttackedBatch:
         """The ticket's images as they are, for a source that kept what became of them."""
         return self.attack.recall(self.order.ticket(number))
+
+    def _joined(self, number: int, pieces: Sequence[AttackedBatch]) -> AttackedBatch:
+        return replace(
+            self.recall(number),
+            adversarial=torch.cat([piece.adversarial for piece in pieces]),
+            version=pieces[0].version,
+            eps=pieces[0].eps,
+            attack_seconds=sum(piece.attack_seconds for piece in pieces),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """A whole run: from a configuration to a run directory with a trained network."""
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from sparring.records import (
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.interruption import StopRequest, stop_request
+from sparring.training.notices import warnings_to
 from sparring.training.sources import Source
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import DeadStart, Observer, Silent, ValidationSlice
@@ -99,7 +101,8 @@ class _Sitting:
     def work(self) -> TrainedRun:
         with computing_threads(self.config.computing_threads), stop_request() as stop:
             trainer = Trainer(self.config, self.dataset, self.device)
-            with closing(self.config.source.open(trainer, self.config.updates)) as source:
+            source = self.config.source.open(trainer, self.config.updates)
+            with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
                 self._begin(trainer, source)
                 self.slice = ValidationSlice(self.config, self.dataset, self.device)
                 self.begun = time.perf_counter()
@@ -120,39 +123,59 @@ class _Sitting:
 
     def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
         """The trainer's loop: attacked batches in, updates out."""
-        for batch in source:
-            self._record(trainer, self._update(trainer, batch))
+        for batch, seconds in _timed(source):
+            self._record(trainer, source, self._update(trainer, source, batch, seconds))
             last = trainer.version == self.config.updates
             if last or _due(self.config.validation.every, trainer.version):
                 self._look(trainer)
             if last or stop.signal or _due(self.config.checkpoint_every, trainer.version):
-                save_checkpoint(self.run, trainer, source, self._seconds())
+                self._save(trainer, source)
             if stop.signal and not last:
                 raise Interrupted(stop.signal, trainer.version, self.run.path)
 
-    def _update(self, trainer: Trainer, batch: AttackedBatch) -> Step:
+    def _update(
+        self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
+    ) -> Step:
         try:
-            return trainer.update(batch)
+            return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
         except NonFiniteLoss as error:
             last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
             self.metrics.append({"step": trainer.version, "event": str(error)})
             raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
 
-    def _record(self, trainer: Trainer, step: Step) -> None:
-        self.metrics.append(asdict(step))
+    def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
+        self.metrics.append(asdict(step) | {"seconds": self._seconds(), **source.figures()})
         self.observer.stepped(step)
         notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
         if notice:
-            self.metrics.append({"step": step.step, "event": notice})
-            self.observer.noticed(notice)
+            self._notice(trainer, notice)
+
+    def _notice(self, trainer: Trainer, text: str) -> None:
+        self.metrics.append({"step": trainer.version, "event": text})
+        self.observer.noticed(text)
 
     def _look(self, trainer: Trainer) -> None:
         look = self.slice.look(trainer)
         self.metrics.append(asdict(look))
         self.observer.validated(look)
 
+    def _save(self, trainer: Trainer, source: Source) -> None:
+        """Write a checkpoint, and beside it the source's account of the run so far."""
+        totals = source.totals()
+        if totals:
+            self.metrics.append({"step": trainer.version, **totals})
+        save_checkpoint(self.run, trainer, source, self._seconds())
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.begun
+
+
+def _timed(source: Source) -> Iterator[tuple[AttackedBatch, float]]:
+    """Each batch, with the seconds that it took to come."""
+    begun = time.perf_counter()
+    for batch in source:
+        yield batch, time.perf_counter() - begun
+        begun = time.perf_counter()
 
 
 def _due(every: int, version: int) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.desk import Desk
 
@@ -28,6 +29,18 @@ class Source(Protocol):
 
     def __iter__(self) -> "Source":
         """Itself."""
+        ...
+
+    def updated(self) -> None:
+        """The batch that was handed over last has been trained on: the weights are new."""
+        ...
+
+    def figures(self) -> Mapping[str, int | float | str]:
+        """What the run's log should say of the batch handed over last, by name."""
+        ...
+
+    def totals(self) -> Mapping[str, int]:
+        """What it should say of the whole run so far, at a checkpoint."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
@@ -47,6 +60,21 @@ class Source(Protocol):
 class Fresh:
     """Every batch is attacked with the weights it is then trained on: synchronous training."""
 
+    @property
+    def fresh_steps(self) -> int:
+        """None is left to take: all of them were fresh."""
+        return 0
+
+    @property
+    def split(self) -> int:
+        """A batch is attacked as a whole."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """Nothing is ever stale."""
+        return 0
+
     def open(self, desk: Desk, updates: int) -> Source:
         """A source of `updates` batches."""
         return DelayLine(desk, updates, staleness=0)
@@ -62,14 +90,28 @@ class Stale:
 
     staleness: int = 32
     """Length of the queue, in updates: the paper's s."""
+    fresh_steps: int = 0
+    """Steps of each attack, the last, that are taken only when its batch is trained on, with the
+    weights of then; the first step is never one of them. The paper has none."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
         if self.staleness < 0:
             raise ConfigError(
                 f"staleness must be 0 or more because it is the length of a queue; got "
                 f"{self.staleness}. 0 is the same as the source fresh."
             )
+        at_least("source.fresh_steps", self.fresh_steps, 0)
+
+    @property
+    def split(self) -> int:
+        """A batch is attacked as a whole."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """The length of the queue."""
+        return self.staleness
 
     def open(self, desk: Desk, updates: int) -> Source:
         """A source of `updates` batches."""
@@ -99,7 +141,18 @@ class DelayLine:
             self._next += 1
         if not self._waiting:
             raise StopIteration
-        return self._waiting.popleft()
+        return self._desk.finish(self._waiting.popleft())
+
+    def updated(self) -> None:
+        """Nothing waits for it."""
+
+    def figures(self) -> Mapping[str, int | float | str]:
+        """Nothing that the batch does not tell itself."""
+        return {}
+
+    def totals(self) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
 
     def state(self) -> Mapping[str, Tensor]:
         """The adversarial images that wait, and their versions; clean images are not kept."""

@@ -5,6 +5,7 @@ Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +44,13 @@ class Step:
     staleness: int
     """Version at this update minus the version that was attacked."""
     attack_seconds: float
-    """Time that the batch's attack took."""
+    """Time that the batch's attack took, wherever and in how many parts it was computed."""
+    supply_seconds: float
+    """Time until the trainer had the batch: that of its attack, or of the wait for a worker."""
     update_seconds: float
     """Time that the update took."""
     images_per_second: float
-    """Images of the batch over the time of its attack and update."""
+    """Images of the batch over the trainer's time for it: supply and update."""
 
 
 class Trainer:
@@ -70,8 +73,16 @@ class Trainer:
         self._tickets = self.job.attacks(dataset.train, device)
 
     def attack_now(self, number: int) -> AttackedBatch:
-        """Attack the ticket of this number with the current weights."""
-        return self._tickets(number, version=self.version, logits_of=self.copy.attacked)
+        """Attack the ticket of this number with the current weights, but for its fresh steps."""
+        return self._tickets.begin(number, version=self.version, logits_of=self.copy.attacked)
+
+    def finish(self, batch: AttackedBatch) -> AttackedBatch:
+        """Take the fresh steps of a batch's attack, with the current weights."""
+        return self._tickets.finish(batch, logits_of=self.copy.attacked)
+
+    def logits_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the current weights, for attacks."""
+        return self.copy.attacked(images)
 
     def recall(self, number: int) -> AttackedBatch:
         """The ticket's images as they are, for a source that kept what became of them."""
@@ -81,11 +92,19 @@ class Trainer:
         """ε of the attack on the ticket of this number."""
         return self.config.eps_of(number)
 
-    def update(self, batch: AttackedBatch) -> Step:
+    def update(
+        self,
+        batch: AttackedBatch,
+        *,
+        supply_seconds: float | None = None,
+        updated: Callable[[], None] = lambda: None,
+    ) -> Step:
         """One step of the optimiser on one batch.
 
-        Cost: one forward and one full backward pass. Raises `NonFiniteLoss`, before the weights
-        are touched, if the loss is infinite or NaN.
+        `supply_seconds` is what the batch took to come, by default its attack. `updated` is called
+        as soon as the weights are new; what it does is not the update's time. Cost: one forward and
+        one full backward pass. Raises `NonFiniteLoss`, before the weights are touched, if the loss
+        is infinite or NaN.
         """
         begun = time.perf_counter()
         progress = self.config.progress(self.version)
@@ -101,8 +120,12 @@ class Trainer:
         self._step(loss, rate)
         staleness = self.version - batch.version
         self.version += 1
+        stepped = time.perf_counter()
+        updated()
+        elsewhere = time.perf_counter() - stepped
         self.copy.refresh()
         self.average.update(self.network, self.version)
+        supply = batch.attack_seconds if supply_seconds is None else supply_seconds
         seconds = time.perf_counter() - begun
         return Step(
             step=self.version,
@@ -112,8 +135,9 @@ class Trainer:
             eps=batch.eps,
             staleness=staleness,
             attack_seconds=batch.attack_seconds,
-            update_seconds=seconds,
-            images_per_second=len(batch.labels) / (batch.attack_seconds + seconds),
+            supply_seconds=supply,
+            update_seconds=seconds - elsewhere,
+            images_per_second=len(batch.labels) / (supply + seconds),
         )
 
     def _step(self, loss: torch.Tensor, rate: float) -> None:

@@ -1,15 +1,17 @@
-"""Ways to carry leases to workers and results back, behind one protocol."""
+"""Ways to carry leases to workers and results back, behind one protocol.
 
-from sparring.engine.transports.process import ProcessTransport
-from sparring.engine.transports.protocol import Died, Done, Event, Transport
+Those that need more than Python have a module of their own: `process`.
+"""
+
+from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 from sparring.engine.transports.simulated import SimulatedTransport, VirtualClock
 
 __all__ = [
     "Died",
     "Done",
     "Event",
-    "ProcessTransport",
     "SimulatedTransport",
     "Transport",
+    "Up",
     "VirtualClock",
 ]

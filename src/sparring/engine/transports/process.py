@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,9 +21,9 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from sparring.engine.attacker import Attacker, Job
-from sparring.engine.broker import Lease, Worker
+from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
-from sparring.engine.transports.protocol import Died, Done, Event
+from sparring.engine.transports.protocol import Died, Done, Event, Up
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves once their pipes are closed."""
@@ -42,8 +43,6 @@ class Workplace:
     """Where weights, images and results are."""
     num_classes: int
     """Classes of the training set."""
-    device: str
-    """Where to compute."""
     threads: int
     """CPU threads of the worker."""
     parent: int
@@ -54,21 +53,31 @@ class Workplace:
 class _Hand:
     process: SpawnProcess
     pipe: Connection
+    device: str
     words: str = ""
     """Why it is about to end, if it said so."""
 
 
 class ProcessTransport:
-    """Spawned processes; every worker's name is a number that is never used again."""
+    """Spawned processes; every worker's name is a number that is never used again.
+
+    A worker computes on the one of `devices` that has the fewest of them.
+    """
 
     def __init__(
-        self, job: Job, arena: Arena, *, num_classes: int, device: str = "cpu", threads: int = 1
+        self,
+        job: Job,
+        arena: Arena,
+        *,
+        num_classes: int,
+        devices: Sequence[str] = ("cpu",),
+        threads: int = 1,
     ) -> None:
+        self._devices = devices
         self._place = Workplace(
             job=job,
             arena=arena,
             num_classes=num_classes,
-            device=device,
             threads=threads,
             parent=os.getpid(),
         )
@@ -79,18 +88,23 @@ class ProcessTransport:
         """Spawn a process. Cost: some seconds until it attacks, most of them to import PyTorch."""
         spawn, name = get_context("spawn"), next(self._names)
         ours, theirs = spawn.Pipe()
+        taken = Counter(hand.device for hand in self._hands.values())
+        device = min(self._devices, key=taken.__getitem__)
         process = spawn.Process(
-            target=_work, args=(self._place, theirs), name=f"sparring worker {name}", daemon=True
+            target=_work,
+            args=(self._place, device, theirs),
+            name=f"sparring worker {name}",
+            daemon=True,
         )
-        # Ctrl-C reaches every process of a terminal and is the trainer's to handle: workers are
-        # born with it blocked, so that it cannot meet them while they import.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C and the end of a terminal reach all of its processes and are the trainer's to
+        # handle: workers are born with both blocked, so that neither can meet them in an import.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self._hands[name] = _Hand(process=process, pipe=ours)  # pyright: ignore[reportArgumentType]
+        self._hands[name] = _Hand(process=process, pipe=ours, device=device)  # pyright: ignore
         return name
 
     def submit(self, lease: Lease) -> None:
@@ -137,11 +151,13 @@ class ProcessTransport:
         try:
             while hand.pipe.poll():
                 message = hand.pipe.recv()
-                if isinstance(message, str):
-                    hand.words = message
-                else:
-                    number, seconds = message
-                    events.append(Done(worker=name, lease=number, seconds=seconds))
+                match message:
+                    case str():
+                        hand.words = message
+                    case None:
+                        events.append(Up(worker=name))
+                    case number, work:
+                        events.append(Done(worker=name, lease=number, work=work))
         except (EOFError, OSError):
             events.append(self._bury(name))
         return events
@@ -155,19 +171,26 @@ class ProcessTransport:
             hand.process.join()
         code = hand.process.exitcode
         hand.process.close()
-        return Died(worker=name, reason=hand.words or f"its process ended with exit code {code}")
+        return Died(worker=name, reason=hand.words or _ending(code))
 
 
-def _work(place: Workplace, pipe: Connection) -> None:
+def _ending(code: int | None) -> str:
+    """What an exit code means."""
+    if code == -signal.SIGKILL:
+        return "its process was killed; the system does so when memory runs out"
+    return f"its process ended with exit code {code}"
+
+
+def _work(place: Workplace, device: str, pipe: Connection) -> None:
     """A worker's life: leases in, numbers out, until the pipe closes."""
     _end_with(place.parent)
     try:
         torch.set_num_threads(place.threads)
-        attacker = Attacker(place.job, place.arena, place.num_classes, torch.device(place.device))
+        attacker = Attacker(place.job, place.arena, place.num_classes, torch.device(device))
+        pipe.send(None)
         while True:
             lease = pipe.recv()
-            batch = attacker(lease)
-            pipe.send((lease.number, batch.attack_seconds))
+            pipe.send((lease.number, attacker(lease)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception:

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from sparring.engine.broker import Lease, Worker
+from sparring.engine.lease import Lease, Work, Worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Up:
+    """A worker that was started can take leases from now on."""
+
+    worker: Worker
+    """Who it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +23,8 @@ class Done:
     """Who did it."""
     lease: int
     """Number of the lease."""
-    seconds: float
-    """Time that the attack took."""
+    work: Work
+    """What it took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +37,7 @@ class Died:
     """How it ended: its last words, or its exit code."""
 
 
-Event = Done | Died
+Event = Up | Done | Died
 
 
 @runtime_checkable
@@ -37,7 +45,7 @@ class Transport(Protocol):
     """Workers somewhere, each doing its leases in the order in which it gets them."""
 
     def start(self) -> Worker:
-        """One more worker; it takes leases at once, and begins on them when it is up."""
+        """One more worker, by a name that is never used again; its `Up` follows, or its `Died`."""
         ...
 
     def submit(self, lease: Lease) -> None:

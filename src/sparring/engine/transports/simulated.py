@@ -6,10 +6,11 @@ is attacked. Units: seconds of the virtual clock.
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
-from sparring.engine.broker import Lease, Worker
-from sparring.engine.transports.protocol import Died, Done, Event
+from sparring.engine.lease import Lease, Work, Worker
+from sparring.engine.transports.protocol import Died, Done, Event, Up
 
 
 class VirtualClock:
@@ -30,22 +31,37 @@ class VirtualClock:
 class SimulatedTransport:
     """Each worker does its leases one after another, each in `cost(lease)` seconds.
 
-    An infinite cost is a worker that hangs.
+    An infinite cost is a worker that hangs. A worker is up `arrival` seconds after its start, and
+    dies by itself `lifetime()` seconds after it.
     """
 
-    def __init__(self, clock: VirtualClock, cost: Callable[[Lease], float]) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        cost: Callable[[Lease], float],
+        *,
+        arrival: float = 0.0,
+        lifetime: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         self._clock, self._cost = clock, cost
+        self._arrival, self._lifetime = arrival, lifetime
         self._names = itertools.count()
         self._free_from: dict[Worker, float] = {}
+        self._ends: dict[Worker, float] = {}
         self._events: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self.busy_seconds = 0.0
-        """Time that workers spent attacking, all together."""
+        """Time that workers spent on attacks that they finished, all together."""
 
     def start(self) -> Worker:
-        """A worker that is up at once."""
+        """A worker by a new number."""
         name = next(self._names)
-        self._free_from[name] = self._clock.now
+        self._free_from[name] = self._clock.now + self._arrival
+        self._ends[name] = self._clock.now + self._lifetime()
+        if self._free_from[name] < self._ends[name]:
+            self._add(self._free_from[name], Up(worker=name))
+        if self._ends[name] < math.inf:
+            self._add(self._ends[name], Died(worker=name, reason="its time was up"))
         return name
 
     def submit(self, lease: Lease) -> None:
@@ -55,18 +71,22 @@ class SimulatedTransport:
         cost = self._cost(lease)
         end = max(self._clock.now, self._free_from[lease.worker]) + cost
         self._free_from[lease.worker] = end
-        if end < float("inf"):
+        if end < self._ends[lease.worker]:
             self.busy_seconds += cost
-            self._add(end, Done(worker=lease.worker, lease=lease.number, seconds=cost))
+            done = Done(worker=lease.worker, lease=lease.number, work=Work(attack=cost))
+            self._add(end, done)
 
     def poll(self, timeout: float) -> Sequence[Event]:
         """What is due by now; if nothing is, time passes until something is."""
         if timeout and not (self._events and self._events[0][0] <= self._clock.now):
-            due = self._events[0][0] if self._events else float("inf")
+            due = self._events[0][0] if self._events else math.inf
             self._clock.now = min(due, self._clock.now + timeout)
         events: list[Event] = []
         while self._events and self._events[0][0] <= self._clock.now:
-            events.append(heapq.heappop(self._events)[2])
+            event = heapq.heappop(self._events)[2]
+            if isinstance(event, Died):
+                self._free_from.pop(event.worker, None)
+            events.append(event)
         return events
 
     def kill(self, worker: Worker) -> None:

@@ -1,0 +1,146 @@
+"""`sparring bench engine`: what the engine costs, and how fast it lets devices be."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from sparring.cli.arguments import PLAIN, Form, flag, whole
+from sparring.cli.console import (
+    PROGRESS,
+    hardware_text,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
+from sparring.errors import ConfigError
+from sparring.records import Environment, describe, to_json
+
+if TYPE_CHECKING:
+    from sparring.engine.measures import Measured
+
+ABOUT = """Measure the engine: its overheads, and its speed-up over devices.
+
+Devices are emulated: real processes, pipes and shared memory, whose attacks and
+updates sleep. Far more of them are simulated on a virtual clock.
+
+examples:
+  sparring bench engine
+  sparring bench engine --devices 4 --steps 40 --json
+  sparring bench engine --soak 100000"""
+
+SUBJECTS = ("engine",)
+"""What can be measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchFlags:
+    """What `sparring bench` may be given beside its subject."""
+
+    devices: Annotated[int, flag("--devices", whole, "N"), PLAIN] = 8
+    """Most emulated devices, the trainer's included; 8 by default."""
+    steps: Annotated[int, flag("--steps", whole, "K"), PLAIN] = 8
+    """Steps of an emulated attack; 8 by default."""
+    step_ms: Annotated[int, flag("--step-ms", whole, "MS"), PLAIN] = 25
+    """Milliseconds of a step, and of an update; 25 by default."""
+    soak: Annotated[int | None, flag("--soak", whole, "N"), PLAIN] = None
+    """Instead, put so many tiny batches through a worker, and watch memory."""
+    json: Annotated[bool, PLAIN] = False
+    """Print the result as JSON."""
+
+
+FORM = Form(verb="bench", flags=BenchFlags, about=ABOUT, word="engine")
+
+
+def run(argv: list[str]) -> int:
+    """Measure and print; return the exit code."""
+    flags, word = FORM.read(argv)
+    if word not in SUBJECTS:
+        raise ConfigError(
+            f"sparring bench must be told what to measure, one of {', '.join(SUBJECTS)}; got "
+            f"{word or 'nothing'}. Try: sparring bench engine"
+        )
+    for name, least in (("devices", 1), ("steps", 1), ("step_ms", 1), ("soak", 100)):
+        value = getattr(flags, name)
+        if value is not None and value < least:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} must be {least} or more, because less of it measures "
+                f"nothing; got {value}."
+            )
+    from sparring.engine.measures import measure, soak
+
+    where = describe(threads=1, device="cpu", precision="none")
+    if flags.soak is not None:
+        samples = soak(flags.soak, progress=_say)
+        _print_soak(samples, where, as_json=flags.json)
+        return 0
+    measured = measure(
+        steps=flags.steps, step=flags.step_ms / 1000, devices=flags.devices, progress=_say
+    )
+    if flags.json:
+        found = {"environment": to_json(where), **measured.as_json()}
+        print_json(json.dumps(found, indent=2))
+    else:
+        _print(measured, where)
+    return 0
+
+
+def _print(measured: "Measured", where: Environment) -> None:
+    print_result("(a) the engine's own work, microseconds, medians: no attack, no update")
+    table = result_table("", "µs")
+    for name, micros in asdict(measured.overheads).items():
+        table.add_row(name, f"{micros:.0f}")
+    print_table(table)
+    steps, step = measured.steps, 1000 * measured.step
+    print_result()
+    print_result(
+        f"(b) EMULATED devices, one the trainer's: real processes that sleep {step:g} ms for each "
+        f"of {steps} steps and {step:g} ms for an update; (c) the same simulated; (d) the formula"
+    )
+    table = result_table("devices", "trainer", "(b) emulated", "(c) simulated", "(d) formula")
+    for row in measured.curve:
+        helps = "helps" if row.helps else "waits"
+        figures = (row.emulated, row.simulated, row.formula)
+        table.add_row(str(row.devices), helps, *(f"{figure:.2f}" for figure in figures))
+    print_table(table)
+    print_result()
+    print_result("(c) SIMULATED far past it, with (d) the formula; slow: a quarter at half speed;")
+    print_result("    failing: each worker dies about every 200 attacks")
+    table = result_table("steps", "workers", "formula", "even", "slow", "failing", "staleness")
+    for far in measured.far:
+        table.add_row(
+            str(far.steps),
+            str(far.workers),
+            *(f"{x:.1f}" for x in (far.formula, far.even, far.slow, far.failing)),
+            f"{far.staleness_mean:.0f}, {far.staleness_max} at most",
+        )
+    print_table(table)
+    print_result(hardware_text(where))
+    print_ending("nothing", "sparring train --source async --workers 1")
+
+
+def _print_soak(samples: Sequence[dict[str, float]], where: Environment, *, as_json: bool) -> None:
+    if as_json:
+        print_json(json.dumps({"environment": to_json(where), "samples": samples}, indent=2))
+        return
+    table = result_table(*(name.replace("_", " ") for name in samples[0]))
+    for sample in samples:
+        table.add_row(*(f"{value:,.0f}" for value in sample.values()))
+    print_table(table)
+    for line in _flatness(samples):
+        print_result(line)
+    print_result(hardware_text(where))
+    print_ending("nothing", "sparring bench engine")
+
+
+def _flatness(samples: Sequence[dict[str, float]]) -> Iterator[str]:
+    """How the end compares with the beginning, after a tenth to warm up."""
+    first, last = samples[max(1, len(samples) // 10)], samples[-1]
+    for name in ("trainer_MB", "worker_MB", "descriptors", "tickets_per_second"):
+        yield f"{name.replace('_', ' ')}: {first[name]:,.0f} at first, {last[name]:,.0f} at the end"
+
+
+def _say(line: str) -> None:
+    PROGRESS.print(line, soft_wrap=True)

@@ -1,0 +1,174 @@
+"""Emulated devices: the real engine, processes, pipes and slots, where attacks and updates sleep.
+
+What this shows is the engine, not any device: a machine of two cores can sleep in as many processes
+as it likes. Everything that comes of it must be labelled as emulated. Units: seconds.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import AttackedBatch
+from sparring.data import ImageSet
+from sparring.engine.attacker import Attacker, layout, publish
+from sparring.engine.broker import Broker
+from sparring.engine.engine import Engine
+from sparring.engine.lease import Lease, Ledger, Stage, Work
+from sparring.engine.memory import Arena
+from sparring.engine.policies import Policy
+from sparring.engine.speed import Costs
+from sparring.engine.transports.process import ProcessTransport
+from sparring.models import Precision, working_copy
+
+IMAGES = 1024
+"""Images of the emulated training set: they are shared, never looked at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sleeping:
+    """Hands the clean images back after some time; nothing is computed."""
+
+    images: ImageSet
+    seconds: float
+    batch_size: int
+
+    def __call__(  # noqa: PLR0913 - the protocol's
+        self,
+        number: int,
+        *,
+        version: int,
+        logits_of: Callable[[Tensor], Tensor],
+        part: int = 0,
+        parts: int = 1,
+        stage: Stage = "whole",
+        begun: Tensor | None = None,
+    ) -> AttackedBatch:
+        """Sleep for this part's share of an attack."""
+        started = time.perf_counter()
+        if self.seconds:
+            time.sleep(self.seconds / parts)
+        size = self.batch_size * (part + 1) // parts - self.batch_size * part // parts
+        indices = torch.arange(number, number + size) % len(self.images)
+        images, labels = self.images.batch(indices)
+        return AttackedBatch(
+            number=number,
+            images=images,
+            adversarial=images,
+            labels=labels,
+            indices=indices,
+            version=version,
+            eps=0.0,
+            attack_seconds=time.perf_counter() - started,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmulatedJob:
+    """A job whose attacks only take time."""
+
+    seconds: float
+    """What an attack takes."""
+    batch_size: int = 128
+    """Images of a ticket."""
+    side: int = 28
+    """Pixels of an image's side; they are grey."""
+    weights: int = 3_274_634
+    """Numbers of the network that is published, at least 1: those of the paper's."""
+    precision: Precision = "fp32"
+    """Unused: nothing is computed."""
+
+    def network(self) -> nn.Module:
+        """So many weights, in one layer that is never called."""
+        return nn.Linear(1, self.weights, bias=False)
+
+    def images(self) -> ImageSet:
+        """Black images of one class."""
+        pixels = torch.zeros(IMAGES, 1, self.side, self.side, dtype=torch.uint8)
+        labels = torch.zeros(IMAGES, dtype=torch.int64)
+        return ImageSet(pixels=pixels, labels=labels, num_classes=2)
+
+    def attacks(self, images: ImageSet, device: torch.device) -> _Sleeping:
+        """What stands for an attack."""
+        return _Sleeping(images=images, seconds=self.seconds, batch_size=self.batch_size)
+
+
+@contextmanager
+def workplace(job: EmulatedJob, policy: Policy) -> Iterator[tuple[Arena, ProcessTransport]]:
+    """Shared memory and a transport for emulated workers, gone when the block ends."""
+    images = job.images()
+    shapes = layout(
+        job.network(), images, batch=job.batch_size, buffers=policy.buffers, slots=policy.window
+    )
+    arena = Arena(shapes)
+    transport = ProcessTransport(job, arena, num_classes=images.num_classes)
+    try:
+        yield arena, transport
+    finally:
+        transport.stop()
+        arena.close()
+
+
+class EmulatedHome:
+    """The trainer's own process: it publishes for real, and sleeps for its attacks."""
+
+    def __init__(self, job: EmulatedJob, arena: Arena) -> None:
+        self._network, self._arena = job.network(), arena
+        self._logits_of = working_copy(self._network, "fp32").attacked
+        self._attacker = Attacker(job, arena, 2, torch.device("cpu"))
+
+    def publish(self, buffer: int) -> None:
+        """Copy the weights."""
+        publish(self._network, self._arena, buffer)
+
+    def attack(self, lease: Lease) -> Work:
+        """Sleep, with the weights at hand."""
+        return self._attacker(lease, self._logits_of)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Emulated:
+    """What an emulated run came to, once all workers were up."""
+
+    speed_up: float
+    """Against one device that attacks and updates in turn, without overheads."""
+    trainer_wait: float
+    """Share of the time that the trainer had nothing to do."""
+    ledger: Ledger
+    """What happened over the whole run."""
+
+
+def emulate(
+    costs: Costs, *, workers: int, policy: Policy, helps: bool, tickets: int = 200
+) -> Emulated:
+    """Train so many batches of sleep with real workers, after as many as it takes to begin.
+
+    Of the costs only attack and update are slept; overheads are what they are. Cost: the time of
+    these batches, and some seconds for each worker's start.
+    """
+    job = EmulatedJob(seconds=costs.attack)
+    with workplace(job, policy) as (arena, transport):
+        broker = Broker(policy, tickets=10**9)
+        home = EmulatedHome(job, arena)
+        engine = Engine(broker, transport, home, workers=workers, helps=helps)
+        full, begun, waited = 0, 0.0, 0.0
+        for ready in engine:
+            if engine.num_workers < workers or not full:
+                # Until the pipeline has been filled by all.
+                is_up = engine.num_workers == workers
+                full = ready.ticket + policy.window + 2 * workers if is_up else 0
+            elif ready.ticket == full:
+                begun, waited = time.perf_counter(), engine.spent.wait
+            elif ready.ticket == full + tickets:
+                break
+            time.sleep(costs.update)
+        seconds = time.perf_counter() - begun
+        engine.close()
+    return Emulated(
+        speed_up=tickets * costs.serial / seconds,
+        trainer_wait=(engine.spent.wait - waited) / seconds,
+        ledger=broker.ledger,
+    )

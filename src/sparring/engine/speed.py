@@ -1,0 +1,77 @@
+"""How fast an asynchronous run can be: the closed formula.
+
+Units: seconds. A device is whatever attacks or trains: a GPU, a core, an emulated one.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sparring.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What one batch takes, on one device.
+
+    Without overheads this is the paper's account of its Figure 9: one trainer is busy with the
+    batches of as many workers as an attack takes updates.
+    """
+
+    attack: float
+    """The attack: steps times the time of one."""
+    update: float
+    """The update of the weights."""
+    lease: float = 0.0
+    """A worker's overhead a batch: loading the weights, writing the images."""
+    handover: float = 0.0
+    """The trainer's overhead a batch."""
+    publication: float = 0.0
+    """The trainer's time for publications, a batch: one publication's over the period."""
+
+    def __post_init__(self) -> None:
+        """Refuse times that cannot be."""
+        for name in ("attack", "update", "lease", "handover", "publication"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or (name in ("attack", "update") and not value):
+                raise ConfigError(
+                    f"{name} must be a time above 0 (an overhead: 0 or more), in seconds; got "
+                    f"{value:g}."
+                )
+
+    @property
+    def serial(self) -> float:
+        """A batch on one device that does both in turn: the synchronous baseline."""
+        return self.attack + self.update
+
+    @property
+    def trainer(self) -> float:
+        """The trainer's own time a batch: it can never be faster than this."""
+        return self.update + self.handover + self.publication
+
+    @property
+    def saturation(self) -> float:
+        """Workers that keep one trainer busy; more of them gain nothing."""
+        return (self.attack + self.lease) / self.trainer
+
+    def speed_up(self, workers: int, *, helps: bool) -> float:
+        """Batches a second over those of one device that does both in turn.
+
+        Without help it is S(N) = (A + U) min(N / (A + d), 1 / (U + h + p)); a trainer that helps
+        spends what time it has left on attacks: as one device more, up to the same ceiling. No
+        worker at all is the baseline.
+        """
+        attacked = workers / (self.attack + self.lease)
+        if helps or not workers:
+            attacked = (1 + self.attack * attacked) / (self.attack + self.trainer)
+        return self.serial * min(attacked, 1 / self.trainer)
+
+    def bottleneck(self, workers: int, *, helps: bool) -> Literal["workers", "trainer"]:
+        """Who keeps the others waiting."""
+        ceiling = self.serial / self.trainer
+        return "trainer" if self.speed_up(workers, helps=helps) >= ceiling else "workers"
+
+    @property
+    def advised_workers(self) -> int:
+        """The fewest workers with which the trainer is kept busy for 98 % of its time."""
+        return max(1, math.ceil(0.98 * self.saturation))

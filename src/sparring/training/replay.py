@@ -1,0 +1,186 @@
+"""A run's weights computed again, by one process, from its settings and its trace.
+
+The trace is what metrics.jsonl says of each update: ticket t is trained on by the weights of
+version t, and was attacked with those of version t - staleness. Nothing else about the weights is
+decided by workers, their speed or their crashes, so they follow from it bit for bit.
+
+Units: versions and staleness are in updates, seconds are wall-clock.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import AttackedBatch
+from sparring.data import load_dataset
+from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
+from sparring.models import chosen_device, computing_threads, load_weights
+from sparring.records import Environment, RunDirectory, describe, from_json, read_json
+from sparring.training.config import TrainConfig
+from sparring.training.run import check_fits
+from sparring.training.trace import REMEDY, Traced, read_trace
+from sparring.training.trainer import Trainer
+from sparring.training.watch import Observer, Silent
+
+DECISIVE = ("sparring", "torch", "processor", "device", "precision")
+"""Fields of an environment on which the bits of a result depend, beside the number of threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parting:
+    """The first update whose loss is another than the recorded one.
+
+    The weights before it, or the batch that was attacked for it, were others.
+    """
+
+    step: int
+    """The update; the first one is 1."""
+    recorded: float
+    """Its loss in metrics.jsonl."""
+    replayed: float
+    """Its loss here; NaN if it was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """What came of computing a run's weights again."""
+
+    run: RunDirectory
+    """The run; nothing was written there."""
+    updates: int
+    """Updates whose loss was computed and compared."""
+    max_staleness: int
+    """Largest staleness of their batches."""
+    parting: Parting | None
+    """Where the losses part; none if they never do."""
+    version: int | None
+    """Updates that the stored weights have seen; none if there are none stored."""
+    different: tuple[str, ...] | None
+    """Stored tensors that differ in a bit; none if no weights are stored or the losses part."""
+    seconds: float
+    """Time that it took, reading files included."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing differs: no loss, and no bit of the stored weights if there are any."""
+        return self.parting is None and not self.different
+
+
+def replay(run: Path | str, *, observer: Observer | None = None) -> Replay:
+    """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
+
+    With the recorded number of threads, and on the recorded device where there is one. Cost: the
+    attacks and updates of the run without its workers; one batch more in memory than the largest
+    staleness. The observer is told of the environment's differences, which may alone change bits.
+    Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
+    something or is damaged; weights that differ are no error.
+    """
+    begun = time.perf_counter()
+    directory, observer = RunDirectory.open(run), observer or Silent()
+    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    stored = _read_weights(directory, config)
+    trace = read_trace(directory, stored.version if stored else None)
+    recorded = from_json(
+        Environment, read_json(directory.environment), where=str(directory.environment)
+    )
+    device = _device_like(recorded)
+    config, dataset = replace(config, device=str(device)), load_dataset(config.data)
+    check_fits(config, dataset)
+    with computing_threads(recorded.threads):
+        trainer = Trainer(config, dataset, device)
+        here = describe(
+            threads=torch.get_num_threads(), device=str(device), precision=trainer.copy.name
+        )
+        # An observer counts to the end of what it watches, here that of the trace.
+        observer.started(replace(config, updates=len(trace)), directory, here)
+        for difference in _differences(recorded, here):
+            observer.noticed(difference)
+        parting = _follow(trace, trainer, observer)
+    updates = parting.step if parting else len(trace)
+    compared = stored if parting is None else None
+    return Replay(
+        run=directory,
+        updates=updates,
+        max_staleness=max((traced.staleness for traced in trace[:updates]), default=0),
+        parting=parting,
+        version=stored.version if stored else None,
+        different=_different(compared.tensors, trainer) if compared else None,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+class _Stored(NamedTuple):
+    """What weights.safetensors holds."""
+
+    version: int
+    tensors: Mapping[str, Tensor]
+
+
+def _follow(trace: Sequence[Traced], trainer: Trainer, observer: Observer) -> Parting | None:
+    """Update after update; each ticket is attacked as soon as its version is there.
+
+    Versions need not rise from ticket to ticket: a lost lease is given out again, with newer
+    weights than those of the tickets after it.
+    """
+    tickets_of: defaultdict[int, list[int]] = defaultdict(list)
+    for ticket, traced in enumerate(trace):
+        tickets_of[ticket - traced.staleness].append(ticket)
+    waiting: dict[int, AttackedBatch] = {}
+    for version, traced in enumerate(trace):
+        for ticket in tickets_of[version]:
+            waiting[ticket] = trainer.attack_now(ticket)
+        try:
+            step = trainer.update(trainer.finish(waiting.pop(version)))
+        except NonFiniteLoss:
+            return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
+        observer.stepped(step)
+        if step.loss != traced.loss:
+            return Parting(step=step.step, recorded=traced.loss, replayed=step.loss)
+    return None
+
+
+def _different(stored: Mapping[str, Tensor], trainer: Trainer) -> tuple[str, ...]:
+    """Names of the averaged weights that are not the stored ones, bit for bit."""
+    found = trainer.average.network.state_dict()
+    return tuple(
+        name for name in stored if not torch.equal(_bits(stored[name]), _bits(found[name]))
+    )
+
+
+def _bits(value: Tensor) -> Tensor:
+    """As bytes, because as numbers 0 equals -0 and NaN does not equal itself."""
+    return value.cpu().flatten().view(torch.uint8)
+
+
+def _read_weights(run: RunDirectory, config: TrainConfig) -> _Stored | None:
+    if not run.weights.exists():
+        return None
+    network = config.model.build(seed=0)
+    version = load_weights(network, run.weights).get("version", "")
+    if not version.isdecimal() or not int(version):
+        raise CheckpointError(
+            f"{run.weights} must say how many updates its weights have seen, because a replay "
+            f"stops there to compare them; it has no such number. {REMEDY}"
+        )
+    return _Stored(version=int(version), tensors=network.state_dict())
+
+
+def _device_like(recorded: Environment) -> torch.device:
+    try:
+        return chosen_device(recorded.device)
+    except ConfigError:
+        return chosen_device("auto")
+
+
+def _differences(recorded: Environment, here: Environment) -> Iterator[str]:
+    for what in DECISIVE:
+        before, now = getattr(recorded, what), getattr(here, what)
+        if before != now:
+            yield f"{what} was {before} before and is {now} here: bits may differ for that alone"
