@@ -1,7 +1,8 @@
 """What all verbs print with: results to stdout, progress to stderr, and one form for numbers."""
 
 import sys
-from typing import Never
+from contextlib import suppress
+from typing import Any, Never
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -22,10 +23,41 @@ class _Console(Console):
         raise  # noqa: PLE0704 - rich calls this from inside its `except BrokenPipeError`
 
 
+class _Tolerant:
+    """A stream that takes what it is given, also when its terminal is gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+class _ProgressConsole(_Console):
+    """A console for progress: a run whose terminal was closed still has a checkpoint to write."""
+
+    @property
+    def file(self) -> Any:
+        return _Tolerant(super().file)
+
+    @file.setter
+    def file(self, new_file: Any) -> None:
+        self._file = new_file
+
+
 RESULTS = _Console(highlight=False, soft_wrap=True, markup=False)
 """Standard output: what a command found, for people and pipes."""
 
-PROGRESS = _Console(stderr=True, highlight=False, markup=False)
+PROGRESS = _ProgressConsole(stderr=True, highlight=False, markup=False)
 """Standard error: how far a command is."""
 
 

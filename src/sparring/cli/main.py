@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -101,7 +102,8 @@ def _unknown(word: str) -> ConfigError:
 def _tell(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"error: {message}\n")
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"error: {message}\n")
 
 
 def _leave_stdout() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next safe place."""
+"""Ctrl-C, SIGTERM and the end of the terminal as a request to stop at the next safe place."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
@@ -21,8 +21,9 @@ class StopRequest:
         self.restore()
 
     def install(self) -> None:
-        """Take over both signals, remembering who had them."""
-        self._before = {number: signal.signal(number, self) for number in SIGNALS}
+        """Take over the signals that are not ignored, as nohup has it, remembering who had them."""
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self) for number in heard}
 
     def restore(self) -> None:
         """Give them back."""

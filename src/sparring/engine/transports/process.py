@@ -5,7 +5,6 @@ blocks nobody, and its death is the end of its own pipe. Images and weights trav
 arena; only leases and their numbers go through the pipe.
 """
 
-import ctypes
 import itertools
 import os
 import signal
@@ -23,14 +22,13 @@ import torch
 from sparring.engine.attacker import Attacker, Job
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
+from sparring.engine.transports.birth import Birth, live
 from sparring.engine.transports.protocol import Died, Done, Event, Up
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves once their pipes are closed."""
 LAST_WORDS = 8000
 """Characters of a traceback that go through the pipe: few enough to be sent in one piece."""
-PR_SET_PDEATHSIG = 1
-"""Linux: the signal that a process gets when its parent dies (prctl(2))."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +43,6 @@ class Workplace:
     """Classes of the training set."""
     threads: int
     """CPU threads of the worker."""
-    parent: int
-    """The trainer's process."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,7 +75,6 @@ class ProcessTransport:
             arena=arena,
             num_classes=num_classes,
             threads=threads,
-            parent=os.getpid(),
         )
         self._hands: dict[Worker, _Hand] = {}
         self._names = itertools.count()
@@ -91,8 +86,8 @@ class ProcessTransport:
         taken = Counter(hand.device for hand in self._hands.values())
         device = min(self._devices, key=taken.__getitem__)
         process = spawn.Process(
-            target=_work,
-            args=(self._place, device, theirs),
+            target=live,
+            args=(Birth(os.getpid()), self._place, device, theirs),
             name=f"sparring worker {name}",
             daemon=True,
         )
@@ -181,9 +176,8 @@ def _ending(code: int | None) -> str:
     return f"its process ended with exit code {code}"
 
 
-def _work(place: Workplace, device: str, pipe: Connection) -> None:
-    """A worker's life: leases in, numbers out, until the pipe closes."""
-    _end_with(place.parent)
+def work(place: Workplace, device: str, pipe: Connection) -> None:
+    """Leases in, numbers out, until the pipe closes."""
     try:
         torch.set_num_threads(place.threads)
         attacker = Attacker(place.job, place.arena, place.num_classes, torch.device(device))
@@ -196,15 +190,4 @@ def _work(place: Workplace, device: str, pipe: Connection) -> None:
     except Exception:
         # Whatever it was, this process is not to be trusted any more; a fresh one takes over.
         pipe.send(traceback.format_exc()[-LAST_WORDS:])
-        sys.exit(1)
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when the trainer's dies, where there is such a service.
-
-    Linux sends the signal when the thread ends that started this process.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
         sys.exit(1)

@@ -1,0 +1,140 @@
+"""Real runs with real workers that are killed, stopped and left: same weights, nothing behind."""
+
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from sparring.engine import FixedLag
+from sparring.records import MetricsLog, RunDirectory, to_json, write_json
+from sparring.training import Asynchronous, Step, resume, train
+from training.small_runs import Watching, assert_same_bits, small, weights_of
+
+pytestmark = pytest.mark.process
+SOURCE = Asynchronous(workers=2, policy=FixedLag(lag=3, split=2), fresh_steps=1, patience=3.0)
+UPDATES = 40
+
+
+def children(process: int) -> list[int]:
+    """Workers of a process; Python's own resource tracker is none."""
+    try:
+        found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(child) for child in found if b"spawn_main" in _command_of(int(child))]
+
+
+def _command_of(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_gone(process: int) -> bool:
+    """No such process, or one that is dead and only waits to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(condition: object, seconds: float) -> float:
+    """Wait for something; how long it took."""
+    begun = time.monotonic()
+    while not condition():  # pyright: ignore[reportCallIssue]
+        if time.monotonic() - begun > seconds:
+            pytest.fail(f"not within {seconds} seconds")
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def test_workers_killed_and_stopped_at_random_change_no_bit(tmp_path, caplog):
+    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    chance, before = random.Random(7), sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    hurt: list[int] = []
+
+    def disturb(step: Step) -> None:
+        """At every fifth update some worker, whatever it is doing: starting, attacking, waiting."""
+        workers = [child for child in children(os.getpid()) if child not in hurt]
+        if step.step % 5 == 3 and workers:
+            time.sleep(chance.uniform(0, 0.5))
+            hurt.append(chance.choice(workers))
+            how = (signal.SIGKILL, signal.SIGSTOP)[len(hurt) % 2]
+            os.kill(hurt[-1], how)
+
+    config = small(source=SOURCE, updates=UPDATES)
+    done = train(config, tmp_path / "rough", observer=Watching(disturb))
+    assert_same_bits(weights_of(done.network), expected)
+    assert len(hurt) >= 3
+    rows = MetricsLog(done.run.metrics).rows()
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, UPDATES + 1))
+    totals = next(row for row in reversed(rows) if "deaths" in row)
+    assert totals["trained"] == UPDATES
+    assert totals["leased"] == int(totals["done"] or 0) + int(totals["lost"] or 0)
+    assert 1 <= int(totals["deaths"] or 0) <= len(hurt)
+    assert any("died" in str(row.get("event")) for row in rows)
+    until(lambda: all(map(is_gone, hurt)), 5)
+    assert not children(os.getpid())
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # noqa: PTH208
+
+
+@contextmanager
+def running(out: Path, tmp_path: Path, **how: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of its own process, as a user starts one."""
+    config = small(source=SOURCE, updates=UPDATES, checkpoint_every=10)
+    settings = tmp_path / "settings.json"
+    write_json(settings, to_json(config))
+    command = [sys.executable, "-m", "sparring", "train", "--config", str(settings)]
+    process = subprocess.Popen([*command, "--out", str(out)], **how)  # pyright: ignore
+    try:
+        metrics = RunDirectory(out).metrics
+        until(lambda: metrics.exists() and metrics.read_bytes().count(b"loss") >= 8, 60)
+        until(lambda: len(children(process.pid)) == 2, 60)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_trainer_leaves_no_orphan_and_its_run_can_be_resumed(tmp_path):
+    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    with running(tmp_path / "run", tmp_path) as process:
+        workers = children(process.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        until(lambda: all(map(is_gone, workers)), 5)
+    assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
+
+
+def test_a_closed_terminal_stops_the_run_at_a_checkpoint(tmp_path):
+    """The terminal's processes get SIGHUP, and writing to it fails from then on."""
+    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    ours, theirs = pty.openpty()
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    Thread(target=_read_all, args=(ours,), daemon=True).start()
+    with running(tmp_path / "run", tmp_path, **terminal) as process:
+        workers = children(process.pid)
+        os.close(theirs)
+        os.killpg(process.pid, signal.SIGHUP)
+        assert process.wait(timeout=30) == 128 + signal.SIGHUP
+        until(lambda: all(map(is_gone, workers)), 5)
+    assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
+
+
+def _read_all(terminal: int) -> None:
+    """Somebody looks at a terminal, until nobody writes to it any more."""
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
