@@ -16,6 +16,7 @@ FLAGS = {
     "train": "preset config out resume seed updates eps steps source staleness workers policy "
     "lag publish-every precision threads set dry-run json",
     "evaluate": "suite images seed threads json",
+    "bench": "devices steps step-ms soak json",
     "inspect": "json",
     "replay": "json",
 }

@@ -7,6 +7,7 @@ import pytest
 
 from sparring.attacks import Linf
 from sparring.cli.main import main
+from sparring.engine import FixedLag, Newest, Sharded, Sync
 from sparring.records import from_json, override, to_json
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig
 from sparring.training.presets import PRESETS, fast, madry, paper
@@ -94,6 +95,24 @@ def test_a_stale_file_stays_stale_until_told_otherwise(asked, tmp_path):
     assert asked(*from_file, "--source", "stale").source == Stale(staleness=5)
     assert asked(*from_file, "--staleness", "6").source == Stale(staleness=6)
     assert asked(*from_file, "--source", "fresh").source == Fresh()
+
+
+def test_policies_and_their_numbers_have_flags(asked):
+    beside = ("--source", "async", "--workers", "3")
+    assert asked(*beside, "--lag", "9").source.policy == FixedLag(lag=9)
+    assert asked(*beside, "--policy", "sync").source.policy == Sync()
+    assert asked(*beside, "--policy", "sharded").source.policy == Sharded(split=4)
+    rare = asked(*beside, "--policy", "newest", "--publish-every", "100").source
+    assert (rare.policy, rare.fresh_steps) == (Newest(period=100), 0)
+    often = asked(*beside, "--policy", "newest", "--publish-every", "1").source
+    assert (often.policy, often.fresh_steps) == (Newest(), Asynchronous().fresh_steps)
+
+
+def test_the_papers_engine_is_a_preset(asked):
+    """Newest weights, re-saved every 100 updates, a bounded queue, no fresh steps."""
+    config = asked("--preset", "paper-async")
+    assert replace(config, source=Fresh()) == paper()
+    assert config.source == Asynchronous(policy=Newest(credits=8, period=100), fresh_steps=0)
 
 
 def test_settings_by_name_come_last_and_reach_everything(asked):
