@@ -62,7 +62,8 @@ def test_the_page_says_who_was_stale_busy_and_to_blame():
     rows = [row(step, staleness=min(step - 1, 3)) for step in range(1, 101)]
     rows += [row(101, worker="0+trainer")]
     totals = {"leased": 102, "done": 101, "lost": 1, "late": 0, "trained": 101}
-    rows += [{"step": 101, **totals, "published": 102, "skipped": 0, "deaths": 1}]
+    ledger: Row = {"step": 101, **totals, "published": 102, "skipped": 0, "deaths": 1}
+    rows.append(ledger)
     text = "\n".join(engine_lines(account(rows), SOURCE, "config.json"))
     assert "4 workers" in text
     assert "3 at most by the policy" in text

@@ -122,3 +122,14 @@ def test_an_order_needs_images_and_batches(field):
 def test_tickets_are_counted_from_nought():
     with pytest.raises(ConfigError, match=r"counted from 0; got -1"):
         Order(num_images=1, batch_size=1, seed=0).ticket(-1)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_the_parts_of_a_ticket_are_its_images_in_order_with_seeds_of_their_own(parts):
+    ticket = Order(num_images=50, batch_size=13, seed=4).ticket(6)
+    cut = [ticket.part(part, parts) for part in range(parts)]
+    assert torch.equal(torch.cat([piece.indices for piece in cut]), ticket.indices)
+    assert max(map(len, (piece.indices for piece in cut))) <= -(-13 // parts)
+    assert len({ticket.seed, *(piece.seed for piece in cut)}) == parts + 1
+    assert [piece.seed for piece in cut] == [ticket.part(p, parts).seed for p in range(parts)]
+    assert ticket.part(0, 1) is ticket

@@ -99,7 +99,7 @@ class Attacker:
 
     def __init__(self, job: Job, arena: Arena, num_classes: int, device: torch.device) -> None:
         self._arena = arena
-        self._delivery = Delivery(arena, device)
+        self.delivery = Delivery(arena, device)
         self._network = job.network().to(device).train()
         self._copy = working_copy(self._network, job.precision)
         images = ImageSet(pixels=arena["pixels"], labels=arena["labels"], num_classes=num_classes)
@@ -120,10 +120,10 @@ class Attacker:
             part=lease.part,
             parts=lease.parts,
             stage=lease.stage,
-            begun=self._delivery.take(here) if lease.stage == "last" else None,
+            begun=self.delivery.take(here) if lease.stage == "last" else None,
         )
         there = here if lease.stage == "first" else self._slot(lease)
-        self._delivery.put(batch.adversarial, there)
+        self.delivery.put(batch.adversarial, there)
         seconds = time.perf_counter() - started
         return Work(attack=batch.attack_seconds, overhead=seconds - batch.attack_seconds)
 

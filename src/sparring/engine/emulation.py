@@ -22,8 +22,11 @@ from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.speed import Costs
 from sparring.engine.transports.process import ProcessTransport
+from sparring.errors import ConfigError
 from sparring.models import Precision, working_copy
 
+ARRIVAL = 300.0
+"""Longest wait for all workers to be up."""
 IMAGES = 1024
 """Images of the emulated training set: they are shared, never looked at."""
 
@@ -147,18 +150,25 @@ def emulate(
     """Train so many batches of sleep with real workers, after as many as it takes to begin.
 
     Of the costs only attack and update are slept; overheads are what they are. Cost: the time of
-    these batches, and some seconds for each worker's start.
+    these batches, and some seconds for each worker's start. Raises `ConfigError` if workers do not
+    come up.
     """
     job = EmulatedJob(seconds=costs.attack)
     with workplace(job, policy) as (arena, transport):
         broker = Broker(policy, tickets=10**9)
         home = EmulatedHome(job, arena)
         engine = Engine(broker, transport, home, workers=workers, helps=helps)
-        full, begun, waited = 0, 0.0, 0.0
+        full, begun, waited, latest = 0, 0.0, 0.0, time.perf_counter() + ARRIVAL
         for ready in engine:
             if engine.num_workers < workers or not full:
                 # Until the pipeline has been filled by all.
                 is_up = engine.num_workers == workers
+                if not is_up and time.perf_counter() > latest:
+                    raise ConfigError(
+                        f"all {workers} emulated workers must be up within {ARRIVAL:.0f} s for "
+                        f"their speed to be measured; {engine.num_workers} are. Take fewer, or "
+                        "call this from a module that can be imported, behind a main guard."
+                    )
                 full = ready.ticket + policy.window + 2 * workers if is_up else 0
             elif ready.ticket == full:
                 begun, waited = time.perf_counter(), engine.spent.wait

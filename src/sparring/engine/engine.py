@@ -76,6 +76,7 @@ class Engine:
         self._transport, self._home = transport, home
         self._patience, self._clock = patience, clock
         self._seconds: dict[Stage, float] = {}
+        self._begun: dict[Worker, float] = {}
         self._training = False
         # A second lease (of each part) spares a worker the wait for this thread; in a window too
         # small to give one to everybody it would be kept from a worker that has none.
@@ -141,6 +142,8 @@ class Engine:
                     lease = self.broker.lease(worker, self._clock())
                     if lease is None:
                         return
+                    if self.broker.holds(worker) == 1:
+                        self._begun[worker] = lease.since
                     self._transport.submit(lease)
 
     def _heed(self, events: Sequence[Event]) -> None:
@@ -151,6 +154,7 @@ class Engine:
                     self.broker.join(event.worker)
                 case Done():
                     self._crew.proved(event.worker)
+                    self._begun[event.worker] = self._clock()
                     self._done(event.lease, event.work)
                 case Died():
                     idle = not self.broker.lost(event.worker)
@@ -177,11 +181,20 @@ class Engine:
 
     def _soon(self) -> bool:
         """Whether the next ticket comes sooner than a quarter of an attack here would take."""
-        awaited = self.broker.awaited
-        if not awaited or not all(lease.stage in self._seconds for lease in awaited):
+        out = self.broker.out
+        if not all(lease.stage in self._seconds for lease in out):
             return False
-        left = max(lease.since + self._seconds[lease.stage] for lease in awaited) - self._clock()
-        return abs(left) < max(self._seconds.values()) / 4
+        ends = [
+            self._begun[last.worker]
+            + sum(
+                self._seconds[lease.stage]
+                for lease in out
+                if lease.worker == last.worker and lease.number <= last.number
+            )
+            for last in self.broker.awaited
+        ]
+        quarter = max(self._seconds.values(), default=0.0) / 4
+        return bool(ends) and abs(max(ends) - self._clock()) < quarter
 
     def _wait(self) -> None:
         """Wait for news, and end workers that have had a lease for too long."""

@@ -19,6 +19,8 @@ from sparring.engine.speed import Costs
 
 POINT = 6.0
 """Seconds for which each emulated point is measured, once all its workers are up."""
+PERIOD = 100
+"""Updates between two publications: the paper's (its section 5)."""
 FAR_STEPS = (8, 16, 32, 64, 128)
 """Attack steps of the simulated far end."""
 FAR_WORKERS = 512
@@ -91,9 +93,9 @@ def measure(*, steps: int, step: float, devices: int, progress: Callable[[str], 
 
 
 def _point(costs: Costs, workers: int, *, helps: bool) -> Point:
-    """One number of workers, three times: really asleep, on a virtual clock, by the formula."""
+    """The paper's engine with so many workers, asleep, on a virtual clock, and by the formula."""
     formula = costs.speed_up(workers, helps=helps)
-    policy = FixedLag(lag=2 * workers + 3, split=1)
+    policy = Newest(credits=2 * workers + 4, period=PERIOD)
     rounds = max(3, round(POINT * formula / costs.serial / max(workers, 1)))
     emulated = emulate(
         costs, workers=workers, policy=policy, helps=helps, tickets=rounds * max(workers, 1)

@@ -13,7 +13,6 @@ from torch import Tensor
 from sparring.attacks import AttackedBatch
 from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind, Ready, Spent, Work
 from sparring.engine.attacker import Attacker, layout, load, publish
-from sparring.engine.delivery import Delivery
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
 from sparring.engine.transports.process import ProcessTransport
@@ -98,7 +97,6 @@ class AsyncSource:
         self._arena = Arena(shapes)
         self._arena["pixels"].copy_(images.pixels)
         self._arena["labels"].copy_(images.labels)
-        self._delivery = Delivery(self._arena, desk.device)
         self._attacker = Attacker(desk.job, self._arena, images.num_classes, desk.device)
         self._engine: Engine | None = None
         self._ready: Ready | None = None
@@ -115,7 +113,7 @@ class AsyncSource:
         ready = self._ready = next(self._engine)
         return replace(
             self._desk.recall(ready.ticket),
-            adversarial=self._delivery.take(self._arena[f"slot {ready.slot}"]),
+            adversarial=self._attacker.delivery.take(self._arena[f"slot {ready.slot}"]),
             version=ready.version,
             eps=self._desk.eps_of(ready.ticket),
             attack_seconds=ready.attack_seconds,
@@ -136,7 +134,7 @@ class AsyncSource:
             "staleness_behind": self._ready.behind,
             "staleness_in_flight": self._ready.in_flight,
             "staleness_waiting": self._ready.waiting,
-            "ready": self._broker.attacked - 1,
+            "ready": self._broker.attacked,
             "leased": len(self._broker.out),
             **{f"{name}_seconds": now[name] - before[name] for name in now},
         }
