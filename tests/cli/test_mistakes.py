@@ -56,7 +56,6 @@ MISTAKES = {
     "train --source async --set source.policy.split=500": "split must be at most batch_size",
     "train --source async --set source.patience=0": "source.patience must be above 0",
     "train --source async --set attack.restarts=2": "source.fresh_steps must be 0 where",
-    "bench": "must be told what to measure, one of engine; got nothing",
     "bench attack": "one of engine; got attack",
     "bench engine --devices 0": "--devices must be 1 or more",
     "bench engine --soak 3": "--soak must be 100 or more",

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 ABOUT = """Measure the engine: its overheads, and its speed-up over devices.
 
 Devices are emulated: real processes, pipes and shared memory, whose attacks and
-updates sleep. Far more of them are simulated on a virtual clock.
+updates sleep. Far more of them are simulated on a virtual clock. The engine is
+the only thing that is measured so far.
 
 examples:
-  sparring bench engine
+  sparring bench
   sparring bench engine --devices 4 --steps 40 --json
   sparring bench engine --soak 100000"""
 
@@ -57,10 +58,10 @@ FORM = Form(verb="bench", flags=BenchFlags, about=ABOUT, word="engine")
 def run(argv: list[str]) -> int:
     """Measure and print; return the exit code."""
     flags, word = FORM.read(argv)
-    if word not in SUBJECTS:
+    if word not in (None, *SUBJECTS):
         raise ConfigError(
             f"sparring bench must be told what to measure, one of {', '.join(SUBJECTS)}; got "
-            f"{word or 'nothing'}. Try: sparring bench engine"
+            f"{word}. Try: sparring bench engine"
         )
     for name, least in (("devices", 1), ("steps", 1), ("step_ms", 1), ("soak", 100)):
         value = getattr(flags, name)

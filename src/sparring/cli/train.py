@@ -28,7 +28,6 @@ ABOUT = """Train a classifier to withstand adversarial examples, into a new run 
 examples:
   sparring train
   sparring train --preset paper --source stale --staleness 64
-  sparring train --source async --workers 1
   sparring train --eps 0.2 --set batch_size=64 --set attack.start=corner
   sparring train --resume runs/fast-20300101-120000"""
 
@@ -42,7 +41,7 @@ class TrainFlags:
     """What `sparring train` may be given; nothing is needed."""
 
     preset: Annotated[str | None, flag("--preset", str, "NAME"), PLAIN] = None
-    """Settings to begin with: fast (the default), paper, paper-async, madry, natural."""
+    """fast (the default), paper, paper-async, madry or natural."""
     config: Annotated[Path | None, flag("--config", path, "FILE"), PLAIN] = None
     """Begin with a run's config.json, or a --dry-run, instead."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
@@ -67,14 +66,14 @@ class TrainFlags:
     """Processes that attack under --source async; 0: the trainer does."""
     policy: Annotated[
         str | None,
-        flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "POLICY"),
+        flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "P"),
         PLAIN,
     ] = None
-    """Weights for workers: fixed-lag (the default), newest, sync or sharded."""
+    """Weights for workers: fixed-lag, newest, sync or sharded."""
     lag: Annotated[int | None, flag("--lag", whole, "L"), PLAIN] = None
     """Updates by which attacks of fixed-lag run ahead."""
     publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
-    """Updates between publications of the weights; above 1, no fresh steps."""
+    """Updates between publications; above 1, no fresh steps."""
     precision: Annotated[
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
     ] = None
