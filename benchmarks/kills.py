@@ -26,8 +26,8 @@ from sparring.training import Asynchronous, TrainConfig, Validation, train
 
 
 def config(updates: int, workers: int) -> TrainConfig:
-    """Batches of eight, two steps, the paper's network; hung workers are noticed after a second."""
-    source = Asynchronous(workers=workers, policy=FixedLag(lag=3, split=2), patience=1.0)
+    """Batches of eight, two steps, the paper's network; three seconds of patience."""
+    source = Asynchronous(workers=workers, policy=FixedLag(lag=3, split=2), patience=3.0)
     return TrainConfig(
         attack=PGD(threat=Linf(eps=0.3), steps=2),
         batch_size=8,

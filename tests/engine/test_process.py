@@ -42,7 +42,7 @@ class Attack:
     images: ImageSet
     device: torch.device
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - the protocol's
         self,
         number: int,
         *,
@@ -50,7 +50,10 @@ class Attack:
         logits_of: Callable[[Tensor], Tensor],
         part: int = 0,
         parts: int = 1,
+        stage: str = "whole",
+        begun: Tensor | None = None,
     ) -> AttackedBatch:
+        assert (stage, begun) == ("whole", None)
         order = Order(num_images=len(self.images), batch_size=8, seed=5)
         attack = TicketAttack(
             images=self.images, attack=PGD(threat=Linf(eps=0.3), steps=2), device=self.device

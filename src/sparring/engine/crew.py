@@ -4,6 +4,7 @@ Units: seconds of the engine's clock.
 """
 
 import logging
+import math
 from collections.abc import Callable
 
 from sparring.engine.lease import Worker
@@ -13,9 +14,6 @@ DEATHS = 5
 """Workers in a row that may die before they have attacked anything, and be replaced."""
 BACK_OFF = 0.5
 """Seconds before the second of such replacements starts; doubled for each one more."""
-ARRIVAL = 300.0
-"""A worker that is not up so many seconds after its start hangs."""
-
 log = logging.getLogger(__name__)
 
 
@@ -24,11 +22,14 @@ class Crew:
 
     A single death is answered at once. Where one after the other dies at its start or its first
     lease, the cause is not in the process: no more are started, and the run goes on with those that
-    are left. Who dies later, or with nothing to do, was able to work and does not count.
+    are left. Who dies later, or with nothing to do, was able to work and does not count. Who is not
+    up `arrival` seconds after its start hangs.
     """
 
-    def __init__(self, transport: Transport, workers: int, clock: Callable[[], float]) -> None:
-        self._transport, self._clock = transport, clock
+    def __init__(
+        self, transport: Transport, workers: int, clock: Callable[[], float], *, arrival: float
+    ) -> None:
+        self._transport, self._clock, self._arrival = transport, clock, arrival
         self._starting: dict[Worker, float] = {}
         self._due = [clock()] * workers
         self._alive: set[Worker] = set()
@@ -52,8 +53,10 @@ class Crew:
             self._due.remove(when)
             self._starting[self._transport.start()] = now
         for worker, since in self._starting.items():
-            if now - since > ARRIVAL:
-                log.warning("worker %s was not up after %.0f s; it is killed", worker, ARRIVAL)
+            if now - since > self._arrival:
+                self._starting[worker] = math.inf  # once is enough: its death is to come
+                arrival = self._arrival
+                log.warning("worker %s was not up after %.0f s; it is killed", worker, arrival)
                 self._transport.kill(worker)
 
     def pause(self, most: float) -> float:

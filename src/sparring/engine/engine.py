@@ -18,6 +18,8 @@ WAIT = 1.0
 """Seconds between two looks at workers that say nothing."""
 PATIENCE = 60.0
 """A worker hangs if it holds a lease for so many seconds, and for ten times what it should take."""
+ARRIVAL = 5
+"""Times this patience, a worker that was started must be up: it imports PyTorch first."""
 TRAINER: Worker = "trainer"
 """The trainer's name where it takes a lease itself."""
 
@@ -77,12 +79,13 @@ class Engine:
         self._patience, self._clock = patience, clock
         self._seconds: dict[Stage, float] = {}
         self._begun: dict[Worker, float] = {}
+        self._killed: set[Worker] = set()
         self._training = False
         # A second lease (of each part) spares a worker the wait for this thread; in a window too
         # small to give one to everybody it would be kept from a worker that has none.
         room = broker.policy.window * broker.parts // (workers + 1)
         self._depth = max(1, min(room, 2 * broker.parts))
-        self._crew = Crew(transport, workers, clock)
+        self._crew = Crew(transport, workers, clock, arrival=ARRIVAL * patience)
         self._helps = False
         if helps or not workers:
             self._take_part()
@@ -204,9 +207,11 @@ class Engine:
         self.spent.wait += self._clock() - begun
         usual = max(self._seconds.values(), default=0.0)
         patience = max(self._patience, 10 * self._depth * usual)
-        for worker in list(self.broker.overdue(self._clock(), patience)):
+        overdue = set(self.broker.overdue(self._clock(), patience))
+        for worker in overdue - self._killed:
             log.warning("worker %s has held a lease for %.0f s; it is killed", worker, patience)
             self._transport.kill(worker)
+        self._killed |= overdue
 
     def _done(self, number: int, work: Work) -> bool:
         """Note a lease's end, and what leases of its kind take."""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from multiprocessing.connection import Connection
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 """Linux: the signal that a process gets when its parent dies (prctl(2))."""
@@ -34,9 +35,8 @@ class Birth:
             sys.exit(1)
 
 
-def live(birth: Birth, place: object, device: str, pipe: Connection) -> None:
-    """A worker's life; PyTorch is there once `place` has been unpickled."""
-    from sparring.engine.transports.process import Workplace, work
+def live(birth: Birth, place: Any, device: str, pipe: Connection) -> None:
+    """A worker's life; `birth` has done its part, and with `place` PyTorch came in."""
+    from sparring.engine.transports.process import work
 
-    if isinstance(place, Workplace):
-        work(place, device, pipe)
+    work(place, device, pipe)
