@@ -96,6 +96,8 @@ class RunTickets:
         return self.attack.recall(self.order.ticket(number))
 
     def _joined(self, number: int, pieces: Sequence[AttackedBatch]) -> AttackedBatch:
+        if len(pieces) == 1:
+            return pieces[0]
         return replace(
             self.recall(number),
             adversarial=torch.cat([piece.adversarial for piece in pieces]),
