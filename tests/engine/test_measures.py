@@ -1,11 +1,12 @@
 """Emulated devices, overheads and a soak: real processes, small numbers."""
 
+import math
 import os
 
 import pytest
 
 from sparring.engine import Costs, FixedLag
-from sparring.engine.emulation import emulate
+from sparring.engine.emulation import EmulatedJob, emulate
 from sparring.engine.measures import soak
 from sparring.engine.overheads import measure_overheads
 from sparring.errors import ConfigError
@@ -24,11 +25,12 @@ def test_emulated_devices_do_what_the_formula_says():
 
 
 def test_the_engines_own_work_is_measured_piece_by_piece():
-    found = measure_overheads(rounds=20)
-    assert 0 < found.broker < found.lease
-    assert found.batch > 0
-    assert found.publication > found.handover
-    assert found.whole > found.publication
+    """A batch takes at least its attack, which sleeps; which piece is dearer the machine says."""
+    found = measure_overheads(EmulatedJob(seconds=0.01), rounds=20)
+    pieces = (found.broker, found.lease, found.batch, found.handover, found.publication)
+    assert min(pieces) > 0
+    assert math.isfinite(found.load)
+    assert found.whole >= 1e4
 
 
 def test_a_soak_trains_every_ticket_and_keeps_its_descriptors():

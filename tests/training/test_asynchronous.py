@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
+from sparring.models import computing_threads
 from sparring.records import MetricsLog, RunDirectory
-from sparring.training import Asynchronous, Fresh, Stale, Step, resume, train
+from sparring.training import Asynchronous, Fresh, Stale, Step, Validation, resume, train
+from sparring.training.trainer import Trainer
+from sparring.training.watch import ValidationSlice
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
 pytestmark = pytest.mark.process
@@ -98,6 +101,28 @@ def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
     with pytest.raises(RuntimeError, match="leave"):
         train(small(source=source), tmp_path / "run", observer=Watching(leave))
     assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
+
+
+def test_looks_have_all_threads_and_updates_one(tmp_path, monkeypatch):
+    """Workers wait for a look, so it need not leave their cores to them."""
+    seen: list[tuple[str, int]] = []
+    look, update = ValidationSlice.look, Trainer.update
+
+    def looking(*given, **settings):
+        seen.append(("look", torch.get_num_threads()))
+        return look(*given, **settings)
+
+    def updating(*given, **settings):
+        seen.append(("update", torch.get_num_threads()))
+        return update(*given, **settings)
+
+    monkeypatch.setattr(ValidationSlice, "look", looking)
+    monkeypatch.setattr(Trainer, "update", updating)
+    validation = Validation(every=2, images=16, steps=1)
+    source = asynchronous(0, FixedLag())
+    with computing_threads(2):
+        run(tmp_path / "run", source=source, updates=3, threads=0, validation=validation)
+    assert seen == [("update", 1), ("update", 1), ("look", 2), ("update", 1), ("look", 2)]
 
 
 def test_a_run_that_is_left_ends_its_workers(tmp_path):

@@ -96,9 +96,10 @@ class _Sitting:
         self.metrics = MetricsLog(run.metrics)
         self.device = chosen_device(config.device)
         self.dead_start = DeadStart(dataset.num_classes)
-        self.seconds_before = 0.0
+        self.seconds_before, self.all_threads = 0.0, 0
 
     def work(self) -> TrainedRun:
+        self.all_threads = self.config.threads or torch.get_num_threads()
         with computing_threads(self.config.computing_threads), stop_request() as stop:
             trainer = Trainer(self.config, self.dataset, self.device)
             source = self.config.source.open(trainer, self.config.updates)
@@ -155,7 +156,9 @@ class _Sitting:
         self.observer.noticed(text)
 
     def _look(self, trainer: Trainer) -> None:
-        look = self.slice.look(trainer)
+        """Judge the weights on all threads: workers soon have nothing to do but to wait for it."""
+        with computing_threads(self.all_threads):
+            look = self.slice.look(trainer)
         self.metrics.append(asdict(look))
         self.observer.validated(look)
 
