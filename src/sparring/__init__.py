@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparring.attacks import L2, PGD, Linf, fgsm, random_start_fgsm
+    from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, fgsm, random_start_fgsm
     from sparring.data import Dataset, ImageSet, load_dataset
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "attacks": ("L2", "PGD", "Linf", "fgsm", "random_start_fgsm"),
+    "attacks": ("APGD", "FAB", "L2", "PGD", "Linf", "Square", "fgsm", "random_start_fgsm"),
     "data": ("Dataset", "ImageSet", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate"),
@@ -30,6 +30,8 @@ _HOME = {
 _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
 
 __all__ = [
+    "APGD",
+    "FAB",
     "L2",
     "PGD",
     "Dataset",
@@ -39,6 +41,7 @@ __all__ = [
     "PaperCNN",
     "RunDirectory",
     "SparringError",
+    "Square",
     "Suite",
     "TrainConfig",
     "Verdict",

@@ -7,13 +7,18 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sparring.attacks import L2, PGD, Linf
+from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square
 
 MODES = [torch.enable_grad, torch.no_grad, torch.inference_mode]
 ATTACKS = [
     PGD(threat=Linf(eps=0.1), steps=2),
     PGD(threat=L2(eps=0.5), steps=2, start="corner", restarts=2, loss="dlr"),
     PGD(threat=Linf(eps=0.1), steps=0, restarts=2, loss="margin"),
+    APGD(threat=Linf(eps=0.1), steps=3, loss="dlr", targets=2),
+    APGD(threat=L2(eps=0.5), steps=3),
+    FAB(threat=L2(eps=0.5), steps=3, targets=2),
+    Square(threat=Linf(eps=0.1), queries=4),
+    Square(threat=L2(eps=0.5), queries=4),
 ]
 
 

@@ -15,7 +15,7 @@ from sparring.training.presets import PRESETS
 FLAGS = {
     "train": "preset config out resume seed updates eps steps source staleness workers policy "
     "lag publish-every precision threads set dry-run json",
-    "evaluate": "suite images seed threads json",
+    "evaluate": "suite images seed threads precision json",
     "bench": "devices steps step-ms soak json",
     "inspect": "json",
     "replay": "json",

@@ -98,14 +98,13 @@ def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(capsys, mon
 
 def test_an_evaluation_shows_the_attack_and_what_is_still_robust(display, capsys):
     with watched_evaluation() as observer:
-        for searched in (10, 20):
+        for share in (0.5, 1.0):
             observer(
                 Progress(
                     attack="pgd-10 margin",
                     number=1,
                     of=2,
-                    searched=searched,
-                    images=20,
+                    share=share,
                     robust=15,
                     total=40,
                 )

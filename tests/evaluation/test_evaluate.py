@@ -1,15 +1,26 @@
 """The verdict on a model: counted image by image, by the model itself, whatever the attack says."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial as partial_of
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import L2, PGD, Classifier, Linf
+from sparring.attacks import (
+    APGD,
+    FAB,
+    L2,
+    PGD,
+    Classifier,
+    Linf,
+    Square,
+    adversarial_images,
+)
 from sparring.errors import ConfigError
-from sparring.evaluation import SUITES, Progress, Suite, Verdict, evaluate
+from sparring.evaluation import SUITES, Progress, Suite, Verdict, evaluate, partial
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN
 
@@ -129,7 +140,7 @@ class Sly(nn.Module):
 
 def leave_the_threat(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack with a fault: it returns images far outside ε and the pixel range."""
-    monkeypatch.setattr(PGD, "search_from", lambda self, start, model, images, labels: images + 5)
+    monkeypatch.setattr(PGD, "step", lambda self, model, x, images, labels: images + 5)
 
 
 def test_an_attack_that_leaves_the_threat_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,22 +184,23 @@ def test_an_observer_sees_every_batch_and_the_robust_accuracy_so_far() -> None:
     assert list(dict.fromkeys(step.attack for step in seen)) == attacks
     assert [step.robust for step in seen] == sorted((s.robust for s in seen), reverse=True)
     for name in attacks:
-        last = [step for step in seen if step.attack == name][-1]
-        assert last.searched == last.images
+        shares = [step.share for step in seen if step.attack == name]
+        assert shares == sorted(shares)
+        assert 0 < shares[0] < shares[-1] == 1
     assert seen[-1].robust == verdict.evaluation.robust.successes
 
 
 def test_restarts_go_to_robust_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[int] = []
-    search = PGD.search_from
+    step = PGD.step
 
     def counting(
-        attack: PGD, start: Tensor, model: Classifier, images: Tensor, labels: Tensor
+        attack: PGD, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
     ) -> Tensor:
-        searched.append(len(start))
-        return search(attack, start, model, images, labels)
+        searched.append(len(x))
+        return step(attack, logits_of, x, images, labels)
 
-    monkeypatch.setattr(PGD, "search_from", counting)
+    monkeypatch.setattr(PGD, "step", counting)
     monkeypatch.setattr(
         suites_module,
         "SUITES",
@@ -197,8 +209,8 @@ def test_restarts_go_to_robust_images_only(monkeypatch: pytest.MonkeyPatch) -> N
     images, labels = images_of(100), torch.arange(100) % 2
     verdict = evaluate(linear(), images, labels, Linf(eps=0.05), suite="three")
     left = verdict.evaluation.robust.successes
-    assert searched[0] == verdict.evaluation.natural.successes
-    assert searched[1:] == [left, left]
+    natural = verdict.evaluation.natural.successes
+    assert searched == [natural] * 3 + [left] * 6
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -208,14 +220,92 @@ def test_a_suite_has_distinct_attacks_and_takes_the_threat_it_is_given(name: str
     assert suite.name == name
     assert len(against) == len(suite.attacks)
     assert all(attack.threat == L2(eps=2) for attack in against.values())
-    assert [replace(a, threat=Linf()) for a in against.values()] == list(suite.attacks)
+    assert [attack.against(Linf()) for attack in against.values()] == list(suite.attacks)
 
 
 def test_the_strong_suite_is_100_steps_from_each_of_5_starts() -> None:
-    (attack,) = SUITES["pgd-100x5"].attacks
-    assert (attack.steps, attack.restarts, attack.loss) == (100, 5, "cross-entropy")
-    (attack,) = SUITES["pgd-40"].attacks
-    assert (attack.steps, attack.restarts) == (40, 1)
+    assert SUITES["pgd-100x5"].attacks == (PGD(steps=100, restarts=5, loss="cross-entropy"),)
+    assert SUITES["pgd-40"].attacks == (PGD(steps=40, restarts=1),)
+
+
+def test_the_standard_suite_is_that_of_autoattack() -> None:
+    """Its attacks in its order, with the parameters that its authors published."""
+    first, second, third, fourth = SUITES["standard"].attacks
+    assert first == APGD(loss="cross-entropy", steps=100, restarts=1, targets=0)
+    assert second == APGD(loss="dlr", steps=100, restarts=1, targets=9)
+    assert third == FAB(steps=100, targets=9)
+    assert fourth == Square(queries=5000, share=0.8)
+    ranks = [search.rank for search in second.searches(10)]
+    assert ranks == [search.rank for search in third.searches(10)] == list(range(1, 10))
+
+
+def test_few_classes_are_attacked_as_far_as_they_go_and_it_is_said() -> None:
+    images, labels = images_of(12), torch.arange(12) % 2
+    suite = [attack.against(Linf(eps=0.2)) for attack in SUITES["standard"].attacks[:3]]
+    assert [attack.caveat(10) for attack in suite] == [None] * 3
+    for attack in suite:
+        found = adversarial_images(
+            attack, linear(), images, labels, generator=torch.Generator().manual_seed(0)
+        )
+        assert (linear()(found).argmax(1) != labels).all()
+    caveats = [attack.caveat(2) for attack in suite]
+    assert caveats == [
+        None,
+        "apgd-t has the margin as its loss, because dlr needs 4 classes and 1 of 9 targets",
+        "fab-t has 1 of 9 targets",
+    ]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 30, 61])
+def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    model = PaperCNN("torch", generator=torch.Generator().manual_seed(0))
+    images = torch.rand(9, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+    labels = model(images).argmax(1)
+    attacks = (PGD(steps=5, restarts=2), APGD(steps=9), FAB(steps=4, targets=3), Square(queries=20))
+    suite = Suite(name="short", summary="", attacks=attacks)
+    monkeypatch.setattr(suites_module, "SUITES", {"short": suite})
+    judged: Any = partial_of(evaluate, suite="short", precision="bf16")
+    threat = Linf(eps=0.01)
+    whole = judged(model, images, labels, threat)
+    assert 0 < whole.evaluation.robust.successes < 9
+    passes = 0
+
+    def stopping(progress: Progress) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == stop + 1:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "partial.pt"
+    with pytest.raises(KeyboardInterrupt):
+        judged(model, images, labels, threat, resume=file, observer=stopping)
+    found = judged(model, images, labels, threat, resume=file)
+    assert found.outcomes == whole.outcomes
+    assert [a.robust for a in found.evaluation.attacks] == [
+        a.robust for a in whole.evaluation.attacks
+    ]
+    again: list[Progress] = []
+    judged(model, images, labels, threat, resume=file, observer=again.append)
+    assert len(again) < passes + stop
+
+
+def test_the_file_of_another_evaluation_is_passed_over(tmp_path: Path, caplog) -> None:
+    file = tmp_path / "partial.pt"
+    images, labels = images_of(8), torch.arange(8) % 2
+    expected = evaluate(linear(), images, labels, Linf(eps=0.05))
+    for content in (b"", b"not a file of ours"):
+        file.write_bytes(content)
+        found = evaluate(linear(), images, labels, Linf(eps=0.05), resume=file)
+        assert found.outcomes == expected.outcomes
+        assert "cannot be read" in caplog.text
+        caplog.clear()
+    torch.save({"owner": "someone else", "survey": {}, "seconds": 5.0}, file)
+    found = evaluate(linear(), images, labels, Linf(eps=0.05), resume=file)
+    assert found.outcomes == expected.outcomes
+    assert "of another evaluation" in caplog.text
 
 
 def test_wrong_input_is_refused() -> None:

@@ -4,8 +4,10 @@ Everything here knows a model only as a callable from images to logits, works on
 pixels in [0, 1], and leaves no trace: neither on the model nor on any global state.
 """
 
+from sparring.attacks.apgd import APGD
 from sparring.attacks.batches import AttackedBatch, TicketAttack
 from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.fab import FAB
 from sparring.attacks.losses import (
     LOSSES,
     Loss,
@@ -15,21 +17,40 @@ from sparring.attacks.losses import (
     margin,
 )
 from sparring.attacks.pgd import PGD, fgsm, random_start_fgsm
+from sparring.attacks.search import (
+    Attack,
+    Search,
+    State,
+    Sweep,
+    Task,
+    adversarial_images,
+    ranked,
+)
+from sparring.attacks.square import Square
 from sparring.attacks.threat import L2, STARTS, Linf, Start, Threat
 
 __all__ = [
+    "APGD",
+    "FAB",
     "L2",
     "LOSSES",
     "PGD",
     "STARTS",
+    "Attack",
     "AttackedBatch",
     "Classifier",
     "Linf",
     "Loss",
     "LossName",
+    "Search",
+    "Square",
     "Start",
+    "State",
+    "Sweep",
+    "Task",
     "Threat",
     "TicketAttack",
+    "adversarial_images",
     "check_batch",
     "checked",
     "cross_entropy",
@@ -37,4 +58,5 @@ __all__ = [
     "fgsm",
     "margin",
     "random_start_fgsm",
+    "ranked",
 ]

@@ -64,6 +64,18 @@ def checked(model: Classifier, labels: Tensor) -> Classifier:
     return logits_of
 
 
+def gradient_at(x: Tensor, total: Tensor) -> Tensor:
+    """The gradient of a number that was computed from x. Raises `ConfigError` if there is none."""
+    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    if gradient is None:
+        raise ConfigError(
+            "the logits must depend on the images through differentiable operations because an "
+            "attack follows their gradient; got logits without one. Remove detach(), no_grad() "
+            "or rounding from the model."
+        )
+    return gradient
+
+
 def _check_logits(logits: object, num_images: int, least_classes: int) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num_images:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

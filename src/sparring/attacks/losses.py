@@ -64,12 +64,42 @@ def difference_of_logits_ratio(
     return margin(logits, labels) / spread
 
 
+def targeted_margin(
+    logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"], targets: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """The target's logit minus the true one."""
+    logits = _widened(logits)
+    return _at(logits, targets) - _at(logits, labels)
+
+
+def targeted_ratio(
+    logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"], targets: Int64[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """The targeted margin over the largest logit's lead on the mean of the third and fourth.
+
+    Raises `ConfigError` below four classes. Source: Croce & Hein 2020, the targeted DLR loss.
+    """
+    num_classes = logits.shape[1]
+    if num_classes < 4:
+        raise ConfigError(
+            "the targeted loss dlr needs logits of at least 4 classes because it divides by the "
+            f"lead on the third and fourth; got {num_classes} classes. Use the margin."
+        )
+    largest = _widened(logits).topk(4, dim=1).values
+    lead = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return targeted_margin(logits, labels, targets) / lead.clamp_min(SMALLEST_SPREAD)
+
+
 LOSSES: Mapping[LossName, Loss] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
     "dlr": difference_of_logits_ratio,
 }
 """The formula behind each name."""
+
+
+def _at(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, None]).squeeze(1)
 
 
 def _widened(logits: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,11 +12,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.checks import Classifier, check_batch, checked, gradient_at
 from sparring.attacks.losses import LOSSES, Loss, LossName
+from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
-from sparring.models import evaluation_mode
 from sparring.records.spelling import did_you_mean, nearest
 
 
@@ -70,6 +69,24 @@ class PGD:
             )
 
     @property
+    def name(self) -> str:
+        """What distinguishes it within a suite: steps, restarts and loss."""
+        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
+        return f"pgd-{self.steps}{restarts} {self.loss}"
+
+    def against(self, threat: Threat) -> "PGD":
+        """The same attack on another threat."""
+        return replace(self, threat=threat)
+
+    def searches(self, num_classes: int) -> Sequence[Search]:
+        """One for each restart."""
+        return [PGDSearch(attack=replace(self, restarts=1))] * self.restarts
+
+    def caveat(self, num_classes: int) -> str | None:
+        """Nothing: any number of classes will do."""
+        return None
+
+    @property
     def step_length(self) -> float:
         """Length of one step: `step_size`, or 2.5 · eps / steps; 0 where there is none to take.
 
@@ -107,8 +124,16 @@ class PGD:
         Raises `ConfigError` for images, labels or logits that cannot be meant.
         """
         check_batch(images, labels)
-        with _no_trace(model):
+        with no_trace(model):
             return self._search(checked(model, labels), images, labels.clone(), generator)
+
+    def step(
+        self, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
+    ) -> Float[Tensor, " B *S"]:
+        """One step from x, back into the threat around the clean images."""
+        gradient = _input_gradient(LOSSES[self.loss], logits_of, x, labels)
+        uphill = self.threat.ascend(gradient)
+        return self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
 
     def search_from(
         self,
@@ -123,7 +148,7 @@ class PGD:
         other images of the batch.
         """
         check_batch(images, labels)
-        with _no_trace(model):
+        with no_trace(model):
             return self._climb(checked(model, labels), start.clone(), images, labels.clone())
 
     def _search(
@@ -149,18 +174,48 @@ class PGD:
     ) -> Tensor:
         x = start
         for _ in range(self.steps):
-            gradient = _input_gradient(LOSSES[self.loss], logits_of, x, labels)
-            uphill = self.threat.ascend(gradient)
-            x = self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
+            x = self.step(logits_of, x, images, labels)
         return x
 
 
-@contextmanager
-def _no_trace(model: Classifier) -> Iterator[None]:
-    """Evaluation mode and no gradients but those asked for, everything put back after it."""
-    # An inference tensor cannot take part in a backward pass; a copy made out here can.
-    with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
-        yield
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PGDSearch:
+    """One search of PGD; what is judged is where it ends, as in the attack's definition."""
+
+    attack: PGD
+    rank: int = 0
+
+    @property
+    def queries(self) -> int:
+        """Passes of an image."""
+        return max(self.attack.steps, 1)
+
+    def begin(self, task: Task) -> State:
+        """Every image's own start, whichever images are searched beside it."""
+        begin, threat = STARTS[self.attack.start], self.attack.threat
+        starts = [
+            begin(threat, task.images[row : row + 1], Generator().manual_seed(seed))
+            for row, seed in enumerate(task.seeds.tolist())
+        ]
+        return {
+            "images": task.images,
+            "labels": task.labels,
+            "x": torch.cat(starts),
+            "done": torch.zeros_like(task.labels),
+        }
+
+    def advance(self, logits_of: Classifier, state: State) -> Move:
+        """A gradient step; at the end the image is to be judged."""
+        x = state["x"]
+        if self.attack.steps:
+            x = self.attack.step(logits_of, x, state["images"], state["labels"])
+        done = state["done"] + 1
+        over = done >= self.attack.steps
+        return Move(state={**state, "x": x, "done": done}, points=x, wrong=over, over=over)
+
+    def best(self, state: State) -> Tensor:
+        """Where it ended."""
+        return state["x"]
 
 
 def fgsm(threat: Threat) -> PGD:
@@ -194,15 +249,7 @@ def _input_gradient(loss: Loss, logits_of: Classifier, x: Tensor, labels: Tensor
     """Gradient of every image's own loss; they are summed, so no batch size scales it."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        total = loss(logits_of(x), labels).sum()
-    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-    if gradient is None:
-        raise ConfigError(
-            "the logits must depend on the images through differentiable operations because an "
-            "attack follows their gradient; got logits without one. Remove detach(), no_grad() "
-            "or rounding from the model."
-        )
-    return gradient
+        return gradient_at(x, loss(logits_of(x), labels).sum())
 
 
 def _check_choice(name: str, value: str, known: Iterable[str]) -> None:

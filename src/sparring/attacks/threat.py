@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
+from sparring.attacks import streams
 from sparring.errors import ConfigError
 
 LEAST_GAIN = 1e-6
@@ -69,6 +70,26 @@ class Linf:
         upwards = torch.rand(images.shape, generator=generator) < 0.5
         noise = torch.where(upwards, self.eps, -self.eps)
         return self.project(_like(images, noise).add_(images), images)
+
+    def surface(
+        self, images: Float[Tensor, " B *S"], seeds: Int64[Tensor, " B"]
+    ) -> Float[Tensor, " B *S"]:
+        """A point on the cube's surface, of each image's own stream, clipped to the pixel range."""
+        noise = 2 * streams.uniform(seeds, images[0].numel()).to(images.dtype) - 1
+        noise = noise / noise.abs().amax(1, keepdim=True).clamp_min(1e-12) * self.eps
+        return self.project(images + noise.view_as(images), images)
+
+    def towards(
+        self,
+        x: Float[Tensor, " B *S"],
+        normal: Float[Tensor, " B *S"],
+        gap: Float[Tensor, " B"],
+    ) -> Float[Tensor, " B *S"]:
+        """The change, smallest in this norm, with normal · change = gap; x + it is in [0, 1].
+
+        Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
+        """
+        return _towards(x, normal, gap, torch.ones_like(normal))
 
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
@@ -140,6 +161,25 @@ class L2:
         noise = _unit(torch.empty(images.shape).normal_(generator=generator)) * self.eps
         return self.project(_like(images, noise).add_(images), images)
 
+    def surface(
+        self, images: Float[Tensor, " B *S"], seeds: Int64[Tensor, " B"]
+    ) -> Float[Tensor, " B *S"]:
+        """A point on the sphere, of each image's own stream, brought into the pixel range."""
+        noise = _unit(streams.normal(seeds, images[0].numel())).to(images.dtype) * self.eps
+        return self.project(images + noise.view_as(images), images)
+
+    def towards(
+        self,
+        x: Float[Tensor, " B *S"],
+        normal: Float[Tensor, " B *S"],
+        gap: Float[Tensor, " B"],
+    ) -> Float[Tensor, " B *S"]:
+        """The change, smallest in this norm, with normal · change = gap; x + it is in [0, 1].
+
+        Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
+        """
+        return _towards(x, normal, gap, normal.abs())
+
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
@@ -177,6 +217,28 @@ def _largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tenso
         slope = (scaled < rooms).mul(squares).sum(pixels, keepdim=True)
         better = torch.where(slope > 0, scale2 + left / slope, limit).clamp_max(limit)
     return torch.where(scale2 < limit, scale2.sqrt(), at_most)
+
+
+def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor) -> Tensor:
+    """Every pixel goes its way at its rate, or to its end of [0, 1], until normal · change = gap.
+
+    That product is concave and piecewise linear in the time, so Newton's method from 0 never
+    oversteps, and is exact once it has met the right set of pixels that are at their end.
+    """
+    pixels = _pixels(x)
+    gap = gap.view(-1, *[1] * len(pixels))
+    way = normal.sign() * gap.sign()
+    rooms = torch.where(way > 0, 1 - x, x)
+    weights, wanted = normal.abs(), gap.abs()
+    time, better = torch.zeros_like(wanted), None
+    while better is None or bool((better > time * (1 + LEAST_GAIN)).any()):
+        time = time if better is None else torch.maximum(time, better)
+        gone = time * rates
+        free = gone < rooms
+        come = (weights * torch.minimum(gone, rooms)).sum(pixels, keepdim=True)
+        slope = (weights * rates * free).sum(pixels, keepdim=True)
+        better = torch.where(slope > 0, time + (wanted - come) / slope, time)
+    return way * torch.minimum(time * rates, rooms)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, whole
 from sparring.cli.console import (
@@ -18,14 +18,18 @@ from sparring.cli.console import (
 )
 from sparring.records import Evaluation, Proportion, RunDirectory, to_json
 
+if TYPE_CHECKING:
+    from sparring.models import Precision
+
 ABOUT = """Measure natural and robust accuracy on the test images, under the run's threat.
 
-RUN is a run directory; left out, the newest in runs/.
+RUN is a run directory; left out, the newest in runs/. An evaluation that was
+stopped goes on where it was when the same command is given again.
 
 examples:
   sparring evaluate
   sparring evaluate runs/fast-20300101-120000 --images 1000
-  sparring evaluate --suite pgd-100x5"""
+  sparring evaluate --suite standard"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +37,15 @@ class EvaluateFlags:
     """What `sparring evaluate` may be given beside the run."""
 
     suite: Annotated[str, flag("--suite", str, "NAME"), PLAIN] = "pgd"
-    """Attacks to run: pgd (the default, quick), pgd-40 or pgd-100x5 (strong)."""
+    """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
     """Only the first so many test images."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
     """CPU threads; by default as many as there are cores."""
+    precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
+    """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -62,6 +68,7 @@ def run(argv: list[str]) -> int:
             num_images=flags.images,
             seed=flags.seed,
             threads=flags.threads,
+            precision=cast("Precision", flags.precision),
             observer=observer,
         )
     if flags.json:
@@ -83,6 +90,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     table.add_row("robust", *_cells(found.robust), f"{found.seconds:.1f}")
     print_table(table)
     print_result()
+    for caveat in found.caveats:
+        print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
     print_ending(
         f"{run.evaluation} and {run.outcomes.name} in {duration_text(found.seconds)}",

@@ -114,7 +114,7 @@ def watched_evaluation() -> Iterator[Callable[[Progress], None]]:
                 task,
                 description=f"attack {progress.number}/{progress.of} {progress.attack}",
                 total=progress.of,
-                completed=progress.number - 1 + progress.searched / progress.images,
+                completed=progress.number - 1 + progress.share,
                 robust=f"robust {_percent(progress)}",
             )
 
@@ -123,7 +123,7 @@ def watched_evaluation() -> Iterator[Callable[[Progress], None]]:
 
 def _evaluation_line(progress: Progress) -> None:
     """A line after each attack."""
-    if progress.searched < progress.images:
+    if progress.share < 1:
         return
     _say(
         f"attack {progress.number} of {progress.of}, {progress.attack}: {_percent(progress)} of "

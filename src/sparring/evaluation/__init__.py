@@ -5,10 +5,11 @@ for a run and leaves the result in its directory.
 """
 
 from sparring.evaluation.accuracy import slice_accuracy
-from sparring.evaluation.evaluate import Progress, Verdict, evaluate
+from sparring.evaluation.evaluate import Verdict, evaluate
 from sparring.evaluation.judge import Judge
 from sparring.evaluation.run import evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
+from sparring.evaluation.survey import Progress
 
 __all__ = [
     "SUITES",

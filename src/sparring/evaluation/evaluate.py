@@ -1,48 +1,26 @@
 """Natural and robust accuracy under a suite of attacks, image by image.
 
-Shapes: N images of the set, B of a batch, S one image (C H W).  Units: pixels in [0, 1].
+Shapes: N images of the set, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, STARTS, Classifier, Threat, check_batch
-from sparring.data import derive_seed
+from sparring.attacks import Classifier, Threat, check_batch
 from sparring.errors import ConfigError
-from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import Judge
+from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
-from sparring.models import working_copy
-from sparring.records import AttackResult, Evaluation, Outcomes, Proportion, describe
+from sparring.evaluation.survey import Observer, Survey
+from sparring.models import Precision, has_matrix_units, working_copy
+from sparring.records import Evaluation, Outcomes, describe
 from sparring.records.sizes import eps_text
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far an evaluation is; given to an observer after every batch that was searched."""
-
-    attack: str
-    """Name of the attack that is running."""
-    number: int
-    """Which attack of the suite, counted from 1."""
-    of: int
-    """Attacks of the suite."""
-    searched: int
-    """Searches done within this attack: one an image and restart."""
-    images: int
-    """Searches of this attack if no more images fall."""
-    robust: int
-    """Images that no attack has broken so far."""
-    total: int
-    """Images that are evaluated in all."""
-
-
-Observer = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +33,7 @@ class Verdict:
     """What became of every image."""
 
 
-def evaluate(  # noqa: PLR0913 - four things that are judged, three settings by keyword
+def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
     model: Classifier,
     images: Shaped[Tensor, " N *S"],
     labels: Shaped[Tensor, "..."],
@@ -63,6 +41,8 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, three settings by 
     *,
     suite: str = "pgd",
     seed: int = 0,
+    precision: Precision = "auto",
+    resume: Path | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
     """How many of these images a model gets right, and how many no attack of a suite breaks.
@@ -70,147 +50,93 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, three settings by 
     `model` maps images to logits: a `torch.nn.Module`, judged in evaluation mode and left as it
     was, or any differentiable function. `images` hold pixels in [0, 1], `labels` class indices.
     An image counts as broken only once the model itself, in its own arithmetic, has misclassified
-    a version of it inside the threat (+ 1e-6). Every image's random starts come from (`seed`,
-    attack, restart, its place in the set) alone.
-    Cost: one forward pass over all images; for each attack and restart, its steps' forward and
-    backward passes and one forward pass over the images that are robust so far.
+    a version of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
+    attack, search, its place in the set) alone.
+
+    `precision` is that of the search. "fp32" searches in single precision. "bf16" searches in bf16
+    first, and what that leaves again in single precision, so that rounding cannot make a model look
+    more robust; "auto" does so where the device has matrix units for bf16. Anything but a module
+    is searched as it is.
+
+    `resume` is a file in which an evaluation is kept while it goes on: if it holds one of the same
+    model, images and settings, this goes on from there, to the same outcomes; any other is
+    overwritten. The file stays.
+
+    Cost: one forward pass over all images; for each search of each attack, its passes over the
+    images that are robust so far, and one forward pass for each image that seems broken.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
-    attacks = named_suite(suite).against(threat)
-    _check(images, labels)
-    begun = time.perf_counter()
-    survey = _Survey.begin(model, images, labels, threat)
-    natural = survey.robust_so_far
-    results: list[AttackResult] = []
-    for number, (name, attack) in enumerate(attacks.items(), start=1):
-        attack_begun = time.perf_counter()
-        for searched, searches in survey.run(name, attack, seed):
-            if observer is not None:
-                observer(
-                    Progress(
-                        attack=name,
-                        number=number,
-                        of=len(attacks),
-                        searched=searched,
-                        images=searches,
-                        robust=survey.robust_so_far.successes,
-                        total=len(labels),
-                    )
-                )
-        seconds = time.perf_counter() - attack_begun
-        results.append(AttackResult(name=name, robust=survey.robust_so_far, seconds=seconds))
-    environment = describe(
-        threads=torch.get_num_threads(), device=str(survey.judge.device), precision=survey.precision
-    )
-    evaluation = Evaluation(
-        suite=suite,
-        threat=f"{type(threat).__name__} {eps_text(threat.eps)}",
-        natural=natural,
-        attacks=tuple(results),
-        robust=survey.robust_so_far,
-        num_images=len(labels),
-        seed=seed,
-        precision=survey.precision,
-        seconds=time.perf_counter() - begun,
-        environment=environment,
-    )
-    return Verdict(evaluation=evaluation, outcomes=survey.outcomes())
-
-
-def _check(images: Tensor, labels: Tensor) -> None:
+    attacks = list(named_suite(suite).against(threat).values())
     if not len(images):
         raise ConfigError(
             "an evaluation needs at least one image, because it counts shares of them; got none. "
             "Pass the images of a test set."
         )
     check_batch(images, labels)
+    begun = time.perf_counter()
+    labels = labels.cpu()
+    device = _device(model, images)
+    forms, arithmetic = _forms(model, precision)
+    judge = Judge(model=model, labels=labels, threat=threat, device=device)
+    survey = Survey(
+        judge=judge,
+        forms=forms,
+        images=images,
+        labels=labels,
+        logits=judge.logits(images),
+        attacks=attacks,
+        seed=seed,
+    )
+    natural = survey.robust_so_far
+    settings = (suite, repr(attacks), seed, arithmetic, torch.get_num_threads())
+    partial = Partial(path=resume, owner=_digest(settings, images, labels, survey.logits))
+    spent = partial.restore(survey)
+    for progress in survey.run():
+        if observer is not None:
+            observer(progress)
+        partial.keep(survey, seconds=spent + time.perf_counter() - begun)
+    environment = describe(
+        threads=torch.get_num_threads(), device=str(device), precision=arithmetic
+    )
+    num_classes = survey.logits.shape[1]
+    evaluation = Evaluation(
+        suite=suite,
+        threat=f"{type(threat).__name__} {eps_text(threat.eps)}",
+        natural=natural,
+        attacks=survey.results(),
+        robust=survey.robust_so_far,
+        num_images=len(labels),
+        seed=seed,
+        precision=arithmetic,
+        seconds=spent + time.perf_counter() - begun,
+        environment=environment,
+        caveats=tuple(said for attack in attacks if (said := attack.caveat(num_classes))),
+    )
+    return Verdict(evaluation=evaluation, outcomes=survey.outcomes())
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class _Survey:
-    """One model on one set of images: which of them are broken so far, and by what."""
-
-    judge: Judge
-    search: Classifier
-    """The model as attacks see it: the same function, computed in the cheapest faithful way."""
-    precision: str
-    images: Tensor
-    labels: Tensor
-    natural: Tensor
-    """What the model says of the clean images."""
-    adversarial: Tensor
-    """What it says of the broken ones, and of the clean image elsewhere."""
-    robust: Tensor
-    """Where the model has been right so far."""
-    broken_by: dict[int, str] = field(default_factory=dict)
-
-    @classmethod
-    def begin(cls, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> "_Survey":
-        labels = labels.cpu()
-        search, precision, device = model, "the model's own", images.device
-        first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        if isinstance(model, nn.Module) and first is not None:
-            device = first.device
-            copy = working_copy(model, "fp32")
-            search, precision = copy.attacked, copy.name
-        judge = Judge(model=model, labels=labels, threat=threat, device=device)
-        natural = judge.predictions(images)
-        return cls(
-            judge=judge,
-            search=search,
-            precision=precision,
-            images=images,
-            labels=labels,
-            natural=natural,
-            adversarial=natural.clone(),
-            robust=natural == labels,
-        )
-
-    @property
-    def robust_so_far(self) -> Proportion:
-        return Proportion(successes=int(self.robust.sum()), total=len(self.labels))
-
-    def run(self, name: str, attack: PGD, seed: int) -> Iterator[tuple[int, int]]:
-        """Attack what is robust, restart by restart; yields searches done and to be done."""
-        done = 0
-        for restart in range(attack.restarts):
-            places = self.robust.nonzero().flatten()
-            for part in parts(len(places)):
-                self._attack(name, attack, derive_seed(seed, name, restart), places[part])
-                done += len(places[part])
-                left = len(places) - part.stop
-                later = int(self.robust.sum()) * (attack.restarts - restart - 1)
-                yield done, done + left + later
-
-    def _attack(self, name: str, attack: PGD, seed: int, places: Tensor) -> None:
-        device = self.judge.device
-        images, labels = self.images[places].to(device), self.labels[places].to(device)
-        start = _starts(attack, images, seed, places.tolist())
-        attacked = attack.search_from(start, self.search, images, labels)
-        predictions = self.judge.predictions(attacked)
-        broken = (predictions != self.labels[places]) & self.judge.allowed(attacked, images).cpu()
-        self.robust[places[broken]] = False
-        self.adversarial[places[broken]] = predictions[broken]
-        self.broken_by.update(dict.fromkeys(places[broken].tolist(), name))
-
-    def outcomes(self) -> Outcomes:
-        return Outcomes(
-            labels=tuple(self.labels.tolist()),
-            natural=tuple(self.natural.tolist()),
-            broken_by=tuple(self.broken_by.get(place) for place in range(len(self.labels))),
-            adversarial=tuple(self.adversarial.tolist()),
-        )
+def _device(model: Classifier, images: Tensor) -> torch.device:
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return images.device if first is None else first.device
 
 
-def _starts(attack: PGD, images: Tensor, seed: int, places: list[int]) -> Tensor:
-    """Every image's own start, whichever images are searched beside it."""
-    begin = STARTS[attack.start]
-    drawn = [
-        begin(
-            attack.threat,
-            images[number : number + 1],
-            torch.Generator().manual_seed(derive_seed(seed, place)),
-        )
-        for number, place in enumerate(places)
-    ]
-    return torch.cat(drawn)
+def _forms(model: Classifier, precision: Precision) -> tuple[list[Classifier], str]:
+    """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
+    if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
+        return [model], "the model's own"
+    exact = working_copy(model, "fp32")
+    device = _device(model, torch.empty(0))
+    if precision == "auto":
+        buffered = any(value.is_floating_point() for value in model.buffers())
+        precision = "bf16" if has_matrix_units(device) and not buffered else "fp32"
+    if precision == "fp32":
+        return [exact.attacked], exact.name
+    rough = working_copy(model, precision)
+    return [rough.attacked, exact.attacked], f"{rough.name}, then {exact.name}"
+
+
+def _digest(settings: object, *tensors: Tensor) -> str:
+    found = hashlib.sha256(repr(settings).encode())
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

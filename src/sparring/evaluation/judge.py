@@ -33,15 +33,17 @@ class Judge:
     """Where the model computes."""
 
     def predictions(self, images: Float[Tensor, " N *S"]) -> Int64[Tensor, " N"]:
-        """The class that the network gives each image. Cost: one forward pass, in batches.
+        """The class that the network gives each image; otherwise as `logits`."""
+        return self.logits(images).argmax(1)
+
+    def logits(self, images: Float[Tensor, " N *S"]) -> Float[Tensor, " N K"]:
+        """What the network says of at least one image. Cost: one forward pass, in batches.
 
         Raises `ConfigError` if the model does not return a row of logits for each image.
         """
-        found = [torch.empty(0, dtype=torch.int64)]
         logits_of = checked(self.model, self.labels)
         with torch.no_grad(), evaluation_mode(self.model):
-            for part in parts(len(images)):
-                found.append(logits_of(images[part].to(self.device)).argmax(1).cpu())
+            found = [logits_of(images[part].to(self.device)).cpu() for part in parts(len(images))]
         return torch.cat(found)
 
     def allowed(

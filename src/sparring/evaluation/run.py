@@ -5,10 +5,12 @@ import torch
 from sparring.attacks import Threat
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
-from sparring.evaluation.evaluate import Observer, evaluate
+from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.suites import named_suite
-from sparring.models import PaperNetwork, chosen_device, computing_threads, load_weights
+from sparring.evaluation.survey import Observer
+from sparring.models import PaperNetwork, Precision, chosen_device, computing_threads, load_weights
 from sparring.records import Evaluation, RunDirectory
+from sparring.records.files import run_errors
 
 
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
@@ -18,13 +20,15 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     num_images: int | None = None,
     seed: int = 0,
     threads: int = 0,
+    precision: Precision = "auto",
     observer: Observer | None = None,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave evaluation.json and outcomes.json there.
 
     The first `num_images` test images, all by default; in single precision; with `threads` CPU
     threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
-    of images, is kept under a name that says so.
+    of images, is kept under a name that says so. One that was stopped is gone on with, if it is
+    asked for again with the same settings; `precision` is that of `evaluate`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
@@ -42,11 +46,21 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(
-            network, images, labels, threat, suite=suite, seed=seed, observer=observer
+            network,
+            images,
+            labels,
+            threat,
+            suite=suite,
+            seed=seed,
+            precision=precision,
+            resume=run.partial_evaluation,
+            observer=observer,
         )
     _make_room(run, verdict.evaluation)
     verdict.outcomes.save(run.outcomes)
     verdict.evaluation.save(run.evaluation)
+    with run_errors("remove", run.partial_evaluation):
+        run.partial_evaluation.unlink(missing_ok=True)
     return verdict.evaluation
 
 

@@ -1,10 +1,10 @@
 """Named sequences of attacks: without its suite a robust accuracy means nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from sparring.attacks import PGD, Threat
+from sparring.attacks import APGD, FAB, PGD, Attack, Square, Threat
 from sparring.errors import ConfigError
 from sparring.records.spelling import did_you_mean, nearest
 
@@ -17,18 +17,13 @@ class Suite:
     """How results cite it."""
     summary: str
     """What it does, in one line."""
-    attacks: tuple[PGD, ...]
+    attacks: tuple[Attack, ...]
     """The attacks; the threat is replaced by the one that is evaluated."""
 
-    def against(self, threat: Threat) -> Mapping[str, PGD]:
+    def against(self, threat: Threat) -> Mapping[str, Attack]:
         """The attacks on one threat by their names, in order."""
-        return {attack_name(attack): replace(attack, threat=threat) for attack in self.attacks}
-
-
-def attack_name(attack: PGD) -> str:
-    """What distinguishes an attack within a suite: steps, restarts and loss."""
-    restarts = f"x{attack.restarts}" if attack.restarts > 1 else ""
-    return f"pgd-{attack.steps}{restarts} {attack.loss}"
+        aimed = (attack.against(threat) for attack in self.attacks)
+        return {attack.name: attack for attack in aimed}
 
 
 SUITES: Mapping[str, Suite] = MappingProxyType(
@@ -49,6 +44,11 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 name="pgd-100x5",
                 summary="strong: 100 steps on the cross-entropy from each of 5 random starts",
                 attacks=(PGD(steps=100, restarts=5),),
+            ),
+            Suite(
+                name="standard",
+                summary="for publication: APGD-CE, targeted APGD-DLR, targeted FAB, Square",
+                attacks=(APGD(), APGD(loss="dlr", targets=9), FAB(), Square()),
             ),
         )
     }

@@ -5,7 +5,13 @@ way to run a network on its device; weights are kept as safetensors.
 """
 
 from sparring.models.arithmetic import Precision, WorkingCopy, working_copy
-from sparring.models.hardware import chosen_device, computing_threads, has_bf16_units, neighbours
+from sparring.models.hardware import (
+    chosen_device,
+    computing_threads,
+    has_bf16_units,
+    has_matrix_units,
+    neighbours,
+)
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.spec import PaperNetwork
@@ -21,6 +27,7 @@ __all__ = [
     "computing_threads",
     "evaluation_mode",
     "has_bf16_units",
+    "has_matrix_units",
     "load_weights",
     "neighbours",
     "save_weights",

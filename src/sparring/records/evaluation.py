@@ -79,6 +79,8 @@ class Evaluation:
     """Wall-clock time of the whole evaluation."""
     environment: Environment
     """What it was computed with."""
+    caveats: tuple[str, ...] = ()
+    """What was other than usual about the suite, a sentence each."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless the counts can belong to one evaluation."""

@@ -104,6 +104,11 @@ class RunDirectory:
         """What an evaluation found, image by image."""
         return self.path / "outcomes.json"
 
+    @property
+    def partial_evaluation(self) -> Path:
+        """An evaluation that is under way, to be gone on with after a stop."""
+        return self.path / "evaluation.partial.pt"
+
     def keep_evaluation(self, name: str) -> None:
         """Move an evaluation aside, under a name of its own, so that another may take its place.
 

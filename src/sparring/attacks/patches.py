@@ -1,0 +1,157 @@
+"""The proposals of Square: stripes and squares for L-infinity, bumps for L2.
+
+Every image has its own place, size and signs, so all of it is done with masks over whole images.
+
+Shapes: B batch, C channels, H height, W width, N random numbers in [0, 1).
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import streams
+from sparring.attacks.threat import Threat
+
+
+class LinfPatches:
+    """Andriushchenko et al. 2020, algorithm 2: every change is of size ε."""
+
+    def draws(self, channels: int) -> int:
+        """Two for the place, and the signs."""
+        return 2 + channels
+
+    def start(self, threat: Threat, images: Tensor, seeds: Tensor) -> Tensor:
+        """Vertical stripes one pixel wide, each up or down by ε."""
+        batch, channels, _, width = images.shape
+        up = streams.uniform(seeds, channels * width) < 0.5
+        stripes = _signs(up, images).view(batch, channels, 1, width)
+        return threat.project(images + threat.eps * stripes, images)
+
+    def propose(
+        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+    ) -> Tensor:
+        """A square of the best image goes up or down to the end of the threat, by channel."""
+        _, _, height, width = images.shape
+        side = (share * height * width).sqrt().round().clamp(1, min(height, width))
+        inside = _square(images, side, numbers[:, 0], numbers[:, 1])
+        signs = _signs(numbers[:, 2:] < 0.5, images)[:, :, None, None]
+        return threat.project(torch.where(inside, best + 2 * threat.eps * signs, best), images)
+
+
+class L2Patches:
+    """Andriushchenko et al. 2020, algorithm 3: two squares' share of ε goes into one bump."""
+
+    def draws(self, channels: int) -> int:
+        """Four for two places, one for how the bump lies, and the signs."""
+        return 5 + channels
+
+    def start(self, threat: Threat, images: Tensor, seeds: Tensor) -> Tensor:
+        """A grid of bumps of fixed size, each up or down, scaled to ε."""
+        batch, channels, height, width = images.shape
+        side = max(min(height, width) // 5, 1)
+        rows, columns = (height // side, width // side)
+        up = streams.uniform(seeds, channels * rows * columns) < 0.5
+        signs = _signs(up, images).view(batch, channels, rows, 1, columns, 1)
+        bumps = signs * _bump(side).to(images).view(1, 1, 1, side, 1, side)
+        field = torch.zeros_like(images)
+        top, left = (height - rows * side) // 2, (width - columns * side) // 2
+        inner = (..., slice(top, top + rows * side), slice(left, left + columns * side))
+        field[inner] = bumps.reshape(batch, channels, rows * side, columns * side)
+        return (images + threat.eps * field / _norm(field, (1, 2, 3))).clamp_(0, 1)
+
+    def propose(
+        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+    ) -> Tensor:
+        """One square's change is cleared, another's gets a bump of all that norm and what is left.
+
+        The result is scaled to the sphere and clipped to the pixel range.
+        """
+        channels, height, width = images.shape[1:]
+        side = _odd((share * height * width).sqrt().round(), min(height, width))
+        target = _square(images, side, numbers[:, 0], numbers[:, 1])
+        cleared = _square(images, side, numbers[:, 2], numbers[:, 3])
+        change = best - images
+        left = (threat.eps**2 - change.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
+        freed = (change * (target | cleared)).square().sum((2, 3), keepdim=True)
+        signs = _signs(numbers[:, 5:] < 0.5, images)[:, :, None, None]
+        bump = _placed_bump(images, side, numbers) * signs
+        old = change * target
+        bump = bump + old / _norm(old, (2, 3))
+        bump = bump / _norm(bump, (2, 3)) * (left / channels + freed).sqrt()
+        change = torch.where(target, bump, torch.where(cleared, 0.0, change))
+        return (images + threat.eps * change / _norm(change, (1, 2, 3))).clamp_(0, 1)
+
+
+def _square(images: Tensor, side: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Where a square of this side [B], at a place uniform among those that fit, lies."""
+    (row, column), side = _corner(images, side, down, across), side[:, None]
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    in_rows = (rows >= row[:, None]) & (rows < row[:, None] + side)
+    in_columns = (columns >= column[:, None]) & (columns < column[:, None] + side)
+    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+
+
+def _corner(images: Tensor, side: Tensor, down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+    height, width = images.shape[2:]
+    return (down * (height - side + 1)).floor(), (across * (width - side + 1)).floor()
+
+
+def _signs(up: Tensor, images: Tensor) -> Tensor:
+    return torch.where(up, 1.0, -1.0).to(images)
+
+
+def _odd(side: Tensor, most: int) -> Tensor:
+    """At least three, odd, and not larger than the image."""
+    side = side.clamp_min(3)
+    side = side + (side % 2 == 0)
+    return side.clamp_max(most - (most % 2 == 0) if most >= 3 else most)
+
+
+def _placed_bump(images: Tensor, side: Tensor, numbers: Tensor) -> Tensor:
+    """The pair of bumps of every image's square, at its place, turned for half of the images."""
+    height, width = images.shape[2:]
+    row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
+    rows = torch.arange(height, device=images.device) - row[:, None]
+    columns = torch.arange(width, device=images.device) - column[:, None]
+    found = images.new_zeros(len(images), height, width)
+    turned = numbers[:, 4] < 0.5
+    for size in side.unique().tolist():
+        of_size = side == size
+        pattern = _pair(int(size)).to(images)
+        y = rows[of_size].clamp(0, size - 1).long()[:, :, None]
+        x = columns[of_size].clamp(0, size - 1).long()[:, None, :]
+        upright, lying = pattern[y, x], pattern[x, y]
+        found[of_size] = torch.where(turned[of_size, None, None], lying, upright)
+    inside = _square(images, side, numbers[:, 0], numbers[:, 1])
+    return found[:, None] * inside
+
+
+@functools.lru_cache
+def _pair(side: int) -> Tensor:
+    """One bump above, its negative below, of norm 1."""
+    upper = side // 2
+    pair = torch.cat([_rectangle(upper, side), -_rectangle(side - upper, side)])
+    return pair / pair.norm()
+
+
+@functools.lru_cache
+def _bump(side: int) -> Tensor:
+    """A square pair of bumps for the first pattern."""
+    return _pair(side) if side > 1 else torch.ones(1, 1)
+
+
+def _rectangle(height: int, width: int) -> Tensor:
+    """A bump highest in the middle: Σ 1/(k+1)² over the centred rectangles that hold a pixel."""
+    bump = torch.zeros(height, width)
+    middle_row, middle_column = height // 2, width // 2
+    for k in range(max(middle_row, middle_column) + 1):
+        rows = slice(max(middle_row - k, 0), middle_row + k + 1)
+        columns = slice(max(middle_column - k, 0), middle_column + k + 1)
+        bump[rows, columns] += 1 / (k + 1) ** 2
+    return bump / bump.norm().clamp_min(1e-12)
+
+
+def _norm(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return values.square().sum(axes, keepdim=True).sqrt().clamp_min(1e-12)

@@ -1,0 +1,232 @@
+"""Searches that stop for each image at its own time, and the batch that carries them.
+
+An attack of a suite consists of searches: restarts, or one for each target class. A search is a
+function from a state to the next, with a row of its own for every image; so images that fall leave
+the batch at once and others take their places, wherever the others are in their search.
+
+Shapes: B rows in flight, S one image (C H W), K classes.  Units: pixels in [0, 1].
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.threat import Threat
+from sparring.models import evaluation_mode
+
+BATCH = 128
+"""Images in flight: more are no faster for the paper's network on a CPU."""
+REFILL = 16
+"""Free rows at which others are let in: a batch is not put together anew for every image."""
+
+State = Mapping[str, Tensor]
+"""Where every image's search is: tensors with a row for each."""
+
+
+class Task(NamedTuple):
+    """What a search is to work on, a row for each image."""
+
+    images: Tensor
+    """Clean images [B, *S]."""
+    labels: Tensor
+    """Their classes [B]."""
+    targets: Tensor
+    """The classes that they are to be taken for [B], where the search has targets."""
+    seeds: Tensor
+    """The seeds of their random numbers [B]."""
+
+    def of(self, places: Tensor) -> "Task":
+        """The task of the images at these places."""
+        return Task(*(value[places.to(value.device)] for value in self))
+
+
+class Move(NamedTuple):
+    """What one step of a search brought."""
+
+    state: State
+    """Where the search is now."""
+    points: Tensor
+    """The images that were looked at."""
+    wrong: Tensor
+    """Where such an image deserves to be judged: the model seemed to err there [B]."""
+    over: Tensor
+    """Whose search has come to its end [B]."""
+
+
+@runtime_checkable
+class Search(Protocol):
+    """One search of a threat for misclassified images."""
+
+    @property
+    def rank(self) -> int:
+        """Its target: 1 for the class most like the label's by the clean logits; 0 for none."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """Passes that an image takes at most."""
+        ...
+
+    def begin(self, task: Task) -> State:
+        """The state before the first pass."""
+        ...
+
+    def advance(self, logits_of: Classifier, state: State) -> Move:
+        """One pass: no row's course depends on another's."""
+        ...
+
+    def best(self, state: State) -> Tensor:
+        """The image nearest to misleading the model that each row has come to."""
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """What a suite consists of: searches, each on the images that those before it left."""
+
+    @property
+    def threat(self) -> Threat:
+        """The set that is searched."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """How results cite it."""
+        ...
+
+    def against(self, threat: Threat) -> "Attack":
+        """The same attack on another threat."""
+        ...
+
+    def searches(self, num_classes: int) -> Sequence[Search]:
+        """Its searches for a model of so many classes."""
+        ...
+
+    def caveat(self, num_classes: int) -> str | None:
+        """What is other than usual for a model of so few classes, in a sentence."""
+        ...
+
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""Places in the set and images there, to where an image counts as broken."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Sweep:
+    """One search over many images, a batch at a time; who falls or is through makes room."""
+
+    search: Search
+    """What is carried out."""
+    logits_of: Classifier
+    """The model as the search sees it."""
+    begin: Callable[[Tensor], State]
+    """The first state of the images at these places."""
+    waiting: Tensor
+    """Places still to be searched [W]."""
+    places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Places in flight [B]."""
+    state: State = field(default_factory=dict)
+    """Where their searches are."""
+
+    @property
+    def left(self) -> int:
+        """Images that are in flight or wait."""
+        return len(self.waiting) + len(self.places)
+
+    def advance(self, judge: Judge) -> tuple[Tensor, Tensor]:
+        """One pass of everyone in flight; returns the places that left and their images.
+
+        Cost: a pass, and what `judge` takes for those that seem broken.
+        """
+        with no_trace(self.logits_of):
+            self._fill()
+            move = self.search.advance(self.logits_of, self.state)
+        fell = torch.zeros(len(self.places), dtype=torch.bool)
+        rows = move.wrong.cpu().nonzero().flatten()
+        if len(rows):
+            fell[rows] = judge(self.places[rows], move.points[rows])
+        leaves = fell | move.over.cpu()
+        gone = self.places[leaves]
+        self.state = move.state
+        if not len(gone):
+            return gone, move.points[:0]
+        last = self.search.best(move.state)
+        last = torch.where(column(fell, last), move.points, last)[leaves]
+        self.state = {name: value[~leaves] for name, value in move.state.items()}
+        self.places = self.places[~leaves]
+        return gone, last
+
+    def _fill(self) -> None:
+        room = BATCH - len(self.places)
+        if not len(self.waiting) or (room < REFILL and len(self.places)):
+            return
+        new, self.waiting = self.waiting[:room], self.waiting[room:]
+        state = self.begin(new)
+        if len(self.places):
+            state = {name: torch.cat([self.state[name], state[name]]) for name in state}
+        self.state, self.places = state, torch.cat([self.places, new])
+
+
+def adversarial_images(
+    attack: Attack,
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Each image as the attack leaves it: misclassified where it could, else as near as it came.
+
+    Images that the model errs on when clean stay as they are. Neither model nor global random
+    state are changed. Raises `ConfigError` for images, labels or logits that cannot be meant.
+    """
+    check_batch(images, labels)
+    with no_trace(model):
+        images, labels = images.detach().clone(), labels.clone()
+        found = images.clone()
+        if not len(images):
+            return found
+        logits_of = checked(model, labels)
+        logits = logits_of(images)
+        robust = (logits.argmax(1) == labels).cpu()
+        for search in attack.searches(logits.shape[1]):
+            seeds = torch.randint(2**62, (len(images),), generator=generator)
+            task = Task(images, labels, ranked(logits, labels, search.rank), seeds)
+            waiting = robust.nonzero().flatten()
+            sweep = Sweep(
+                search=search,
+                logits_of=logits_of,
+                begin=lambda places, search=search, task=task: search.begin(task.of(places)),
+                waiting=waiting,
+            )
+            while sweep.left:
+                places, last = sweep.advance(lambda places, _: torch.ones(len(places)).bool())
+                found[places] = last
+            robust[waiting] = (logits_of(found[waiting]).argmax(1) == labels[waiting]).cpu()
+    return found
+
+
+@contextmanager
+def no_trace(model: object) -> Iterator[None]:
+    """Evaluation mode and no gradients but those asked for, everything put back after it."""
+    # An inference tensor cannot take part in a backward pass; a copy made in here can.
+    with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+        yield
+
+
+def ranked(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
+    """The class that is so many places behind the label's [B]: the label's own for rank 0."""
+    if not rank:
+        return labels
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
+
+
+def column(rows: Tensor, images: Tensor) -> Tensor:
+    """One value a row in a shape that goes with images [B, *S]."""
+    return rows.to(images.device).view(-1, *[1] * (images.ndim - 1))

@@ -1,0 +1,149 @@
+"""Square: random search with patches that shrink, which sees nothing but the logits.
+
+Shapes: B rows in flight, C channels, H height, W width.  Units: pixels in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from sparring.attacks import streams
+from sparring.attacks.checks import Classifier
+from sparring.attacks.losses import margin
+from sparring.attacks.patches import L2Patches, LinfPatches
+from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
+from sparring.attacks.threat import L2, Linf, Threat
+from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
+
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries after which the patches' share of the image is halved."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Square:
+    """Changes one square of the image at a time; keeps what brings the model nearer to an error.
+
+    Cost: `queries` forward passes at most, no backward pass.
+    Source: Andriushchenko et al. 2020, "Square Attack", algorithms 2 and 3, with the margin loss;
+    its parameters.
+    """
+
+    threat: Threat = field(default_factory=Linf)
+    """The set the attack may search."""
+    queries: int = 5000
+    """Passes for an image that does not fall."""
+    share: float = 0.8
+    """Of the image, what the first squares cover."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a setting that cannot mean anything."""
+        at_least("queries", self.queries, 1)
+        if not 0 < self.share <= 1:
+            raise ConfigError(
+                "share must lie in (0, 1] because it is the part of an image that a square covers; "
+                f"got {self.share:g}. The paper takes 0.8 for L-infinity."
+            )
+
+    @property
+    def name(self) -> str:
+        """What distinguishes it within a suite."""
+        return "square" if self.queries == 5000 else f"square-{self.queries}"
+
+    def against(self, threat: Threat) -> "Square":
+        """The same attack on another threat."""
+        return replace(self, threat=threat)
+
+    def searches(self, num_classes: int) -> Sequence[Search]:
+        """One."""
+        return [SquareSearch(threat=self.threat, queries=self.queries, share=self.share)]
+
+    def caveat(self, num_classes: int) -> str | None:
+        """Nothing: any number of classes will do."""
+        return None
+
+    def __call__(
+        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
+    ) -> Tensor:
+        """Adversarial examples of `images`; see `adversarial_images`."""
+        return adversarial_images(self, model, images, labels, generator=generator)
+
+
+class Patches(Protocol):
+    """How a threat's proposals are drawn."""
+
+    def draws(self, channels: int) -> int:
+        """Random numbers of one proposal."""
+        ...
+
+    def start(self, threat: Threat, images: Tensor, seeds: Tensor) -> Tensor:
+        """The first proposal."""
+        ...
+
+    def propose(
+        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+    ) -> Tensor:
+        """The next one, from the best so far: `share` of the image changes [B]."""
+        ...
+
+
+PATCHES: Mapping[type, Patches] = {Linf: LinfPatches(), L2: L2Patches()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SquareSearch:
+    """One search."""
+
+    threat: Threat
+    queries: int
+    share: float
+    rank: int = 0
+
+    def begin(self, task: Task) -> State:
+        """The first proposal is a pattern over all of the image."""
+        if task.images.ndim != 4:
+            raise ConfigError(
+                "Square needs images of shape (batch, channels, height, width) because it changes "
+                f"squares of them; got {tuple(task.images.shape)}. Leave it out of the suite."
+            )
+        start = PATCHES[type(self.threat)].start(self.threat, task.images, task.seeds)
+        return {
+            "images": task.images,
+            "labels": task.labels,
+            "seeds": task.seeds,
+            "x": start,
+            "best": start,
+            "least": torch.full_like(task.labels, torch.inf, dtype=torch.float32),
+            "done": torch.zeros_like(task.labels),
+        }
+
+    def advance(self, logits_of: Classifier, state: State) -> Move:
+        """Keep the proposal if it lowers the label's lead, and make the next."""
+        x, labels, done = state["x"], state["labels"], state["done"] + 1
+        with torch.no_grad():
+            logits = logits_of(x)
+        lead = -margin(logits, labels).float()
+        errs = logits.argmax(1) != labels
+        better = (lead < state["least"]) | errs
+        best = torch.where(column(better, x), x, state["best"])
+        patches = PATCHES[type(self.threat)]
+        numbers = streams.uniform(state["seeds"], patches.draws(x.shape[1]), first=(1 + done) << 20)
+        share = self.share * 0.5 ** (done[:, None] > _steps(done)).sum(1)
+        moved = {
+            "x": patches.propose(self.threat, state["images"], best, share, numbers),
+            "best": best,
+            "least": torch.where(better, lead, state["least"]),
+            "done": done,
+        }
+        return Move(state={**state, **moved}, points=x, wrong=errs, over=done >= self.queries)
+
+    def best(self, state: State) -> Tensor:
+        """The proposal of the smallest lead."""
+        return state["best"]
+
+
+def _steps(like: Tensor) -> Tensor:
+    return torch.tensor(HALVED_AFTER, device=like.device)

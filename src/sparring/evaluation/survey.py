@@ -1,0 +1,215 @@
+"""Which images of a set are broken so far, and how far the search for the others is.
+
+All of it can be put away at any pass and taken up again, to the same bits.
+
+Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import Attack, Classifier, Search, State, Sweep, Task, ranked
+from sparring.data import derive_seed
+from sparring.evaluation.judge import Judge
+from sparring.records import AttackResult, Outcomes, Proportion
+
+UNBROKEN = -1
+"""Stands for the attack that broke an image which none has broken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far an evaluation is; given to an observer after every pass."""
+
+    attack: str
+    """Name of the attack that is running."""
+    number: int
+    """Which attack of the suite, counted from 1."""
+    of: int
+    """Attacks of the suite."""
+    share: float
+    """Of this attack that is done, if no more images fall: 1 at its end."""
+    robust: int
+    """Images that no attack has broken so far."""
+    total: int
+    """Images that are evaluated in all."""
+
+
+Observer = Callable[[Progress], None]
+
+
+class Leg(NamedTuple):
+    """One search of one attack with one form of the model."""
+
+    attack: int
+    """Number of the attack, from 0."""
+    place: int
+    """Number of the search within it, whatever the form."""
+    search: Search
+    """What is carried out."""
+    form: int
+    """Which form of the model is searched."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Survey:
+    """One model on one set of images, under one list of attacks."""
+
+    judge: Judge
+    """What counts."""
+    forms: Sequence[Classifier]
+    """The model as attacks see it, the cheapest form first, the most faithful last."""
+    images: Tensor
+    """Clean images [N, *S]."""
+    labels: Tensor
+    """Their classes [N]."""
+    logits: Tensor
+    """What the model says of them [N, K]."""
+    attacks: Sequence[Attack]
+    """In the order in which they are run."""
+    seed: int
+    """Of everything random."""
+    robust: Tensor = field(init=False)
+    """Where the model has been right so far [N]."""
+    adversarial: Tensor = field(init=False)
+    """What it says of the broken images, and of the clean one elsewhere [N]."""
+    broken_by: Tensor = field(init=False)
+    """Number of the attack that broke each image [N]."""
+    seconds: list[float] = field(init=False)
+    """Time of each attack so far."""
+    left: list[int] = field(default_factory=list)
+    """Robust images after each attack that is through."""
+    leg: int = 0
+    """Which leg is next or under way."""
+    sweep: Sweep | None = None
+    """The leg that is under way."""
+
+    def __post_init__(self) -> None:
+        """Nobody is broken yet but those whom the model gets wrong when clean."""
+        natural = self.logits.argmax(1)
+        self.robust, self.adversarial = natural == self.labels, natural.clone()
+        self.broken_by = torch.full_like(self.labels, UNBROKEN)
+        self.seconds = [0.0] * len(self.attacks)
+
+    @property
+    def robust_so_far(self) -> Proportion:
+        """Images that are not broken."""
+        return Proportion(successes=int(self.robust.sum()), total=len(self.labels))
+
+    @property
+    def legs(self) -> Sequence[Leg]:
+        """All that is to be done, in order: each form sees a whole attack before the next does."""
+        return [
+            Leg(number, place, search, form)
+            for number, attack in enumerate(self.attacks)
+            for form in range(len(self.forms))
+            for place, search in enumerate(attack.searches(self.logits.shape[1]))
+        ]
+
+    def run(self) -> Iterator[Progress]:
+        """Go on to the end; between two passes it may be put away."""
+        legs = self.legs
+        while self.leg < len(legs):
+            leg = legs[self.leg]
+            begun = time.perf_counter()
+            sweep = self.sweep or self._sweep(leg, self.robust.nonzero().flatten())
+            self.sweep = sweep
+            if sweep.left:
+                sweep.advance(lambda places, points, leg=leg: self._judge(leg, places, points))
+            self.seconds[leg.attack] += time.perf_counter() - begun
+            if not sweep.left:
+                self.sweep, self.leg = None, self.leg + 1
+                if self.leg == len(legs) or legs[self.leg].attack != leg.attack:
+                    self.left.append(int(self.robust.sum()))
+            yield self._progress(legs, leg)
+
+    def results(self) -> tuple[AttackResult, ...]:
+        """What each attack left."""
+        total = len(self.labels)
+        return tuple(
+            AttackResult(
+                name=attack.name, robust=Proportion(successes=left, total=total), seconds=seconds
+            )
+            for attack, left, seconds in zip(self.attacks, self.left, self.seconds, strict=True)
+        )
+
+    def outcomes(self) -> Outcomes:
+        """What became of every image."""
+        names = {number: attack.name for number, attack in enumerate(self.attacks)}
+        return Outcomes(
+            labels=tuple(self.labels.tolist()),
+            natural=tuple(self.logits.argmax(1).tolist()),
+            broken_by=tuple(names.get(number) for number in self.broken_by.tolist()),
+            adversarial=tuple(self.adversarial.tolist()),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        sweep = self.sweep
+        return {
+            "robust": self.robust,
+            "adversarial": self.adversarial,
+            "broken_by": self.broken_by,
+            "seconds": self.seconds,
+            "left": self.left,
+            "leg": self.leg,
+            "waiting": sweep.waiting if sweep else None,
+            "places": sweep.places if sweep else None,
+            "search": dict(sweep.state) if sweep else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything where it was, batch and all."""
+        for name in ("robust", "adversarial", "broken_by", "seconds", "left", "leg"):
+            setattr(self, name, state[name])
+        if state["waiting"] is not None:
+            self.sweep = self._sweep(self.legs[self.leg], state["waiting"])
+            self.sweep.places, self.sweep.state = state["places"], state["search"]
+
+    def _sweep(self, leg: Leg, waiting: Tensor) -> Sweep:
+        seed = derive_seed(self.seed, self.attacks[leg.attack].name, leg.place)
+        targets = ranked(self.logits, self.labels, leg.search.rank)
+        device = self.judge.device
+
+        def begin(places: Tensor) -> State:
+            seeds = [derive_seed(seed, place) for place in places.tolist()]
+            task = Task(
+                self.images[places], self.labels[places], targets[places], torch.tensor(seeds)
+            )
+            return leg.search.begin(Task(*(value.to(device) for value in task)))
+
+        form = self.forms[leg.form]
+        return Sweep(search=leg.search, logits_of=form, begin=begin, waiting=waiting)
+
+    def _judge(self, leg: Leg, places: Tensor, points: Tensor) -> Tensor:
+        """Where the model itself errs, on an image inside the threat."""
+        predictions = self.judge.predictions(points)
+        inside = self.judge.allowed(points, self.images[places].to(points.device)).cpu()
+        broken = (predictions != self.labels[places]) & inside
+        fallen = places[broken]
+        self.robust[fallen] = False
+        self.adversarial[fallen] = predictions[broken]
+        self.broken_by[fallen] = leg.attack
+        return broken
+
+    def _progress(self, legs: Sequence[Leg], leg: Leg) -> Progress:
+        of_attack = [place for place, other in enumerate(legs) if other.attack == leg.attack]
+        done, sweep = self.leg - of_attack[0], self.sweep
+        if sweep is not None:
+            queries, everyone = leg.search.queries, int(self.robust.sum())
+            flying = (queries - sweep.state["done"]).clamp_min(0).sum()
+            ahead = len(sweep.waiting) * queries + int(flying)
+            done += 1 - ahead / max(everyone * queries, ahead, 1)
+        return Progress(
+            attack=self.attacks[leg.attack].name,
+            number=leg.attack + 1,
+            of=len(self.attacks),
+            share=done / len(of_attack),
+            robust=int(self.robust.sum()),
+            total=len(self.labels),
+        )

@@ -1,0 +1,65 @@
+"""Evaluations of a real process that is killed at random, gone on with by another."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparring.evaluation import evaluate_run
+from sparring.records import Evaluation, Outcomes, RunDirectory
+from sparring.training import train
+from training.small_runs import small
+
+pytestmark = pytest.mark.process
+
+PROGRAM = """
+import sys
+from sparring.evaluation import evaluate_run, partial
+from sparring.records import RunDirectory
+partial.EVERY = 0.0
+evaluate_run(RunDirectory.open(sys.argv[1]), suite="pgd-100x5", num_images=8, threads=1)
+"""
+
+
+def without_times(found: Evaluation) -> Evaluation:
+    attacks = tuple(replace(attack, seconds=0.0) for attack in found.attacks)
+    return replace(found, seconds=0.0, attacks=attacks)
+
+
+def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp_path: Path):
+    run = train(small(updates=2, batch_size=64, seed=1), tmp_path / "run").run
+    whole = evaluate_run(run, suite="pgd-100x5", num_images=8, threads=1)
+    outcomes = Outcomes.load(run.outcomes)
+    assert not run.partial_evaluation.exists()
+    run.evaluation.unlink()
+    chance = random.Random(4)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run.path)])
+        deadline = time.monotonic() + 60
+        seen = changed(run)
+        while changed(run) == seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not run.evaluation.exists(), "it was through before it was killed"
+    assert run.partial_evaluation.exists()
+    found = evaluate_run(run, suite="pgd-100x5", num_images=8, threads=1)
+    assert without_times(found) == without_times(whole)
+    assert Outcomes.load(run.outcomes) == outcomes
+    assert not run.partial_evaluation.exists()
+    left = [path.name for path in run.path.iterdir() if path.name.endswith(".tmp")]
+    assert len(left) <= 3
+
+
+def changed(run: RunDirectory) -> int:
+    """When the partial evaluation was last written; 0 if it never was."""
+    try:
+        return run.partial_evaluation.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
