@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sparring.attacks import Linf
 from sparring.evaluation import evaluate_run
 from sparring.records import Evaluation, Outcomes, RunDirectory
 from sparring.training import train
@@ -22,7 +23,7 @@ import sys
 from sparring.evaluation import evaluate_run, partial
 from sparring.records import RunDirectory
 partial.EVERY = 0.0
-evaluate_run(RunDirectory.open(sys.argv[1]), suite="pgd-100x5", num_images=8, threads=1)
+evaluate_run(RunDirectory.open(sys.argv[1]), suite="pgd-100x5", num_images=40, threads=1)
 """
 
 
@@ -32,8 +33,8 @@ def without_times(found: Evaluation) -> Evaluation:
 
 
 def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp_path: Path):
-    run = train(small(updates=2, batch_size=64, seed=1), tmp_path / "run").run
-    whole = evaluate_run(run, suite="pgd-100x5", num_images=8, threads=1)
+    run = train(small(updates=2, batch_size=64, threat=Linf(eps=0.005)), tmp_path / "run").run
+    whole = evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1)
     outcomes = Outcomes.load(run.outcomes)
     assert not run.partial_evaluation.exists()
     run.evaluation.unlink()
@@ -49,7 +50,7 @@ def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp
         process.wait()
     assert not run.evaluation.exists(), "it was through before it was killed"
     assert run.partial_evaluation.exists()
-    found = evaluate_run(run, suite="pgd-100x5", num_images=8, threads=1)
+    found = evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1)
     assert without_times(found) == without_times(whole)
     assert Outcomes.load(run.outcomes) == outcomes
     assert not run.partial_evaluation.exists()
