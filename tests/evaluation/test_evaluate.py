@@ -239,6 +239,22 @@ def test_the_standard_suite_is_that_of_autoattack() -> None:
     assert ranks == [search.rank for search in third.searches(10)] == list(range(1, 10))
 
 
+def test_a_suite_that_certifies_brackets_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = Suite(name="both", summary="", attacks=(PGD(steps=10),), certifies=True)
+    monkeypatch.setattr(suites_module, "SUITES", {"both": suite})
+    images, labels, model = images_of(300), torch.arange(300) % 2, linear()
+    threat = Linf(eps=0.05)
+    found = evaluate(model, images, labels, threat, suite="both").evaluation
+    gap = (model.weight[1] - model.weight[0]).norm(1)
+    true = int(truth(model, images, labels, threat.eps * gap).sum())
+    assert found.certified is not None
+    assert 0 < found.certified.successes <= true <= found.robust.successes
+    assert found.caveats == ()
+    opaque = evaluate(lambda x: model(x), images, labels, threat, suite="both").evaluation
+    assert opaque.certified is None
+    assert opaque.caveats[0].startswith("no certificate: it needs a torch.nn.Module")
+
+
 def test_few_classes_are_attacked_as_far_as_they_go_and_it_is_said() -> None:
     images, labels = images_of(12), torch.arange(12) % 2
     suite = [attack.against(Linf(eps=0.2)) for attack in SUITES["standard"].attacks[:3]]

@@ -88,6 +88,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for attack in found.attacks:
         table.add_row(f"after {attack.name}", *_cells(attack.robust), f"{attack.seconds:.1f}")
     table.add_row("robust", *_cells(found.robust), f"{found.seconds:.1f}")
+    if found.certified is not None:
+        table.add_row("certified at least", *_cells(found.certified), "")
     print_table(table)
     print_result()
     for caveat in found.caveats:

@@ -5,6 +5,7 @@ for a run and leaves the result in its directory.
 """
 
 from sparring.evaluation.accuracy import slice_accuracy
+from sparring.evaluation.certificates import certified
 from sparring.evaluation.evaluate import Verdict, evaluate
 from sparring.evaluation.judge import Judge
 from sparring.evaluation.run import evaluate_run
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "Suite",
     "Verdict",
+    "certified",
     "evaluate",
     "evaluate_run",
     "slice_accuracy",

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from sparring.attacks import Classifier, Threat, check_batch
 from sparring.errors import ConfigError
+from sparring.evaluation.certificates import certified
 from sparring.evaluation.judge import Judge
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Survey
 from sparring.models import Precision, has_matrix_units, working_copy
-from sparring.records import Evaluation, Outcomes, describe
+from sparring.records import Evaluation, Outcomes, Proportion, describe
 from sparring.records.sizes import eps_text
 
 
@@ -62,11 +63,15 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     model, images and settings, this goes on from there, to the same outcomes; any other is
     overwritten. The file stays.
 
+    A suite that certifies adds a lower bound by interval bound propagation (`certified`), or says
+    in a caveat why there is none.
+
     Cost: one forward pass over all images; for each search of each attack, its passes over the
     images that are robust so far, and one forward pass for each image that seems broken.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
-    attacks = list(named_suite(suite).against(threat).values())
+    chosen = named_suite(suite)
+    attacks = list(chosen.against(threat).values())
     if not len(images):
         raise ConfigError(
             "an evaluation needs at least one image, because it counts shares of them; got none. "
@@ -99,6 +104,8 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         threads=torch.get_num_threads(), device=str(device), precision=arithmetic
     )
     num_classes = survey.logits.shape[1]
+    caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
+    lower, why = _certificate(model, images, labels, threat) if chosen.certifies else (None, None)
     evaluation = Evaluation(
         suite=suite,
         threat=f"{type(threat).__name__} {eps_text(threat.eps)}",
@@ -110,9 +117,22 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         precision=arithmetic,
         seconds=spent + time.perf_counter() - begun,
         environment=environment,
-        caveats=tuple(said for attack in attacks if (said := attack.caveat(num_classes))),
+        certified=lower,
+        caveats=(*caveats, *([] if why is None else [why])),
     )
     return Verdict(evaluation=evaluation, outcomes=survey.outcomes())
+
+
+def _certificate(
+    model: Classifier, images: Tensor, labels: Tensor, threat: Threat
+) -> tuple[Proportion | None, str | None]:
+    """The lower bound, or why there is none."""
+    if not isinstance(model, nn.Module):
+        return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
+    try:
+        return certified(model, images, labels, threat), None
+    except ConfigError as error:
+        return None, f"no certificate: {error}"
 
 
 def _device(model: Classifier, images: Tensor) -> torch.device:

@@ -19,6 +19,8 @@ class Suite:
     """What it does, in one line."""
     attacks: tuple[Attack, ...]
     """The attacks; the threat is replaced by the one that is evaluated."""
+    certifies: bool = False
+    """Whether a lower bound of robust accuracy goes with it."""
 
     def against(self, threat: Threat) -> Mapping[str, Attack]:
         """The attacks on one threat by their names, in order."""
@@ -49,6 +51,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 name="standard",
                 summary="for publication: APGD-CE, targeted APGD-DLR, targeted FAB, Square",
                 attacks=(APGD(), APGD(loss="dlr", targets=9), FAB(), Square()),
+                certifies=True,
             ),
         )
     }

@@ -79,12 +79,16 @@ class Evaluation:
     """Wall-clock time of the whole evaluation."""
     environment: Environment
     """What it was computed with."""
+    certified: Proportion | None = None
+    """Images that provably nothing within the threat can break; none if that was not asked for."""
     caveats: tuple[str, ...] = ()
     """What was other than usual about the suite, a sentence each."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless the counts can belong to one evaluation."""
         counts = (self.natural, *(attack.robust for attack in self.attacks), self.robust)
+        if self.certified is not None:
+            counts = (*counts, self.certified)
         if any(count.total != self.num_images for count in counts):
             raise ConfigError(
                 f"all accuracies must be shares of the same {self.num_images} images; got shares "
@@ -93,7 +97,8 @@ class Evaluation:
         if any(after.successes > before.successes for before, after in pairwise(counts)):
             raise ConfigError(
                 "each attack can only lower the number of robust images; got "
-                f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust)."
+                f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust, "
+                "and certified if it is there, which is their lower bound)."
             )
 
     def save(self, path: Path) -> None:

@@ -1,0 +1,250 @@
+"""A lower bound of robust accuracy that no attack can pass: interval bound propagation.
+
+Every layer turns an interval for each of its inputs into one for each of its outputs, so that what
+the network can say of any image within ε is enclosed. An image is certified if the label's logit
+then stays above all others. The bounds are computed in float64 and widened, layer by layer, by what
+single precision may round away, so they hold for the network as it computes: layer by layer, in
+float32, its sums in any order.
+
+Shapes: B batch, K classes, S one image (C H W).  Units: pixels in [0, 1].
+Source: Gowal et al. 2018, "On the effectiveness of interval bound propagation".
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from sparring.attacks import L2, Linf, Threat
+from sparring.errors import ConfigError
+from sparring.evaluation.accuracy import parts
+from sparring.evaluation.judge import TOLERANCE
+from sparring.models import evaluation_mode
+from sparring.records import Proportion
+
+UNIT = 2.0**-24
+"""Half the distance from 1 to the next float32: the largest relative error of one operation."""
+
+
+class Interval(NamedTuple):
+    """What a layer's output may be."""
+
+    low: Tensor
+    """At least this."""
+    high: Tensor
+    """At most this."""
+
+    def widened(self, slack: Tensor) -> "Interval":
+        """By so much on both sides."""
+        return Interval(self.low - slack, self.high + slack)
+
+
+def certified(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    robust: Tensor | None = None,
+) -> Proportion:
+    """Images that no change within the threat can make this network misclassify, of all.
+
+    `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
+    average-pooling, BatchNorm, sums and changes of shape. A ball in L2 is enclosed in the cube of
+    the same size, which is sound and loose. Cost: three forward passes in float64.
+    Raises `ConfigError` for a layer of which no bound is known.
+    """
+    held = 0
+    device = next((value.device for value in model.parameters()), images.device)
+    with torch.no_grad(), evaluation_mode(model):
+        bounds = Bounds(model)
+        for part in parts(len(labels)):
+            box = around(images[part].to(device), threat)
+            held += int(_holds(bounds.of(box), labels[part].to(device)).sum())
+    return Proportion(successes=held, total=len(labels))
+
+
+def around(images: Tensor, threat: Threat) -> Interval:
+    """A box that holds all images that the judge lets pass as being within the threat."""
+    if not isinstance(threat, Linf | L2):
+        raise ConfigError(
+            f"a certificate needs a threat in L-infinity or L2; got {type(threat).__name__}."
+        )
+    centre, reach = images.double(), threat.eps + TOLERANCE
+    return Interval((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
+
+
+def _holds(logits: Interval, labels: Tensor) -> Tensor:
+    """Where the label's logit is above every other, whatever the image."""
+    label = labels[:, None]
+    others = logits.high.scatter(1, label, -torch.inf).amax(1)
+    return logits.low.gather(1, label)[:, 0] > others
+
+
+class Bounds:
+    """Intervals through a network, operation by operation, as torch.fx traces it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        try:
+            self._graph = fx.symbolic_trace(nn.Sequential(model))  # which makes a layer a leaf
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                "a certificate needs a network whose operations do not depend on the images, "
+                f"because they are traced once; this one cannot be traced ({reason}). Leave the "
+                "certificate out."
+            ) from error
+
+    def of(self, images: Interval) -> Interval:
+        """What the network may say of any image in the box."""
+        return _Walk(self._graph).run(images)
+
+
+class _Walk(fx.Interpreter):
+    """Carries an `Interval` where the network carries a tensor."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        layer = self.fetch_attr(target)
+        rule = next((MODULES[kind] for kind in type(layer).__mro__ if kind in MODULES), None)
+        if rule is None:
+            raise _unknown(type(layer).__name__)
+        return rule(layer, args[0])
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in (operator.add, operator.iadd, torch.add):
+            return _sum(*args)
+        return self._ends(FUNCTIONS.get(target), target, args, kwargs)
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._ends(METHODS.get(target), target, args, kwargs)
+
+    def _ends(self, rule: Callable[..., Tensor] | None, target: Any, args: Any, kwargs: Any) -> Any:
+        """A rule at both ends; arguments beside the interval stay as they are."""
+        x, *others = args
+        if rule is None or not isinstance(x, Interval):
+            raise _unknown(getattr(target, "__name__", str(target)))
+        return Interval(rule(x.low, *others, **kwargs), rule(x.high, *others, **kwargs))
+
+
+FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
+    torch.relu: torch.relu,
+    functional.relu: functional.relu,
+    functional.max_pool2d: functional.max_pool2d,
+    torch.max_pool2d: torch.max_pool2d,
+    torch.flatten: torch.flatten,
+    torch.permute: torch.permute,
+    torch.transpose: torch.transpose,
+    torch.reshape: torch.reshape,
+}
+"""Functions that round nothing and never fall where an input rises: ends go to ends."""
+
+METHODS: Mapping[str, Callable[..., Tensor]] = {
+    "relu": torch.relu,
+    "relu_": torch.relu,
+    "flatten": torch.flatten,
+    "permute": Tensor.permute,
+    "transpose": torch.transpose,
+    "reshape": Tensor.reshape,
+    "view": Tensor.reshape,
+    "contiguous": Tensor.contiguous,
+}
+"""Methods of which the same is true."""
+
+
+def _sum(one: Any, other: Any) -> Interval:
+    if not (isinstance(one, Interval) and isinstance(other, Interval)):
+        raise _unknown("a sum with something that is not computed from the images")
+    return _rounded(Interval(one.low + other.low, one.high + other.high), 1)
+
+
+def _linear(layer: nn.Linear, x: Interval) -> Interval:
+    def product(values: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(values, weight)
+
+    return _affine(x, layer.weight, layer.bias, product, layer.in_features)
+
+
+def _convolution(layer: nn.Conv2d, x: Interval) -> Interval:
+    if layer.padding_mode != "zeros":
+        raise _unknown(f"a convolution with padding mode {layer.padding_mode}")
+
+    def product(values: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(
+            values, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+        )
+
+    return _affine(x, layer.weight, layer.bias, product, layer.weight[0].numel())
+
+
+def _affine(
+    x: Interval,
+    weight: Tensor,
+    bias: Tensor | None,
+    product: Callable[[Tensor, Tensor], Tensor],
+    terms: int,
+) -> Interval:
+    """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order."""
+    weight, sizes = weight.double(), weight.double().abs()
+    centre, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
+    shift = torch.zeros(1) if bias is None else bias.double()
+    shift = shift.view(-1, *[1] * (centre.ndim - 2)) if bias is not None else 0.0
+    middle, spread = product(centre, weight) + shift, product(radius, sizes)
+    largest = torch.maximum(x.low.abs(), x.high.abs())
+    size = product(largest, sizes) + (shift.abs() if isinstance(shift, Tensor) else 0.0)
+    error = (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
+    return Interval(middle - spread, middle + spread).widened(size * error)
+
+
+def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval:
+    if layer.running_mean is None or layer.running_var is None:
+        raise _unknown("BatchNorm without running statistics")
+    scale = (layer.running_var.double() + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight.double()
+    shape = (-1, *[1] * (x.low.ndim - 2))
+    mean = layer.running_mean.double().view(shape)
+    shift = 0.0 if layer.bias is None else layer.bias.double().view(shape)
+    scale = scale.view(shape)
+    ends = ((x.low - mean) * scale, (x.high - mean) * scale)
+    low, high = torch.minimum(*ends) + shift, torch.maximum(*ends) + shift
+    size = torch.maximum(x.low.abs(), x.high.abs()) + mean.abs()
+    return Interval(low, high).widened(8 * UNIT * (size * scale.abs() + abs(shift)))
+
+
+def _rounded(x: Interval, operations: int) -> Interval:
+    return x.widened(2 * operations * UNIT * torch.maximum(x.low.abs(), x.high.abs()))
+
+
+def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Interval) -> Interval:
+    places = x.low.shape[-1] * x.low.shape[-2]
+    return _rounded(Interval(layer(x.low), layer(x.high)), places + 1)
+
+
+def _each_end(layer: nn.Module, x: Interval) -> Interval:
+    return Interval(layer(x.low), layer(x.high))
+
+
+MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.AvgPool2d: _pooled,
+    nn.AdaptiveAvgPool2d: _pooled,
+    nn.ReLU: _each_end,
+    nn.MaxPool2d: _each_end,
+    nn.Flatten: _each_end,
+    nn.Identity: _each_end,
+    nn.Dropout: _each_end,
+}
+"""Layers with a bound."""
+
+
+def _unknown(what: str) -> ConfigError:
+    return ConfigError(
+        "a certificate needs a bound for every operation of the network; none is known for "
+        f"{what}. Leave the certificate out."
+    )
