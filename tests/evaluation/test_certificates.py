@@ -121,6 +121,14 @@ def test_a_trained_network_is_certified_no_further_than_attacks_allow(
     assert certified(network, images, (labels + 1) % 10, Linf(eps=1e-5)).successes < 30
 
 
+class Doubled(nn.Module):
+    """A sum with a factor."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = torch.flatten(images, 1)
+        return torch.add(flat, flat, alpha=3)
+
+
 class Branching(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
@@ -132,6 +140,8 @@ class Branching(nn.Module):
         (nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(4, 2)), "none is known for GELU"),
         (nn.Sequential(nn.Conv2d(1, 1, 1, padding_mode="circular")), "padding mode circular"),
         (Branching(), "cannot be traced"),
+        (Doubled(), "none is known for add"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).half(), "weights in torch.float16"),
     ],
 )
 def test_what_has_no_bound_is_refused(network, message):

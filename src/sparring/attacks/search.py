@@ -198,6 +198,8 @@ def adversarial_images(
             seeds = torch.randint(2**62, (len(images),), generator=generator)
             task = Task(images, labels, ranked(logits, labels, search.rank), seeds)
             waiting = robust.nonzero().flatten()
+            if not len(waiting):
+                break
             sweep = Sweep(
                 search=search,
                 logits_of=logits_of,

@@ -37,28 +37,29 @@ class Interval(NamedTuple):
     high: Tensor
     """At most this."""
 
+    @property
+    def largest(self) -> Tensor:
+        """The largest size that it may have."""
+        return torch.maximum(self.low.abs(), self.high.abs())
+
     def widened(self, slack: Tensor) -> "Interval":
         """By so much on both sides."""
         return Interval(self.low - slack, self.high + slack)
 
 
-def certified(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    *,
-    robust: Tensor | None = None,
-) -> Proportion:
+def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Proportion:
     """Images that no change within the threat can make this network misclassify, of all.
 
     `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
     average-pooling, BatchNorm, sums and changes of shape. A ball in L2 is enclosed in the cube of
     the same size, which is sound and loose. Cost: three forward passes in float64.
-    Raises `ConfigError` for a layer of which no bound is known.
+    Raises `ConfigError` for a layer of which no bound is known, and for weights below float32.
     """
     held = 0
-    device = next((value.device for value in model.parameters()), images.device)
+    first = next(model.parameters(), images)
+    device = first.device
+    if first.dtype not in (torch.float32, torch.float64):
+        raise _unknown(f"weights in {first.dtype}")
     with torch.no_grad(), evaluation_mode(model):
         bounds = Bounds(model)
         for part in parts(len(labels)):
@@ -109,12 +110,12 @@ class _Walk(fx.Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
         rule = next((MODULES[kind] for kind in type(layer).__mro__ if kind in MODULES), None)
-        if rule is None:
+        if rule is None or kwargs or len(args) != 1:
             raise _unknown(type(layer).__name__)
         return rule(layer, args[0])
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target in (operator.add, operator.iadd, torch.add):
+        if target in (operator.add, operator.iadd, torch.add) and not kwargs:
             return _sum(*args)
         return self._ends(FUNCTIONS.get(target), target, args, kwargs)
 
@@ -123,9 +124,9 @@ class _Walk(fx.Interpreter):
 
     def _ends(self, rule: Callable[..., Tensor] | None, target: Any, args: Any, kwargs: Any) -> Any:
         """A rule at both ends; arguments beside the interval stay as they are."""
-        x, *others = args
-        if rule is None or not isinstance(x, Interval):
+        if rule is None or not args or not isinstance(args[0], Interval):
             raise _unknown(getattr(target, "__name__", str(target)))
+        x, *others = args
         return Interval(rule(x.low, *others, **kwargs), rule(x.high, *others, **kwargs))
 
 
@@ -157,7 +158,8 @@ METHODS: Mapping[str, Callable[..., Tensor]] = {
 def _sum(one: Any, other: Any) -> Interval:
     if not (isinstance(one, Interval) and isinstance(other, Interval)):
         raise _unknown("a sum with something that is not computed from the images")
-    return _rounded(Interval(one.low + other.low, one.high + other.high), 1)
+    total = Interval(one.low + other.low, one.high + other.high)
+    return total.widened(2 * UNIT * total.largest)
 
 
 def _linear(layer: nn.Linear, x: Interval) -> Interval:
@@ -189,11 +191,10 @@ def _affine(
     """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order."""
     weight, sizes = weight.double(), weight.double().abs()
     centre, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
-    shift = torch.zeros(1) if bias is None else bias.double()
-    shift = shift.view(-1, *[1] * (centre.ndim - 2)) if bias is not None else 0.0
+    shift = weight.new_zeros(len(weight)) if bias is None else bias.double()
+    shift = shift.view(-1, *[1] * (centre.ndim - 2))
     middle, spread = product(centre, weight) + shift, product(radius, sizes)
-    largest = torch.maximum(x.low.abs(), x.high.abs())
-    size = product(largest, sizes) + (shift.abs() if isinstance(shift, Tensor) else 0.0)
+    size = product(x.largest, sizes) + shift.abs()
     error = (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
     return Interval(middle - spread, middle + spread).widened(size * error)
 
@@ -210,17 +211,13 @@ def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval
     scale = scale.view(shape)
     ends = ((x.low - mean) * scale, (x.high - mean) * scale)
     low, high = torch.minimum(*ends) + shift, torch.maximum(*ends) + shift
-    size = torch.maximum(x.low.abs(), x.high.abs()) + mean.abs()
+    size = x.largest + mean.abs()
     return Interval(low, high).widened(8 * UNIT * (size * scale.abs() + abs(shift)))
 
 
-def _rounded(x: Interval, operations: int) -> Interval:
-    return x.widened(2 * operations * UNIT * torch.maximum(x.low.abs(), x.high.abs()))
-
-
 def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Interval) -> Interval:
-    places = x.low.shape[-1] * x.low.shape[-2]
-    return _rounded(Interval(layer(x.low), layer(x.high)), places + 1)
+    terms = x.low.shape[-1] * x.low.shape[-2] + 2
+    return Interval(layer(x.low), layer(x.high)).widened(2 * terms * UNIT * layer(x.largest))
 
 
 def _each_end(layer: nn.Module, x: Interval) -> Interval:
