@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sparring.attacks import L2, PGD, Linf
+from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square
+from sparring.attacks.losses import targeted_ratio
 from sparring.errors import ConfigError
 
 MODEL = nn.Linear(6, 3)
@@ -138,3 +139,40 @@ def test_an_unknown_choice_is_refused(name, value, fragments):
 def test_a_threat_has_a_size(threat, eps):
     with refused("eps must", f"got {eps:g}"):
         threat(eps=eps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "fragments"),
+    [
+        (APGD, {"steps": 0}, ["steps must be 1 or more", "got 0"]),
+        (APGD, {"restarts": 0}, ["restarts must be 1 or more"]),
+        (APGD, {"targets": -1}, ["targets must be 0 or more", "got -1"]),
+        (FAB, {"targets": 0}, ["targets must be 1 or more"]),
+        (FAB, {"steps": 0}, ["steps must be 1 or more"]),
+        (Square, {"queries": 0}, ["queries must be 1 or more"]),
+        (Square, {"share": 1.5}, ["share must lie in (0, 1]", "got 1.5"]),
+    ],
+)
+def test_the_ensembles_settings_have_their_ranges(kind, settings, fragments):
+    with refused(*fragments):
+        kind(**settings)
+
+
+def test_the_ensemble_needs_gradients_squares_and_known_losses():
+    images, labels = torch.rand(3, 1, 2, 3), torch.zeros(3, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+
+    def rounding(x: Tensor) -> Tensor:
+        return torch.stack([x.detach().flatten(1).sum(1) + 9, x.detach().flatten(1).sum(1)], 1)
+
+    for kind in (APGD(steps=2), FAB(steps=2)):
+        with refused("must depend on the images through differentiable operations"):
+            kind(rounding, images, labels, generator=generator)
+    with refused("Square needs images of shape (batch, channels, height, width)", "(3, 6)"):
+        Square(queries=2)(rounding, images.flatten(1), labels, generator=generator)
+    wrong = APGD()
+    object.__setattr__(wrong, "loss", "margin")  # the tests' type checks refuse it otherwise
+    with refused("loss must be one of cross-entropy, dlr", '"margin"'):
+        wrong.__post_init__()
+    with refused("at least 4 classes", "got 3"):
+        targeted_ratio(torch.rand(2, 3), torch.tensor([0, 1]), torch.tensor([1, 2]))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, gradient_at
+from sparring.attacks.checks import Classifier, check_choice, gradient_at
 from sparring.attacks.losses import (
     cross_entropy,
     difference_of_logits_ratio,
@@ -56,6 +56,7 @@ class APGD:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
+        check_choice("loss", self.loss, ("cross-entropy", "dlr"))
         at_least("steps", self.steps, 1)
         at_least("restarts", self.restarts, 1)
         at_least("targets", self.targets, 0)

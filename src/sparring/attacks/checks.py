@@ -3,12 +3,13 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from sparring.errors import ConfigError
+from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
 """All an attack knows of a model: images (B *S) to logits (B K)."""
@@ -88,4 +89,15 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> None:
         raise ConfigError(
             f"the model must return at least {least_classes} classes because the labels reach "
             f"{least_classes - 1}; got {logits.shape[1]}. Give the model an output for every class."
+        )
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a word that names nothing. Raises `ConfigError`, with the nearest that does."""
+    names = list(known)
+    if value not in names:
+        advice = did_you_mean(nearest(value, names)) or " Take one of those."
+        raise ConfigError(
+            f"{name} must be one of {', '.join(names)} because nothing else is defined; "
+            f'got "{value}".{advice}'
         )

@@ -4,7 +4,7 @@ Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, checked, gradient_at
+from sparring.attacks.checks import Classifier, check_batch, check_choice, checked, gradient_at
 from sparring.attacks.losses import LOSSES, Loss, LossName
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
-from sparring.records.spelling import did_you_mean, nearest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +54,8 @@ class PGD:
                 "step_size must be finite and above 0 because it is the length of a step; "
                 f"got {self.step_size:g}. Leave it out for 2.5 * eps / steps."
             )
-        _check_choice("start", self.start, STARTS)
-        _check_choice("loss", self.loss, LOSSES)
+        check_choice("start", self.start, STARTS)
+        check_choice("loss", self.loss, LOSSES)
         if self.restarts < 1:
             raise ConfigError(
                 "restarts must be at least 1 because the first search counts as one; "
@@ -250,13 +249,3 @@ def _input_gradient(loss: Loss, logits_of: Classifier, x: Tensor, labels: Tensor
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         return gradient_at(x, loss(logits_of(x), labels).sum())
-
-
-def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    names = list(known)
-    if value not in names:
-        advice = did_you_mean(nearest(value, names)) or " Take one of those."
-        raise ConfigError(
-            f"{name} must be one of {', '.join(names)} because nothing else is defined; "
-            f'got "{value}".{advice}'
-        )
