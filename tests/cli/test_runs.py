@@ -94,7 +94,7 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
         ("pgd-40", "8"),
         ("pgd", "32"),
     ]
-    assert shown.endswith(f"next: sparring evaluate {run} --suite pgd-100x5\n")
+    assert shown.endswith(f"next: sparring evaluate {run} --suite standard\n")
 
 
 def test_inspect_reads_a_run_without_torch(trained):

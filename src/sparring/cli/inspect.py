@@ -50,7 +50,7 @@ Item = TypeVar("Item")
 ROWS = 10
 """Most looks that the table shows."""
 
-STRONGEST = "pgd-100x5"
+STRONGEST = "standard"
 """Suite that is left to try once another has been run."""
 
 
@@ -206,6 +206,8 @@ def _print(story: Story) -> None:
             f"suite {found.suite}, {found.threat}, {count_text(found.num_images)} test images:"
         )
         print_result(f"  natural {found.natural}   robust {found.robust}")
+        if found.certified is not None:
+            print_result(f"  certified {found.certified}")
     if not story.evaluations:
         print_result("not evaluated yet")
     print_result("wrote nothing")
