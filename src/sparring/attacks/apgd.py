@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_choice, gradient_at
+from sparring.attacks.checks import Classifier, check_choice, looked_at
 from sparring.attacks.losses import (
     cross_entropy,
     difference_of_logits_ratio,
@@ -146,7 +146,10 @@ class APGDSearch:
         """Look at x; keep it if it is the best; check on progress where that is due; step on."""
         s = dict(state)
         x, labels = s["x"], s["labels"]
-        logits, loss, gradient = self._looked_at(logits_of, s)
+        logits, loss, gradient = looked_at(
+            logits_of, x, lambda logits: self.loss(logits, labels, s["targets"])
+        )
+        loss = loss.float()
         first = s["done"] == 0
         s["since"] = s["since"] + ~first
         s["rises"] = s["rises"] + ((loss > s["loss"]) & ~first)
@@ -170,14 +173,6 @@ class APGDSearch:
     def best(self, state: State) -> Tensor:
         """The point of the largest loss."""
         return state["best"]
-
-    def _looked_at(self, logits_of: Classifier, s: State) -> tuple[Tensor, Tensor, Tensor]:
-        x = s["x"].detach().requires_grad_(True)
-        with torch.enable_grad():
-            logits = logits_of(x)
-            loss = self.loss(logits, s["labels"], s["targets"])
-            gradient = gradient_at(x, loss.sum())
-        return logits.detach(), loss.detach().float(), gradient
 
     def _checked(self, s: dict[str, Tensor]) -> Tensor:
         """Where a check was due and found no progress: the step is halved, the best point taken."""

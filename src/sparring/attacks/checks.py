@@ -65,8 +65,19 @@ def checked(model: Classifier, labels: Tensor) -> Classifier:
     return logits_of
 
 
-def gradient_at(x: Tensor, total: Tensor) -> Tensor:
-    """The gradient of a number that was computed from x. Raises `ConfigError` if there is none."""
+def looked_at(
+    logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits at x, the loss that each image's logits have, and its gradient there; all detached.
+
+    The losses are summed, so no batch size scales a gradient. Cost: a pass to x and back. Raises
+    `ConfigError` if the loss does not depend on x.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = logits_of(x)
+        loss = loss_of(logits)
+        total = loss.sum()
     gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
         raise ConfigError(
@@ -74,7 +85,7 @@ def gradient_at(x: Tensor, total: Tensor) -> Tensor:
             "attack follows their gradient; got logits without one. Remove detach(), no_grad() "
             "or rounding from the model."
         )
-    return gradient
+    return logits.detach(), loss.detach(), gradient
 
 
 def _check_logits(logits: object, num_images: int, least_classes: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, gradient_at
+from sparring.attacks.checks import Classifier, looked_at
 from sparring.attacks.losses import targeted_margin
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
@@ -102,12 +102,14 @@ class FABSearch:
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Look at x. From a misclassified one go back, once; from any other on to the boundary."""
         x, images, labels = state["x"], state["images"], state["labels"]
-        logits, gap, normal = self._boundary(logits_of, state)
+        logits, lead, normal = looked_at(
+            logits_of, x, lambda logits: -targeted_margin(logits, labels, state["targets"])
+        )
         errs = logits.argmax(1) != labels
         near = self.threat.distance(x, images) <= self.threat.eps
         retreats = errs & ~state["retreated"] & (state["done"] > 0)
         back = images + RETREAT * (x - images)
-        ahead = self._step(x, images, normal, gap)
+        ahead = self._step(x, images, normal, -lead)
         over = ~retreats & (state["done"] >= self.steps)
         moved = {
             "x": torch.where(column(retreats, x), back, ahead),
@@ -119,15 +121,6 @@ class FABSearch:
     def best(self, state: State) -> Tensor:
         """The last point, drawn into the threat."""
         return self.threat.project(state["x"], state["images"])
-
-    def _boundary(self, logits_of: Classifier, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at x, how far label and target are from a tie, and the gradient of that."""
-        x = state["x"].detach().requires_grad_(True)
-        with torch.enable_grad():
-            logits = logits_of(x)
-            lead = -targeted_margin(logits, state["labels"], state["targets"])
-            normal = gradient_at(x, lead.sum())
-        return logits.detach(), -lead.detach(), normal
 
     def _step(self, x: Tensor, images: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
         """Both points to the plane where the lead is 0, a little beyond, and mixed."""

@@ -75,7 +75,7 @@ class L2Patches:
         left = (threat.eps**2 - change.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
         freed = (change * (target | cleared)).square().sum((2, 3), keepdim=True)
         signs = _signs(numbers[:, 5:] < 0.5, images)[:, :, None, None]
-        bump = _placed_bump(images, side, numbers) * signs
+        bump = _placed_bump(images, side, numbers) * target * signs
         old = change * target
         bump = bump + old / _norm(old, (2, 3))
         bump = bump / _norm(bump, (2, 3)) * (left / channels + freed).sqrt()
@@ -110,7 +110,7 @@ def _odd(side: Tensor, most: int) -> Tensor:
 
 
 def _placed_bump(images: Tensor, side: Tensor, numbers: Tensor) -> Tensor:
-    """The pair of bumps of every image's square, at its place, turned for half of the images."""
+    """A pair of bumps at every image's square, turned for half of them; beyond it without meaning."""
     height, width = images.shape[2:]
     row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
     rows = torch.arange(height, device=images.device) - row[:, None]
@@ -124,8 +124,7 @@ def _placed_bump(images: Tensor, side: Tensor, numbers: Tensor) -> Tensor:
         x = columns[of_size].clamp(0, size - 1).long()[:, None, :]
         upright, lying = pattern[y, x], pattern[x, y]
         found[of_size] = torch.where(turned[of_size, None, None], lying, upright)
-    inside = _square(images, side, numbers[:, 0], numbers[:, 1])
-    return found[:, None] * inside
+    return found[:, None]
 
 
 @functools.lru_cache
@@ -136,7 +135,6 @@ def _pair(side: int) -> Tensor:
     return pair / pair.norm()
 
 
-@functools.lru_cache
 def _bump(side: int) -> Tensor:
     """A square pair of bumps for the first pattern."""
     return _pair(side) if side > 1 else torch.ones(1, 1)

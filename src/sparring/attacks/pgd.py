@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, check_choice, checked, gradient_at
+from sparring.attacks.checks import Classifier, check_batch, check_choice, checked, looked_at
 from sparring.attacks.losses import LOSSES, Loss, LossName
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
@@ -130,7 +130,8 @@ class PGD:
         self, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
     ) -> Float[Tensor, " B *S"]:
         """One step from x, back into the threat around the clean images."""
-        gradient = _input_gradient(LOSSES[self.loss], logits_of, x, labels)
+        loss = LOSSES[self.loss]
+        _, _, gradient = looked_at(logits_of, x, lambda logits: loss(logits, labels))
         uphill = self.threat.ascend(gradient)
         return self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
 
@@ -242,10 +243,3 @@ class Harm(NamedTuple):
 
 def _harm(loss: Loss, logits: Tensor, labels: Tensor) -> Harm:
     return Harm(wrong=logits.argmax(1) != labels, loss=loss(logits, labels))
-
-
-def _input_gradient(loss: Loss, logits_of: Classifier, x: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of every image's own loss; they are summed, so no batch size scales it."""
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        return gradient_at(x, loss(logits_of(x), labels).sum())

@@ -39,7 +39,7 @@ class Partial:
         if self.path is None or not self.path.exists():
             return 0.0
         try:
-            found = torch.load(self.path, map_location=survey.judge.device, weights_only=True)
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
             owner, state, seconds = found["owner"], found["survey"], float(found["seconds"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
             log.warning("%s cannot be read: the evaluation starts from its beginning", self.path)

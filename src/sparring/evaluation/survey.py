@@ -169,7 +169,9 @@ class Survey:
             setattr(self, name, state[name])
         if state["waiting"] is not None:
             self.sweep = self._sweep(self.legs[self.leg], state["waiting"])
-            self.sweep.places, self.sweep.state = state["places"], state["search"]
+            device = self.judge.device
+            self.sweep.places = state["places"]
+            self.sweep.state = {name: rows.to(device) for name, rows in state["search"].items()}
 
     def _sweep(self, leg: Leg, waiting: Tensor) -> Sweep:
         seed = derive_seed(self.seed, self.attacks[leg.attack].name, leg.place)
