@@ -110,7 +110,7 @@ def _odd(side: Tensor, most: int) -> Tensor:
 
 
 def _placed_bump(images: Tensor, side: Tensor, numbers: Tensor) -> Tensor:
-    """A pair of bumps at every image's square, turned for half of them; beyond it without meaning."""
+    """A pair of bumps at every image's square, turned for half; without meaning beyond it."""
     height, width = images.shape[2:]
     row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
     rows = torch.arange(height, device=images.device) - row[:, None]
