@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, fgsm, random_start_fgsm
     from sparring.data import Dataset, ImageSet, load_dataset
     from sparring.errors import SparringError
-    from sparring.evaluation import Suite, Verdict, evaluate
+    from sparring.evaluation import Suite, Verdict, evaluate, transfer
     from sparring.models import PaperCNN, load_weights
-    from sparring.records import Evaluation, RunDirectory
+    from sparring.records import Evaluation, RunDirectory, TransferMatrix
     from sparring.training import TrainConfig, presets, replay, resume, train
 
 __version__ = "0.1.0"
@@ -22,9 +22,9 @@ _HOME = {
     "attacks": ("APGD", "FAB", "L2", "PGD", "Linf", "Square", "fgsm", "random_start_fgsm"),
     "data": ("Dataset", "ImageSet", "load_dataset"),
     "errors": ("SparringError",),
-    "evaluation": ("Suite", "Verdict", "evaluate"),
+    "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),
     "models": ("PaperCNN", "load_weights"),
-    "records": ("Evaluation", "RunDirectory"),
+    "records": ("Evaluation", "RunDirectory", "TransferMatrix"),
     "training": ("TrainConfig", "presets", "replay", "resume", "train"),
 }
 _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
@@ -44,6 +44,7 @@ __all__ = [
     "Square",
     "Suite",
     "TrainConfig",
+    "TransferMatrix",
     "Verdict",
     "evaluate",
     "fgsm",
@@ -54,6 +55,7 @@ __all__ = [
     "replay",
     "resume",
     "train",
+    "transfer",
 ]
 
 

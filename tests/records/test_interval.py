@@ -1,13 +1,14 @@
 """Wilson intervals against closed forms and against the equation they solve."""
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.errors import ConfigError
-from sparring.records import Proportion
+from sparring.records import Proportion, sign_test
 from sparring.records.interval import Z
 
 Z2 = Z * Z
@@ -55,3 +56,28 @@ def test_a_proportion_reads_as_per_cent_with_its_interval() -> None:
 def test_impossible_counts_are_refused(successes: int, total: int) -> None:
     with pytest.raises(ConfigError, match=f"got {successes} of {total}"):
         Proportion(successes=successes, total=total)
+
+
+@given(only_first=st.integers(0, 40), only_second=st.integers(0, 40))
+@settings(derandomize=True, deadline=None)
+def test_a_sign_test_is_the_binomial_tail(only_first: int, only_second: int) -> None:
+    throws = only_first + only_second
+    tail = sum(math.comb(throws, heads) for heads in range(only_first, throws + 1))
+    assert sign_test(only_first, only_second) == float(Fraction(tail, 2**throws))
+
+
+def test_a_sign_test_of_nothing_or_of_equals_finds_nothing() -> None:
+    assert sign_test(0, 0) == 1
+    assert sign_test(0, 10_000) == 1
+    assert 0.5 < sign_test(10_000, 10_000) < 0.51
+    assert sign_test(10_000, 0) == 0
+
+
+def test_both_sides_of_a_sign_test_share_only_the_outcome_itself() -> None:
+    both = sign_test(12, 5) + sign_test(5, 12)
+    assert both == pytest.approx(1 + math.comb(17, 5) / 2**17, rel=1e-15)
+
+
+def test_a_sign_test_refuses_counts_below_zero() -> None:
+    with pytest.raises(ConfigError, match="got 3 and -1"):
+        sign_test(3, -1)

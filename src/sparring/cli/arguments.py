@@ -37,7 +37,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form(Generic[Flags]):
-    """What one verb may be given: its flags, and up to one word beside them."""
+    """What one verb may be given: its flags, and words beside them."""
 
     verb: str
     """The verb."""
@@ -47,11 +47,21 @@ class Form(Generic[Flags]):
     """What `--help` says before the flags."""
     word: str = ""
     """Name of the word beside the flags, such as RUN; empty if there is none."""
+    many: bool = False
+    """Whether there may be any number of such words, to be read by `read_all`; else one at most."""
     otherwise: str = ""
     """Advice for a flag that does not exist and resembles none that does."""
 
     def read(self, argv: Sequence[str]) -> tuple[Flags, str | None]:
         """Values of the flags, and the word beside them if one was given.
+
+        Otherwise as `read_all`.
+        """
+        flags, words = self.read_all(argv)
+        return flags, words[0] if words else None
+
+    def read_all(self, argv: Sequence[str]) -> tuple[Flags, list[str]]:
+        """Values of the flags, and all words beside them.
 
         Prints the help and raises `SystemExit` for `--help`. Raises `ConfigError`, with the
         nearest name, for anything that cannot be meant.
@@ -63,13 +73,13 @@ class Form(Generic[Flags]):
         for word in rest:
             if word.startswith("-"):
                 raise self._unknown(word.partition("=")[0])
-        if len(rest) > bool(self.word):
+        if len(rest) > bool(self.word) and not self.many:
             only = f"one word, {self.word}," if self.word else "no word"
             raise ConfigError(
                 f"sparring {self.verb} takes {only} beside its flags; got {shlex.join(rest)}. "
                 f"See sparring {self.verb} --help."
             )
-        return flags, rest[0] if rest else None
+        return flags, rest
 
     def _parse(self, argv: Sequence[str]) -> tuple[Flags, list[str]]:
         try:
@@ -102,6 +112,7 @@ class Form(Generic[Flags]):
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         word = f" [{self.word}]" if self.word else ""
+        word = f" {self.word} {self.word} ..." if self.many else word
         lines = page.getvalue().partition(" options")[2].splitlines()
         flags = [line.rstrip() for line in lines if line.strip(" -")]
         return "\n".join(
@@ -164,6 +175,26 @@ def flag(
         instance_from_str=value,
         is_instance=lambda _: True,
         str_from_instance=lambda instance: [str(instance)],
+    )
+
+
+def several(
+    name: str, convert: Callable[[str], Value], metavar: str
+) -> PrimitiveConstructorSpec[tuple[Value, ...]]:
+    """As `flag`, for one value or more; all words up to the next flag are its values."""
+    one = flag(name, convert, metavar)
+
+    def values(words: list[str]) -> tuple[Value, ...]:
+        if not words:
+            raise _Refused(f"{name} must be followed by a value or more; got nothing.")
+        return tuple(one.instance_from_str([word]) for word in words)
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=values,
+        is_instance=lambda _: True,
+        str_from_instance=lambda instance: [str(value) for value in instance],
     )
 
 

@@ -1,7 +1,8 @@
 """Evaluation: what a network gets right, clean and attacked, and how sure that is.
 
 `evaluate` judges any model on any images under a named suite of attacks; `evaluate_run` does so
-for a run and leaves the result in its directory.
+for a run and leaves the result in its directory. `transfer` judges several networks on what was
+made on each of them.
 """
 
 from sparring.evaluation.accuracy import slice_accuracy
@@ -11,15 +12,20 @@ from sparring.evaluation.judge import Judge
 from sparring.evaluation.run import evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
 from sparring.evaluation.survey import Progress
+from sparring.evaluation.transfer import TransferProgress, transfer
+from sparring.evaluation.transfer_runs import transfer_runs
 
 __all__ = [
     "SUITES",
     "Judge",
     "Progress",
     "Suite",
+    "TransferProgress",
     "Verdict",
     "certified",
     "evaluate",
     "evaluate_run",
     "slice_accuracy",
+    "transfer",
+    "transfer_runs",
 ]

@@ -8,13 +8,15 @@ from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
-from sparring.records.interval import Interval, Proportion
+from sparring.records.interval import Interval, Proportion, sign_test
 from sparring.records.metrics import MetricsLog, Row
 from sparring.records.override import override
 from sparring.records.run import RunDirectory
+from sparring.records.transfer import Cell, TransferMatrix
 
 __all__ = [
     "AttackResult",
+    "Cell",
     "Environment",
     "Evaluation",
     "Interval",
@@ -23,11 +25,13 @@ __all__ = [
     "Proportion",
     "Row",
     "RunDirectory",
+    "TransferMatrix",
     "describe",
     "from_json",
     "override",
     "read_json",
     "run_errors",
+    "sign_test",
     "to_json",
     "write_atomically",
     "write_json",

@@ -1,0 +1,195 @@
+"""`sparring transfer`: the transfer matrix of some runs, as tables, JSON and a picture."""
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from sparring.cli.arguments import PLAIN, RUNS, Form, flag, path, several, whole
+from sparring.cli.console import (
+    PROGRESS,
+    counted,
+    duration_text,
+    hardware_text,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    progress_bar,
+    result_table,
+)
+from sparring.records import RunDirectory, TransferMatrix, to_json
+from sparring.records.refusal import Refusal
+from sparring.records.transfer import SIGNIFICANT, check_contest
+
+if TYPE_CHECKING:
+    from sparring.evaluation import TransferProgress
+
+ABOUT = """Judge every run's classifier on attacks made on each of them, its own included.
+
+A target that withstands attacks on itself better than those made on a source
+hides its gradients: white-box accuracy overstates it. All runs must have the
+same data and threat. Writes transfer.json and transfer.svg.
+
+examples:
+  sparring transfer runs/fast-20300101-120000 runs/natural-20300101-130000
+  sparring transfer runs/a runs/b runs/c --steps 1 8 --images 200"""
+
+STEPS = (1, 4, 8, 128)
+"""Numbers of steps of the paper's table 1; `sparring.evaluation`'s own need torch."""
+BESIDE = 6
+"""Sources of one table: more do not fit into 80 columns."""
+NAME = 22
+"""Characters of a network's name in a table; the list above the tables has it whole."""
+
+
+def step_count(text: str) -> int:
+    """An integer. Raises `Refusal`, which tells where a run's path belongs."""
+    try:
+        return whole(text)
+    except Refusal as error:
+        is_path = "/" in text or Path(text).exists()
+        hint = " Name runs before the flags: sparring transfer RUN RUN --steps 1 4 8 128"
+        raise Refusal("integers", text, hint if is_path else "") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferFlags:
+    """What `sparring transfer` may be given beside the runs."""
+
+    steps: Annotated[tuple[int, ...], several("--steps", step_count, "K ..."), PLAIN] = STEPS
+    """Gradient steps of the attacks, one matrix each; 1 4 8 128 by default."""
+    images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
+    """Only the first so many test images; 1000 by default."""
+    seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
+    """Determines the attacks' random starts; 0 by default."""
+    threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
+    """CPU threads; by default as many as there are cores."""
+    out: Annotated[Path | None, flag("--out", path, "FOLDER"), PLAIN] = None
+    """Folder for the results, new or empty; by default a new one in runs/."""
+    json: Annotated[bool, PLAIN] = False
+    """Print the result as JSON."""
+
+
+FORM = Form(verb="transfer", flags=TransferFlags, about=ABOUT, word="RUN", many=True)
+
+
+def run(argv: list[str]) -> int:
+    """Compare the runs that the words name; return the exit code."""
+    flags, words = FORM.read_all(argv)
+    check_contest(words, flags.steps)
+    runs = [RunDirectory.open(word) for word in words]
+    out = flags.out or _unused_folder()
+    # torch takes seconds to load: after the words are known to be right.
+    from sparring.evaluation import transfer_runs
+    from sparring.report import heat_map
+
+    with watched_transfer() as observer:
+        found = transfer_runs(
+            runs,
+            out,
+            steps=flags.steps,
+            num_images=flags.images,
+            seed=flags.seed,
+            threads=flags.threads,
+            observer=observer,
+        )
+    heat_map(found, out / "transfer.svg")
+    if flags.json:
+        answer = {"out": str(out), **to_json(found), "flags": found.flags}
+        print_json(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        print_matrix(found, runs, out)
+    return 0
+
+
+def _unused_folder() -> Path:
+    """A name in `RUNS` that nothing has; the folder is made once all else is right."""
+    name = f"transfer-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(RUNS / free for free in names if not (RUNS / free).exists())
+
+
+def print_matrix(found: TransferMatrix, runs: Sequence[RunDirectory], out: Path) -> None:
+    """The tables, what they show, and what to do next."""
+    places = range(len(found.networks))
+    print_result(
+        f"PGD within {found.threat} on the first {counted(found.num_images, 'test image')}"
+    )
+    print_result()
+    table = result_table("", "network", "natural")
+    table.columns[1].justify = "left"
+    for place in places:
+        natural = f"{100 * found.natural[place].share:.1f} %"
+        table.add_row(str(place + 1), found.networks[place], natural)
+    print_table(table)
+    for number in range(len(found.steps)):
+        for first in places[::BESIDE]:
+            print_result()
+            _print_table(found, number, places[first : first + BESIDE])
+    print_result()
+    print_result("rows are targets, columns the sources that were attacked; * is white-box")
+    print_result(
+        f"95 % intervals (Wilson, the choice of images only) are at most "
+        f"{100 * found.widest:.1f} points wide"
+    )
+    for sentence in found.flags:
+        print_result(f"flag: {sentence}")
+    if not found.flags:
+        print_result(
+            "no attack from elsewhere is stronger than the white-box one "
+            f"(sign tests, p < {SIGNIFICANT:g})"
+        )
+    print_result(hardware_text(found.environment))
+    suspect = found.flagged[0][2] if found.flagged else 0
+    print_ending(
+        f"{out / 'transfer.json'} and transfer.svg in {duration_text(found.seconds)}",
+        f"sparring evaluate {shlex.quote(str(runs[suspect].path))} --suite standard",
+    )
+
+
+def _print_table(found: TransferMatrix, number: int, sources: Sequence[int]) -> None:
+    """Rows are targets; some sources of one number of steps."""
+    steps = counted(found.steps[number], "step")
+    table = result_table(f"{steps}, per cent right", *(str(source + 1) for source in sources))
+    for target, name in enumerate(found.networks):
+        short = name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+        cells = (
+            f"{'*' if source == target else ''}"
+            f"{100 * found.accuracy(number, source, target).share:.1f}"
+            for source in sources
+        )
+        table.add_row(f"{target + 1} {short}", *cells)
+    print_table(table)
+
+
+@contextmanager
+def watched_transfer() -> Iterator[Callable[["TransferProgress"], None]]:
+    """An observer that shows the progress of a transfer matrix while the block lasts."""
+    if not PROGRESS.is_interactive:
+        yield _line
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("transfer", total=None)
+
+        def show(progress: "TransferProgress") -> None:
+            bar.update(
+                task,
+                description=f"{progress.number}/{progress.of} {counted(progress.steps, 'step')}",
+                total=1,
+                completed=progress.of_all,
+            )
+
+        yield show
+
+
+def _line(progress: "TransferProgress") -> None:
+    """A line after each number of steps."""
+    if progress.share == 1:
+        steps = counted(progress.steps, "step")
+        PROGRESS.print(f"{progress.number} of {progress.of}: {steps}, done", soft_wrap=True)

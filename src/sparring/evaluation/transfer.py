@@ -1,0 +1,195 @@
+"""Adversarial examples made on each of several networks, judged on all of them.
+
+Shapes: N images of the set, B of a batch, S one image (C H W), M networks.
+Units: pixels in [0, 1].
+Source: Bhat, Tsipras & Madry 2019, table 1.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, STARTS, Classifier, Threat, check_batch
+from sparring.data import derive_seed
+from sparring.errors import ConfigError
+from sparring.evaluation.accuracy import parts
+from sparring.evaluation.judge import Judge
+from sparring.models import working_copy
+from sparring.records import Cell, Proportion, TransferMatrix, describe
+from sparring.records.sizes import eps_text
+from sparring.records.transfer import check_contest
+
+STEPS = (1, 4, 8, 128)
+"""Numbers of steps of table 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferProgress:
+    """How far a transfer matrix is; given to an observer whenever a batch was attacked."""
+
+    steps: int
+    """Gradient steps of the attack that is running."""
+    number: int
+    """Which number of steps, counted from 1."""
+    of: int
+    """Numbers of steps in all."""
+    share: float
+    """Of this number of steps that is done: 1 at its end."""
+    of_all: float
+    """Of everything that is done, by gradient steps: 1 at the end."""
+
+
+TransferObserver = Callable[[TransferProgress], None]
+
+
+def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyword
+    networks: Mapping[str, nn.Module],
+    images: Shaped[Tensor, " N *S"],
+    labels: Shaped[Tensor, "..."],
+    threat: Threat,
+    *,
+    steps: Sequence[int] = STEPS,
+    seed: int = 0,
+    observer: TransferObserver | None = None,
+) -> TransferMatrix:
+    """How each network fares on adversarial examples made on each of them, its own included.
+
+    For each number of `steps`, PGD on the cross-entropy with step size 2.5 · eps / steps and one
+    uniform start, on all images, also those that a network gets wrong when clean. Each image's
+    start comes from (`seed`, steps, its place in the set) alone, so it is the same for all sources.
+    Sources are attacked in single precision; an image counts as broken only if the target itself,
+    in evaluation mode and its own arithmetic, misclassifies it inside the threat (+ 1e-6).
+    Networks are left as they were.
+
+    Cost, with each of M networks and over all images: `sum(steps)` forward and backward passes, and
+    1 + M · len(steps) forward passes.
+    Raises `ConfigError` for fewer than two networks, and for steps, images, labels or logits that
+    cannot be meant.
+    """
+    check_contest(tuple(networks), steps)
+    if not len(images):
+        raise ConfigError(
+            "a transfer matrix needs at least one image, because it counts shares of them; got "
+            "none. Pass the images of a test set."
+        )
+    check_batch(images, labels)
+    begun = time.perf_counter()
+    labels = labels.cpu()
+    contenders = [Contender(network, labels, threat) for network in networks.values()]
+    clean = [int((one.judge.predictions(images) == labels).sum()) for one in contenders]
+    cells = []
+    for number, count in enumerate(steps, start=1):
+
+        def tell(share: float, count: int = count, number: int = number) -> None:
+            if observer is not None:
+                done = (sum(steps[: number - 1]) + share * count) / sum(steps)
+                observer(
+                    TransferProgress(
+                        steps=count, number=number, of=len(steps), share=share, of_all=done
+                    )
+                )
+
+        attack = PGD(threat=threat, steps=count)
+        cells.append(_counted(_judged(contenders, attack, images, labels, seed=seed, tell=tell)))
+    return TransferMatrix(
+        networks=tuple(networks),
+        steps=tuple(steps),
+        threat=threat_text(threat),
+        natural=tuple(Proportion(successes=count, total=len(labels)) for count in clean),
+        cells=tuple(cells),
+        num_images=len(labels),
+        seed=seed,
+        seconds=time.perf_counter() - begun,
+        environment=describe(
+            threads=torch.get_num_threads(),
+            device=" and ".join(dict.fromkeys(str(one.judge.device) for one in contenders)),
+            precision=" and ".join(dict.fromkeys(one.arithmetic for one in contenders)),
+        ),
+    )
+
+
+def threat_text(threat: Threat) -> str:
+    """A threat in words, such as Linf 0.3 or Linf 8/255."""
+    return f"{type(threat).__name__} {eps_text(threat.eps)}"
+
+
+class Contender:
+    """One network: what is attacked of it, and who judges for it."""
+
+    def __init__(self, network: nn.Module, labels: Tensor, threat: Threat) -> None:
+        first = next(network.parameters(), None)
+        device = torch.device("cpu") if first is None else first.device
+        copy = None if first is None else working_copy(network, "fp32")
+        self.judge = Judge(model=network, labels=labels, threat=threat, device=device)
+        self.attacked: Classifier = network if copy is None else copy.attacked
+        self.arithmetic = "the model's own" if copy is None else copy.name
+
+    def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial examples that are made on this network."""
+        device = self.judge.device
+        batch = (images.to(device), labels.to(device))
+        return attack.search_from(start.to(device), self.attacked, *batch)
+
+    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
+        """Where this network is not broken."""
+        inside = self.judge.allowed(points, images.to(points.device)).cpu()
+        return (self.judge.predictions(points) == labels) | ~inside
+
+
+def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Where the search for each image begins; `first` is the place of the first in its set."""
+    own = derive_seed(seed, attack.name, 0)
+    return torch.cat(
+        [
+            STARTS[attack.start](
+                attack.threat,
+                images[row : row + 1],
+                torch.Generator().manual_seed(derive_seed(own, first + row)),
+            )
+            for row in range(len(images))
+        ]
+    )
+
+
+def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyword
+    contenders: Sequence[Contender],
+    attack: PGD,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    tell: Callable[[float], None],
+) -> Bool[Tensor, "M M N"]:
+    """Which targets are right, as [source, target, image]."""
+    count = len(contenders)
+    right = torch.empty(count, count, len(labels), dtype=torch.bool)
+    for part in parts(len(labels)):
+        batch = (images[part], labels[part])
+        start = starts(attack, images[part], seed, part.start)
+        for source, attacked in enumerate(contenders):
+            points = attacked.examples(attack, start, *batch)
+            for target, judged in enumerate(contenders):
+                right[source, target, part] = judged.right(points, *batch)
+            done = part.start + (part.stop - part.start) * (source + 1) / count
+            tell(done / len(labels))
+    return right
+
+
+def _counted(right: Bool[Tensor, "M M N"]) -> tuple[tuple[Cell, ...], ...]:
+    """The cells of one number of steps, as [source][target]."""
+    own = right.diagonal().T  # [target, image]
+    return tuple(
+        tuple(
+            Cell(
+                right=int(row.sum()),
+                only_transferred=int((~row & white).sum()),
+                only_white_box=int((row & ~white).sum()),
+            )
+            for row, white in zip(rows, own, strict=True)
+        )
+        for rows in right
+    )

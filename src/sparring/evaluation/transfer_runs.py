@@ -1,0 +1,104 @@
+"""The transfer matrix of finished runs: their own networks, on the data and threat they share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sparring.attacks import Threat
+from sparring.data import load_dataset
+from sparring.errors import ConfigError
+from sparring.evaluation.transfer import STEPS, TransferObserver, threat_text, transfer
+from sparring.models import PaperNetwork, chosen_device, computing_threads, load_weights
+from sparring.records import RunDirectory, TransferMatrix
+from sparring.records.transfer import check_contest
+
+Value = TypeVar("Value")
+
+FILE = "transfer.json"
+"""What the matrix is called in its folder."""
+IMAGES = 1000
+"""Test images that runs are compared on, unless another number is asked for."""
+
+
+def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settings by keyword
+    runs: Sequence[RunDirectory],
+    out: Path,
+    *,
+    steps: Sequence[int] = STEPS,
+    num_images: int | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    observer: TransferObserver | None = None,
+) -> TransferMatrix:
+    """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
+
+    On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
+    CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
+    whose folders have one name by their whole paths. Otherwise as `transfer`.
+    Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
+    """
+    paths = [str(run.path.resolve()) for run in runs]
+    check_contest(paths, steps)
+    if threads < 0:
+        raise ConfigError(
+            f"threads must be 0 or more, because they are counted; got {threads}. Take 0 for all."
+        )
+    data = _shared(runs, "data", [run.section("data", str) for run in runs])
+    threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
+    models = [run.section("model", PaperNetwork) for run in runs]
+    _shared(runs, "number of classes", [model.num_classes for model in models])
+    test = load_dataset(data).test
+    count = min(IMAGES, len(test)) if num_images is None else num_images
+    if not 1 <= count <= len(test):
+        raise ConfigError(
+            f"the number of images must lie in 1 to {len(test)}, because the test set has so many; "
+            f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
+        )
+    device = chosen_device("auto")
+    networks = [model.build(seed=0).to(device) for model in models]
+    for run, network in zip(runs, networks, strict=True):
+        load_weights(network, run.weights)
+    names = [Path(path).name for path in paths]
+    named = {
+        name if names.count(name) == 1 else path: network
+        for name, path, network in zip(names, paths, networks, strict=True)
+    }
+    images, labels = test.batch(torch.arange(count))
+    with _folder(out) as folder, computing_threads(threads):
+        found = transfer(named, images, labels, threat, steps=steps, seed=seed, observer=observer)
+        found.save(folder / FILE)
+    return found
+
+
+def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) -> Value:
+    """What all runs have. Raises `ConfigError`, with each run's own, if they differ."""
+    first, *others = values
+    if any(other != first for other in others):
+        each = ", ".join(
+            f"{run.path} has {_shown(value)}" for run, value in zip(runs, values, strict=True)
+        )
+        raise ConfigError(
+            f"all runs must have the same {what}, because every network is judged on what was made "
+            f"on every other; {each}. Compare runs of one {what}."
+        )
+    return first
+
+
+def _shown(value: object) -> str:
+    return threat_text(value) if isinstance(value, Threat) else str(value)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A new or empty folder; one that was made here goes again if nothing came into it."""
+    is_new = not out.exists()
+    folder = RunDirectory.create(out).path
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            if is_new:
+                folder.rmdir()
