@@ -97,6 +97,15 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
     assert shown.endswith(f"next: sparring evaluate {run} --suite standard\n")
 
 
+def test_a_negative_number_of_threads_is_refused_before_anything_is_judged(trained, capsys):
+    folder, out, _ = trained
+    run = folder / json.loads(out)["run"]
+    before = sorted(path.name for path in run.iterdir())
+    assert main(["evaluate", str(run), "--threads", "-1"]) == 2
+    assert "threads must be 0 or more" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
 def test_inspect_reads_a_run_without_torch(trained):
     code = (
         "import sys\n"

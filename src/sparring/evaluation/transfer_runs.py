@@ -42,10 +42,6 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     """
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
-    if threads < 0:
-        raise ConfigError(
-            f"threads must be 0 or more, because they are counted; got {threads}. Take 0 for all."
-        )
     data = _shared(runs, "data", [run.section("data", str) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
     models = [run.section("model", PaperNetwork) for run in runs]
@@ -67,7 +63,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
         for name, path, network in zip(names, paths, networks, strict=True)
     }
     images, labels = test.batch(torch.arange(count))
-    with _folder(out) as folder, computing_threads(threads):
+    with computing_threads(threads), _folder(out) as folder:
         found = transfer(named, images, labels, threat, steps=steps, seed=seed, observer=observer)
         found.save(folder / FILE)
     return found

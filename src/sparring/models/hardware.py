@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
 
 
 def chosen_device(name: str) -> torch.device:
@@ -41,7 +42,11 @@ def neighbours(device: torch.device) -> list[torch.device]:
 
 @contextmanager
 def computing_threads(count: int) -> Iterator[None]:
-    """Compute with so many CPU threads for the time of a block; 0 leaves the number as it is."""
+    """Compute with so many CPU threads for the time of a block; 0 leaves the number as it is.
+
+    Raises `ConfigError` for a negative number.
+    """
+    at_least("threads", count, 0)
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
