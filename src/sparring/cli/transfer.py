@@ -25,7 +25,7 @@ from sparring.cli.console import (
 )
 from sparring.records import RunDirectory, TransferMatrix, to_json
 from sparring.records.refusal import Refusal
-from sparring.records.transfer import SIGNIFICANT, check_contest
+from sparring.records.transfer import SIGNIFICANT, STEPS, check_contest
 
 if TYPE_CHECKING:
     from sparring.evaluation import TransferProgress
@@ -40,8 +40,6 @@ examples:
   sparring transfer runs/fast-20300101-120000 runs/natural-20300101-130000
   sparring transfer runs/a runs/b runs/c --steps 1 8 --images 200"""
 
-STEPS = (1, 4, 8, 128)
-"""Numbers of steps of the paper's table 1; `sparring.evaluation`'s own need torch."""
 BESIDE = 6
 """Sources of one table: more do not fit into 80 columns."""
 NAME = 22

@@ -21,10 +21,7 @@ from sparring.evaluation.judge import Judge
 from sparring.models import working_copy
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.sizes import eps_text
-from sparring.records.transfer import check_contest
-
-STEPS = (1, 4, 8, 128)
-"""Numbers of steps of table 1."""
+from sparring.records.transfer import STEPS, check_contest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,8 @@ from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
 from sparring.records.interval import Proportion, sign_test
 
+STEPS = (1, 4, 8, 128)
+"""Numbers of steps of table 1."""
 SIGNIFICANT = 0.01
 """Probability below which chance is not taken for the reason."""
 
