@@ -126,6 +126,15 @@ class PGD:
         with no_trace(model):
             return self._search(checked(model, labels), images, labels.clone(), generator)
 
+    def starts(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Where the search for each image begins, drawn from its own seed and nothing else."""
+        begin = STARTS[self.start]
+        found = [
+            begin(self.threat, images[row : row + 1], Generator().manual_seed(seed))
+            for row, seed in enumerate(seeds.tolist())
+        ]
+        return torch.cat(found)
+
     def step(
         self, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
     ) -> Float[Tensor, " B *S"]:
@@ -192,15 +201,10 @@ class PGDSearch:
 
     def begin(self, task: Task) -> State:
         """Every image's own start, whichever images are searched beside it."""
-        begin, threat = STARTS[self.attack.start], self.attack.threat
-        starts = [
-            begin(threat, task.images[row : row + 1], Generator().manual_seed(seed))
-            for row, seed in enumerate(task.seeds.tolist())
-        ]
         return {
             "images": task.images,
             "labels": task.labels,
-            "x": torch.cat(starts),
+            "x": self.attack.starts(task.images, task.seeds),
             "done": torch.zeros_like(task.labels),
         }
 

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from sparring.attacks import Classifier, Threat, check_batch
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified
-from sparring.evaluation.judge import Judge
+from sparring.evaluation.judge import Judge, device_of, threat_text
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Survey
 from sparring.models import Precision, has_matrix_units, working_copy
 from sparring.records import Evaluation, Outcomes, Proportion, describe
-from sparring.records.sizes import eps_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +79,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     check_batch(images, labels)
     begun = time.perf_counter()
     labels = labels.cpu()
-    device = _device(model, images)
+    device = device_of(model, images)
     forms, arithmetic = _forms(model, precision)
     judge = Judge(model=model, labels=labels, threat=threat, device=device)
     survey = Survey(
@@ -108,7 +107,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     lower, why = _certificate(model, images, labels, threat) if chosen.certifies else (None, None)
     evaluation = Evaluation(
         suite=suite,
-        threat=f"{type(threat).__name__} {eps_text(threat.eps)}",
+        threat=threat_text(threat),
         natural=natural,
         attacks=survey.results(),
         robust=survey.robust_so_far,
@@ -135,17 +134,12 @@ def _certificate(
         return None, f"no certificate: {error}"
 
 
-def _device(model: Classifier, images: Tensor) -> torch.device:
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return images.device if first is None else first.device
-
-
 def _forms(model: Classifier, precision: Precision) -> tuple[list[Classifier], str]:
     """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
     if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
         return [model], "the model's own"
     exact = working_copy(model, "fp32")
-    device = _device(model, torch.empty(0))
+    device = device_of(model, torch.empty(0))
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
         precision = "bf16" if has_matrix_units(device) and not buffered else "fp32"

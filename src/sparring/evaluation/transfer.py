@@ -13,14 +13,13 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, STARTS, Classifier, Threat, check_batch
+from sparring.attacks import PGD, Classifier, Threat, check_batch
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
-from sparring.evaluation.judge import Judge
+from sparring.evaluation.judge import Judge, device_of, threat_text
 from sparring.models import working_copy
 from sparring.records import Cell, Proportion, TransferMatrix, describe
-from sparring.records.sizes import eps_text
 from sparring.records.transfer import STEPS, check_contest
 
 
@@ -109,18 +108,13 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     )
 
 
-def threat_text(threat: Threat) -> str:
-    """A threat in words, such as Linf 0.3 or Linf 8/255."""
-    return f"{type(threat).__name__} {eps_text(threat.eps)}"
-
-
 class Contender:
     """One network: what is attacked of it, and who judges for it."""
 
     def __init__(self, network: nn.Module, labels: Tensor, threat: Threat) -> None:
-        first = next(network.parameters(), None)
-        device = torch.device("cpu") if first is None else first.device
-        copy = None if first is None else working_copy(network, "fp32")
+        device = device_of(network, labels)
+        has_weights = next(network.parameters(), None) is not None
+        copy = working_copy(network, "fp32") if has_weights else None
         self.judge = Judge(model=network, labels=labels, threat=threat, device=device)
         self.attacked: Classifier = network if copy is None else copy.attacked
         self.arithmetic = "the model's own" if copy is None else copy.name
@@ -140,16 +134,8 @@ class Contender:
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
     """Where the search for each image begins; `first` is the place of the first in its set."""
     own = derive_seed(seed, attack.name, 0)
-    return torch.cat(
-        [
-            STARTS[attack.start](
-                attack.threat,
-                images[row : row + 1],
-                torch.Generator().manual_seed(derive_seed(own, first + row)),
-            )
-            for row in range(len(images))
-        ]
-    )
+    seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
+    return attack.starts(images, torch.tensor(seeds))
 
 
 def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyword

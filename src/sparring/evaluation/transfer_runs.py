@@ -10,7 +10,8 @@ import torch
 from sparring.attacks import Threat
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
-from sparring.evaluation.transfer import TransferObserver, threat_text, transfer
+from sparring.evaluation.judge import threat_text
+from sparring.evaluation.transfer import TransferObserver, transfer
 from sparring.models import PaperNetwork, chosen_device, computing_threads, load_weights
 from sparring.records import RunDirectory, TransferMatrix
 from sparring.records.transfer import STEPS, check_contest
