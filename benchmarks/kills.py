@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,12 +57,12 @@ def is_worker(process: int) -> bool:
         return False
 
 
-def open_files() -> list[str]:
-    """What the descriptors of this process lead to."""
-    names = []
+def open_files() -> Counter[str]:
+    """How many descriptors of this process lead to each place."""
+    names: Counter[str] = Counter()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the folder's own descriptor is closed by now
-            names.append(str(entry.readlink()))
+            names[str(entry.readlink())] += 1
     return names
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     """Train twice, in peace and under attack, and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--updates", type=int, default=4200)
+    parser.add_argument("--updates", type=int, default=6500)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--life", type=float, default=7.0, help="mean seconds a worker lives")
     asked = parser.parse_args()
@@ -125,7 +126,7 @@ def main() -> None:
         "staleness_bound": settings.source.bound,
         "ledger": {name: count for name, count in totals.items() if name != "step"},
         "workers_left": len(workers_alive()),
-        "descriptors_more": [name for name in open_files() if name not in descriptors],
+        "descriptors_more": dict(open_files() - descriptors),
         "shared_memory_left": [name for name in os.listdir("/dev/shm") if "sparring" in name],  # noqa: PTH208
     }
     print(json.dumps(found, indent=2))
