@@ -15,7 +15,7 @@ from sparring.training.presets import PRESETS
 FLAGS = {
     "train": "preset config out resume seed updates eps steps source staleness workers policy "
     "lag publish-every precision threads set dry-run json",
-    "evaluate": "suite images seed threads precision json",
+    "evaluate": "suite images seed threads precision no-checks json",
     "transfer": "steps images seed threads out json",
     "bench": "devices steps step-ms soak json",
     "inspect": "json",

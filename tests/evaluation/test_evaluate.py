@@ -20,11 +20,15 @@ from sparring.attacks import (
     adversarial_images,
 )
 from sparring.errors import ConfigError
-from sparring.evaluation import SUITES, Progress, Suite, Verdict, evaluate, partial
+from sparring.evaluation import SUITES, Progress, Suite, Verdict, partial
+from sparring.evaluation import evaluate as evaluate_and_check
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN
 
 PIXELS = 12
+
+evaluate = partial_of(evaluate_and_check, checks=False)
+"""The checks have tests of their own, in test_checks.py."""
 
 
 def linear(generator_seed: int = 0) -> nn.Linear:

@@ -91,6 +91,10 @@ class Linf:
         """
         return _towards(x, normal, gap, torch.ones_like(normal))
 
+    def unlimited(self, images: Float[Tensor, " B *S"]) -> "Linf":
+        """The same norm with an ε that allows every image."""
+        return Linf(eps=1.0)
+
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
@@ -179,6 +183,10 @@ class L2:
         Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
         """
         return _towards(x, normal, gap, normal.abs())
+
+    def unlimited(self, images: Float[Tensor, " B *S"]) -> "L2":
+        """The same norm with an ε that allows every image."""
+        return L2(eps=math.sqrt(images[0].numel()))
 
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -46,6 +47,8 @@ class EvaluateFlags:
     """CPU threads; by default as many as there are cores."""
     precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
     """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
+    no_checks: Annotated[bool, PLAIN] = False
+    """Do not look for signs of gradient masking (some 15 seconds)."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -69,6 +72,7 @@ def run(argv: list[str]) -> int:
             seed=flags.seed,
             threads=flags.threads,
             precision=cast("Precision", flags.precision),
+            checks=not flags.no_checks,
             observer=observer,
         )
     if flags.json:
@@ -92,6 +96,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
         table.add_row("certified at least", *_cells(found.certified), "")
     print_table(table)
     print_result()
+    for line in _checks(found):
+        print_result(line)
     for caveat in found.caveats:
         print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
@@ -99,6 +105,17 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
         f"{run.evaluation} and {run.outcomes.name} in {duration_text(found.seconds)}",
         f"sparring inspect {shlex.quote(str(run.path))}",
     )
+
+
+def _checks(found: Evaluation) -> Iterator[str]:
+    """Every flag in its own line, or that there is none."""
+    if found.findings is None:
+        yield "checks for gradient masking were not asked for"
+    elif found.flags:
+        for flagged in found.flags:
+            yield f"flag, {flagged.check}: {flagged.sentence}"
+    elif found.findings:
+        yield f"{len(found.findings)} checks for gradient masking: nothing flagged"
 
 
 def _cells(accuracy: Proportion) -> tuple[str, str]:

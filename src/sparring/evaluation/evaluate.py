@@ -5,6 +5,7 @@ Shapes: N images of the set, S one image (C H W).  Units: pixels in [0, 1].
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import Classifier, Threat, check_batch
+from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified
-from sparring.evaluation.judge import Judge, device_of, threat_text
+from sparring.evaluation.contender import Contender
+from sparring.evaluation.examination import examine
+from sparring.evaluation.judge import threat_text
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
-from sparring.evaluation.survey import Observer, Survey
+from sparring.evaluation.survey import Observer, Progress, Survey
 from sparring.models import Precision, has_matrix_units, working_copy
 from sparring.records import Evaluation, Outcomes, Proportion, describe
 
@@ -42,6 +46,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     suite: str = "pgd",
     seed: int = 0,
     precision: Precision = "auto",
+    checks: bool = True,
     resume: Path | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
@@ -62,11 +67,16 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     model, images and settings, this goes on from there, to the same outcomes; any other is
     overwritten. The file stays.
 
+    Afterwards a slice of the images that the model gets right is looked at for signs of gradient
+    masking and of a broken evaluation, unless `checks` is false: the evaluation's findings say what
+    was seen, and those that are flagged why its robust accuracy should not be believed.
+
     A suite that certifies adds a lower bound by interval bound propagation (`certified`), or says
     in a caveat why there is none.
 
     Cost: one forward pass over all images; for each search of each attack, its passes over the
-    images that are robust so far, and one forward pass for each image that seems broken.
+    images that are robust so far, and one forward pass for each image that seems broken; and that
+    of `examine`.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
     chosen = named_suite(suite)
@@ -79,9 +89,9 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     check_batch(images, labels)
     begun = time.perf_counter()
     labels = labels.cpu()
-    device = device_of(model, images)
-    forms, arithmetic = _forms(model, precision)
-    judge = Judge(model=model, labels=labels, threat=threat, device=device)
+    contender = Contender(model, images, labels, threat)
+    judge, device = contender.judge, contender.judge.device
+    forms, arithmetic = _forms(contender, precision)
     survey = Survey(
         judge=judge,
         forms=forms,
@@ -99,6 +109,17 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         if observer is not None:
             observer(progress)
         partial.keep(survey, seconds=spent + time.perf_counter() - begun)
+    findings = (
+        examine(
+            contender,
+            images,
+            right=survey.logits.argmax(1) == labels,
+            seed=derive_seed(seed, "checks"),
+            observer=_checking(survey, observer),
+        )
+        if checks
+        else None
+    )
     environment = describe(
         threads=torch.get_num_threads(), device=str(device), precision=arithmetic
     )
@@ -117,6 +138,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         seconds=spent + time.perf_counter() - begun,
         environment=environment,
         certified=lower,
+        findings=findings,
         caveats=(*caveats, *([] if why is None else [why])),
     )
     return Verdict(evaluation=evaluation, outcomes=survey.outcomes())
@@ -134,19 +156,40 @@ def _certificate(
         return None, f"no certificate: {error}"
 
 
-def _forms(model: Classifier, precision: Precision) -> tuple[list[Classifier], str]:
+def _forms(contender: Contender, precision: Precision) -> tuple[list[Classifier], str]:
     """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
-    if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
-        return [model], "the model's own"
-    exact = working_copy(model, "fp32")
-    device = device_of(model, torch.empty(0))
+    model, device = contender.judge.model, contender.judge.device
+    exact, arithmetic = contender.attacked, contender.arithmetic
+    if exact is model or not isinstance(model, nn.Module):
+        return [exact], arithmetic
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
         precision = "bf16" if has_matrix_units(device) and not buffered else "fp32"
     if precision == "fp32":
-        return [exact.attacked], exact.name
+        return [exact], arithmetic
     rough = working_copy(model, precision)
-    return [rough.attacked, exact.attacked], f"{rough.name}, then {exact.name}"
+    return [rough.attacked, exact], f"{rough.name}, then {arithmetic}"
+
+
+def _checking(survey: Survey, observer: Observer | None) -> Callable[[float], None]:
+    """Tells an observer how far the checks are, as one more attack."""
+    number = len(survey.attacks) + 1
+    robust = survey.robust_so_far
+
+    def tell(share: float) -> None:
+        if observer is not None:
+            observer(
+                Progress(
+                    attack="checks",
+                    number=number,
+                    of=number,
+                    share=share,
+                    robust=robust.successes,
+                    total=robust.total,
+                )
+            )
+
+    return tell
 
 
 def _digest(settings: object, *tensors: Tensor) -> str:

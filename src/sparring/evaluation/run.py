@@ -21,6 +21,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     seed: int = 0,
     threads: int = 0,
     precision: Precision = "auto",
+    checks: bool = True,
     observer: Observer | None = None,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave evaluation.json and outcomes.json there.
@@ -28,7 +29,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     The first `num_images` test images, all by default; in single precision; with `threads` CPU
     threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
     of images, is kept under a name that says so. One that was stopped is gone on with, if it is
-    asked for again with the same settings; `precision` is that of `evaluate`.
+    asked for again with the same settings; `precision` and `checks` are those of `evaluate`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
@@ -53,6 +54,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             suite=suite,
             seed=seed,
             precision=precision,
+            checks=checks,
             resume=run.partial_evaluation,
             observer=observer,
         )

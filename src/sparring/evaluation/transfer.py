@@ -13,12 +13,11 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Classifier, Threat, check_batch
-from sparring.data import derive_seed
+from sparring.attacks import PGD, Threat, check_batch
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
-from sparring.evaluation.judge import Judge, device_of, threat_text
-from sparring.models import working_copy
+from sparring.evaluation.contender import Contender, starts
+from sparring.evaluation.judge import threat_text
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
 
@@ -75,7 +74,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     check_batch(images, labels)
     begun = time.perf_counter()
     labels = labels.cpu()
-    contenders = [Contender(network, labels, threat) for network in networks.values()]
+    contenders = [Contender(network, images, labels, threat) for network in networks.values()]
     clean = [int((one.judge.predictions(images) == labels).sum()) for one in contenders]
     cells = []
     for number, count in enumerate(steps, start=1):
@@ -106,36 +105,6 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
             precision=" and ".join(dict.fromkeys(one.arithmetic for one in contenders)),
         ),
     )
-
-
-class Contender:
-    """One network: what is attacked of it, and who judges for it."""
-
-    def __init__(self, network: nn.Module, labels: Tensor, threat: Threat) -> None:
-        device = device_of(network, labels)
-        has_weights = next(network.parameters(), None) is not None
-        copy = working_copy(network, "fp32") if has_weights else None
-        self.judge = Judge(model=network, labels=labels, threat=threat, device=device)
-        self.attacked: Classifier = network if copy is None else copy.attacked
-        self.arithmetic = "the model's own" if copy is None else copy.name
-
-    def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Adversarial examples that are made on this network."""
-        device = self.judge.device
-        batch = (images.to(device), labels.to(device))
-        return attack.search_from(start.to(device), self.attacked, *batch)
-
-    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
-        """Where this network is not broken."""
-        inside = self.judge.allowed(points, images.to(points.device)).cpu()
-        return (self.judge.predictions(points) == labels) | ~inside
-
-
-def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
-    """Where the search for each image begins; `first` is the place of the first in its set."""
-    own = derive_seed(seed, attack.name, 0)
-    seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
-    return attack.starts(images, torch.tensor(seeds))
 
 
 def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyword

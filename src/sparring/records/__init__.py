@@ -8,6 +8,7 @@ from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
+from sparring.records.finding import Finding, Reading
 from sparring.records.interval import Interval, Proportion, sign_test
 from sparring.records.metrics import MetricsLog, Row
 from sparring.records.override import override
@@ -19,10 +20,12 @@ __all__ = [
     "Cell",
     "Environment",
     "Evaluation",
+    "Finding",
     "Interval",
     "MetricsLog",
     "Outcomes",
     "Proportion",
+    "Reading",
     "Row",
     "RunDirectory",
     "TransferMatrix",

@@ -8,6 +8,7 @@ from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
+from sparring.records.finding import Finding
 from sparring.records.interval import Proportion
 
 
@@ -83,6 +84,8 @@ class Evaluation:
     """Images that provably nothing within the threat can break; none if that was not asked for."""
     caveats: tuple[str, ...] = ()
     """What was other than usual about the suite, a sentence each."""
+    findings: tuple[Finding, ...] | None = None
+    """What the checks for gradient masking and a broken evaluation saw; none if not asked for."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless the counts can belong to one evaluation."""
@@ -100,6 +103,11 @@ class Evaluation:
                 f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust, "
                 "and certified if it is there, which is their lower bound)."
             )
+
+    @property
+    def flags(self) -> tuple[Finding, ...]:
+        """The findings that give a reason not to believe the robust accuracy."""
+        return tuple(finding for finding in self.findings or () if finding.flagged)
 
     def save(self, path: Path) -> None:
         """Write evaluation.json atomically. Raises `RunError` if it cannot be written."""

@@ -1,0 +1,62 @@
+"""One model under attack: the form in which it is searched, and who judges for it.
+
+Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, Classifier, Threat
+from sparring.data import derive_seed
+from sparring.evaluation.judge import Judge, device_of
+from sparring.models import working_copy
+
+
+class Contender:
+    """What is attacked of a model, in single precision, and who judges for it.
+
+    `attacked` is the model as attacks see it, `arithmetic` what that is computed in.
+    """
+
+    def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
+        device = device_of(model, images)
+        self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
+        self.attacked: Classifier = model
+        self.arithmetic = "the model's own"
+        if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
+            copy = working_copy(model, "fp32")
+            self.attacked, self.arithmetic = copy.attacked, copy.name
+
+    def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial examples that are made on this model."""
+        device = self.judge.device
+        batch = (images.to(device), labels.to(device))
+        return attack.search_from(start.to(device), self.attacked, *batch)
+
+    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
+        """Where this model is not broken."""
+        inside = self.judge.allowed(points, images.to(points.device)).cpu()
+        return (self.judge.predictions(points) == labels) | ~inside
+
+
+def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Where the search for each image begins; `first` is the place of the first in its set."""
+    own = derive_seed(seed, attack.name, 0)
+    seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
+    return attack.starts(images, torch.tensor(seeds))
+
+
+class Slice(NamedTuple):
+    """Images that a model gets right when clean, for checks that look at a few."""
+
+    contender: Contender
+    """The model."""
+    images: Float[Tensor, " B *S"]
+    """Clean images; at least one."""
+    labels: Int64[Tensor, " B"]
+    """Their classes."""
+    seed: int
+    """Of everything random."""

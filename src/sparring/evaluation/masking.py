@@ -1,0 +1,220 @@
+"""Signs of gradient masking: that attacks fail because they are misled, not because none succeeds.
+
+All of them look at a slice of images that the model gets right when clean.
+
+Shapes: B images of the slice, K classes, S one image (C H W).  Units: pixels in [0, 1].
+Source: the signs are those of Athalye, Carlini & Wagner 2018, "Obfuscated Gradients Give a False
+Sense of Security", and of Carlini et al. 2019, "On Evaluating Adversarial Robustness"; one step
+against many is that of Wong, Rice & Kolter 2020.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import PGD, Square, cross_entropy, fgsm, margin
+from sparring.attacks.checks import looked_at
+from sparring.attacks.search import no_trace
+from sparring.data import derive_seed
+from sparring.evaluation.contender import Slice, starts
+from sparring.records import Finding, Reading, sign_test
+
+STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of steps that are compared."""
+UNLIKELY = 0.001
+"""Probability below which chance is not taken for the reason; 28 pairs are compared."""
+SHARE = 0.05
+"""Of the slice, what counts as more than a few odd images."""
+HALF = 0.5
+"""Of images: one step must leave more than this, and many steps less than this of those."""
+RANDOM = 64
+"""Uniform points of the threat that are tried."""
+QUERIES = 256
+"""Of Square, a twentieth of the published attack."""
+VANISHING = 1e-20
+"""Largest component of a gradient that float32 still tells from nothing, with room for products."""
+
+
+def gradients(piece: Slice) -> Iterator[Finding]:
+    """Gradients that are nothing, at clean images. Cost: two passes there and back."""
+    images, labels = _on_device(piece)
+    shares = {}
+    with no_trace(piece.contender.judge.model):
+        for name, loss in (("cross-entropy", cross_entropy), ("margin", margin)):
+            of = lambda logits, loss=loss: loss(logits, labels)  # noqa: E731
+            _, _, gradient = looked_at(piece.contender.attacked, images, of)
+            gone = gradient.flatten(1).abs().amax(1) <= VANISHING
+            shares[name] = float(gone.float().mean())
+    worst = max(shares, key=lambda name: shares[name])
+    flagged = shares[worst] > SHARE
+    yield Finding(
+        check="vanishing gradients",
+        flagged=flagged,
+        sentence=(
+            f"the gradient of the {worst} is zero at {shares[worst]:.0%} of the images: attacks "
+            "that follow it stand still there"
+            if flagged
+            else "gradients do not vanish"
+        ),
+        evidence=tuple(
+            Reading(what=f"share of images without a gradient of the {name}", value=share)
+            for name, share in shares.items()
+        ),
+    )
+
+
+def steps(piece: Slice) -> Iterator[Finding]:
+    """What PGD breaks with 1 to 128 steps, and what only Square or chance finds.
+
+    Cost: 256 forward and backward passes, and 330 forward passes.
+    """
+    threat = piece.contender.judge.threat
+    right = {count: _withstands(piece, PGD(threat=threat, steps=count)) for count in STEPS}
+    yield _monotone(right)
+    single = _withstands(piece, fgsm(threat))
+    yield _one_against_many(right, single)
+    yield _converged(right)
+    gradient = torch.stack([*right.values(), single]).all(0)
+    yield _blind(piece, gradient)
+
+
+def large(piece: Slice) -> Iterator[Finding]:
+    """Whether any image withstands a threat without limits. Cost: 64 passes there and back."""
+    threat = piece.contender.judge.threat.unlimited(piece.images)
+    points = _examples(piece, PGD(threat=threat, steps=64))
+    right = piece.contender.judge.predictions(points) == piece.labels
+    left = float(right.float().mean())
+    flagged = left > SHARE
+    yield Finding(
+        check="unlimited threat",
+        flagged=flagged,
+        sentence=(
+            f"{left:.0%} of the images withstand 64 steps of PGD with ε = {threat.eps:g}, within "
+            "which every image lies: the attack is misled, not resisted"
+            if flagged
+            else "with an ε that allows every image the attack succeeds"
+        ),
+        evidence=(Reading(what=f"share right at ε = {threat.eps:g}", value=left),),
+    )
+
+
+def _on_device(piece: Slice) -> tuple[Tensor, Tensor]:
+    device = piece.contender.judge.device
+    return piece.images.to(device), piece.labels.to(device)
+
+
+def _withstands(piece: Slice, attack: PGD) -> Tensor:
+    """Where the model is not broken, whatever way the attack went."""
+    return piece.contender.right(_examples(piece, attack), piece.images, piece.labels)
+
+
+def _examples(piece: Slice, attack: PGD) -> Tensor:
+    start = starts(attack, piece.images, piece.seed)
+    return piece.contender.examples(attack, start, piece.images, piece.labels)
+
+
+def _monotone(right: Mapping[int, Tensor]) -> Finding:
+    found = []
+    for weak, strong in combinations(right, 2):
+        only_weak = int((~right[weak] & right[strong]).sum())
+        only_strong = int((right[weak] & ~right[strong]).sum())
+        found.append((sign_test(only_weak, only_strong), weak, strong, only_weak, only_strong))
+    chance, weak, strong, only_weak, only_strong = min(found)
+    flagged = chance < UNLIKELY
+    return Finding(
+        check="weaker attack stronger",
+        flagged=flagged,
+        sentence=(
+            f"PGD with {weak} steps breaks {only_weak} images that {strong} steps do not, and only "
+            f"{only_strong} the other way round: the loss surface misleads long attacks"
+            if flagged
+            else "more steps of PGD never break significantly fewer images"
+        ),
+        evidence=tuple(_accuracy(f"{count} steps", of) for count, of in right.items()),
+    )
+
+
+def _one_against_many(right: Mapping[int, Tensor], single: Tensor) -> Finding:
+    few, many = min(right), max(right)
+    one = max((right[few], single), key=lambda of: int(of.sum()))
+    weak, strong = float(one.float().mean()), float((one & right[many]).float().mean())
+    flagged = weak > HALF and strong < HALF * weak
+    return Finding(
+        check="one step against many",
+        flagged=flagged,
+        sentence=(
+            f"{weak:.0%} of the images withstand a single step, {strong:.0%} also {many} steps: "
+            "the network has learnt to mislead single-step attacks (catastrophic overfitting)"
+            if flagged
+            else "what withstands one step of the attack does so for a good part against many"
+            if weak > HALF
+            else "even a single step breaks most images"
+        ),
+        evidence=(
+            _accuracy("one step", right[few]),
+            _accuracy("FGSM", single),
+            _accuracy(f"{many} steps", right[many]),
+        ),
+    )
+
+
+def _converged(right: Mapping[int, Tensor]) -> Finding:
+    *_, half, whole = sorted(right)
+    before, after = (float(right[count].float().mean()) for count in (half, whole))
+    more = int((right[half] & ~right[whole]).sum())
+    fewer = int((~right[half] & right[whole]).sum())
+    flagged = before - after > SHARE and sign_test(more, fewer) < UNLIKELY
+    return Finding(
+        check="attack not converged",
+        flagged=flagged,
+        sentence=(
+            f"from {half} to {whole} steps of PGD accuracy still falls from {before:.0%} to "
+            f"{after:.0%}: a longer attack will break more"
+            if flagged
+            else f"from {half} to {whole} steps of PGD nothing much changes"
+        ),
+        evidence=(
+            _accuracy(f"{half} steps", right[half]),
+            _accuracy(f"{whole} steps", right[whole]),
+        ),
+    )
+
+
+def _blind(piece: Slice, gradient: Tensor) -> Finding:
+    """Square and random points, which see no gradient, against all of PGD together."""
+    contender, (images, labels) = piece.contender, _on_device(piece)
+    threat = contender.judge.threat
+    chance = torch.ones(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(derive_seed(piece.seed, "search without gradients"))
+    for _ in range(RANDOM):
+        chance &= contender.right(threat.uniform(images, generator), images, piece.labels)
+    square = torch.ones_like(chance)
+    if images.ndim == 4:
+        attack = Square(threat=threat, queries=QUERIES)
+        points = attack(contender.attacked, images, labels, generator=generator)
+        square = contender.right(points, images, piece.labels)
+    only = gradient & ~(chance & square)
+    share = float(only.float().mean())
+    flagged = share > SHARE
+    return Finding(
+        check="blind search beats gradients",
+        flagged=flagged,
+        sentence=(
+            f"{share:.0%} of the images are broken by {QUERIES} queries of Square or {RANDOM} "
+            "random points and by no attack that follows gradients: the gradients mislead"
+            if flagged
+            else "search without gradients finds next to nothing that PGD does not"
+        ),
+        evidence=(
+            _accuracy("all PGD together", gradient),
+            _accuracy(f"Square with {QUERIES} queries", square),
+            _accuracy(f"{RANDOM} random points", chance),
+            Reading(what="share that only search without gradients broke", value=share),
+        ),
+    )
+
+
+def _accuracy(what: str, right: Tensor) -> Reading:
+    return Reading(what=f"share right after {what}", value=float(right.float().mean()))
