@@ -23,12 +23,18 @@ class Validation:
     """The first so many images of the validation set."""
     steps: int = 20
     """Steps of the PGD attack, with the threat that the run is to withstand."""
+    alarm_every: int = 100
+    """Updates between two looks for catastrophic overfitting; 0 for none."""
+    alarm_images: int = 64
+    """The first so many images of the validation set, for those."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         at_least("validation.every", self.every, 0)
         at_least("validation.images", self.images, 1)
         at_least("validation.steps", self.steps, 0)
+        at_least("validation.alarm_every", self.alarm_every, 0)
+        at_least("validation.alarm_images", self.alarm_images, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from sparring.records import (
     to_json,
     write_json,
 )
+from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.interruption import StopRequest, stop_request
@@ -106,6 +107,7 @@ class _Sitting:
             with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
                 self._begin(trainer, source)
                 self.slice = ValidationSlice(self.config, self.dataset, self.device)
+                self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
                 self.begun = time.perf_counter()
                 self._loop(trainer, source, stop)
                 seconds = self._seconds()
@@ -126,6 +128,10 @@ class _Sitting:
         """The trainer's loop: attacked batches in, updates out."""
         for batch, seconds in _timed(source):
             self._record(trainer, source, self._update(trainer, source, batch, seconds))
+            if self.config.attack.steps and _due(
+                self.config.validation.alarm_every, trainer.version
+            ):
+                self._compare(trainer)
             last = trainer.version == self.config.updates
             if last or _due(self.config.validation.every, trainer.version):
                 self._look(trainer)
@@ -161,6 +167,13 @@ class _Sitting:
             look = self.slice.look(trainer)
         self.metrics.append(asdict(look))
         self.observer.validated(look)
+
+    def _compare(self, trainer: Trainer) -> None:
+        """Look for catastrophic overfitting."""
+        found = self.alarm.compare(trainer)
+        self.metrics.append(asdict(found))
+        if notice := self.alarm.notice(found):
+            self._notice(trainer, notice)
 
     def _save(self, trainer: Trainer, source: Source) -> None:
         """Write a checkpoint, and beside it the source's account of the run so far."""

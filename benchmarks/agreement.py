@@ -1,0 +1,198 @@
+"""The suite `standard` beside torchattacks, image by image, on the same images and threads.
+
+    pip install --no-deps torchattacks==3.5.1
+    python benchmarks/agreement.py runs/fast-0 runs/fgsm --images 1000 --table agreement.jsonl
+
+Both run APGD-CE, targeted APGD-DLR (9 targets), targeted FAB (9 targets) and Square (5,000 queries)
+with AutoAttack's parameters, in single precision, each attack on the images that those before it
+left; an image counts as broken where the network errs on a version within the threat + 1e-6 and
+within [0, 1]. They take turns, 128 images at a time. What each found and how long it took goes to
+a table, a line of JSON each; lines that are there already are not computed again, so that it may
+be stopped and started at will. At the end it prints what agrees, what does not and the speed.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import Linf, Threat
+from sparring.data import load_dataset
+from sparring.evaluation import evaluate
+from sparring.models import PaperNetwork, computing_threads, load_weights
+from sparring.records import RunDirectory, describe
+
+CHUNK = 128
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+Row = dict[str, Any]
+
+
+def theirs(net: nn.Module, eps: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """The four attacks of torchattacks, with AutoAttack's parameters."""
+    rival: Any = import_module("torchattacks")  # only where that side is asked for
+
+    shared = {"norm": "Linf", "eps": eps, "n_restarts": 1, "seed": 0}
+    return {
+        "apgd-ce": rival.APGD(net, **shared, steps=100, loss="ce", rho=0.75),
+        "apgd-t": rival.APGDT(net, **shared, steps=100, rho=0.75, n_classes=10),
+        "fab-t": rival.FAB(
+            net,
+            **shared,
+            steps=100,
+            alpha_max=0.1,
+            eta=1.05,
+            beta=0.9,
+            multi_targeted=True,
+            n_classes=10,
+        ),
+        "square": rival.Square(net, **shared, n_queries=5000, p_init=0.8, loss="margin"),
+    }
+
+
+def attacked_by_them(
+    net: nn.Module, threat: Threat, images: Tensor, labels: Tensor
+) -> Iterator[tuple[str, list[int], float]]:
+    """Attack after attack: what it broke, and its seconds."""
+    attacks = theirs(net, threat.eps)
+    with torch.no_grad():
+        robust = (net(images).argmax(1) == labels).nonzero().flatten()
+    for name in ATTACKS:
+        begun, broken = time.perf_counter(), torch.zeros(len(robust), dtype=torch.bool)
+        if len(robust):
+            clean = images[robust]
+            found = attacks[name](clean, labels[robust])
+            with torch.no_grad():
+                broken = net(found).argmax(1) != labels[robust]
+            broken &= (threat.distance(found, clean) <= threat.eps + 1e-6).flatten()
+            broken &= ((found >= 0) & (found <= 1)).flatten(1).all(1)
+        yield name, robust[broken].tolist(), time.perf_counter() - begun
+        robust = robust[~broken]
+
+
+def attacked_by_us(
+    net: nn.Module, threat: Threat, images: Tensor, labels: Tensor
+) -> Iterator[tuple[str, list[int], float]]:
+    """The same by `sparring.evaluate`."""
+    verdict = evaluate(
+        net, images, labels, threat, suite="standard", precision="fp32", checks=False
+    )
+    by = verdict.outcomes.broken_by
+    for name, result in zip(ATTACKS, verdict.evaluation.attacks, strict=True):
+        broken = [place for place, attack in enumerate(by) if attack == result.name]
+        yield name, broken, result.seconds
+
+
+SIDES = {"ours": attacked_by_us, "theirs": attacked_by_them}
+
+
+def network_of(run: Path) -> nn.Module:
+    """The trained network of a run, in evaluation mode."""
+    directory = RunDirectory(run)
+    net = directory.section("model", PaperNetwork).build(seed=0)
+    load_weights(net, directory.weights)
+    return net.eval().requires_grad_(requires_grad=False)
+
+
+def chunks(total: int) -> Iterator[tuple[int, int]]:
+    """Where each chunk begins and ends."""
+    for first in range(0, total, CHUNK):
+        yield first, min(first + CHUNK, total)
+
+
+def known(table: Path) -> list[Row]:
+    """The lines of a table."""
+    return [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
+
+
+def fill(table: Path, runs: Sequence[Path], sides: Sequence[str], total: int) -> None:
+    """Compute what the table does not hold."""
+    test = load_dataset("mnist").test
+    threat = Linf(eps=0.3)
+    there = {(row["run"], row["side"], row["first"], row["last"]) for row in known(table)}
+    facts = describe(threads=torch.get_num_threads(), device="cpu", precision="fp32")
+    for first, last in chunks(total):
+        for run in runs:
+            net = network_of(run)
+            images, labels = test.batch(torch.arange(first, last))
+            with torch.no_grad():
+                wrong = (net(images).argmax(1) != labels).nonzero().flatten().tolist()
+            for side in sides:
+                if (run.name, side, first, last) in there:
+                    continue
+                row: Row = {"run": run.name, "side": side, "first": first, "last": last}
+                row |= {
+                    "processor": facts.processor,
+                    "threads": facts.threads,
+                    "torch": facts.torch,
+                }
+                row["wrong"] = [first + place for place in wrong]
+                row["broken"], row["seconds"] = {}, {}
+                for name, broken, seconds in SIDES[side](net, threat, images, labels):
+                    row["broken"][name] = [first + place for place in broken]
+                    row["seconds"][name] = round(seconds, 2)
+                with table.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(run.name, side, first, row["broken"], row["seconds"], flush=True)
+
+
+def summary(rows: Sequence[Row], run: str) -> Iterator[str]:
+    """What the two sides found on the chunks of a run that both have seen."""
+    by_side = {
+        side: {row["first"]: row for row in rows if row["run"] == run and row["side"] == side}
+        for side in SIDES
+    }
+    both = sorted(by_side["ours"].keys() & by_side["theirs"].keys())
+    total = sum(by_side["ours"][first]["last"] - first for first in both)
+    wrong = {place for first in both for place in by_side["ours"][first]["wrong"]}
+    yield f"{run}: {total} images, natural {1 - len(wrong) / max(total, 1):.2%}"
+    gone = {side: set(wrong) for side in SIDES}
+    seconds = dict.fromkeys(SIDES, 0.0)
+    for name in ATTACKS:
+        took = dict.fromkeys(SIDES, 0.0)
+        for side, found in by_side.items():
+            for first in both:
+                gone[side] |= set(found[first]["broken"][name])
+                took[side] += found[first]["seconds"][name]
+            seconds[side] += took[side]
+        yield f"  after {name:8s}" + compared(gone, took, total)
+    yield f"  in all        {compared(gone, seconds, total)}"
+    for side, other in (("ours", "theirs"), ("theirs", "ours")):
+        alone = sorted(gone[side] - gone[other])
+        yield f"  broken by {side} alone: {alone or 'none'}"
+
+
+def compared(gone: dict[str, set[int]], seconds: dict[str, float], total: int) -> str:
+    """One line: robust images and seconds of both sides, and the ratio of the times."""
+    robust = {side: total - len(gone[side]) for side in SIDES}
+    ratio = seconds["theirs"] / seconds["ours"] if seconds["ours"] else float("nan")
+    return (
+        f" robust ours {robust['ours']:4d} theirs {robust['theirs']:4d}"
+        f"   seconds ours {seconds['ours']:7.1f} theirs {seconds['theirs']:7.1f}  {ratio:5.2f}x"
+    )
+
+
+def main() -> None:
+    """Fill the table and print what it says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--table", type=Path, default=Path("agreement.jsonl"))
+    parser.add_argument("--threads", type=int, default=0)
+    asked = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    with computing_threads(asked.threads):
+        fill(asked.table, asked.runs, asked.sides, asked.images)
+    for run in asked.runs:
+        print("\n".join(summary(known(asked.table), run.name)))
+
+
+if __name__ == "__main__":
+    main()
