@@ -84,7 +84,20 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
     assert max(map(len, rows)) <= 80
     assert lines[-1] == f"next: sparring inspect {run}"
 
-    assert main(["evaluate", run, "--images", "8", "--suite", "pgd-40", "--json"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                run,
+                "--images=8",
+                "--suite=pgd-40",
+                "--no-checks",
+                "--threads=1",
+                "--json",
+            ]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert (told["suite"], told["num_images"], told["run"]) == ("pgd-40", 8, run)
 

@@ -48,7 +48,7 @@ class EvaluateFlags:
     precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
     """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
     no_checks: Annotated[bool, PLAIN] = False
-    """Do not look for signs of gradient masking (some 15 seconds)."""
+    """Do not look for signs of gradient masking (some 20 seconds)."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
