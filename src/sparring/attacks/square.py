@@ -123,10 +123,7 @@ class SquareSearch:
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Keep the proposal if it lowers the label's lead, and make the next."""
         x, labels, done = state["x"], state["labels"], state["done"] + 1
-        with torch.no_grad():
-            logits = logits_of(x)
-        lead = -margin(logits, labels).float()
-        errs = logits.argmax(1) != labels
+        lead, errs = _looked_at(logits_of, state)
         better = (lead < state["least"]) | errs
         best = torch.where(column(better, x), x, state["best"])
         patches = PATCHES[type(self.threat)]
@@ -143,6 +140,24 @@ class SquareSearch:
     def best(self, state: State) -> Tensor:
         """The proposal of the smallest lead."""
         return state["best"]
+
+
+def _looked_at(logits_of: Classifier, state: State) -> tuple[Tensor, Tensor]:
+    """The label's lead on each proposal, and where the model errs there [B].
+
+    A square often falls where the pixels are as it would have them: that proposal is the best image
+    itself, of which all is known. Those are a tenth at first and a third in the end.
+    """
+    x, labels, lead = state["x"], state["labels"], state["least"].clone()
+    errs = torch.zeros_like(labels, dtype=torch.bool)
+    new = (x != state["best"]).flatten(1).any(1) | lead.isinf()
+    rows = new.nonzero().flatten()
+    if len(rows):
+        with torch.no_grad():
+            logits = logits_of(x[rows])
+        lead[rows] = -margin(logits, labels[rows]).float()
+        errs[rows] = logits.argmax(1) != labels[rows]
+    return lead, errs
 
 
 def _steps(like: Tensor) -> Tensor:
