@@ -122,7 +122,7 @@ class SquareSearch:
 
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Keep the proposal if it lowers the label's lead, and make the next."""
-        x, labels, done = state["x"], state["labels"], state["done"] + 1
+        x, done = state["x"], state["done"] + 1
         lead, errs = _looked_at(logits_of, state)
         better = (lead < state["least"]) | errs
         best = torch.where(column(better, x), x, state["best"])
