@@ -115,12 +115,12 @@ def test_a_row_goes_its_way_whatever_goes_on_beside_it(attack, threat):
     labels = model(images).argmax(1)
     for search in attack.against(threat).searches(5):
         task = Task(images, labels, (labels + 1) % 5, torch.arange(6))
-        together = points_of(search, model, search.begin(task), 12)
-        alone = points_of(search, model, search.begin(task.of(torch.tensor([2]))), 12)
+        together = points_of(search, model, search.begin(task, model), 12)
+        alone = points_of(search, model, search.begin(task.of(torch.tensor([2])), model), 12)
         for one, all_of_them in zip(alone, together, strict=True):
             assert torch.allclose(one[0], all_of_them[2], atol=1e-12)
-        later = search.begin(task.of(torch.tensor([2])))
-        late = search.begin(task.of(torch.tensor([0, 1])))
+        later = search.begin(task.of(torch.tensor([2])), model)
+        late = search.begin(task.of(torch.tensor([0, 1])), model)
         for _ in range(5):
             late = search.advance(model, late).state
         mixed = {name: torch.cat([late[name], later[name]]) for name in late}
@@ -185,7 +185,7 @@ def test_apgd_is_the_papers_algorithm_point_by_point():
     model, images, eps, steps = curved(), images_of(5), 0.2, 40
     labels = model(images).argmax(1)
     (search,) = APGD(threat=Linf(eps=eps), steps=steps).searches(5)
-    state = search.begin(Task(images, labels, labels, torch.arange(5)))
+    state = search.begin(Task(images, labels, labels, torch.arange(5)), model)
     starts = state["x"]
     found = points_of(search, model, state, search.queries)
     for row in range(5):

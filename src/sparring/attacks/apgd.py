@@ -118,7 +118,7 @@ class APGDSearch:
         """Passes of an image that does not fall."""
         return self.steps + 1
 
-    def begin(self, task: Task) -> State:
+    def begin(self, task: Task, logits_of: Classifier) -> State:
         """A point on the threat's surface; the step is as long as the threat is wide."""
         start = self.threat.surface(task.images, task.seeds)
         rows = torch.zeros(len(task.labels), device=start.device)

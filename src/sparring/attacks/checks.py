@@ -3,7 +3,8 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,31 @@ from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
 """All an attack knows of a model: images (B *S) to logits (B K)."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A classifier that can tell for less than a pass what a change of a few pixels brings."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        ...
+
+    def remember(self, images: Tensor) -> dict[str, Tensor]:
+        """What it keeps of images, in tensors with a row for each."""
+        ...
+
+    def revised(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Logits of `after` at these rows, where `memory` is of `before`."""
+        ...
+
+    def keep(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> None:
+        """Make `memory`, in place, that of `after` at these rows."""
+        ...
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:

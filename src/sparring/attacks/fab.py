@@ -84,10 +84,10 @@ class FABSearch:
 
     @property
     def queries(self) -> int:
-        """Passes of an image that is never misclassified."""
+        """Steps of an image that does not fall, and a last look."""
         return self.steps + 1
 
-    def begin(self, task: Task) -> State:
+    def begin(self, task: Task, logits_of: Classifier) -> State:
         """The clean image."""
         none = torch.zeros_like(task.labels)
         return {
@@ -95,32 +95,35 @@ class FABSearch:
             "labels": task.labels,
             "targets": task.targets,
             "x": task.images,
-            "retreated": none > 0,
             "done": none,
         }
 
     def advance(self, logits_of: Classifier, state: State) -> Move:
-        """Look at x. From a misclassified one go back, once; from any other on to the boundary."""
-        x, images, labels = state["x"], state["images"], state["labels"]
-        logits, lead, normal = looked_at(
-            logits_of, x, lambda logits: -targeted_margin(logits, labels, state["targets"])
-        )
-        errs = logits.argmax(1) != labels
-        near = self.threat.distance(x, images) <= self.threat.eps
-        retreats = errs & ~state["retreated"] & (state["done"] > 0)
-        back = images + RETREAT * (x - images)
-        ahead = self._step(x, images, normal, -lead)
-        over = ~retreats & (state["done"] >= self.steps)
-        moved = {
-            "x": torch.where(column(retreats, x), back, ahead),
-            "retreated": retreats,
-            "done": state["done"] + ~retreats,
-        }
-        return Move(state={**state, **moved}, points=x, wrong=errs & near, over=over)
+        """Look at x; from a misclassified one go back first; then on to the boundary."""
+        x, images, labels, done = (state[name] for name in ("x", "images", "labels", "done"))
+        task = (labels, state["targets"], done > 0)
+        errs, lead, normal = _boundary(logits_of, x, task)
+        near = self._near(x, images)
+        points, wrong = x, errs & near
+        rows = (errs & (done > 0)).nonzero().flatten()
+        if len(rows):
+            back = images[rows] + RETREAT * (x[rows] - images[rows])
+            still, lead[rows], normal[rows] = _boundary(
+                logits_of, back, (labels[rows], state["targets"][rows], torch.zeros_like(rows) > 0)
+            )
+            x = x.index_copy(0, rows, back)
+            wrong[rows] |= still & self._near(back, images[rows])
+            points = torch.where(column(errs & near, x), state["x"], x)
+        moved = {"x": self._step(x, images, normal, -lead), "done": done + 1}
+        over = done >= self.steps
+        return Move(state={**state, **moved}, points=points, wrong=wrong, over=over)
 
     def best(self, state: State) -> Tensor:
         """The last point, drawn into the threat."""
         return self.threat.project(state["x"], state["images"])
+
+    def _near(self, x: Tensor, images: Tensor) -> Tensor:
+        return self.threat.distance(x, images) <= self.threat.eps
 
     def _step(self, x: Tensor, images: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
         """Both points to the plane where the lead is 0, a little beyond, and mixed."""
@@ -134,3 +137,22 @@ class FABSearch:
         share = column((size / (size + own_size)).clamp_max(BIAS).to(x.dtype), x)
         mixed = (x + OVERSHOOT * change) * (1 - share) + (images + OVERSHOOT * own) * share
         return mixed.clamp_(0, 1)
+
+
+def _boundary(
+    logits_of: Classifier, x: Tensor, task: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the model errs, and else the label's lead on the target and its gradient.
+
+    Where `retreats`, images that it errs on have no gradient: it is asked for elsewhere.
+    """
+    labels, targets, retreats = task
+    errs = torch.zeros_like(retreats)
+
+    def lead_of(logits: Tensor) -> Tensor:
+        errs.copy_(logits.argmax(1) != labels)
+        lead = -targeted_margin(logits, labels, targets)
+        return torch.where(errs & retreats, 0.0, lead)
+
+    _, lead, normal = looked_at(logits_of, x, lead_of)
+    return errs, lead, normal

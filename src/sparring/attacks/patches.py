@@ -17,6 +17,8 @@ from sparring.attacks.threat import Threat
 class LinfPatches:
     """Andriushchenko et al. 2020, algorithm 2: every change is of size ε."""
 
+    local = True
+
     def draws(self, channels: int) -> int:
         """Two for the place, and the signs."""
         return 2 + channels
@@ -41,6 +43,8 @@ class LinfPatches:
 
 class L2Patches:
     """Andriushchenko et al. 2020, algorithm 3: two squares' share of ε goes into one bump."""
+
+    local = False  # what is left of ε is shared out over the whole change
 
     def draws(self, channels: int) -> int:
         """Four for two places, one for how the bump lies, and the signs."""

@@ -199,7 +199,7 @@ class PGDSearch:
         """Passes of an image."""
         return max(self.attack.steps, 1)
 
-    def begin(self, task: Task) -> State:
+    def begin(self, task: Task, logits_of: Classifier) -> State:
         """Every image's own start, whichever images are searched beside it."""
         return {
             "images": task.images,

@@ -72,8 +72,8 @@ class Search(Protocol):
         """Passes that an image takes at most."""
         ...
 
-    def begin(self, task: Task) -> State:
-        """The state before the first pass."""
+    def begin(self, task: Task, logits_of: Classifier) -> State:
+        """The state before the first pass; `logits_of` is the model that will be searched."""
         ...
 
     def advance(self, logits_of: Classifier, state: State) -> Move:
@@ -203,7 +203,9 @@ def adversarial_images(
             sweep = Sweep(
                 search=search,
                 logits_of=logits_of,
-                begin=lambda places, search=search, task=task: search.begin(task.of(places)),
+                begin=lambda places, search=search, task=task: search.begin(
+                    task.of(places), logits_of
+                ),
                 waiting=waiting,
             )
             while sweep.left:

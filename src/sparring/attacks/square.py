@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparring.attacks import streams
-from sparring.attacks.checks import Classifier
+from sparring.attacks.checks import Classifier, Remembering
 from sparring.attacks.losses import margin
 from sparring.attacks.patches import L2Patches, LinfPatches
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
@@ -21,6 +21,8 @@ from sparring.records.ranges import at_least
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
+MEMORY = "memory of "
+"""Begins the names of what the model keeps of the best images, among the others of a state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +77,11 @@ class Square:
 class Patches(Protocol):
     """How a threat's proposals are drawn."""
 
+    @property
+    def local(self) -> bool:
+        """Whether a proposal leaves all pixels outside its square as they are."""
+        ...
+
     def draws(self, channels: int) -> int:
         """Random numbers of one proposal."""
         ...
@@ -102,15 +109,20 @@ class SquareSearch:
     share: float
     rank: int = 0
 
-    def begin(self, task: Task) -> State:
+    def begin(self, task: Task, logits_of: Classifier) -> State:
         """The first proposal is a pattern over all of the image."""
         if task.images.ndim != 4:
             raise ConfigError(
                 "Square needs images of shape (batch, channels, height, width) because it changes "
                 f"squares of them; got {tuple(task.images.shape)}. Leave it out of the suite."
             )
-        start = PATCHES[type(self.threat)].start(self.threat, task.images, task.seeds)
+        patches = PATCHES[type(self.threat)]
+        start = patches.start(self.threat, task.images, task.seeds)
+        memory: Mapping[str, Tensor] = {}
+        if patches.local and isinstance(logits_of, Remembering):
+            memory = logits_of.remember(start)
         return {
+            **{MEMORY + name: rows for name, rows in memory.items()},
             "images": task.images,
             "labels": task.labels,
             "seeds": task.seeds,
@@ -123,8 +135,11 @@ class SquareSearch:
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Keep the proposal if it lowers the label's lead, and make the next."""
         x, done = state["x"], state["done"] + 1
-        lead, errs = _looked_at(logits_of, state)
+        memory = _memory(state)
+        lead, errs = _looked_at(logits_of, state, memory)
         better = (lead < state["least"]) | errs
+        if memory and isinstance(logits_of, Remembering):
+            logits_of.keep(memory, state["best"], x, better.nonzero().flatten())
         best = torch.where(column(better, x), x, state["best"])
         patches = PATCHES[type(self.threat)]
         numbers = streams.uniform(state["seeds"], patches.draws(x.shape[1]), first=(1 + done) << 20)
@@ -142,7 +157,16 @@ class SquareSearch:
         return state["best"]
 
 
-def _looked_at(logits_of: Classifier, state: State) -> tuple[Tensor, Tensor]:
+def _memory(state: State) -> dict[str, Tensor]:
+    """What the model keeps of the best images, if it does."""
+    return {
+        name.removeprefix(MEMORY): rows for name, rows in state.items() if name.startswith(MEMORY)
+    }
+
+
+def _looked_at(
+    logits_of: Classifier, state: State, memory: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """The label's lead on each proposal, and where the model errs there [B].
 
     A square often falls where the pixels are as it would have them: that proposal is the best image
@@ -154,7 +178,10 @@ def _looked_at(logits_of: Classifier, state: State) -> tuple[Tensor, Tensor]:
     rows = new.nonzero().flatten()
     if len(rows):
         with torch.no_grad():
-            logits = logits_of(x[rows])
+            if memory and isinstance(logits_of, Remembering):
+                logits = logits_of.revised(memory, state["best"], x, rows)
+            else:
+                logits = logits_of(x[rows])
         lead[rows] = -margin(logits, labels[rows]).float()
         errs[rows] = logits.argmax(1) != labels[rows]
     return lead, errs

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Classifier, Threat
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge, device_of
-from sparring.models import working_copy
+from sparring.models import sparse_passes, working_copy
 
 
 class Contender:
@@ -27,8 +27,12 @@ class Contender:
         self.attacked: Classifier = model
         self.arithmetic = "the model's own"
         if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
-            copy = working_copy(model, "fp32")
-            self.attacked, self.arithmetic = copy.attacked, copy.name
+            sparse = sparse_passes(model)
+            if sparse is not None:
+                self.attacked, self.arithmetic = sparse, sparse.name
+            else:
+                copy = working_copy(model, "fp32")
+                self.attacked, self.arithmetic = copy.attacked, copy.name
 
     def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial examples that are made on this model."""

@@ -176,16 +176,15 @@ class Survey:
     def _sweep(self, leg: Leg, waiting: Tensor) -> Sweep:
         seed = derive_seed(self.seed, self.attacks[leg.attack].name, leg.place)
         targets = ranked(self.logits, self.labels, leg.search.rank)
-        device = self.judge.device
+        device, form = self.judge.device, self.forms[leg.form]
 
         def begin(places: Tensor) -> State:
             seeds = [derive_seed(seed, place) for place in places.tolist()]
             task = Task(
                 self.images[places], self.labels[places], targets[places], torch.tensor(seeds)
             )
-            return leg.search.begin(Task(*(value.to(device) for value in task)))
+            return leg.search.begin(Task(*(value.to(device) for value in task)), form)
 
-        form = self.forms[leg.form]
         return Sweep(search=leg.search, logits_of=form, begin=begin, waiting=waiting)
 
     def _judge(self, leg: Leg, places: Tensor, points: Tensor) -> Tensor:

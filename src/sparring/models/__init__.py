@@ -14,6 +14,7 @@ from sparring.models.hardware import (
 )
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
+from sparring.models.sparse import sparse_passes
 from sparring.models.spec import PaperNetwork
 from sparring.models.weights import load_weights, save_weights
 
@@ -31,5 +32,6 @@ __all__ = [
     "load_weights",
     "neighbours",
     "save_weights",
+    "sparse_passes",
     "working_copy",
 ]

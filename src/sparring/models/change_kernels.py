@@ -1,0 +1,132 @@
+"""What a change of some pixels changes in the paper's CNN; see `sparse_kernels`.
+
+A pixel reaches a few pooling windows of the first layer. Most of their outputs are zero before and
+after; each that changes reaches 25 places of the second layer, and each feature that changes there
+adds a multiple of one row of the first dense layer's weights.
+
+Shapes: B images, R rows that are looked at, C = 32 and O = 64 channels, U = 1024 units.
+"""
+
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+
+from sparring.models.sparse_kernels import (
+    HALF,
+    IMAGE,
+    PADDED,
+    SIDE,
+    Array,
+    add_rows,
+    compiled,
+    empty_list,
+    pool,
+    spread,
+    window,
+)
+
+
+class Memory(NamedTuple):
+    """What is known of the images that changes start from."""
+
+    maps: Array
+    """[B, 196, C]: the first layer, pooled."""
+    sums: Array
+    """[B, 14, 14 O]: the second layer before bias, pooling and ReLU."""
+    hidden: Array
+    """[B, U]: the first dense layer before ReLU."""
+
+
+@compiled
+@no_type_check
+def revise(before, after, rows, memory, layers, keep):
+    """The first dense layer [R, U] for `after` at these rows, where `memory` is of `before`.
+
+    With `keep` the memory becomes that of `after`.
+    """
+    hidden = np.empty((len(rows), memory.hidden.shape[1]), np.float32)
+    padded, local = np.zeros((PADDED, PADDED), np.float32), np.empty_like(memory.sums[0])
+    outputs, features = empty_list(memory.maps[0].size), empty_list(layers.dense.shape[0])
+    for n in range(len(rows)):
+        row = rows[n]
+        hidden[n] = memory.hidden[row]
+        padded[2:30, 2:30] = after[row]
+        box = _box(before[row], after[row])
+        count = _first_layer(padded, box, memory.maps[row], layers, outputs, keep)
+        if count:
+            sums = memory.sums[row]
+            count = _second_layer(outputs, count, sums, local, layers, features, keep)
+            add_rows(hidden[n], layers.dense, 0, features.names, features.sizes, count)
+            if keep:
+                memory.hidden[row] = hidden[n]
+    return hidden
+
+
+@compiled
+@no_type_check
+def _box(before, after):
+    """The first and last row, the first and last column in which two images differ."""
+    top, bottom, left, right = IMAGE, -IMAGE, IMAGE, -IMAGE
+    for y in range(IMAGE):
+        for x in range(IMAGE):
+            if after[y, x] != before[y, x]:
+                top, bottom = min(top, y), max(bottom, y)
+                left, right = min(left, x), max(right, x)
+    return top, bottom, left, right
+
+
+@compiled
+@no_type_check
+def _first_layer(padded, box, maps, layers, changes, keep):
+    """Outputs of pooling windows that see another pixel and come to something else; how many."""
+    count, channels = 0, maps.shape[1]
+    sums, fresh = np.empty(4 * channels, np.float32), np.empty(channels, np.float32)
+    winners = np.empty(channels, np.int32)
+    top, bottom, left, right = box
+    for y in range(max(0, (top - 2) // 2), min(SIDE - 1, (bottom + 2) // 2) + 1):
+        for x in range(max(0, (left - 2) // 2), min(SIDE - 1, (right + 2) // 2) + 1):
+            place = y * SIDE + x
+            window(padded, y, x, layers, sums, fresh, winners)
+            count = _listed(fresh, maps[place], place * channels, changes, count)
+            if keep:
+                maps[place] = fresh
+    return count
+
+
+@compiled
+@no_type_check
+def _second_layer(changes, count, sums, local, layers, found, keep):
+    """Features that change because of what changed in the first layer; how many."""
+    channels, outputs = len(layers.bias1), len(layers.bias2)
+    top, bottom, left, right = SIDE, 0, SIDE, 0
+    for n in range(count):
+        y, x = divmod(changes.names[n] // channels, SIDE)
+        top, bottom = min(top, y), max(bottom, y)
+        left, right = min(left, x), max(right, x)
+    # Whole pooling windows that the 5x5 kernels reach.
+    top, bottom = max(0, top - 2) // 2, min(SIDE - 1, bottom + 2) // 2 + 1
+    left, right = max(0, left - 2) // 2, min(SIDE - 1, right + 2) // 2 + 1
+    columns = slice(2 * left * outputs, 2 * right * outputs)
+    local[2 * top : 2 * bottom, columns] = sums[2 * top : 2 * bottom, columns]
+    spread(changes, count, layers.kernels, local)
+    fresh, former = np.empty(outputs, np.float32), np.empty(outputs, np.float32)
+    winners, counted = np.empty(outputs, np.int32), 0
+    for y in range(top, bottom):
+        for x in range(left, right):
+            pool(local, y, x, layers.bias2, fresh, winners)
+            pool(sums, y, x, layers.bias2, former, winners)
+            counted = _listed(fresh, former, (y * HALF + x) * outputs, found, counted)
+    if keep:
+        sums[2 * top : 2 * bottom, columns] = local[2 * top : 2 * bottom, columns]
+    return counted
+
+
+@compiled
+@no_type_check
+def _listed(fresh, former, first, changes, count):
+    """Put what has changed at the end of the list; its new length."""
+    for k in range(len(fresh)):
+        changes.names[count] = first + k
+        changes.sizes[count] = fresh[k] - former[k]
+        count += fresh[k] != former[k]
+    return count

@@ -1,0 +1,190 @@
+"""The paper's CNN under attack: passes that skip zeros, and looks at changes of a few pixels.
+
+Shapes: B images, R rows of them, K classes.  Units: pixels in [0, 1].
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional
+
+from sparring.models.paper_cnn import PaperCNN
+from sparring.models.spectral import spectral_weights
+
+
+class SparsePasses:
+    """The logits of a `PaperCNN`, whose weights are those of this moment, for attacks.
+
+    The same function as the network, in single precision, up to the order of its sums. What a
+    number that is zero would have been multiplied by is passed over (docs/decisions/0008), so a
+    pass is the cheaper the more of the network is at rest.
+    Needs Numba and a CPU: see `sparse_passes`.
+    """
+
+    name = "fp32 sparse"
+
+    def __init__(self, network: PaperCNN) -> None:
+        from sparring.models import change_kernels, sparse_kernels  # Numba is an extra
+
+        self._kernels, self._changes = sparse_kernels, change_kernels
+        with torch.no_grad():
+            _, bias1, kernels, bias2, dense, bias3, last, bias4 = network.parameters()
+            windows = spectral_weights(network).windows
+            flipped = kernels.flip(2, 3).permute(1, 2, 3, 0)
+            self._layers = sparse_kernels.Layers(
+                windows=_array(windows.t()),
+                patches=_array(windows),
+                bias1=_array(bias1),
+                kernels=_array(flipped.reshape(5 * len(bias1), -1)),
+                mirrored=_array(kernels.permute(0, 2, 3, 1).reshape(5 * len(bias2), -1)),
+                bias2=_array(bias2),
+                dense=_array(dense.t()),
+                transposed=_array(dense),
+                bias3=_array(bias3),
+            )
+            self._last = (last.t().clone(), bias4.clone())
+            maps = bias1.relu().view(1, -1, 1, 1).expand(-1, -1, 14, 14)
+            sums = functional.conv2d(maps, kernels, padding=2).permute(0, 2, 3, 1)
+            hidden, _ = self._forward(torch.zeros(1, 1, 28, 28))
+            rows = (maps.permute(0, 2, 3, 1).flatten(1, 2), sums.flatten(2), hidden)
+            names = change_kernels.Memory._fields
+            self._black = {name: row.contiguous() for name, row in zip(names, rows, strict=True)}
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [B, K], differentiable in the images; the weights are constants.
+
+        Cost, on the network of the preset fast: half of a pass by frequencies.
+        """
+        return self._logits(_Hidden.apply(images, self))
+
+    def remember(self, images: Tensor) -> dict[str, Tensor]:
+        """What `revised` needs to know of these images, a row of 79 kB for each.
+
+        Cost: about two passes.
+        """
+        memory = {
+            name: row.repeat(len(images), *[1] * (row.ndim - 1))
+            for name, row in self._black.items()
+        }
+        self.keep(memory, torch.zeros_like(images), images, torch.arange(len(images)))
+        return memory
+
+    def revised(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Logits [R, K] of `after` at these rows, of whose images `before` there is a memory.
+
+        The memory of an image gathers the rounding of all changes that were kept.
+        Cost, on the network of the preset fast: a quarter of a pass for 3x3 pixels.
+        """
+        return self._logits(self._revised(memory, before, after, rows, keep=False))
+
+    def keep(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> None:
+        """Make the memory, in place, that of `after` at these rows. Cost: as `revised`."""
+        self._revised(memory, before, after, rows, keep=True)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        weights, bias = self._last
+        return hidden.relu() @ weights + bias
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The first dense layer before ReLU, and which numbers were alive."""
+        layers = self._layers
+        most = 14 * 14 * len(layers.bias1) + layers.dense.shape[0] + 2
+        names = torch.empty(len(images), most, dtype=torch.int32)
+        counts = torch.empty(len(images), 2, dtype=torch.int64)
+        pixels = _pixels(images)
+
+        def part(rows: slice) -> Tensor:
+            alive = (names[rows].numpy(), counts[rows].numpy())
+            return torch.from_numpy(self._kernels.forward(pixels[rows], layers, *alive))
+
+        return self._in_parts(len(images), part), (names, counts)
+
+    def _backward(self, gradient: Tensor, alive: tuple[Tensor, Tensor]) -> Tensor:
+        """The gradient of the images, from that of the first dense layer."""
+        values = gradient.contiguous().numpy()
+
+        def part(rows: slice) -> Tensor:
+            found = (which[rows].numpy() for which in alive)
+            return torch.from_numpy(self._kernels.backward(values[rows], self._layers, *found))
+
+        return self._in_parts(len(gradient), part)[:, None]
+
+    def _revised(
+        self,
+        memory: Mapping[str, Tensor],
+        before: Tensor,
+        after: Tensor,
+        rows: Tensor,
+        *,
+        keep: bool,
+    ) -> Tensor:
+        known = self._changes.Memory(*(memory[name].numpy() for name in self._black))
+        start, end, chosen = _pixels(before), _pixels(after), rows.numpy()
+
+        def part(some: slice) -> Tensor:
+            found = self._changes.revise(start, end, chosen[some], known, self._layers, keep)
+            return torch.from_numpy(found)
+
+        return self._in_parts(len(rows), part)
+
+    def _in_parts(self, count: int, part: Callable[[slice], Tensor]) -> Tensor:
+        """Rows computed by as many threads as PyTorch has."""
+        threads = min(torch.get_num_threads(), count)
+        if threads < 2:
+            return part(slice(0, count))
+        if threads not in self._pools:
+            self._pools[threads] = ThreadPoolExecutor(threads)
+        size = -(-count // threads)
+        parts = [slice(begin, begin + size) for begin in range(0, count, size)]
+        return torch.cat(list(self._pools[threads].map(part, parts)))
+
+
+class _Hidden(Function):
+    """The first dense layer before ReLU, with the gradient back to the images."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, passes: SparsePasses) -> Tensor:
+        hidden, alive = passes._forward(images)
+        ctx.passes = passes
+        ctx.save_for_backward(*alive)
+        return hidden
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return ctx.passes._backward(gradient, ctx.saved_tensors), None
+
+
+def sparse_passes(network: nn.Module) -> SparsePasses | None:
+    """The passes of a network that skip zeros, where there are such.
+
+    That is: for the paper's CNN itself, in single precision, on a CPU, with Numba installed (the
+    extra `numba`).
+    """
+    if type(network) is not PaperCNN or find_spec("numba") is None:
+        return None
+    weight = next(network.parameters())
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    return SparsePasses(network)
+
+
+def _array(weights: Tensor) -> NDArray[np.float32]:
+    """A copy in the order of its indices."""
+    return weights.clone(memory_format=torch.contiguous_format).numpy()
+
+
+def _pixels(images: Tensor) -> NDArray[np.float32]:
+    return images.detach()[:, 0].contiguous().numpy()
