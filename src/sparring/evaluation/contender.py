@@ -18,7 +18,8 @@ from sparring.models import sparse_passes, working_copy
 class Contender:
     """What is attacked of a model, in single precision, and who judges for it.
 
-    `attacked` is the model as attacks see it, `arithmetic` what that is computed in.
+    `attacked` is the model as attacks see it, `arithmetic` what that is computed in, `threads` how
+    many PyTorch is to have while it is attacked, 0 for as many as it has.
     """
 
     def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
@@ -26,10 +27,11 @@ class Contender:
         self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
         self.attacked: Classifier = model
         self.arithmetic = "the model's own"
+        self.threads = 0
         if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
             sparse = sparse_passes(model)
             if sparse is not None:
-                self.attacked, self.arithmetic = sparse, sparse.name
+                self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
             else:
                 copy = working_copy(model, "fp32")
                 self.attacked, self.arithmetic = copy.attacked, copy.name

@@ -23,7 +23,7 @@ from sparring.evaluation.judge import threat_text
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
-from sparring.models import Precision, has_matrix_units, working_copy
+from sparring.models import Precision, computing_threads, has_matrix_units, working_copy
 from sparring.records import Evaluation, Outcomes, Proportion, describe
 
 
@@ -102,27 +102,25 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         seed=seed,
     )
     natural = survey.robust_so_far
-    settings = (suite, repr(attacks), seed, arithmetic, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    settings = (suite, repr(attacks), seed, arithmetic, threads)
     partial = Partial(path=resume, owner=_digest(settings, images, labels, survey.logits))
     spent = partial.restore(survey)
-    for progress in survey.run():
-        if observer is not None:
-            observer(progress)
-        partial.keep(survey, seconds=spent + time.perf_counter() - begun)
-    findings = (
-        examine(
-            contender,
-            images,
-            right=survey.logits.argmax(1) == labels,
-            seed=derive_seed(seed, "checks"),
-            observer=_checking(survey, observer),
-        )
-        if checks
-        else None
-    )
-    environment = describe(
-        threads=torch.get_num_threads(), device=str(device), precision=arithmetic
-    )
+    findings = None
+    with computing_threads(contender.threads):
+        for progress in survey.run():
+            if observer is not None:
+                observer(progress)
+            partial.keep(survey, seconds=spent + time.perf_counter() - begun)
+        if checks:
+            findings = examine(
+                contender,
+                images,
+                right=survey.logits.argmax(1) == labels,
+                seed=derive_seed(seed, "checks"),
+                observer=_checking(survey, observer),
+            )
+    environment = describe(threads=threads, device=str(device), precision=arithmetic)
     num_classes = survey.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     lower, why = _certificate(model, images, labels, threat) if chosen.certifies else (None, None)

@@ -18,6 +18,9 @@ from torch.nn import functional
 from sparring.models.paper_cnn import PaperCNN
 from sparring.models.spectral import spectral_weights
 
+PARTS = 4
+"""Parts of a batch for each thread: images differ in what they take."""
+
 
 class SparsePasses:
     """The logits of a `PaperCNN`, whose weights are those of this moment, for attacks.
@@ -25,6 +28,9 @@ class SparsePasses:
     The same function as the network, in single precision, up to the order of its sums. What a
     number that is zero would have been multiplied by is passed over (docs/decisions/0008), so a
     pass is the cheaper the more of the network is at rest.
+    It has threads of its own, as many as PyTorch had when it was made. PyTorch's, after their own
+    work, turn round in a loop for milliseconds and hold the cores: give it one while this computes
+    (`computing_threads(1)`).
     Needs Numba and a CPU: see `sparse_passes`.
     """
 
@@ -34,6 +40,9 @@ class SparsePasses:
         from sparring.models import change_kernels, sparse_kernels  # Numba is an extra
 
         self._kernels, self._changes = sparse_kernels, change_kernels
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._threads = threads
         with torch.no_grad():
             _, bias1, kernels, bias2, dense, bias3, last, bias4 = network.parameters()
             windows = spectral_weights(network).windows
@@ -56,7 +65,6 @@ class SparsePasses:
             rows = (maps.permute(0, 2, 3, 1).flatten(1, 2), sums.flatten(2), hidden)
             names = change_kernels.Memory._fields
             self._black = {name: row.contiguous() for name, row in zip(names, rows, strict=True)}
-        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [B, K], differentiable in the images; the weights are constants.
@@ -140,15 +148,12 @@ class SparsePasses:
         return self._in_parts(len(rows), part)
 
     def _in_parts(self, count: int, part: Callable[[slice], Tensor]) -> Tensor:
-        """Rows computed by as many threads as PyTorch has."""
-        threads = min(torch.get_num_threads(), count)
-        if threads < 2:
+        """Rows computed by threads of our own."""
+        if self._pool is None or count < 2:
             return part(slice(0, count))
-        if threads not in self._pools:
-            self._pools[threads] = ThreadPoolExecutor(threads)
-        size = -(-count // threads)
+        size = -(-count // (PARTS * self._threads))
         parts = [slice(begin, begin + size) for begin in range(0, count, size)]
-        return torch.cat(list(self._pools[threads].map(part, parts)))
+        return torch.cat(list(self._pool.map(part, parts)))
 
 
 class _Hidden(Function):

@@ -138,11 +138,14 @@ def spread(alive, count, kernels, sums):
     """
     inputs, outputs = kernels.shape[0] // 5, sums.shape[1] // SIDE
     starts, sorted_ = _by_place(alive, count, inputs)
-    met = empty_list(5 * inputs)
+    met, top, bottom = empty_list(5 * inputs), SIDE, -SIDE
+    for m in range(count):
+        y = alive.names[m] // (SIDE * inputs)
+        top, bottom = min(top, y), max(bottom, y)
     for x in range(SIDE):
         left, right = max(0, x - 2), min(SIDE, x + 3)
         shift = (left - x + 2) * outputs
-        for row in range(SIDE):
+        for row in range(max(0, top - 2), min(SIDE, bottom + 3)):
             found = 0
             for y in range(max(0, row - 2), min(SIDE, row + 3)):
                 for m in range(starts[SIDE * y + x], starts[SIDE * y + x + 1]):
