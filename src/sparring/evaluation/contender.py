@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Classifier, Threat
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge, device_of
-from sparring.models import sparse_passes, working_copy
+from sparring.models import computing_threads, sparse_passes, working_copy
 
 
 class Contender:
@@ -40,7 +40,8 @@ class Contender:
         """Adversarial examples that are made on this model."""
         device = self.judge.device
         batch = (images.to(device), labels.to(device))
-        return attack.search_from(start.to(device), self.attacked, *batch)
+        with computing_threads(self.threads):
+            return attack.search_from(start.to(device), self.attacked, *batch)
 
     def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
         """Where this model is not broken."""

@@ -37,9 +37,9 @@ class SparsePasses:
     name = "fp32 sparse"
 
     def __init__(self, network: PaperCNN) -> None:
-        from sparring.models import change_kernels, sparse_kernels  # Numba is an extra
+        from sparring.models import change_kernels, pass_kernels, sparse_kernels  # an extra
 
-        self._kernels, self._changes = sparse_kernels, change_kernels
+        self._kernels, self._changes = pass_kernels, change_kernels
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
