@@ -69,7 +69,8 @@ class SparsePasses:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [B, K], differentiable in the images; the weights are constants.
 
-        Cost, on the network of the preset fast: half of a pass by frequencies.
+        Cost, on the network of the preset fast, there and back: six sevenths of a pass by
+        frequencies (docs/decisions/0008).
         """
         return self._logits(_Hidden.apply(images, self))
 
