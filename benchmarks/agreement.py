@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from sparring.attacks import Linf, Threat
 from sparring.data import load_dataset
 from sparring.evaluation import evaluate
-from sparring.models import PaperNetwork, computing_threads, load_weights, working_copy
+from sparring.models import computing_threads, trained_network, working_copy
 from sparring.records import RunDirectory, describe
 
 CHUNK = 128
@@ -137,14 +137,6 @@ SIDES = {
 }
 
 
-def network_of(run: Path) -> nn.Module:
-    """The trained network of a run, in evaluation mode."""
-    directory = RunDirectory(run)
-    net = directory.section("model", PaperNetwork).build(seed=0)
-    load_weights(net, directory.weights)
-    return net.eval().requires_grad_(requires_grad=False)
-
-
 def chunks(total: int) -> Iterator[tuple[int, int]]:
     """Where each chunk begins and ends."""
     for first in range(0, total, CHUNK):
@@ -164,7 +156,7 @@ def fill(table: Path, runs: Sequence[Path], sides: Sequence[str], total: int) ->
     facts = describe(threads=torch.get_num_threads(), device="cpu", precision="fp32")
     for first, last in chunks(total):
         for run in runs:
-            net = network_of(run)
+            net = trained_network(RunDirectory(run)).requires_grad_(requires_grad=False)
             images, labels = test.batch(torch.arange(first, last))
             with torch.no_grad():
                 wrong = (net(images).argmax(1) != labels).nonzero().flatten().tolist()
@@ -245,7 +237,10 @@ def disputed(rows: Sequence[Row], run: str) -> list[int]:
 
 def again(run: Path, places: Sequence[int]) -> None:
     """Attack images from other starts and print how often each side breaks them."""
-    net, test = network_of(run), load_dataset("mnist").test
+    net, test = (
+        trained_network(RunDirectory(run)).requires_grad_(requires_grad=False),
+        load_dataset("mnist").test,
+    )
     images, labels = test.batch(torch.tensor(places).repeat_interleave(TIMES))
     for side in ("ours", "theirs-by-frequencies"):
         found = torch.zeros(len(labels), dtype=torch.bool)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparring.attacks import Linf
 from sparring.data import load_dataset
 from sparring.evaluation import evaluate
-from sparring.models import PaperNetwork, computing_threads, load_weights
+from sparring.models import computing_threads, trained_network
 from sparring.records import RunDirectory
 
 LEVELS = 4
@@ -37,20 +37,15 @@ class Quantised(nn.Module):
         return self.net((images * LEVELS).round() / LEVELS)
 
 
-def network_of(path: Path) -> nn.Module:
-    """The trained network of a run."""
-    run = RunDirectory(path)
-    net = run.section("model", PaperNetwork).build(seed=0)
-    load_weights(net, run.weights)
-    return net
-
-
 def networks(runs: list[Path], quantised: Path | None) -> Iterator[tuple[str, nn.Module]]:
     """Every network by its name."""
     for run in runs:
-        yield run.name, network_of(run)
+        yield run.name, trained_network(RunDirectory(run))
     if quantised is not None:
-        yield f"{quantised.name} behind a quantiser", Quantised(network_of(quantised))
+        yield (
+            f"{quantised.name} behind a quantiser",
+            Quantised(trained_network(RunDirectory(quantised))),
+        )
 
 
 def main() -> None:

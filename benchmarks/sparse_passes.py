@@ -21,10 +21,9 @@ from sparring.attacks import Linf, cross_entropy
 from sparring.attacks.checks import looked_at
 from sparring.data import load_dataset
 from sparring.models import (
-    PaperNetwork,
     computing_threads,
-    load_weights,
     sparse_passes,
+    trained_network,
     working_copy,
 )
 from sparring.records import RunDirectory
@@ -66,10 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
-    run = RunDirectory(asked.run)
-    net = run.section("model", PaperNetwork).build(seed=0)
-    load_weights(net, run.weights)
-    net.eval().requires_grad_(requires_grad=False)
+    net = trained_network(RunDirectory(asked.run)).requires_grad_(requires_grad=False)
     images, labels = load_dataset("mnist").test.batch(torch.arange(IMAGES))
     x = Linf(eps=0.3).corner(images, Generator().manual_seed(0))
     with computing_threads(asked.threads), torch.no_grad():

@@ -15,9 +15,9 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from sparring import PGD, RunDirectory, load_dataset, load_weights
+from sparring import PGD, RunDirectory, load_dataset
 from sparring.attacks import Threat
-from sparring.models import PaperCNN, PaperNetwork
+from sparring.models import trained_network
 
 GREEN, RED = "#1a7f37", "#cf222e"
 HEIGHTS = (-0.16, -0.4)
@@ -30,13 +30,6 @@ class Row(NamedTuple):
     title: str
     images: Tensor
     says: dict[str, Tensor]
-
-
-def network_of(run: RunDirectory) -> PaperCNN:
-    """The run's trained network."""
-    network = run.section("model", PaperNetwork).build(seed=0)
-    load_weights(network, run.weights)
-    return network.eval()
 
 
 def one_of_each_class(labels: Tensor, usable: Tensor) -> Tensor:
@@ -53,7 +46,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("adversarial.png"))
     asked = parser.parse_args()
     run = RunDirectory.open(asked.robust)
-    robust, natural = network_of(run), network_of(RunDirectory.open(asked.natural))
+    robust, natural = trained_network(run), trained_network(RunDirectory.open(asked.natural))
     test = load_dataset(run.section("data", str)).test
     images, labels = test.batch(torch.arange(1000))
     with torch.no_grad():

@@ -8,7 +8,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer
-from sparring.models import PaperNetwork, Precision, chosen_device, computing_threads, load_weights
+from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, RunDirectory
 from sparring.records.files import run_errors
 
@@ -41,9 +41,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             f"got {count}. Leave it out for all."
         )
     threat = run.section("threat", Threat)
-    network = run.section("model", PaperNetwork).build(seed=0)
-    load_weights(network, run.weights)
-    network.to(chosen_device("auto"))
+    network = trained_network(run).to(chosen_device("auto"))
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(

@@ -15,7 +15,7 @@ from sparring.models.hardware import (
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
-from sparring.models.spec import PaperNetwork
+from sparring.models.spec import PaperNetwork, trained_network
 from sparring.models.weights import load_weights, save_weights
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "neighbours",
     "save_weights",
     "sparse_passes",
+    "trained_network",
     "working_copy",
 ]

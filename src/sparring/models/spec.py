@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from sparring.models.paper_cnn import Initialisation, PaperCNN
+from sparring.models.weights import load_weights
+from sparring.records import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,3 +30,13 @@ class PaperNetwork:
     def build(self, seed: int) -> PaperCNN:
         """A freshly initialised network; the same seed gives the same weights."""
         return PaperCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))
+
+
+def trained_network(run: RunDirectory) -> PaperCNN:
+    """The network of a run with the weights that it was trained to, on the CPU, to be evaluated.
+
+    Raises `CheckpointError` or `ConfigError` where the run's files are missing or damaged.
+    """
+    network = run.section("model", PaperNetwork).build(seed=0)
+    load_weights(network, run.weights)
+    return network.eval()
