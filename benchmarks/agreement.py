@@ -237,11 +237,8 @@ def disputed(rows: Sequence[Row], run: str) -> list[int]:
 
 def again(run: Path, places: Sequence[int]) -> None:
     """Attack images from other starts and print how often each side breaks them."""
-    net, test = (
-        trained_network(RunDirectory(run)).requires_grad_(requires_grad=False),
-        load_dataset("mnist").test,
-    )
-    images, labels = test.batch(torch.tensor(places).repeat_interleave(TIMES))
+    net = trained_network(RunDirectory(run)).requires_grad_(requires_grad=False)
+    images, labels = load_dataset("mnist").test.batch(torch.tensor(places).repeat_interleave(TIMES))
     for side in ("ours", "theirs-by-frequencies"):
         found = torch.zeros(len(labels), dtype=torch.bool)
         for _, broken, _ in SIDES[side](net, Linf(eps=0.3), images, labels):

@@ -12,7 +12,7 @@ from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.evaluation.judge import threat_text
 from sparring.evaluation.transfer import TransferObserver, transfer
-from sparring.models import PaperNetwork, chosen_device, computing_threads, load_weights
+from sparring.models import PaperNetwork, chosen_device, computing_threads, trained_network
 from sparring.records import RunDirectory, TransferMatrix
 from sparring.records.transfer import STEPS, check_contest
 
@@ -55,9 +55,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
             f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
         )
     device = chosen_device("auto")
-    networks = [model.build(seed=0).to(device) for model in models]
-    for run, network in zip(runs, networks, strict=True):
-        load_weights(network, run.weights)
+    networks = [trained_network(run).to(device) for run in runs]
     names = [Path(path).name for path in paths]
     named = {
         name if names.count(name) == 1 else path: network
