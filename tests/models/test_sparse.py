@@ -63,6 +63,27 @@ def test_logits_and_gradient_are_those_of_the_network(model, num):
         assert_alike(ours, theirs)
 
 
+@pytest.mark.parametrize("num", [1, 6])
+def test_windows_too_dim_to_wake_a_channel_are_as_the_network_has_them(num):
+    """Some windows wake no channel, some may wake the first few, some all of them."""
+    model = network()
+    with torch.no_grad():
+        model.conv1.weight[::3].abs_()
+        reach = model.conv1.weight.clamp_min(0).flatten(1).sum(1)
+        model.conv1.bias.copy_(-reach * torch.linspace(0.9, 0.2, 32))
+    form, images = passes(model), noise(num)
+    images[..., :14] *= torch.linspace(0.1, 1, 28)[:, None]
+    brightest = F.max_pool2d(F.pad(images, (2, 2, 2, 2)), 6, stride=2)
+    wakes = torch.from_numpy(form._layers.wakes)
+    awake = (brightest.flatten()[:, None] > wakes).sum(1)
+    assert bool((awake == 0).any())
+    assert bool(((awake > 0) & (awake <= 16)).any())
+    assert bool((awake > 16).any())
+    found, expected = (logits_and_gradient(each, images) for each in (form, model))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_alike(ours, theirs)
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
 def test_of_exactly_equal_maxima_the_first_gets_the_gradient(layer):
     model = network()

@@ -12,12 +12,16 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 
 from sparring.models.sparse_kernels import (
+    FEATURES,
     HALF,
     IMAGE,
+    MAPS,
     PADDED,
     SIDE,
     Array,
     add_rows,
+    brightest,
+    by_column,
     compiled,
     empty_list,
     pool,
@@ -56,7 +60,7 @@ def revise(before, after, rows, memory, layers, keep):
         if count:
             sums = memory.sums[row]
             count = _second_layer(outputs, count, sums, local, layers, features, keep)
-            add_rows(hidden[n], layers.dense, 0, features.names, features.sizes, count)
+            add_rows(hidden[n], layers.dense, 0, features, 0, count, 0)
             if keep:
                 memory.hidden[row] = hidden[n]
     return hidden
@@ -79,15 +83,15 @@ def _box(before, after):
 @no_type_check
 def _first_layer(padded, box, maps, layers, changes, keep):
     """Outputs of pooling windows that see another pixel and come to something else; how many."""
-    count, channels = 0, maps.shape[1]
-    sums, fresh = np.empty(4 * channels, np.float32), np.empty(channels, np.float32)
-    winners = np.empty(channels, np.int32)
+    sums, fresh = np.empty(4 * MAPS, np.float32), np.empty(MAPS, np.float32)
+    winners, tops, count = np.empty(MAPS, np.int32), np.empty((SIDE, SIDE), np.float32), 0
+    brightest(padded, tops)
     top, bottom, left, right = box
     for y in range(max(0, (top - 2) // 2), min(SIDE - 1, (bottom + 2) // 2) + 1):
         for x in range(max(0, (left - 2) // 2), min(SIDE - 1, (right + 2) // 2) + 1):
             place = y * SIDE + x
-            window(padded, y, x, layers, sums, fresh, winners)
-            count = _listed(fresh, maps[place], place * channels, changes, count)
+            window(padded, tops, y, x, layers, sums, fresh, winners)
+            count = _listed(fresh, maps[place], place * MAPS, changes, count)
             if keep:
                 maps[place] = fresh
     return count
@@ -97,27 +101,28 @@ def _first_layer(padded, box, maps, layers, changes, keep):
 @no_type_check
 def _second_layer(changes, count, sums, local, layers, found, keep):
     """Features that change because of what changed in the first layer; how many."""
-    channels, outputs = len(layers.bias1), len(layers.bias2)
     top, bottom, left, right = SIDE, 0, SIDE, 0
     for n in range(count):
-        y, x = divmod(changes.names[n] // channels, SIDE)
+        y, x = divmod(changes.names[n] // MAPS, SIDE)
         top, bottom = min(top, y), max(bottom, y)
         left, right = min(left, x), max(right, x)
     # Whole pooling windows that the 5x5 kernels reach.
     top, bottom = max(0, top - 2) // 2, min(SIDE - 1, bottom + 2) // 2 + 1
     left, right = max(0, left - 2) // 2, min(SIDE - 1, right + 2) // 2 + 1
-    columns = slice(2 * left * outputs, 2 * right * outputs)
-    local[2 * top : 2 * bottom, columns] = sums[2 * top : 2 * bottom, columns]
-    spread(changes, count, layers.kernels, local)
-    fresh, former = np.empty(outputs, np.float32), np.empty(outputs, np.float32)
-    winners, counted = np.empty(outputs, np.int32), 0
+    reached = slice(2 * left * FEATURES, 2 * right * FEATURES)
+    local[2 * top : 2 * bottom, reached] = sums[2 * top : 2 * bottom, reached]
+    everywhere = np.ones((SIDE, SIDE), np.bool_)
+    starts, columns = by_column(changes, count)
+    spread(starts, columns, layers.kernels, everywhere, local)
+    fresh, former = np.empty(FEATURES, np.float32), np.empty(FEATURES, np.float32)
+    winners, counted = np.empty(FEATURES, np.int32), 0
     for y in range(top, bottom):
         for x in range(left, right):
             pool(local, y, x, layers.bias2, fresh, winners)
             pool(sums, y, x, layers.bias2, former, winners)
-            counted = _listed(fresh, former, (y * HALF + x) * outputs, found, counted)
+            counted = _listed(fresh, former, (y * HALF + x) * FEATURES, found, counted)
     if keep:
-        sums[2 * top : 2 * bottom, columns] = local[2 * top : 2 * bottom, columns]
+        sums[2 * top : 2 * bottom, reached] = local[2 * top : 2 * bottom, reached]
     return counted
 
 

@@ -10,12 +10,16 @@ from typing import no_type_check
 import numpy as np
 
 from sparring.models.sparse_kernels import (
+    FEATURES,
     HALF,
     IMAGE,
+    MAPS,
     PADDED,
     SIDE,
     Alive,
     add_rows,
+    brightest,
+    by_column,
     compiled,
     empty_list,
     pool,
@@ -31,47 +35,54 @@ def forward(images, layers, names, counts):
 
     `names` [B, 196 C + F + 2] and `counts` [B, 2] are what `backward` needs.
     """
-    channels, outputs = len(layers.bias1), len(layers.bias2)
     hidden = np.empty((len(images), len(layers.bias3)), np.float32)
     padded = np.zeros((PADDED, PADDED), np.float32)
-    sums = np.empty((SIDE, SIDE * outputs), np.float32)
-    maps, features = empty_list(SIDE * SIDE * channels), empty_list(HALF * HALF * outputs)
+    sums = np.empty((SIDE, SIDE * FEATURES), np.float32)
+    everywhere = np.ones((SIDE, SIDE), np.bool_)
+    maps, features = empty_list(SIDE * SIDE * MAPS), empty_list(HALF * HALF * FEATURES)
     for n in range(len(images)):
         padded[2:30, 2:30] = images[n]
         first, second = names[n, : len(maps.names)], names[n, len(maps.names) :]
         counts[n, 0] = count = _first_layer(padded, layers, Alive(first, maps.sizes))
         maps.names[:count] = first[:count] // 4
         sums[:] = 0
-        spread(maps, count, layers.kernels, sums)
+        starts, columns = by_column(maps, count)
+        spread(starts, columns, layers.kernels, everywhere, sums)
         counts[n, 1] = count = _second_layer(sums, layers.bias2, Alive(second, features.sizes))
         features.names[:count] = second[:count] // 4
         hidden[n] = layers.bias3
-        add_rows(hidden[n], layers.dense, 0, features.names, features.sizes, count)
+        add_rows(hidden[n], layers.dense, 0, features, 0, count, 0)
     return hidden
 
 
 @compiled
 @no_type_check
 def _first_layer(padded, layers, alive):
-    channels = len(layers.bias1)
-    sums, pooled = np.empty(4 * channels, np.float32), np.empty(channels, np.float32)
-    winners, count = np.empty(channels, np.int32), 0
-    for y in range(SIDE):
-        for x in range(SIDE):
-            window(padded, y, x, layers, sums, pooled, winners)
-            count = _listed(pooled, winners, (y * SIDE + x) * channels, alive, count)
+    sums, pooled = np.empty(4 * MAPS, np.float32), np.empty(MAPS, np.float32)
+    winners, tops = np.empty(MAPS, np.int32), np.empty((SIDE, SIDE), np.float32)
+    places, bright, count = np.empty(SIDE * SIDE + 1, np.int32), 0, 0
+    brightest(padded, tops)
+    flat = tops.reshape(-1)
+    # Listed first: the processor cannot foresee which windows are bright, but that the next one is.
+    for place in range(SIDE * SIDE):
+        places[bright] = place
+        bright += flat[place] > layers.wakes[0]
+    for place in places[:bright]:
+        y, x = divmod(place, SIDE)
+        awake = window(padded, tops, y, x, layers, sums, pooled, winners)
+        count = _listed(pooled[:awake], winners, place * MAPS, alive, count)
     return count
 
 
 @compiled
 @no_type_check
 def _second_layer(sums, bias, alive):
-    pooled, winners = np.empty(len(bias), np.float32), np.empty(len(bias), np.int32)
+    pooled, winners = np.empty(FEATURES, np.float32), np.empty(FEATURES, np.int32)
     count = 0
     for y in range(HALF):
         for x in range(HALF):
             pool(sums, y, x, bias, pooled, winners)
-            count = _listed(pooled, winners, (y * HALF + x) * len(bias), alive, count)
+            count = _listed(pooled, winners, (y * HALF + x) * FEATURES, alive, count)
     return count
 
 
@@ -98,12 +109,11 @@ def backward(gradients, layers, names, counts):
 
     An image whose loss does not depend on its logits costs nothing.
     """
-    channels, outputs = len(layers.bias1), len(layers.bias2)
-    features, split = HALF * HALF * outputs, SIDE * SIDE * channels + 1
+    features, split = HALF * HALF * FEATURES, SIDE * SIDE * MAPS + 1
     found = np.empty((len(gradients), IMAGE, IMAGE), np.float32)
     to_features, units = np.empty(features, np.float32), empty_list(gradients.shape[1])
-    to_maps = np.empty((SIDE, SIDE * channels), np.float32)
     padded = np.empty((PADDED, PADDED), np.float32)
+    to_maps, wanted = np.empty((SIDE, SIDE * MAPS), np.float32), np.empty(SIDE * SIDE, np.bool_)
     for n in range(len(gradients)):
         count = 0
         for u in range(gradients.shape[1]):
@@ -113,45 +123,59 @@ def backward(gradients, layers, names, counts):
         if not count:
             continue
         to_features[:] = 0
-        add_rows(to_features, layers.transposed, 0, units.names, units.sizes, count)
+        add_rows(to_features, layers.transposed, 0, units, 0, count, 0)
+        starts, won = _winners(names[n, split:][: counts[n, 1]], to_features)
+        alive = names[n, :split][: counts[n, 0]]
+        wanted[:] = False
+        for name in alive:
+            wanted[name // (4 * MAPS)] = True
         to_maps[:] = 0
-        _back_through_features(names[n, split:], counts[n, 1], to_features, layers, to_maps)
+        spread(starts, won, layers.mirrored, wanted.reshape(SIDE, SIDE), to_maps)
         padded[:] = 0
-        _back_through_maps(names[n, :split], counts[n, 0], to_maps, layers, padded)
+        _back_to_pixels(alive, to_maps.reshape(-1), layers, padded)
         found[n] = padded[2:30, 2:30]
     return found
 
 
 @compiled
 @no_type_check
-def _back_through_features(names, count, gradient, layers, to_maps):
-    """From the features that are alive to the winners of their windows, and on to the maps."""
-    outputs = len(layers.bias2)
-    won = empty_list(count)
-    for m in range(count):
-        feature, winner = names[m] // 4, names[m] % 4
-        place = feature // outputs
-        y, x = 2 * (place // HALF) + winner // 2, 2 * (place % HALF) + winner % 2
-        won.names[m] = (y * SIDE + x) * outputs + feature - place * outputs
-        won.sizes[m] = gradient[feature]
-    spread(won, count, layers.mirrored, to_maps)
+def _winners(alive, gradient):
+    """The winners of the second layer's windows, with their gradient, as `spread` needs them."""
+    starts, found = np.zeros(SIDE * SIDE + 2, np.int32), empty_list(len(alive))
+    for m in range(len(alive)):
+        y, x = _place(alive[m])
+        starts[x * SIDE + y + 2] += 1
+    for place in range(SIDE * SIDE):
+        starts[place + 2] += starts[place + 1]
+    for m in range(len(alive)):
+        (y, x), feature = _place(alive[m]), alive[m] // 4
+        at = starts[x * SIDE + y + 1]
+        found.names[at] = 5 * (feature % FEATURES) - y
+        found.sizes[at] = gradient[feature]
+        starts[x * SIDE + y + 1] = at + 1
+    return starts, found
 
 
 @compiled
 @no_type_check
-def _back_through_maps(names, count, to_maps, layers, padded):
+def _place(name):
+    """Where in the second layer, before pooling, a feature won: row and column."""
+    (y, x), winner = divmod(name // (4 * FEATURES), HALF), name % 4
+    return 2 * y + winner // 2, 2 * x + winner % 2
+
+
+@compiled
+@no_type_check
+def _back_to_pixels(alive, to_maps, layers, padded):
     """From the outputs of the first layer that are alive to the patches that they saw."""
-    channels = len(layers.bias1)
-    flat, patch = to_maps.reshape(-1), np.empty(36, np.float32)
-    scratch, begun = empty_list(channels), 0
-    while begun < count:
-        place, end = names[begun] // (4 * channels), begun
-        while end < count and names[end] // (4 * channels) == place:
-            scratch.names[end - begun] = names[end] % 4 * channels + names[end] // 4 % channels
-            scratch.sizes[end - begun] = flat[names[end] // 4]
-            end += 1
-        patch[:] = 0
-        add_rows(patch, layers.patches, 0, scratch.names, scratch.sizes, end - begun)
+    patch, seen, begun = np.empty(36, np.float32), empty_list(MAPS), 0
+    while begun < len(alive):
+        place, count = alive[begun] // (4 * MAPS), 0
         y, x = divmod(place, SIDE)
+        while begun < len(alive) and alive[begun] // (4 * MAPS) == place:
+            seen.names[count] = alive[begun] % 4 * MAPS + alive[begun] // 4 % MAPS
+            seen.sizes[count] = to_maps[alive[begun] // 4]
+            count, begun = count + 1, begun + 1
+        patch[:] = 0
+        add_rows(patch, layers.patches, 0, seen, 0, count, 0)
         padded[2 * y : 2 * y + 6, 2 * x : 2 * x + 6] += patch.reshape(6, 6)
-        begun = end

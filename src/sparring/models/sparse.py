@@ -44,12 +44,16 @@ class SparsePasses:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
         with torch.no_grad():
-            _, bias1, kernels, bias2, dense, bias3, last, bias4 = network.parameters()
-            windows = spectral_weights(network).windows
+            taps, bias1, kernels, bias2, dense, bias3, last, bias4 = network.parameters()
+            wakes, order = _wakes(taps, bias1).sort(stable=True)
+            bias1, kernels = bias1[order], kernels[:, order]
+            windows = spectral_weights(network).windows.view(4, len(order), 36)[:, order]
             flipped = kernels.flip(2, 3).permute(1, 2, 3, 0)
             self._layers = sparse_kernels.Layers(
-                windows=_array(windows.t()),
-                patches=_array(windows),
+                wakes=_array(wakes),
+                few=_array(windows[:, : sparse_kernels.FEW].flatten(0, 1).t()),
+                windows=_array(windows.flatten(0, 1).t()),
+                patches=_array(windows.flatten(0, 1)),
                 bias1=_array(bias1),
                 kernels=_array(flipped.reshape(5 * len(bias1), -1)),
                 mirrored=_array(kernels.permute(0, 2, 3, 1).reshape(5 * len(bias2), -1)),
@@ -185,6 +189,17 @@ def sparse_passes(network: nn.Module) -> SparsePasses | None:
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
     return SparsePasses(network)
+
+
+def _wakes(taps: Tensor, bias: Tensor) -> Tensor:
+    """Brightness that some pixel must exceed before a channel of the first layer is above zero.
+
+    Pixels in [0, most] bring at most the sum of the positive weights times most. Lowered by what
+    rounding might add, so that it errs on the side of more work.
+    """
+    positive = taps.double().clamp_min(0).flatten(1).sum(1)
+    bound = -bias.double() / positive.clamp_min(1e-30)
+    return (bound - 1e-5 * bound.abs() - 1e-12).clamp(-1, 2).float()
 
 
 def _array(weights: Tensor) -> NDArray[np.float32]:
