@@ -68,9 +68,9 @@ def test_windows_too_dim_to_wake_a_channel_are_as_the_network_has_them(num):
     """Some windows wake no channel, some may wake the first few, some all of them."""
     model = network()
     with torch.no_grad():
-        model.conv1.weight[::3].abs_()
-        reach = model.conv1.weight.clamp_min(0).flatten(1).sum(1)
-        model.conv1.bias.copy_(-reach * torch.linspace(0.9, 0.2, 32))
+        taps, bias = model.get_parameter("conv1.weight"), model.get_parameter("conv1.bias")
+        taps[::3].abs_()
+        bias.copy_(-taps.clamp_min(0).flatten(1).sum(1) * torch.linspace(0.9, 0.2, 32))
     form, images = passes(model), noise(num)
     images[..., :14] *= torch.linspace(0.1, 1, 28)[:, None]
     brightest = F.max_pool2d(F.pad(images, (2, 2, 2, 2)), 6, stride=2)
