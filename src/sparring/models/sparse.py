@@ -73,8 +73,8 @@ class SparsePasses:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [B, K], differentiable in the images; the weights are constants.
 
-        Cost, on the network of the preset fast, there and back: six sevenths of a pass by
-        frequencies (docs/decisions/0008).
+        Cost, on the network of the preset fast, there and back: half of a pass by frequencies
+        (docs/decisions/0008).
         """
         return self._logits(_Hidden.apply(images, self))
 
@@ -96,7 +96,7 @@ class SparsePasses:
         """Logits [R, K] of `after` at these rows, of whose images `before` there is a memory.
 
         The memory of an image gathers the rounding of all changes that were kept.
-        Cost, on the network of the preset fast: a quarter of a pass for 3x3 pixels.
+        Cost, on the network of the preset fast: a third of a pass for 3x3 pixels.
         """
         return self._logits(self._revised(memory, before, after, rows, keep=False))
 

@@ -32,11 +32,12 @@ class PaperNetwork:
         return PaperCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))
 
 
-def trained_network(run: RunDirectory) -> PaperCNN:
+def trained_network(run: RunDirectory, *, version: int | None = None) -> PaperCNN:
     """The network of a run with the weights that it was trained to, on the CPU, to be evaluated.
 
+    With a `version`, those of then, of which the run must have kept a snapshot.
     Raises `CheckpointError` or `ConfigError` where the run's files are missing or damaged.
     """
     network = run.section("model", PaperNetwork).build(seed=0)
-    load_weights(network, run.weights)
+    load_weights(network, run.weights if version is None else run.snapshot(version))
     return network.eval()

@@ -94,6 +94,15 @@ class RunDirectory:
         """All that an interrupted run needs to go on."""
         return self.path / "resume.pt"
 
+    def snapshot(self, version: int) -> Path:
+        """The weights as they were after so many updates, where the run kept them."""
+        return self.path / "snapshots" / f"{version:08d}.safetensors"
+
+    def snapshots(self) -> list[int]:
+        """After how many updates weights were kept, in order; none if the run kept none."""
+        with run_errors("look for snapshots in", self.path):
+            return sorted(int(path.stem) for path in self.snapshot(0).parent.glob("*.safetensors"))
+
     @property
     def evaluation(self) -> Path:
         """What an evaluation found, as shares of the images."""

@@ -6,6 +6,8 @@ import json
 import logging
 import pickle
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,32 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds
     """
     buffer = io.BytesIO()
     torch.save(_state(trainer, source, seconds), buffer)
-    about = {"version": str(trainer.version), "config": _digest(trainer.config)}
-    try:
-        save_weights(trainer.average.network.state_dict(), run.weights, about=about)
+    with _safely(run, trainer):
+        _save_weights(trainer, run.weights)
         write_atomically(run.resume, buffer.getvalue())
+
+
+def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
+    """Keep the averaged weights as they are now, for studies of how training went.
+
+    Raises `CheckpointNotWritten` if the disk refuses. Cost: 13 MB to disk for the paper's network.
+    """
+    path = run.snapshot(trainer.version)
+    with _safely(run, trainer):
+        path.parent.mkdir(exist_ok=True)
+        _save_weights(trainer, path)
+
+
+def _save_weights(trainer: Trainer, path: Path) -> None:
+    about = {"version": str(trainer.version), "config": _digest(trainer.config)}
+    save_weights(trainer.average.network.state_dict(), path, about=about)
+
+
+@contextmanager
+def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
+    """Tell what to do where the disk refuses."""
+    try:
+        yield
     except OSError as error:
         raise CheckpointNotWritten(
             f"The checkpoint of step {trainer.version} must be written for the run to be safe; "

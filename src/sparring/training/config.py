@@ -81,6 +81,8 @@ class TrainConfig:
     """How the run watches itself."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one is always written at the end."""
+    snapshot_every: int = 0
+    """Updates between two copies of the weights that are kept, 13 MB each; 0 for none."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -89,6 +91,7 @@ class TrainConfig:
         at_least("seed", self.seed, 0)
         at_least("threads", self.threads, 0)
         at_least("checkpoint_every", self.checkpoint_every, 1)
+        at_least("snapshot_every", self.snapshot_every, 0)
         if not 0 <= self.average < 1:
             raise ConfigError(
                 f"average must lie in [0, 1) because it is the share kept of a running mean; got "

@@ -23,7 +23,7 @@ from sparring.records import (
     write_json,
 )
 from sparring.training.alarm import OverfittingAlarm
-from sparring.training.checkpoint import restore_checkpoint, save_checkpoint
+from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
 from sparring.training.interruption import StopRequest, stop_request
 from sparring.training.notices import warnings_to
@@ -117,6 +117,8 @@ class _Sitting:
     def _begin(self, trainer: Trainer, source: Source) -> None:
         if self.run.resume.exists():
             self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
+        if not trainer.version and self.config.snapshot_every:
+            save_snapshot(self.run, trainer)
         self.metrics.truncate(trainer.version)
         where = describe(
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
@@ -135,6 +137,8 @@ class _Sitting:
             last = trainer.version == self.config.updates
             if last or _due(self.config.validation.every, trainer.version):
                 self._look(trainer)
+            if _due(self.config.snapshot_every, trainer.version):
+                save_snapshot(self.run, trainer)
             if last or stop.signal or _due(self.config.checkpoint_every, trainer.version):
                 self._save(trainer, source)
             if stop.signal and not last:
