@@ -7,27 +7,55 @@ the codec turns any record into JSON and back.
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
+from sparring.records.figure import (
+    Axis,
+    Curves,
+    Figure,
+    Film,
+    HeatMap,
+    Panel,
+    Provenance,
+    Relief,
+    Series,
+    Strip,
+    Table,
+)
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
 from sparring.records.finding import Finding, Reading
 from sparring.records.interval import Interval, Proportion, sign_test
 from sparring.records.metrics import MetricsLog, Row
 from sparring.records.override import override
 from sparring.records.run import RunDirectory
+from sparring.records.study import Claim, StudyResult, Trained
 from sparring.records.transfer import Cell, TransferMatrix
 
 __all__ = [
     "AttackResult",
+    "Axis",
     "Cell",
+    "Claim",
+    "Curves",
     "Environment",
     "Evaluation",
+    "Figure",
+    "Film",
     "Finding",
+    "HeatMap",
     "Interval",
     "MetricsLog",
     "Outcomes",
+    "Panel",
     "Proportion",
+    "Provenance",
     "Reading",
+    "Relief",
     "Row",
     "RunDirectory",
+    "Series",
+    "Strip",
+    "StudyResult",
+    "Table",
+    "Trained",
     "TransferMatrix",
     "describe",
     "from_json",
