@@ -74,6 +74,19 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Whole(config, train(config, tmp_path_factory.mktemp(request.param) / "whole"))
 
 
+@pytest.mark.parametrize("until", [1, 5, UPDATES, 99])
+def test_gone_on_with_after_a_part_of_the_updates(whole: Whole, until: int, tmp_path: Path) -> None:
+    config, trained = whole
+    part = train(config, tmp_path / "run", until=until)
+    assert part.version == min(until, UPDATES)
+    again = resume(tmp_path / "run", until=until)
+    assert_same_bits(weights_of(again.network), weights_of(part.network))
+    done = resume(tmp_path / "run")
+    assert done.version == UPDATES
+    assert_same_bits(weights_of(done.network), weights_of(trained.network))
+    assert rows(done.run) == rows(trained.run)
+
+
 @pytest.mark.parametrize("step", [2, 6])
 def test_resumed_after_a_request_to_stop(whole: Whole, step: int, tmp_path: Path) -> None:
     config, trained = whole

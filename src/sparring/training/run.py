@@ -46,9 +46,16 @@ class TrainedRun:
     """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
 
 
-def train(config: TrainConfig, out: Path | str, *, observer: Observer | None = None) -> TrainedRun:
+def train(
+    config: TrainConfig,
+    out: Path | str,
+    *,
+    observer: Observer | None = None,
+    until: int | None = None,
+) -> TrainedRun:
     """Train a network and leave everything about it in the new directory `out`.
 
+    With `until`, only so many of its updates: `resume` goes on from there.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
     """
@@ -56,20 +63,23 @@ def train(config: TrainConfig, out: Path | str, *, observer: Observer | None = N
     check_fits(config, dataset)
     run = RunDirectory.create(out)
     run.write_config(config)
-    return _Sitting(config, dataset, run, observer or Silent()).work()
+    return _Sitting(config, dataset, run, observer or Silent(), until).work()
 
 
-def resume(run: Path | str, *, observer: Observer | None = None) -> TrainedRun:
+def resume(
+    run: Path | str, *, observer: Observer | None = None, until: int | None = None
+) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
-    A run that never came to a checkpoint starts over; one that is complete is returned as it is.
+    A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
+    updates, is returned as it is.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
     dataset = load_dataset(config.data)
     check_fits(config, dataset)
-    return _Sitting(config, dataset, directory, observer or Silent()).work()
+    return _Sitting(config, dataset, directory, observer or Silent(), until).work()
 
 
 def check_fits(config: TrainConfig, dataset: Dataset) -> None:
@@ -91,8 +101,14 @@ class _Sitting:
     """One process's share of a run, from its start or last checkpoint to its end or a stop."""
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, run: RunDirectory, observer: Observer
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        run: RunDirectory,
+        observer: Observer,
+        until: int | None,
     ) -> None:
+        self.end = config.updates if until is None else min(until, config.updates)
         self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
         self.metrics = MetricsLog(run.metrics)
         self.device = chosen_device(config.device)
@@ -109,7 +125,8 @@ class _Sitting:
                 self.slice = ValidationSlice(self.config, self.dataset, self.device)
                 self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
                 self.begun = time.perf_counter()
-                self._loop(trainer, source, stop)
+                if trainer.version < self.end:
+                    self._loop(trainer, source, stop)
                 seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
@@ -134,8 +151,9 @@ class _Sitting:
                 self.config.validation.alarm_every, trainer.version
             ):
                 self._compare(trainer)
-            last = trainer.version == self.config.updates
-            if last or _due(self.config.validation.every, trainer.version):
+            complete = trainer.version == self.config.updates
+            last = trainer.version == self.end
+            if complete or _due(self.config.validation.every, trainer.version):
                 self._look(trainer)
             if _due(self.config.snapshot_every, trainer.version):
                 save_snapshot(self.run, trainer)
@@ -143,6 +161,8 @@ class _Sitting:
                 self._save(trainer, source)
             if stop.signal and not last:
                 raise Interrupted(stop.signal, trainer.version, self.run.path)
+            if last and not complete:
+                break
 
     def _update(
         self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
