@@ -1,0 +1,155 @@
+"""What there is to see of attacker power: the paper's Figures 3 and 4, Table 1, and the balance."""
+
+from collections.abc import Iterator
+
+from sparring.records import (
+    Axis,
+    Curves,
+    Figure,
+    HeatMap,
+    Panel,
+    Proportion,
+    Provenance,
+    Series,
+    Table,
+)
+from sparring.studies.study import Measurements
+
+UPDATES = Axis(label="updates", unit="")
+ACCURACY = Axis(label="right under attack", unit="%")
+SETS = {"test": "test images", "training": "images trained on"}
+
+
+def curves(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    """Loss on test images, and accuracy on both sets, along training."""
+    looks = found.where(of="test")
+    if not looks:
+        return
+    images = int(looks.column("images")[0])
+    shared = f"PGD of κ steps of 2.5 ε / κ from a random start; first {images} images."
+    yield Figure(
+        name="loss",
+        title="Loss under attacks of different lengths, along training (Figure 3)",
+        caption=f"A panel for each network, a line for each attacker. Test images. {shared}",
+        alternative="Cross-entropy against updates, one panel for each network.",
+        drawing=Curves(
+            x=UPDATES,
+            y=Axis(label="cross-entropy"),
+            panels=tuple(_panel(looks, name, "loss") for name in looks.names("network")),
+        ),
+        provenance=provenance,
+    )
+    for of, words in SETS.items():
+        these = found.where(of=of)
+        yield Figure(
+            name=f"accuracy-{of}",
+            title=f"Accuracy under attacks of different lengths, {words} (Figure 4)",
+            caption=f"A panel for each network, a line for each attacker. {shared} Bands: 95 % "
+            "intervals for the choice of images.",
+            alternative=f"Share of {words} right against updates, one panel for each network.",
+            drawing=Curves(
+                x=UPDATES,
+                y=ACCURACY,
+                panels=tuple(_panel(these, name, "right") for name in these.names("network")),
+            ),
+            provenance=provenance,
+        )
+
+
+def _panel(found: Measurements, network: str, column: str) -> Panel:
+    """One network: a line for each attacker."""
+    own = found.where(network=network)
+    attackers = sorted({int(steps) for steps in own.column("steps")})
+    lines = (_line(own.where(steps=steps).sorted("version"), steps, column) for steps in attackers)
+    return Panel(title=f"trained against κ = {network[1:]}", series=tuple(lines))
+
+
+def _line(found: Measurements, steps: int, column: str) -> Series:
+    name, x = f"attacked with κ = {steps}", found.column("version")
+    if column == "loss":
+        return Series(name=name, x=x, y=found.column("loss"))
+    return accuracy_series(name, x, found)
+
+
+def accuracy_series(name: str, x: tuple[float, ...], found: Measurements) -> Series:
+    """A line of the rows' share of right images, in per cent, with intervals."""
+    counts = zip(found.column("right"), found.column("images"), strict=True)
+    shares = [Proportion(successes=int(right), total=int(total)) for right, total in counts]
+    return Series(
+        name=name,
+        x=x,
+        y=tuple(100 * share.share for share in shares),
+        low=tuple(100 * share.interval.low for share in shares),
+        high=tuple(100 * share.interval.high for share in shares),
+    )
+
+
+def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    """Who breaks whom, a table for each number of steps."""
+    cells = Measurements(rows=[row for row in found.rows if "source" in row])
+    if not cells:
+        return
+    names = cells.names("target")
+    images = int(cells.column("images")[0])
+    tables = tuple(
+        Table(title=f"κ = {steps}", cells=_shares(cells.where(steps=steps), names))
+        for steps in sorted({int(steps) for steps in cells.column("steps")})
+    )
+    yield Figure(
+        name="transfer",
+        title="Adversarial examples of one network judged by another (Table 1)",
+        caption=f"Per cent of the first {images:,} test images that the target gets right as "
+        "adversarial examples of the source; outlined: white-box. A target that does better "
+        "against itself than against others hides its gradients.",
+        alternative="Heat maps of accuracy, targets in rows and sources in columns.",
+        drawing=HeatMap(
+            rows=Axis(label="target: judged"),
+            columns=Axis(label="source: attacked"),
+            row_names=names,
+            column_names=names,
+            value=Axis(label="right", unit="%"),
+            tables=tables,
+            outlined=True,
+        ),
+        provenance=provenance,
+    )
+
+
+def _shares(found: Measurements, names: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:
+    share = {
+        (row["target"], row["source"]): 100 * float(row["right"] or 0) / float(row["images"] or 1)
+        for row in found.rows
+    }
+    return tuple(tuple(share[target, source] for source in names) for target in names)
+
+
+def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    """What a network costs, and what it withstands at the end."""
+    costs = Measurements(rows=[row for row in found.rows if "update_seconds" in row])
+    strongest = max((int(steps) for steps in found.where(of="test").column("steps")), default=0)
+    points = []
+    for row in costs.rows:
+        looks = found.where(network=str(row["network"]), of="test", steps=strongest)
+        if looks and row["update_seconds"] is not None:
+            points.append((row, looks.sorted("version").rows[-1]))
+    if not points:
+        return
+    last = Measurements(rows=[look for _, look in points])
+    kappas = tuple(float(str(row["network"])[1:]) for row, _ in points)
+    seconds = tuple(1000 * float(row["update_seconds"] or 0) for row, _ in points)
+    yield Figure(
+        name="balance",
+        title="What more attack steps cost, and what they bring",
+        caption=f"Above, accuracy of each network under {strongest} steps at its last snapshot; "
+        "below, milliseconds an update with its attack, one thread, two networks at a time.",
+        alternative="Accuracy and cost of an update against the steps of the training attack.",
+        drawing=Curves(
+            x=Axis(label="κ of training", scale="even"),
+            y=Axis(label="per cent, milliseconds"),
+            panels=(
+                Panel(title="robustness", series=(accuracy_series("right", kappas, last),)),
+                Panel(title="cost", series=(Series(name="an update", x=kappas, y=seconds),)),
+            ),
+        ),
+        provenance=provenance,
+    )

@@ -1,0 +1,68 @@
+"""The networks that studies train: one recipe for each scale, and what a study varies in it."""
+
+from dataclasses import replace
+
+from sparring.attacks import PGD, Linf
+from sparring.models import PaperNetwork
+from sparring.studies.study import Scale
+from sparring.training import Adam, Constant, Stale, TrainConfig, Validation
+from sparring.training.presets import fast, paper
+
+EPS = 0.3
+"""The paper's threat, at every scale."""
+ATTACK = 8
+"""Steps of the attack that the paper settles on."""
+SNAPSHOTS = {"smoke": 4, "short": 98, "paper": 2000}
+"""Updates between two snapshots."""
+
+
+def attacked(scale: Scale, steps: int) -> TrainConfig:
+    """A network that is trained against so many steps of 2.5 ε / κ from a random start.
+
+    At the scale paper its settings; at short the schedule of the preset fast, whose learning rate
+    rises and falls; at smoke a few updates.
+    """
+    attack = PGD(threat=Linf(eps=EPS), steps=steps, start="uniform")
+    if scale == "paper":
+        return _watched(replace(paper(), attack=attack), scale)
+    short = replace(fast(), attack=attack, early_steps=())
+    return _watched(short if scale == "short" else _tiny(short), scale)
+
+
+def stale(scale: Scale, staleness: int) -> TrainConfig:
+    """A network whose batches wait for so many updates, at a constant learning rate.
+
+    At the scale paper its settings; at short not quite three epochs at five times its learning
+    rate, from a start that such short training gets off the ground from; at smoke a few updates.
+    """
+    source = Stale(staleness=staleness)
+    attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
+    if scale == "paper":
+        return _watched(replace(paper(), attack=attack, source=source), scale)
+    short = replace(
+        fast(),
+        attack=attack,
+        early_steps=(),
+        model=PaperNetwork(initialisation="small"),
+        optimizer=Adam(learning_rate=5e-4),
+        schedule=Constant(),
+        average=0.0,
+        updates=1274,
+        source=source,
+    )
+    return _watched(short if scale == "short" else _tiny(short), scale)
+
+
+def _tiny(config: TrainConfig) -> TrainConfig:
+    """Eight updates of sixteen images."""
+    return replace(config, batch_size=16, updates=8)
+
+
+def _watched(config: TrainConfig, scale: Scale) -> TrainConfig:
+    """One thread each, since networks are trained side by side; snapshots for measurements."""
+    return replace(
+        config,
+        threads=1,
+        snapshot_every=SNAPSHOTS[scale],
+        validation=Validation(every=0, alarm_every=0) if scale == "smoke" else config.validation,
+    )

@@ -1,0 +1,260 @@
+"""Carries a study out: trains what is missing, measures what is not in its table yet, sums up.
+
+    INTO/SCALE/networks/NAME      the networks, run directories that studies share
+    INTO/SCALE/STUDY/table.jsonl  its one tidy table
+    INTO/SCALE/STUDY/study.json   claims, findings and figures as data
+
+Whatever is stopped, goes on where it was when the same study is run again.
+"""
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparring.errors import ConfigError
+from sparring.models import working_copy
+from sparring.records import (
+    MetricsLog,
+    Provenance,
+    Row,
+    RunDirectory,
+    StudyResult,
+    Trained,
+    describe,
+    from_json,
+    read_json,
+    run_errors,
+    write_atomically,
+)
+from sparring.studies.processes import Job, SideBySide, Tell
+from sparring.studies.snapshots import reached
+from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study
+from sparring.training import Silent, Step, TrainConfig, resume, train
+
+TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """A network to be trained, or trained further."""
+
+    name: str
+    """What the study calls it."""
+    config: TrainConfig
+    """Its settings."""
+    folder: Path
+    """Its run directory, which may exist."""
+    until: int
+    """Updates after which this is enough for now."""
+
+    @property
+    def cost(self) -> float:
+        """What orders trainings: passes of all of its updates, about."""
+        return self.until * self.config.batch_size * (self.config.attack.steps + 2.0)
+
+    def work(self, tell: Tell) -> None:
+        """Train it. Raises what `train` and `resume` raise."""
+        observer = _Counting(tell, self.until)
+        if (self.folder / "config.json").exists():
+            resume(self.folder, observer=observer, until=self.until)
+        else:
+            train(self.config, self.folder, observer=observer, until=self.until)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measuring:
+    """A measurement to be carried out."""
+
+    measurement: Measurement
+    """Which one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.measurement.name
+
+    def work(self, tell: Tell) -> tuple[Sequence[Row], float]:
+        """Its rows, and the seconds that they took."""
+        begun = time.perf_counter()
+        return self.measurement(), time.perf_counter() - begun
+
+
+class _Counting(Silent):
+    """Tells how far a training is."""
+
+    def __init__(self, tell: Tell, until: int) -> None:
+        self._tell, self._until = tell, until
+
+    def stepped(self, step: Step) -> None:
+        self._tell(step.step / self._until)
+
+
+Told = Callable[[Job, float], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRun:
+    """One study at one scale, and how it is to be carried out."""
+
+    study: Study
+    """Which one."""
+    scale: Scale
+    """How large."""
+    into: Path
+    """Folder of all studies."""
+    only: tuple[str, ...] = ()
+    """Networks to train and measure; all if there are none."""
+    until: int | None = None
+    """Updates of each network that are enough for now; all of them if not given."""
+    jobs: int = 1
+    """Processes beside each other, with one thread each."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for networks that the study does not have."""
+        known = self.study.networks(self.scale)
+        if unknown := [name for name in self.only if name not in known]:
+            raise ConfigError(
+                f"networks of the study {self.study.name} must be among {', '.join(known)}; got "
+                f"{', '.join(unknown)}. Leave the others out."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where its table and result go."""
+        return self.into / self.scale / self.study.name
+
+    @property
+    def networks(self) -> Mapping[str, TrainConfig]:
+        """What it trains."""
+        known = self.study.networks(self.scale)
+        return {name: known[name] for name in self.only or known}
+
+    def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
+        """Train, measure and sum up; `begins` hears what is about to be done.
+
+        Raises `ConfigError` where a network's folder holds another one, `RunError` for folders that
+        cannot be written, and what training raises. What is done before that is kept.
+        """
+        with run_errors("create the folder of the study", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        trainings = self._trainings()
+        begins(trainings)
+        for _ in SideBySide(jobs=trainings, at_once=self.jobs, told=told):
+            pass
+        table = _whole(MetricsLog(self.folder / TABLE))
+        measuring = self._measurings(table)
+        begins(measuring)
+        for job, (rows, seconds) in SideBySide(jobs=measuring, at_once=self.jobs, told=told):
+            _append(table, job.name, rows, seconds)
+        return self.sum_up()
+
+    def sum_up(self) -> StudyResult:
+        """What the table says now, left as study.json."""
+        rows = [row for row in MetricsLog(self.folder / TABLE).rows() if "seconds" not in row]
+        found = Measurements(rows=rows)
+        runs = self._runs()
+        networks = tuple(_trained(name, run) for name, run in runs.items())
+        precision = _arithmetic(self.study.networks(self.scale))
+        where = describe(threads=1, device="cpu", precision=precision)
+        provenance = Provenance(
+            command=self.command,
+            seeds=tuple(sorted({network.seed for network in networks})),
+            environment=where,
+        )
+        result = StudyResult(
+            study=self.study.name,
+            title=self.study.title,
+            scale=self.scale,
+            claims=tuple(self.study.claims(self.scale, found)),
+            figures=tuple(self.study.figures(found, provenance)),
+            networks=networks,
+            provenance=provenance,
+            seconds=self._seconds(),
+        )
+        result.save(self.folder / RESULT)
+        return result
+
+    @property
+    def command(self) -> str:
+        """What to type to get it again."""
+        words = ["sparring", "study", "run", self.study.name, "--scale", self.scale]
+        words += ["--only", *self.only] if self.only else []
+        words += ["--until", str(self.until)] if self.until is not None else []
+        return shlex.join(words)
+
+    def _trainings(self) -> list[Training]:
+        """What is not trained far enough, the longest first."""
+        found = []
+        for name, config in self.networks.items():
+            folder = self.into / self.scale / NETWORKS / name
+            until = min(config.updates, self.until or config.updates)
+            _check_same(folder, config)
+            if reached(RunDirectory(folder)) < until:
+                found.append(Training(name=name, config=config, folder=folder, until=until))
+        return sorted(found, key=lambda training: training.cost, reverse=True)
+
+    def _measurings(self, table: MetricsLog) -> list[Measuring]:
+        """What the table lacks."""
+        done = {row["measurement"] for row in table.rows() if "seconds" in row}
+        wanted = self.study.measurements(self.scale, self._runs())
+        return [Measuring(measurement=each) for each in wanted if each.name not in done]
+
+    def _runs(self) -> Runs:
+        """Networks that have come to a snapshot, in the study's order."""
+        folders = {name: self.into / self.scale / NETWORKS / name for name in self.networks}
+        runs = {name: RunDirectory(folder) for name, folder in folders.items()}
+        return {name: run for name, run in runs.items() if reached(run)}
+
+    def _seconds(self) -> float:
+        rows = MetricsLog(self.folder / TABLE).rows()
+        return sum(float(row["seconds"] or 0) for row in rows if "seconds" in row)
+
+
+def _append(table: MetricsLog, name: str, rows: Sequence[Row], seconds: float) -> None:
+    """A measurement's rows, and last the one that says that they are all there."""
+    for row in rows:
+        table.append({"measurement": name, **row})
+    table.append({"measurement": name, "seconds": seconds})
+
+
+def _whole(table: MetricsLog) -> MetricsLog:
+    """Without the rows of measurements that a crash cut short."""
+    rows = table.rows()
+    done = {row["measurement"] for row in rows if "seconds" in row}
+    kept = [row for row in rows if row["measurement"] in done]
+    if len(kept) < len(rows):
+        with run_errors("write", table.path):
+            write_atomically(table.path, "".join(json.dumps(row) + "\n" for row in kept))
+    return table
+
+
+def _check_same(folder: Path, config: TrainConfig) -> None:
+    """Refuse a folder with another network in it."""
+    run = RunDirectory(folder)
+    if not run.config.exists():
+        return
+    there = from_json(TrainConfig, read_json(run.config), where=str(run.config))
+    if there != config:
+        raise ConfigError(
+            f"{folder} must hold the network that the study names so; its config.json has other "
+            "settings. It comes from another version: move the folder away to train it again."
+        )
+
+
+def _trained(name: str, run: RunDirectory) -> Trained:
+    return Trained(
+        name=name,
+        updates=reached(run),
+        planned=run.section("updates", int),
+        seed=run.section("seed", int),
+    )
+
+
+def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
+    """What attacks are computed in here."""
+    for config in networks.values():
+        return working_copy(config.model.build(0), config.precision).name
+    return "none"

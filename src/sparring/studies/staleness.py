@@ -1,0 +1,263 @@
+"""Staleness: what becomes of a network that trains on adversarial examples of older weights?
+
+The paper's section 5, its Figures 5, 7 and 8.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from sparring.records import (
+    Axis,
+    Claim,
+    Curves,
+    Figure,
+    MetricsLog,
+    Panel,
+    Provenance,
+    Row,
+    RunDirectory,
+    Series,
+)
+from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
+from sparring.studies.networks import ATTACK, stale
+from sparring.studies.snapshots import SnapshotUnderAttack, reached
+from sparring.studies.study import Measurement, Measurements, Runs, Scale
+from sparring.studies.verdicts import all_of, per_cent
+from sparring.training import TrainConfig
+
+LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}
+"""s of the networks; the scale paper has those of short."""
+IMAGES = {"smoke": 16, "short": 512, "paper": 512}
+"""Training images of a look along training."""
+FINAL = {"smoke": 16, "short": 1000, "paper": 1000}
+"""Test images of the last look."""
+BEFORE = 25
+"""Updates whose batches' accuracy is taken for that on stale examples: 3,200 images."""
+HARMLESS, HARMFUL = 32, 64
+"""The paper's largest staleness that does no harm, and the least that does."""
+GAP = 0.2
+"""Fresh accuracy that is further below stale accuracy shows that stale examples were memorised."""
+
+
+def network_name(scale: Scale, staleness: int) -> str:
+    """What all studies call it: at the scale paper s = 0 is attacker power's κ = 8."""
+    return f"k{ATTACK}" if scale == "paper" and not staleness else f"s{staleness}"
+
+
+@dataclass(frozen=True, slots=True)
+class StaleAccuracy:
+    """What a run's own log says of the stale examples that it trained on."""
+
+    network: str
+    run: RunDirectory
+
+    @property
+    def name(self) -> str:
+        """The network, as far as it has come."""
+        return f"stale accuracy of {self.network}@{reached(self.run)}"
+
+    def __call__(self) -> Sequence[Row]:
+        """A row for each snapshot: mean accuracy of the batches of the last updates before it."""
+        log = [row for row in MetricsLog(self.run.metrics).rows() if "staleness" in row]
+        right = {int(row["step"] or 0): float(row["accuracy"] or 0) for row in log}
+        return [
+            {"network": self.network, "version": version, "stale": fmean(_last(right, version))}
+            for version in self.run.snapshots()
+            if version
+        ]
+
+
+def _last(right: Mapping[int, float], version: int) -> Sequence[float]:
+    return [right[step] for step in range(max(1, version - BEFORE + 1), version + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Staleness:
+    """Networks whose batches wait for s = 0 to 1024 updates, judged on fresh examples."""
+
+    name: str = "staleness"
+    title: str = "How old may the weights be that adversarial examples are made with?"
+    covers: str = "section 5, Figures 5, 7 and 8"
+
+    def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
+        """One for each s."""
+        lags = LAGS.get(scale, LAGS["short"])
+        return {network_name(scale, lag): stale(scale, lag) for lag in lags}
+
+    def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
+        """Fresh accuracy on training images at every snapshot; the last one on test images."""
+        along = [
+            SnapshotUnderAttack(
+                network=name,
+                run=run,
+                version=version,
+                steps=(ATTACK,),
+                images=IMAGES[scale],
+                of="training",
+            )
+            for name, run in runs.items()
+            for version in run.snapshots()
+        ]
+        last = [
+            SnapshotUnderAttack(
+                network=name,
+                run=run,
+                version=reached(run),
+                steps=(0, ATTACK),
+                images=FINAL[scale],
+                of="test",
+            )
+            for name, run in runs.items()
+        ]
+        return [*along, *last, *(StaleAccuracy(name, run) for name, run in runs.items())]
+
+    def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
+        """What the paper says of little staleness, of much, and of natural accuracy."""
+        tells = scale != "smoke"
+        little = [lag for lag in _lags(found) if 0 < lag <= HARMLESS]
+        much = [lag for lag in _lags(found) if lag >= HARMFUL]
+        return [
+            Claim(
+                paper="With s = 32 fresh accuracy follows stale accuracy (Figure 5a).",
+                found=" ".join(_gap_told(found, lag) for lag in (*_lags(found)[:1], *little[-1:])),
+                holds=all_of(_gap(found, lag) < GAP for lag in little[-1:]) if tells else None,
+            ),
+            Claim(
+                paper="With s = 64 the network memorises stale examples and is not robust to fresh "
+                "ones (Figure 5b).",
+                found=" ".join(_gap_told(found, lag) for lag in much[:1]),
+                holds=all_of(_gap(found, lag) > GAP for lag in much[:1]) if tells else None,
+            ),
+            Claim(
+                paper="In the end robust accuracy is lost for large s, natural accuracy is not "
+                "(Figure 8).",
+                found=_ends_told(found),
+                holds=_lost(found, much) if tells else None,
+            ),
+        ]
+
+    def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
+        """Fresh and stale accuracy along training, and the ends of all networks."""
+        return [*_along(found, provenance), *_ends(found, provenance)]
+
+
+def _lag(network: str) -> int:
+    """s of a network."""
+    return int(network[1:]) if network.startswith("s") else 0
+
+
+def _lags(found: Measurements) -> list[int]:
+    """Of the networks that were looked at."""
+    return sorted(_lag(name) for name in found.where(of="training").names("network"))
+
+
+def _network(found: Measurements, lag: int) -> str:
+    names = found.where(of="training").names("network")
+    return next(name for name in names if _lag(name) == lag)
+
+
+def _fresh(found: Measurements, lag: int) -> float:
+    """Share of training images right under fresh attacks, at the last look."""
+    looks = found.where(of="training", network=_network(found, lag)).sorted("version")
+    return looks.column("right")[-1] / looks.column("images")[-1]
+
+
+def _stale(found: Measurements, lag: int) -> float:
+    rows = [row for row in found.where(network=_network(found, lag)).rows if "stale" in row]
+    return Measurements(rows=rows).sorted("version").column("stale")[-1]
+
+
+def _gap(found: Measurements, lag: int) -> float:
+    return _stale(found, lag) - _fresh(found, lag)
+
+
+def _gap_told(found: Measurements, lag: int) -> str:
+    fresh, old = per_cent(_fresh(found, lag)), per_cent(_stale(found, lag))
+    return f"s = {lag}: at the end {fresh} of training images are right when attacked afresh, " + (
+        f"{old} of the stale examples trained on."
+    )
+
+
+def _end(found: Measurements, lag: int, steps: int) -> float:
+    looks = found.where(of="test", network=_network(found, lag), steps=steps).sorted("version")
+    return looks.column("right")[-1] / looks.column("images")[-1]
+
+
+def _ends_told(found: Measurements) -> str:
+    each = (
+        f"s = {lag} {per_cent(_end(found, lag, ATTACK))} and {per_cent(_end(found, lag, 0))}"
+        for lag in _lags(found)
+    )
+    return f"Robust and natural accuracy on test images: {'; '.join(each)}."
+
+
+def _lost(found: Measurements, much: Sequence[int]) -> bool | None:
+    """Whether robust accuracy is below half of that without staleness, natural is not."""
+    lags = _lags(found)
+    if not lags or lags[0] or not much:
+        return None
+    robust, natural = _end(found, 0, ATTACK), _end(found, 0, 0)
+    return all(_end(found, lag, ATTACK) < robust / 2 for lag in much) and all(
+        _end(found, lag, 0) > natural - GAP for lag in much
+    )
+
+
+def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    looks = found.where(of="training")
+    if not looks:
+        return
+    images = int(looks.column("images")[0])
+    panels = []
+    for lag in _lags(found):
+        name = _network(found, lag)
+        fresh = looks.where(network=name).sorted("version")
+        rows = [row for row in found.where(network=name).rows if "stale" in row]
+        old = Measurements(rows=rows).sorted("version")
+        lines = (
+            accuracy_series("fresh", fresh.column("version"), fresh),
+            Series(
+                name="stale",
+                x=old.column("version"),
+                y=tuple(100 * share for share in old.column("stale")),
+            ),
+        )
+        panels.append(Panel(title=f"s = {lag}", series=lines))
+    yield Figure(
+        name="fresh-and-stale",
+        title="Accuracy on fresh and on stale adversarial examples, along training (Figures 5, 7)",
+        caption=f"Fresh: the first {images} training images, attacked with the weights of that "
+        f"moment (κ = {ATTACK}; bands: 95 % intervals). Stale: the batches of the last {BEFORE} "
+        "updates, attacked s updates before they were trained on.",
+        alternative="Two lines in each panel, one panel for each staleness.",
+        drawing=Curves(x=UPDATES, y=ACCURACY, panels=tuple(panels)),
+        provenance=provenance,
+    )
+
+
+def _ends(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    ends = found.where(of="test")
+    if not ends:
+        return
+    lags = _lags(found)
+    panels = []
+    for steps, title in ((ATTACK, "under attack"), (0, "clean images")):
+        rows = [
+            ends.where(network=_network(found, lag), steps=steps).sorted("version").rows[-1]
+            for lag in lags
+        ]
+        line = accuracy_series("right", tuple(map(float, lags)), Measurements(rows=rows))
+        panels.append(Panel(title=title, series=(line,)))
+    yield Figure(
+        name="ends",
+        title="Robust and natural accuracy in the end, by staleness (Figure 8)",
+        caption=f"The first {int(ends.column('images')[0]):,} test images, clean and attacked "
+        f"(κ = {ATTACK}), at each network's last snapshot; 95 % intervals.",
+        alternative="Accuracy against staleness, attacked and clean.",
+        drawing=Curves(
+            x=Axis(label="staleness s", unit="updates", scale="even"),
+            y=Axis(label="right", unit="%"),
+            panels=tuple(panels),
+        ),
+        provenance=provenance,
+    )

@@ -1,0 +1,105 @@
+"""What a study is: networks to train, measurements of them, and what these say to the paper.
+
+A study owns no process and no file: the runner trains its networks, carries its measurements out
+side by side, and keeps their rows in one tidy table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
+from sparring.training import TrainConfig
+
+Scale = Literal["smoke", "short", "paper"]
+"""Seconds, to see that it works; minutes a network; the paper's own settings."""
+
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+Runs = Mapping[str, RunDirectory]
+"""The networks of a study that have been trained, at least in part, by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Measurements:
+    """All rows that a study has measured: a row is one number or a few of one thing."""
+
+    rows: Sequence[Row]
+    """The rows, oldest first."""
+
+    def where(self, **wanted: int | float | str) -> "Measurements":
+        """Those that say exactly this in these columns."""
+        kept = [row for row in self.rows if all(row.get(name) == wanted[name] for name in wanted)]
+        return Measurements(rows=kept)
+
+    def column(self, name: str) -> tuple[float, ...]:
+        """The numbers of one column, row by row; NaN where a row has none."""
+        values = (row.get(name) for row in self.rows)
+        return tuple(float(v) if isinstance(v, int | float) else float("nan") for v in values)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """What occurs in a column of words, each once, in order of first occurrence."""
+        return tuple(dict.fromkeys(str(row[name]) for row in self.rows if name in row))
+
+    def one(self, column: str, **wanted: int | float | str) -> float | None:
+        """The last number of a column among the rows that say this; none if there is none."""
+        found = self.where(**wanted).column(column)
+        return found[-1] if found else None
+
+    def sorted(self, column: str) -> "Measurements":
+        """The same rows in order of a column of numbers."""
+        return Measurements(rows=sorted(self.rows, key=lambda row: float(row[column] or 0)))
+
+    def __bool__(self) -> bool:
+        """Whether there is any row."""
+        return bool(self.rows)
+
+
+@runtime_checkable
+class Measurement(Protocol):
+    """Something to be measured, once; it pickles and is carried out in a process of its own."""
+
+    @property
+    def name(self) -> str:
+        """What it is known by within its study: its rows carry it, and so it is not repeated."""
+        ...
+
+    def __call__(self) -> Sequence[Row]:
+        """Measure. Cost: seconds to minutes on one thread."""
+        ...
+
+
+@runtime_checkable
+class Study(Protocol):
+    """One question that the paper answers, asked again."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """The question, in a line."""
+        ...
+
+    @property
+    def covers(self) -> str:
+        """Which figures and tables of the paper it is about."""
+        ...
+
+    def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
+        """What is to be trained, by name; a name means the same network in every study."""
+        ...
+
+    def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
+        """What is to be measured of the networks as far as they have come."""
+        ...
+
+    def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
+        """What the paper says beside what was found."""
+        ...
+
+    def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
+        """What there is to see of it."""
+        ...
