@@ -89,7 +89,7 @@ class _Counting(Silent):
         self._tell, self._until = tell, until
 
     def stepped(self, step: Step) -> None:
-        self._tell(step.step / self._until)
+        self._tell(step.step / (self._until + 1))  # the checkpoint comes after the last
 
 
 Told = Callable[[Job, float], None]
@@ -132,6 +132,10 @@ class StudyRun:
         known = self.study.networks(self.scale)
         return {name: known[name] for name in self.only or known}
 
+    def network_folder(self, name: str) -> Path:
+        """The run directory of a network, which need not exist."""
+        return self.into / self.scale / NETWORKS / name
+
     def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
         """Train, measure and sum up; `begins` hears what is about to be done.
 
@@ -142,13 +146,14 @@ class StudyRun:
             self.folder.mkdir(parents=True, exist_ok=True)
         trainings = self._trainings()
         begins(trainings)
-        for _ in SideBySide(jobs=trainings, at_once=self.jobs, told=told):
-            pass
+        for job, _ in SideBySide(jobs=trainings, at_once=self.jobs, told=told):
+            told(job, 1.0)
         table = _whole(MetricsLog(self.folder / TABLE))
         measuring = self._measurings(table)
         begins(measuring)
         for job, (rows, seconds) in SideBySide(jobs=measuring, at_once=self.jobs, told=told):
             _append(table, job.name, rows, seconds)
+            told(job, 1.0)
         return self.sum_up()
 
     def sum_up(self) -> StudyResult:
@@ -189,7 +194,7 @@ class StudyRun:
         """What is not trained far enough, the longest first."""
         found = []
         for name, config in self.networks.items():
-            folder = self.into / self.scale / NETWORKS / name
+            folder = self.network_folder(name)
             until = min(config.updates, self.until or config.updates)
             _check_same(folder, config)
             if reached(RunDirectory(folder)) < until:
@@ -204,8 +209,7 @@ class StudyRun:
 
     def _runs(self) -> Runs:
         """Networks that have come to a snapshot, in the study's order."""
-        folders = {name: self.into / self.scale / NETWORKS / name for name in self.networks}
-        runs = {name: RunDirectory(folder) for name, folder in folders.items()}
+        runs = {name: RunDirectory(self.network_folder(name)) for name in self.networks}
         return {name: run for name, run in runs.items() if reached(run)}
 
     def _seconds(self) -> float:

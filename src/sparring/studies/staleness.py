@@ -186,7 +186,7 @@ def _end(found: Measurements, lag: int, steps: int) -> float:
 
 def _ends_told(found: Measurements) -> str:
     each = (
-        f"s = {lag} {per_cent(_end(found, lag, ATTACK))} and {per_cent(_end(found, lag, 0))}"
+        f"s = {lag}: {per_cent(_end(found, lag, ATTACK))} and {per_cent(_end(found, lag, 0))}"
         for lag in _lags(found)
     )
     return f"Robust and natural accuracy on test images: {'; '.join(each)}."

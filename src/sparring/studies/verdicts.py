@@ -12,5 +12,5 @@ def all_of(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 def per_cent(share: float) -> str:
-    """A share in [0, 1] for people."""
-    return f"{100 * share:.1f} %"
+    """A share in [0, 1] for people; the number and its sign stay in one line."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"

@@ -1,0 +1,101 @@
+"""A study goes on where it was stopped, and measures everything exactly once."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparring.errors import ConfigError
+from sparring.models import trained_network
+from sparring.records import MetricsLog, RunDirectory, StudyResult, Trained
+from sparring.studies import RESULT, TABLE, StudyRun
+from sparring.studies.processes import Job
+from sparring.training import train
+from studies.jobs import TinyStudy
+from training.small_runs import assert_same_bits, weights_of
+
+pytestmark = pytest.mark.process
+
+ROWS = [("one", version) for version in (0, 2, 4, 6, 8)] + [("other", v) for v in (0, 4, 8)]
+
+
+def carried_out(study: StudyRun) -> tuple[StudyResult, list[str]]:
+    """What came of it, and the names of all jobs that it took."""
+    names: list[str] = []
+
+    def begins(jobs: Sequence[Job]) -> None:
+        names.extend(job.name for job in jobs)
+
+    return study.run(lambda job, share: None, begins), names
+
+
+def measured(study: StudyRun) -> list[tuple[object, object]]:
+    rows = MetricsLog(study.folder / TABLE).rows()
+    return sorted((row["network"], row["version"]) for row in rows if "seconds" not in row)
+
+
+def test_a_study_is_carried_out_once_and_then_left_alone(tmp_path):
+    study = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path, jobs=2)
+    found, names = carried_out(study)
+    assert sorted(names) == ["one", "other", "weighing one@8", "weighing other@8"]
+    assert measured(study) == sorted(ROWS)
+    assert found.claims[0].found == str(len(ROWS))
+    assert found.networks == tuple(
+        Trained(name=name, updates=8, planned=8, seed=0) for name in ("one", "other")
+    )
+    assert StudyResult.load(study.folder / RESULT) == found
+    again, names = carried_out(study)
+    assert names == []
+    assert again.claims == found.claims
+    alone = train(TinyStudy().networks("smoke")["one"], tmp_path / "alone").network
+    kept = trained_network(RunDirectory(study.network_folder("one")))
+    assert_same_bits(weights_of(kept), weights_of(alone))
+
+
+def test_a_part_of_the_updates_and_of_the_networks_and_then_the_rest(tmp_path):
+    whole = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path, jobs=2)
+    part = replace(whole, only=("one",), until=4)
+    found, names = carried_out(part)
+    assert names == ["one", "weighing one@4"]
+    assert found.networks == (Trained(name="one", updates=4, planned=8, seed=0),)
+    assert "--only one --until 4" in found.provenance.command
+    _, names = carried_out(whole)
+    assert sorted(names) == ["one", "other", "weighing one@8", "weighing other@8"]
+
+
+def test_after_a_failure_only_what_is_missing_is_done(tmp_path):
+    obstacle = tmp_path / "obstacle"
+    obstacle.touch()
+    study = StudyRun(study=TinyStudy(obstacle=obstacle), scale="smoke", into=tmp_path / "s")
+    with pytest.raises(ConfigError, match="it must not be so"):
+        carried_out(study)
+    obstacle.unlink()
+    _, names = carried_out(study)
+    assert names == ["weighing one@8", "weighing other@8"]
+    assert measured(study) == sorted(ROWS)
+
+
+def test_rows_of_a_measurement_that_was_cut_short_are_measured_again(tmp_path):
+    study = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path)
+    carried_out(study)
+    table = study.folder / TABLE
+    lines = table.read_text().splitlines()
+    assert "seconds" in json.loads(lines[-1])
+    table.write_text("\n".join(lines[:-1]) + "\n")
+    _, names = carried_out(study)
+    assert names == ["weighing other@8"]
+    assert measured(study) == sorted(ROWS)
+
+
+def test_another_network_under_the_same_name_is_refused(tmp_path):
+    study = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path, only=("other",))
+    carried_out(study)
+    with pytest.raises(ConfigError, match="must hold the network that the study names so"):
+        carried_out(replace(study, study=TinyStudy(seed=1)))
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ConfigError, match="must be among one, other; got third"):
+        StudyRun(study=TinyStudy(), scale="smoke", into=Path("nowhere"), only=("third",))
