@@ -90,6 +90,9 @@ class TinyStudy:
         config = small(snapshot_every=2, checkpoint_every=2, seed=self.seed)
         return {"one": config, "other": small(snapshot_every=4, seed=self.seed)}
 
+    def enough(self, scale: Scale) -> int | None:
+        return None
+
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         return [Weighing(name, run, self.obstacle) for name, run in runs.items()]
 

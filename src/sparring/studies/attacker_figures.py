@@ -8,7 +8,6 @@ from sparring.records import (
     Figure,
     HeatMap,
     Panel,
-    Proportion,
     Provenance,
     Series,
     Table,
@@ -73,20 +72,18 @@ def _line(found: Measurements, steps: int, column: str) -> Series:
 
 def accuracy_series(name: str, x: tuple[float, ...], found: Measurements) -> Series:
     """A line of the rows' share of right images, in per cent, with intervals."""
-    counts = zip(found.column("right"), found.column("images"), strict=True)
-    shares = [Proportion(successes=int(right), total=int(total)) for right, total in counts]
     return Series(
         name=name,
         x=x,
-        y=tuple(100 * share.share for share in shares),
-        low=tuple(100 * share.interval.low for share in shares),
-        high=tuple(100 * share.interval.high for share in shares),
+        y=tuple(100 * share.share for share in found.shares),
+        low=tuple(100 * share.interval.low for share in found.shares),
+        high=tuple(100 * share.interval.high for share in found.shares),
     )
 
 
 def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     """Who breaks whom, a table for each number of steps."""
-    cells = Measurements(rows=[row for row in found.rows if "source" in row])
+    cells = found.having("source")
     if not cells:
         return
     names = cells.names("target")
@@ -117,15 +114,15 @@ def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 def _shares(found: Measurements, names: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:
     share = {
-        (row["target"], row["source"]): 100 * float(row["right"] or 0) / float(row["images"] or 1)
-        for row in found.rows
+        (row["target"], row["source"]): 100 * counted.share
+        for row, counted in zip(found.rows, found.shares, strict=True)
     }
     return tuple(tuple(share[target, source] for source in names) for target in names)
 
 
 def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     """What a network costs, and what it withstands at the end."""
-    costs = Measurements(rows=[row for row in found.rows if "update_seconds" in row])
+    costs = found.having("update_seconds")
     strongest = max((int(steps) for steps in found.where(of="test").column("steps")), default=0)
     points = []
     for row in costs.rows:

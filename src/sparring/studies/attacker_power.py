@@ -58,6 +58,10 @@ class AttackerPower:
         """One for each κ."""
         return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
 
+    def enough(self, scale: Scale) -> int | None:
+        """All updates."""
+        return None
+
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Every snapshot under all attackers, on images trained on and not; who breaks whom."""
         attackers = ATTACKERS.get(scale, ATTACKERS["short"])
@@ -119,8 +123,8 @@ def _shares(found: Measurements, kappa: int) -> dict[int, float]:
     """Share of test images that the network gets right under each attack, at its last look."""
     looks = found.where(network=f"k{kappa}", of="test").sorted("version")
     return {
-        int(row["steps"] or 0): float(row["right"] or 0) / float(row["images"] or 1)
-        for row in looks.rows
+        int(steps): counted.share
+        for steps, counted in zip(looks.column("steps"), looks.shares, strict=True)
     }
 
 
@@ -143,8 +147,8 @@ def _worst_source(found: Measurements, kappa: int) -> tuple[float, float, str] |
     """Accuracy under its own κ: white-box, and as least of the others' examples, and whose."""
     cells = found.where(target=f"k{kappa}", steps=kappa)
     shares = {
-        str(row["source"]): float(row["right"] or 0) / float(row["images"] or 1)
-        for row in cells.rows
+        str(row["source"]): counted.share
+        for row, counted in zip(cells.rows, cells.shares, strict=True)
     }
     own = shares.pop(f"k{kappa}", None)
     if own is None or not shares:

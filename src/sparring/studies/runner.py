@@ -161,7 +161,7 @@ class StudyRun:
         rows = [row for row in MetricsLog(self.folder / TABLE).rows() if "seconds" not in row]
         found = Measurements(rows=rows)
         runs = self._runs()
-        networks = tuple(_trained(name, run) for name, run in runs.items())
+        networks = tuple(self._trained(name, run) for name, run in runs.items())
         precision = _arithmetic(self.study.networks(self.scale))
         where = describe(threads=1, device="cpu", precision=precision)
         provenance = Provenance(
@@ -195,11 +195,24 @@ class StudyRun:
         found = []
         for name, config in self.networks.items():
             folder = self.network_folder(name)
-            until = min(config.updates, self.until or config.updates)
+            until = self._until(config)
             _check_same(folder, config)
             if reached(RunDirectory(folder)) < until:
                 found.append(Training(name=name, config=config, folder=folder, until=until))
         return sorted(found, key=lambda training: training.cost, reverse=True)
+
+    def _until(self, config: TrainConfig) -> int:
+        """Updates that are enough for now."""
+        return min(config.updates, self.until or self._planned(config))
+
+    def _planned(self, config: TrainConfig) -> int:
+        """Updates that are enough for the study."""
+        return min(config.updates, self.study.enough(self.scale) or config.updates)
+
+    def _trained(self, name: str, run: RunDirectory) -> Trained:
+        config = self.networks[name]
+        planned = self._planned(config)
+        return Trained(name=name, updates=reached(run), planned=planned, seed=config.seed)
 
     def _measurings(self, table: MetricsLog) -> list[Measuring]:
         """What the table lacks."""
@@ -246,15 +259,6 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
             f"{folder} must hold the network that the study names so; its config.json has other "
             "settings. It comes from another version: move the folder away to train it again."
         )
-
-
-def _trained(name: str, run: RunDirectory) -> Trained:
-    return Trained(
-        name=name,
-        updates=reached(run),
-        planned=run.section("updates", int),
-        seed=run.section("seed", int),
-    )
 
 
 def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:

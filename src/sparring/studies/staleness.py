@@ -20,7 +20,7 @@ from sparring.records import (
     Series,
 )
 from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
-from sparring.studies.networks import ATTACK, stale
+from sparring.studies.networks import ATTACK, enough, stale
 from sparring.studies.snapshots import SnapshotUnderAttack, reached
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.verdicts import all_of, per_cent
@@ -84,6 +84,10 @@ class Staleness:
         """One for each s."""
         lags = LAGS.get(scale, LAGS["short"])
         return {network_name(scale, lag): stale(scale, lag) for lag in lags}
+
+    def enough(self, scale: Scale) -> int | None:
+        """At short not quite three epochs."""
+        return enough(scale)
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Fresh accuracy on training images at every snapshot; the last one on test images."""
@@ -160,12 +164,12 @@ def _network(found: Measurements, lag: int) -> str:
 def _fresh(found: Measurements, lag: int) -> float:
     """Share of training images right under fresh attacks, at the last look."""
     looks = found.where(of="training", network=_network(found, lag)).sorted("version")
-    return looks.column("right")[-1] / looks.column("images")[-1]
+    return looks.shares[-1].share
 
 
 def _stale(found: Measurements, lag: int) -> float:
-    rows = [row for row in found.where(network=_network(found, lag)).rows if "stale" in row]
-    return Measurements(rows=rows).sorted("version").column("stale")[-1]
+    rows = found.where(network=_network(found, lag)).having("stale")
+    return rows.sorted("version").column("stale")[-1]
 
 
 def _gap(found: Measurements, lag: int) -> float:
@@ -181,7 +185,7 @@ def _gap_told(found: Measurements, lag: int) -> str:
 
 def _end(found: Measurements, lag: int, steps: int) -> float:
     looks = found.where(of="test", network=_network(found, lag), steps=steps).sorted("version")
-    return looks.column("right")[-1] / looks.column("images")[-1]
+    return looks.shares[-1].share
 
 
 def _ends_told(found: Measurements) -> str:
@@ -212,8 +216,7 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     for lag in _lags(found):
         name = _network(found, lag)
         fresh = looks.where(network=name).sorted("version")
-        rows = [row for row in found.where(network=name).rows if "stale" in row]
-        old = Measurements(rows=rows).sorted("version")
+        old = found.where(network=name).having("stale").sorted("version")
         lines = (
             accuracy_series("fresh", fresh.column("version"), fresh),
             Series(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
+from sparring.records import Claim, Figure, Proportion, Provenance, Row, RunDirectory
 from sparring.training import TrainConfig
 
 Scale = Literal["smoke", "short", "paper"]
@@ -41,10 +41,20 @@ class Measurements:
         """What occurs in a column of words, each once, in order of first occurrence."""
         return tuple(dict.fromkeys(str(row[name]) for row in self.rows if name in row))
 
-    def one(self, column: str, **wanted: int | float | str) -> float | None:
-        """The last number of a column among the rows that say this; none if there is none."""
-        found = self.where(**wanted).column(column)
+    def having(self, column: str) -> "Measurements":
+        """Those that say anything in this column."""
+        return Measurements(rows=[row for row in self.rows if column in row])
+
+    def last(self, column: str) -> float | None:
+        """The last number of a column; none if there is none."""
+        found = self.having(column).column(column)
         return found[-1] if found else None
+
+    @property
+    def shares(self) -> tuple[Proportion, ...]:
+        """Right images of all, row by row."""
+        counts = zip(self.column("right"), self.column("images"), strict=True)
+        return tuple(Proportion(successes=int(r), total=int(n)) for r, n in counts)
 
     def sorted(self, column: str) -> "Measurements":
         """The same rows in order of a column of numbers."""
@@ -90,6 +100,10 @@ class Study(Protocol):
 
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
         """What is to be trained, by name; a name means the same network in every study."""
+        ...
+
+    def enough(self, scale: Scale) -> int | None:
+        """Updates of each network after which it can answer; all of them if none are told."""
         ...
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:

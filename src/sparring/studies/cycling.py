@@ -1,0 +1,227 @@
+"""Cycling: with much staleness, do the adversarial examples of an image run in circles?
+
+The paper's section 5 and its Figure 6.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from sparring.data import load_dataset
+from sparring.records import (
+    Axis,
+    Claim,
+    Curves,
+    Figure,
+    Film,
+    Panel,
+    Provenance,
+    Row,
+    RunDirectory,
+    Series,
+    Strip,
+    from_json,
+    read_json,
+)
+from sparring.studies.networks import enough, stale
+from sparring.studies.snapshots import reached
+from sparring.studies.staleness import network_name
+from sparring.studies.study import Measurement, Measurements, Runs, Scale
+from sparring.training import TrainConfig, Trainer
+from sparring.training.checkpoint import restore_checkpoint
+
+LAGS = {"smoke": (0, 2), "short": (0, 64), "paper": (0, 64)}
+"""s of the networks, the paper's two."""
+FRAMES = {"smoke": 4, "short": 384, "paper": 384}
+"""Consecutive updates that are filmed: six times the larger staleness."""
+SHOWN = 96
+"""Frames of a film in the report, evenly chosen."""
+RETURNS = 0.3
+"""A correlation that falls and then rises again by more than this comes back to where it was."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filming:
+    """A run goes on for some updates; after each, the same image is attacked the same way."""
+
+    network: str
+    """What the study calls it."""
+    run: RunDirectory
+    """Its run, which must have been left before its last updates."""
+    frames: int
+    """How many updates."""
+
+    @property
+    def name(self) -> str:
+        """The network, as far as it has come."""
+        return f"film of {self.frames} updates of {self.network}@{reached(self.run)}"
+
+    def __call__(self) -> Sequence[Row]:
+        """A row for the clean image, and one for each update's adversarial example."""
+        config = from_json(TrainConfig, read_json(self.run.config), where=str(self.run.config))
+        dataset = load_dataset(config.data)
+        image, label = dataset.test.batch(torch.arange(1))
+        trainer = Trainer(config, dataset, torch.device("cpu"))
+        rows = [self._row("clean", 0, image)]
+        with closing(config.source.open(trainer, config.updates)) as source:
+            restore_checkpoint(self.run, trainer, source)
+            for batch in source:
+                trainer.update(batch)
+                example = config.attack(
+                    trainer.copy.attacked, image, label, generator=Generator().manual_seed(0)
+                )
+                rows.append(self._row("attacked", trainer.version, example))
+                if len(rows) > self.frames:
+                    break
+        return rows
+
+    def _row(self, frame: str, version: int, image: Tensor) -> Row:
+        grey = (image.flatten() * 255).round().to(torch.uint8).numpy().tobytes()
+        pixels = b64encode(grey).decode()
+        return {"network": self.network, "frame": frame, "version": version, "pixels": pixels}
+
+
+@dataclass(frozen=True, slots=True)
+class Cycling:
+    """A network without staleness and one of s = 64, filmed."""
+
+    name: str = "cycling"
+    title: str = "Do the adversarial examples of an image run in circles?"
+    covers: str = "section 5, Figure 6"
+
+    def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
+        """Two of staleness's."""
+        return {network_name(scale, lag): stale(scale, lag) for lag in LAGS[scale]}
+
+    def enough(self, scale: Scale) -> int | None:
+        """As staleness."""
+        return enough(scale)
+
+    def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
+        """A film of each, from where its training stands."""
+        return [
+            Filming(network=name, run=run, frames=FRAMES[scale])
+            for name, run in runs.items()
+            if reached(run) + FRAMES[scale] <= run.section("updates", int)
+        ]
+
+    def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
+        """The perturbation of s = 64 comes back, that of s = 0 does not."""
+        filmed = {name: _return(found, name) for name in found.names("network")}
+        told = [
+            f"{name}: the correlation of the perturbation with itself falls to {seen.low:.2f} "
+            f"after {seen.after} updates and then rises to {seen.high:.2f} at {seen.again}."
+            for name, seen in filmed.items()
+        ]
+        fresh, old = (filmed.get(network_name(scale, lag)) for lag in LAGS[scale])
+        return [
+            Claim(
+                paper="With s = 64 the adversarial examples of an image cycle; without staleness "
+                "they look random (Figure 6).",
+                found=" ".join(told) or "Nothing has been filmed.",
+                holds=None if scale == "smoke" else _only_old_returns(fresh, old),
+            )
+        ]
+
+    def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
+        """The films, and how the perturbations resemble themselves later."""
+        return [*_films(found, provenance), *_correlations(found, provenance)]
+
+
+def _perturbations(found: Measurements, network: str) -> np.ndarray:
+    """Frame by frame, what was added to the clean image [T, pixels], in [-1, 1]."""
+    own = found.where(network=network)
+    clean, *frames = (
+        np.frombuffer(b64decode(str(row["pixels"])), np.uint8).astype(float) / 255
+        for row in own.sorted("version").rows
+    )
+    return np.array(frames) - clean
+
+
+def autocorrelation(perturbations: np.ndarray) -> np.ndarray:
+    """How much a film [T, pixels] resembles itself so many frames later, for 0 to T / 2 frames.
+
+    The mean cosine of what is left of two frames without the film's mean; 1 for 0 frames.
+    """
+    moving = perturbations - perturbations.mean(0)
+    size = np.linalg.norm(moving, axis=1, keepdims=True)
+    unit = moving / np.maximum(size, 1e-12)
+    return np.array(
+        [(unit[: len(unit) - lag] * unit[lag:]).sum(1).mean() for lag in range(len(unit) // 2 + 1)]
+    )
+
+
+class Return(NamedTuple):
+    """Where a film resembles its beginning least, and then most again."""
+
+    low: float
+    after: int
+    high: float
+    again: int
+
+
+def _return(found: Measurements, network: str) -> Return:
+    """The largest rise of the correlation: from its lowest before to its highest after."""
+    curve = autocorrelation(_perturbations(found, network))
+    lowest_so_far = np.minimum.accumulate(curve)
+    again = int(np.argmax(curve - lowest_so_far))
+    after = int(np.argmin(curve[: again + 1]))
+    return Return(float(curve[after]), after, float(curve[again]), again)
+
+
+def _only_old_returns(fresh: Return | None, old: Return | None) -> bool | None:
+    if fresh is None or old is None:
+        return None
+    return old.high - old.low > RETURNS > fresh.high - fresh.low
+
+
+def _films(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    films = []
+    for network in found.names("network"):
+        rows = found.where(network=network, frame="attacked").sorted("version").rows
+        chosen = rows[:: -(-len(rows) // SHOWN)]
+        films.append(
+            Film(
+                title=network,
+                frames=tuple(str(row["pixels"]) for row in chosen),
+                captions=tuple(f"after {int(row['version'] or 0):,} updates" for row in chosen),
+            )
+        )
+    if films:
+        yield Figure(
+            name="films",
+            title="Adversarial examples of one test image at successive updates (Figure 6)",
+            caption="The first test image, attacked after each update from the same start; every "
+            "few updates are shown.",
+            alternative="Images of a handwritten digit with changing perturbations.",
+            drawing=Strip(height=28, width=28, films=tuple(films)),
+            provenance=provenance,
+        )
+
+
+def _correlations(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    lines = []
+    for network in found.names("network"):
+        curve = autocorrelation(_perturbations(found, network))
+        x, y = tuple(map(float, range(len(curve)))), tuple(map(float, curve))
+        lines.append(Series(name=network, x=x, y=y))
+    if lines:
+        yield Figure(
+            name="autocorrelation",
+            title="How perturbations resemble themselves later",
+            caption="Mean cosine of the perturbation, without its mean over the film, with itself "
+            "so many updates later. A line that comes back up runs in circles.",
+            alternative="Correlation against lag in updates, one line for each network.",
+            drawing=Curves(
+                x=Axis(label="updates later"),
+                y=Axis(label="correlation"),
+                panels=(Panel(title="", series=tuple(lines)),),
+            ),
+            provenance=provenance,
+        )
