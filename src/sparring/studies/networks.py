@@ -5,7 +5,7 @@ from dataclasses import replace
 from sparring.attacks import PGD, Linf
 from sparring.models import PaperNetwork
 from sparring.studies.study import Scale
-from sparring.training import Adam, Constant, Stale, TrainConfig, Validation
+from sparring.training import Adam, Constant, Fresh, Stale, TrainConfig, Validation
 from sparring.training.presets import fast, paper
 
 EPS = 0.3
@@ -35,7 +35,7 @@ def stale(scale: Scale, staleness: int) -> TrainConfig:
     At the scale paper its settings; at short up to ten epochs at five times its learning rate,
     from a start that such short training gets off the ground from; at smoke a few updates.
     """
-    source = Stale(staleness=staleness)
+    source = Stale(staleness=staleness) if staleness else Fresh()
     attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
     if scale == "paper":
         return _watched(replace(paper(), attack=attack, source=source), scale)

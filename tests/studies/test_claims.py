@@ -1,0 +1,132 @@
+"""What a study says of hand-made measurements is what these say."""
+
+import pytest
+
+from sparring.records import HeatMap, Provenance, Row, describe
+from sparring.studies import Measurements, StudyRun
+from sparring.studies.attacker_power import AttackerPower
+from sparring.studies.landscape import Landscape
+from sparring.studies.staleness import Staleness
+
+HERE = Provenance(
+    command="", seeds=(0,), environment=describe(threads=1, device="cpu", precision="fp32")
+)
+
+
+def looked(
+    network: str, shares: dict[int, float], of: str = "test", version: int = 10
+) -> list[Row]:
+    return [
+        {
+            "network": network,
+            "version": version,
+            "of": of,
+            "steps": steps,
+            "images": 100,
+            "right": round(100 * share),
+            "loss": 1 - share,
+        }
+        for steps, share in shares.items()
+    ]
+
+
+def crossed(target: str, steps: int, shares: dict[str, float]) -> list[Row]:
+    return [
+        {"source": name, "target": target, "steps": steps, "images": 100, "right": round(100 * s)}
+        for name, s in shares.items()
+    ]
+
+
+FOOLED, FIRM = {1: 0.98, 4: 0.3, 8: 0.1, 128: 0.0}, {1: 0.96, 4: 0.95, 8: 0.94, 128: 0.93}
+BLUNTED = {1: 0.7, 4: 0.99, 8: 0.6, 128: 0.5}
+NETWORKS = {"k1": FOOLED, "k4": BLUNTED, "k8": FIRM, "k128": FIRM}
+
+
+def as_in_the_paper() -> Measurements:
+    rows = [row for name, shares in NETWORKS.items() for row in looked(name, shares)]
+    rows += [row for name in NETWORKS for row in looked(name, dict.fromkeys(FIRM, 0.5), version=5)]
+    for target, own in (("k1", 1), ("k4", 4), ("k8", 8), ("k128", 128)):
+        shattered = target in ("k1", "k4")
+        shares = {name: 0.5 if shattered else 0.95 for name in NETWORKS}
+        rows += crossed(target, own, shares | {target: 0.98 if shattered else 0.93})
+    return Measurements(rows=rows)
+
+
+def test_what_the_paper_found_is_said_to_hold_by_the_last_looks():
+    claims = AttackerPower().claims("short", as_in_the_paper())
+    assert [claim.holds for claim in claims] == [True, True, True]
+    told = claims[0].found.replace("\N{NO-BREAK SPACE}", " ")
+    assert "κ = 1: right are 98.0 % under κ = 1, 30.0 % under κ = 4" in told
+
+
+@pytest.mark.parametrize(
+    ("network", "shares", "holds"),
+    [("k1", FIRM, [False, True, True]), ("k8", FOOLED, [True, False, True])],
+)
+def test_a_network_that_does_otherwise_makes_the_claim_fail(network, shares, holds):
+    rows = [row for row in as_in_the_paper().rows if row.get("network") != network]
+    found = Measurements(rows=[*rows, *looked(network, shares)])
+    assert [claim.holds for claim in AttackerPower().claims("short", found)] == holds
+
+
+def test_without_a_network_nothing_is_claimed_of_it():
+    nothing = AttackerPower().claims("short", Measurements(rows=[]))
+    assert [claim.holds for claim in nothing] == [None, None, None]
+    smoke = AttackerPower().claims("smoke", as_in_the_paper())
+    assert [claim.holds for claim in smoke] == [None, None, None]
+
+
+def test_the_transfer_matrix_has_targets_in_rows_and_sources_in_columns():
+    rows = crossed("k1", 1, {"k1": 0.9, "k8": 0.2}) + crossed("k8", 1, {"k1": 0.7, "k8": 0.6})
+    (figure,) = AttackerPower().figures(Measurements(rows=rows), HERE)
+    assert isinstance(figure.drawing, HeatMap)
+    assert figure.drawing.row_names == ("k1", "k8")
+    (table,) = figure.drawing.tables
+    assert table.cells == ((90.0, 20.0), (70.0, 60.0))
+
+
+def aged(network: str, fresh: float, stale: float, robust: float, natural: float) -> list[Row]:
+    old: Row = {"network": network, "version": 10, "stale": stale}
+    return [
+        *looked(network, {8: fresh}, of="training"),
+        *looked(network, {8: robust, 0: natural}),
+        old,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of_32", "of_64", "holds"),
+    [
+        ((0.9, 0.92, 0.9, 0.98), (0.1, 0.95, 0.1, 0.97), [True, True, True]),
+        ((0.1, 0.92, 0.9, 0.98), (0.9, 0.95, 0.9, 0.97), [False, False, False]),
+        ((0.9, 0.92, 0.9, 0.98), (0.1, 0.95, 0.1, 0.10), [True, True, False]),
+    ],
+)
+def test_staleness_is_judged_by_the_gap_and_the_end(of_32, of_64, holds):
+    rows = aged("s0", 0.9, 0.91, 0.92, 0.98) + aged("s32", *of_32) + aged("s64", *of_64)
+    claims = Staleness().claims("short", Measurements(rows=rows))
+    assert [claim.holds for claim in claims] == holds
+    along, ends = Staleness().figures(Measurements(rows=rows), HERE)
+    assert along.name == "fresh-and-stale"
+    assert ends.name == "ends"
+
+
+@pytest.mark.parametrize(("weak", "strong", "holds"), [(0.1, 0.9, True), (0.8, 0.9, False)])
+def test_gradients_that_say_nothing_of_each_other_are_shattered(weak, strong, holds):
+    seen = {"k1": weak, "k8": strong}
+    rows: list[Row] = [
+        {"network": name, "alignment": cosine, "turning": 1.0} for name, cosine in seen.items()
+    ]
+    (claim,) = Landscape().claims("short", Measurements(rows=rows))
+    assert claim.holds is holds
+
+
+@pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
+def test_a_name_means_one_network_in_all_studies_of_a_scale(scale, tmp_path):
+    from sparring.studies import STUDIES
+
+    known = {}
+    for study in STUDIES.values():
+        networks = StudyRun(study=study, scale=scale, into=tmp_path).networks
+        for name, config in networks.items():
+            assert known.setdefault(name, config) == config
