@@ -1,0 +1,65 @@
+"""`sparring study`, as its user types it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparring.cli.main import main
+from sparring.records import StudyResult
+from sparring.studies import RESULT, STUDIES
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_runs_at_smoke_and_says_what_it_found(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "run", name, "--scale", "smoke", "--into", str(tmp_path), "--jobs", "2"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    found = StudyResult.load(tmp_path / "smoke" / name / RESULT)
+    assert found.study == name
+    assert found.claims
+    assert found.figures
+    assert all(claim.holds is None for claim in found.claims)
+    assert said.out.count("claimed") == len(found.claims)
+    assert "cannot be told at this scale" in said.out
+    ending = said.out.splitlines()[-2:]
+    assert ending[0].startswith(f"wrote {tmp_path}")
+    assert ending[1].startswith("next: sparring report")
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""  # nothing was left to do
+
+
+def test_list_and_show_tell_of_every_study_and_of_its_networks(capsys):
+    assert main(["study", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name}\n" in listed for name in STUDIES)
+    assert main(["study", "show", "staleness", "--scale", "paper"]) == 0
+    shown = capsys.readouterr().out
+    assert "s1024" in shown
+    assert "60,000" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["walk"], "must be told what to do, one of list, show, run; got walk"),
+        (["shwo"], "Did you mean show?"),
+        (["run"], "must be told which study"),
+        (["run", "stalenes"], "got stalenes. Did you mean staleness?"),
+        (["run", "staleness", "--scale", "larg"], "one of smoke, short, paper; got .larg"),
+        (["run", "staleness", "--only", "s3"], "must be among s0, s1.*got s3"),
+        (["run", "staleness", "--until", "0"], "--until must be 1 or more"),
+        (["run", "staleness", "--jobs", "-1"], "--jobs must be 0 or more"),
+    ],
+)
+def test_what_cannot_be_meant_gets_a_sentence_and_leaves_nothing(words, complaint, tmp_path, capfd):
+    into = tmp_path / "studies"
+    assert main(["study", *words, "--into", str(into)]) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert re.search(complaint, told.err)
+    assert not into.exists()
