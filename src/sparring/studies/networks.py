@@ -60,9 +60,10 @@ def _tiny(config: TrainConfig) -> TrainConfig:
 
 def _watched(config: TrainConfig, scale: Scale) -> TrainConfig:
     """One thread each, since networks are trained side by side; snapshots for measurements."""
+    hardly = Validation(every=0, images=16, steps=1, alarm_every=0)
     return replace(
         config,
         threads=1,
         snapshot_every=SNAPSHOTS[scale],
-        validation=Validation(every=0, alarm_every=0) if scale == "smoke" else config.validation,
+        validation=hardly if scale == "smoke" else config.validation,
     )

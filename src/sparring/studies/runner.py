@@ -163,9 +163,7 @@ class StudyRun:
             _append(table, job.name, rows, seconds)
         return self.sum_up()
 
-    def _done(
-        self, jobs: Sequence[Training | Measuring], told: Told
-    ) -> Iterator[tuple[Job, Any]]:
+    def _done(self, jobs: Sequence[Training | Measuring], told: Told) -> Iterator[tuple[Job, Any]]:
         """Each job with its result; those that need the whole machine last, one at a time."""
         beside = [job for job in jobs if not job.alone]
         yield from SideBySide(jobs=beside, at_once=self.jobs, told=told)
