@@ -5,12 +5,13 @@ from types import MappingProxyType
 
 from sparring.studies.asynchrony import Asynchrony
 from sparring.studies.attacker_power import AttackerPower
+from sparring.studies.headline import Headline
 from sparring.studies.runner import RESULT, TABLE, StudyRun
 from sparring.studies.staleness import Staleness
 from sparring.studies.study import SCALES, Measurement, Measurements, Runs, Scale, Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (AttackerPower(), Staleness(), Asynchrony())}
+    {study.name: study for study in (AttackerPower(), Staleness(), Asynchrony(), Headline())}
 )
 """All studies by name, in the paper's order."""
 

@@ -13,7 +13,7 @@ from sparring.engine.account import Account
 from sparring.engine.measures import measure_point, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.studies.networks import ATTACK
-from sparring.studies.snapshots import reached
+from sparring.studies.snapshots import pace, reached
 
 Trainer = Literal["waits", "helps"]
 """What a trainer does while the next batch is not ready."""
@@ -111,7 +111,7 @@ class RealCores:
     def __call__(self) -> Sequence[Row]:
         """A row of its speed once workers are up, and one for each staleness, over all updates."""
         rows = [row for row in MetricsLog(self.run.metrics).rows() if "loss" in row]
-        late = Account(steps=rows[len(rows) // 2 :], ledger={}, helps=True)
+        late = pace(self.run)
         about: Row = {"network": self.network, "version": reached(self.run)}
         speed: Row = {
             "of": "cores",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sparring.errors import SparringError, TrainingError
 
@@ -25,6 +25,7 @@ Tell = Callable[[float], None]
 """Takes the share of the work that is done."""
 
 
+@runtime_checkable
 class Job(Protocol):
     """Something to be done, which pickles."""
 
