@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from sparring.records import Curves, Figure, Provenance, Row, StudyResult, describe
+from sparring.records import (
+    Curves,
+    Figure,
+    MetricsLog,
+    Provenance,
+    Row,
+    RunDirectory,
+    StudyResult,
+    describe,
+)
 from sparring.studies import RESULT, SCALES, STUDIES, Measurements, Scale, StudyRun
 from sparring.studies.asynchrony import OWN_ENGINE, PAPERS_ENGINE
 from sparring.studies.asynchrony_figures import ONE_CORE
+from sparring.studies.devices import RealCores
 from sparring.training import Asynchronous
 
 STUDY = STUDIES["asynchrony"]
@@ -65,7 +75,7 @@ def test_all_claims_hold_for_an_engine_that_is_the_formula() -> None:
 
 
 def test_no_claim_holds_for_an_engine_that_gains_nothing_and_trains_on_old_examples() -> None:
-    slow = [row | {"emulated": 1 + 0.3 * float(row["devices"] or 0)} for row in points()]
+    slow = [row | {"emulated": 0.5 * float(row["devices"] or 0)} for row in points()]
     real = [cores(ONE_CORE, 0.4, 0), cores(PAPERS_ENGINE, 0.4, 1), age(PAPERS_ENGINE, 33, 1)]
     assert verdicts(slow + real) == [False, False, False, False, False]
 
@@ -106,6 +116,20 @@ def test_the_distribution_of_staleness_is_that_of_the_longest_training() -> None
     assert "mean staleness 10.0, at most 40" in last.found
     assert "25.0 % of 100 updates above 32" in last.found
     assert last.holds is False
+
+
+def test_speed_is_that_of_the_second_half_and_staleness_that_of_all_updates(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    metrics = MetricsLog(run.metrics)
+    spent: Row = {"attack_seconds": 0.8, "update_seconds": 0.1, "workers_attack_seconds": 0.8}
+    for step, (supply, workers) in enumerate([(0.8, 0), (0.8, 0), (0.3, 1), (0.5, 1)], start=1):
+        found: Row = {"step": step, "loss": 1.0, "staleness": min(step, 3) - 1, "workers": workers}
+        metrics.append(found | spent | {"supply_seconds": supply})
+        metrics.append({"step": step, "robust_accuracy": 0.5})
+    speed, *ages = RealCores("n", run)()
+    assert (speed["update_seconds"], speed["updates"]) == (pytest.approx(0.5), 2)
+    assert speed["workers"] == 1
+    assert {row["staleness"]: row["updates"] for row in ages} == {0: 1, 1: 1, 2: 2}
 
 
 @pytest.mark.parametrize("scale", SCALES)

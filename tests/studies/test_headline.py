@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from sparring.models import PaperNetwork, working_copy
-from sparring.records import Claim, HeatMap, Provenance, Row, StudyResult, describe
+from sparring.records import (
+    Claim,
+    HeatMap,
+    MetricsLog,
+    Provenance,
+    Row,
+    RunDirectory,
+    StudyResult,
+    describe,
+)
 from sparring.studies import RESULT, STUDIES, Measurements, Scale, StudyRun
 from sparring.studies.headline_times import CAUSES, CHAIN, durations, factors, whole
 from sparring.studies.plain import PlainNetwork
-from sparring.studies.recipes import FAST, FAST_ASYNC, PLAIN, recipes
+from sparring.studies.recipes import FAST, FAST_ASYNC, PLAIN, Clock, recipes
+from training.small_runs import small
 
 STUDY = STUDIES["headline"]
 PROVENANCE = Provenance(
@@ -89,6 +99,15 @@ def test_what_was_not_trained_whole_is_marked_as_extrapolated() -> None:
 def test_the_longest_training_of_a_recipe_counts() -> None:
     rows = [time(PLAIN, 500, 1000, 50.0), time(PLAIN, 30, 1000, 30.0)]
     assert durations(Measurements(rows=rows))[PLAIN].seconds == pytest.approx(100)
+
+
+def test_a_network_that_is_not_complete_is_extrapolated_from_its_own_log(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_config(small(updates=100))
+    for step in range(1, 11):
+        MetricsLog(run.metrics).append({"step": step, "loss": 1.0, "seconds": 2.0 * step})
+    duration = durations(Measurements(rows=Clock(FAST, run)()))[FAST]
+    assert str(duration) == "3.3 min [extrapolated from 10 of 100 updates]"
 
 
 @pytest.mark.parametrize(

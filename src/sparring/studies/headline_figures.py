@@ -29,7 +29,7 @@ def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         alternative="A table of minutes, one row for each recipe.",
         drawing=HeatMap(
             rows=Axis(label="recipe"),
-            columns=Axis(label=""),
+            columns=Axis(label="in all"),
             row_names=tuple(f"{name}: {duration.origin}" for name, duration in lasting.items()),
             column_names=("minutes",),
             value=Axis(label="training time", unit="min"),
@@ -57,7 +57,7 @@ def causes(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         "to asynchrony over 8 GPUs; 1 where it tells of no gain.",
         alternative="A table of factors, causes in columns, this machine and the paper in rows.",
         drawing=HeatMap(
-            rows=Axis(label=""),
+            rows=Axis(label="where"),
             columns=Axis(label="cause"),
             row_names=("here", "the paper"),
             column_names=(*CAUSES, "whole"),
