@@ -18,32 +18,18 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, max_pool2d
+from torch.nn.functional import cross_entropy
 
 from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.data import Dataset, load_dataset
-from sparring.models import PaperCNN, PaperNetwork, has_bf16_units
+from sparring.models import PaperNetwork, has_bf16_units
 from sparring.records import describe
+from sparring.studies.plain import PlainNetwork
 from sparring.training import Adam, TrainConfig, Trainer
 
 EPS = 0.3
 WARM_UP = 3
 """Rounds that are not counted: the first passes allocate memory and choose kernels."""
-
-
-class Plain(nn.Module):
-    """The paper's CNN in plain PyTorch, with the weights of another."""
-
-    def __init__(self, network: PaperCNN) -> None:
-        super().__init__()
-        layers = (network.conv1, network.conv2, network.fc1, network.fc2)
-        self.conv1, self.conv2, self.fc1, self.fc2 = copy.deepcopy(layers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, layer by layer."""
-        hidden = max_pool2d(self.conv1(images).relu(), 2)
-        hidden = max_pool2d(self.conv2(hidden).relu(), 2)
-        return self.fc2(self.fc1(hidden.permute(0, 2, 3, 1).flatten(1)).relu())
 
 
 def plain_step(model: nn.Module, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -88,9 +74,8 @@ def contestants(dataset: Dataset, batch_size: int) -> dict[str, Callable[[], obj
 
 
 def _plain(network: nn.Module, batch: AttackedBatch) -> dict[str, Callable[[], object]]:
-    if not isinstance(network, PaperCNN):
-        raise TypeError("the benchmark compares the paper's CNN")
-    model = Plain(network)
+    model = PlainNetwork().build(seed=0)
+    model.load_state_dict(network.state_dict())
     trained = copy.deepcopy(model)
     optimizer = torch.optim.Adam(trained.parameters(), lr=1e-4)
     return {

@@ -79,7 +79,7 @@ def measure(*, steps: int, step: float, devices: int, progress: Callable[[str], 
     curve = []
     for helps in (False, True):
         for count in range(1, devices + 1):
-            point = _point(costs, count - 1, helps=helps)
+            point = measure_point(costs, count - 1, helps=helps)
             curve.append(point)
             progress(
                 f"{count} emulated devices, trainer {'helps' if helps else 'waits'}: "
@@ -88,31 +88,51 @@ def measure(*, steps: int, step: float, devices: int, progress: Callable[[str], 
     far = []
     for far_steps in FAR_STEPS:
         progress(f"simulating up to {FAR_WORKERS} workers, {far_steps} steps")
-        far += [_far(far_steps, workers) for workers in (far_steps // 2, far_steps, FAR_WORKERS)]
+        counts = (far_steps // 2, far_steps, FAR_WORKERS)
+        far += [simulate_far(far_steps, workers) for workers in counts]
     return Measured(steps=steps, step=step, overheads=overheads, curve=tuple(curve), far=tuple(far))
 
 
-def _point(costs: Costs, workers: int, *, helps: bool) -> Point:
-    """The paper's engine with so many workers, asleep, on a virtual clock, and by the formula."""
+def measure_point(costs: Costs, workers: int, *, helps: bool, seconds: float = POINT) -> Point:
+    """The paper's engine with so many workers, asleep, on a virtual clock, and by the formula.
+
+    Cost: `seconds` once all workers are up, and some seconds for each one's start.
+    """
     formula = costs.speed_up(workers, helps=helps)
-    policy = Newest(credits=2 * workers + 4, period=PERIOD)
-    rounds = max(3, round(POINT * formula / costs.serial / max(workers, 1)))
+    rounds = max(3, round(seconds * formula / costs.serial / max(workers, 1)))
     emulated = emulate(
-        costs, workers=workers, policy=policy, helps=helps, tickets=rounds * max(workers, 1)
+        costs,
+        workers=workers,
+        policy=_papers_policy(workers),
+        helps=helps,
+        tickets=rounds * max(workers, 1),
     )
-    simulated = Simulation(costs=costs, workers=workers, policy=policy, helps=helps).play()
     return Point(
         devices=workers + 1,
         helps=helps,
         emulated=emulated.speed_up,
-        simulated=simulated.speed_up,
+        simulated=simulate_point(costs, workers, helps=helps),
         formula=formula,
     )
 
 
-def _far(steps: int, workers: int) -> Far:
-    costs = Costs(attack=float(steps), update=1.0)
+def simulate_point(costs: Costs, workers: int, *, helps: bool) -> float:
+    """Speed-up of the paper's engine with so many workers, on a virtual clock."""
+    policy = _papers_policy(workers)
+    return Simulation(costs=costs, workers=workers, policy=policy, helps=helps).play().speed_up
 
+
+def _papers_policy(workers: int) -> Newest:
+    """The newest weights, seldom published; a queue that lets no worker wait for room."""
+    return Newest(credits=2 * workers + 4, period=PERIOD)
+
+
+def simulate_far(steps: int, workers: int) -> Far:
+    """Many workers on a virtual clock, with weights published after every update.
+
+    Cost: a second or a few.
+    """
+    costs = Costs(attack=float(steps), update=1.0)
     run = Simulation(
         costs=costs,
         workers=workers,

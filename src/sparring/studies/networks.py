@@ -67,11 +67,12 @@ def _tiny(config: TrainConfig, updates: int = 8) -> TrainConfig:
     return replace(config, batch_size=16, updates=updates)
 
 
+def hardly_watched(config: TrainConfig) -> TrainConfig:
+    """One that looks at itself once, in the end, briefly."""
+    return replace(config, validation=Validation(every=0, images=16, steps=1, alarm_every=0))
+
+
 def _watched(config: TrainConfig, scale: Scale) -> TrainConfig:
     """One thread each, since networks are trained side by side; snapshots for measurements."""
-    return replace(
-        config,
-        threads=1,
-        snapshot_every=SNAPSHOTS[scale],
-        validation=Validation(every=0, alarm_every=0) if scale == "smoke" else config.validation,
-    )
+    seen = hardly_watched(config) if scale == "smoke" else config
+    return replace(seen, threads=1, snapshot_every=SNAPSHOTS[scale])

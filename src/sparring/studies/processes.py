@@ -1,4 +1,4 @@
-"""Independent pieces of work side by side, each in a process of its own with one thread.
+"""Independent pieces of work side by side, each in a process of its own.
 
 Units: seconds are wall-clock.
 """
@@ -65,11 +65,11 @@ class _Worker:
     """What it is doing."""
 
     @classmethod
-    def start(cls) -> "_Worker":
+    def start(cls, threads: int) -> "_Worker":
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         end, leash = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(theirs, end))
+        process = context.Process(target=_serve, args=(theirs, end, threads))
         process.start()
         theirs.close()
         end.close()
@@ -112,6 +112,8 @@ class SideBySide:
     """What is to be done, in order of starting."""
     at_once: int
     """Processes beside each other."""
+    threads: int = 1
+    """CPU threads of each."""
     told: Callable[[Job, float], None] = lambda job, share: None
     """Hears how far each job is."""
 
@@ -123,7 +125,7 @@ class SideBySide:
         left = list(reversed(self.jobs))
         workers: list[_Worker] = []
         try:
-            workers += (_Worker.start() for _ in range(min(self.at_once, len(left))))
+            workers += (_Worker.start(self.threads) for _ in range(min(self.at_once, len(left))))
             for worker in workers:
                 worker.give(left.pop())
             while busy := {worker.connection: worker for worker in workers if worker.job}:
@@ -156,11 +158,11 @@ class SideBySide:
         return job, message.result
 
 
-def _serve(connection: Any, leash: Any) -> None:
+def _serve(connection: Any, leash: Any, threads: int) -> None:
     """What a worker does."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # A terminal sends these to all processes at once; the parent alone decides, and then asks.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

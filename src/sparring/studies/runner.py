@@ -10,9 +10,10 @@ Whatever is stopped, goes on where it was when the same study is run again.
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sparring.errors import ConfigError
 from sparring.models import working_copy
@@ -29,10 +30,11 @@ from sparring.records import (
     run_errors,
     write_atomically,
 )
+from sparring.records.environment import available_cores
 from sparring.studies.processes import Job, SideBySide, Tell
 from sparring.studies.snapshots import reached
-from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study
-from sparring.training import Silent, Step, TrainConfig, resume, train
+from sparring.studies.study import Demanding, Measurement, Measurements, Runs, Scale, Study
+from sparring.training import Asynchronous, Silent, Step, TrainConfig, resume, train
 
 TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
 
@@ -55,6 +57,11 @@ class Training:
         """What orders trainings: passes of all of its updates, about."""
         return self.until * self.config.batch_size * (self.config.attack.steps + 2.0)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it takes more than one core: workers attack for it, or it has more threads."""
+        return isinstance(self.config.source, Asynchronous) or self.config.threads != 1
+
     def work(self, tell: Tell) -> None:
         """Train it. Raises what `train` and `resume` raise."""
         observer = _Counting(tell, self.until)
@@ -75,6 +82,11 @@ class Measuring:
     def name(self) -> str:
         """Its name."""
         return self.measurement.name
+
+    @property
+    def alone(self) -> bool:
+        """Whether it says that nothing may run beside it."""
+        return isinstance(self.measurement, Demanding) and self.measurement.alone
 
     def work(self, tell: Tell) -> tuple[Sequence[Row], float]:
         """Its rows, and the seconds that they took."""
@@ -110,7 +122,7 @@ class StudyRun:
     until: int | None = None
     """Updates of each network that are enough for now; all of them if not given."""
     jobs: int = 1
-    """Processes beside each other, with one thread each."""
+    """Processes beside each other, with one thread each; what needs all cores runs by itself."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for networks that the study does not have."""
@@ -146,15 +158,22 @@ class StudyRun:
             self.folder.mkdir(parents=True, exist_ok=True)
         trainings = self._trainings()
         begins(trainings)
-        for job, _ in SideBySide(jobs=trainings, at_once=self.jobs, told=told):
+        for job, _ in self._done(trainings, told):
             told(job, 1.0)
         table = _whole(MetricsLog(self.folder / TABLE))
         measuring = self._measurings(table)
         begins(measuring)
-        for job, (rows, seconds) in SideBySide(jobs=measuring, at_once=self.jobs, told=told):
+        for job, (rows, seconds) in self._done(measuring, told):
             _append(table, job.name, rows, seconds)
             told(job, 1.0)
         return self.sum_up()
+
+    def _done(self, jobs: Sequence[Training | Measuring], told: Told) -> Iterator[tuple[Job, Any]]:
+        """Each job with its result; those that need the whole machine last, one at a time."""
+        beside = [job for job in jobs if not job.alone]
+        yield from SideBySide(jobs=beside, at_once=self.jobs, told=told)
+        alone = [job for job in jobs if job.alone]
+        yield from SideBySide(jobs=alone, at_once=1, threads=available_cores(), told=told)
 
     def sum_up(self) -> StudyResult:
         """What the table says now, left as study.json."""
@@ -162,8 +181,8 @@ class StudyRun:
         found = Measurements(rows=rows)
         runs = self._runs()
         networks = tuple(self._trained(name, run) for name, run in runs.items())
-        precision = _arithmetic(self.study.networks(self.scale))
-        where = describe(threads=1, device="cpu", precision=precision)
+        known = self.study.networks(self.scale)
+        where = describe(threads=_threads(known), device="cpu", precision=_arithmetic(known))
         provenance = Provenance(
             command=self.command,
             seeds=tuple(sorted({network.seed for network in networks})),
@@ -266,3 +285,8 @@ def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
     for config in networks.values():
         return working_copy(config.model.build(0), config.precision).name
     return "none"
+
+
+def _threads(networks: Mapping[str, TrainConfig]) -> int:
+    """Most threads that a network is trained with."""
+    return max((net.computing_threads or available_cores() for net in networks.values()), default=1)

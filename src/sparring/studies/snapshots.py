@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat, cross_entropy
 from sparring.data import derive_seed, load_dataset
+from sparring.engine.account import Account
 from sparring.evaluation.accuracy import parts
 from sparring.models import trained_network, working_copy
 from sparring.records import MetricsLog, Row, RunDirectory
@@ -92,6 +93,12 @@ def update_seconds(run: RunDirectory) -> float | None:
         if "update_seconds" in row
     ]
     return median(times) if times else None
+
+
+def pace(run: RunDirectory) -> Account:
+    """Where time goes in the second half of a run's updates: its workers are up by then."""
+    rows = [row for row in MetricsLog(run.metrics).rows() if "loss" in row]
+    return Account(steps=rows[len(rows) // 2 :], ledger={}, helps=True)
 
 
 def reached(run: RunDirectory) -> int:

@@ -80,6 +80,16 @@ class Measurement(Protocol):
 
 
 @runtime_checkable
+class Demanding(Measurement, Protocol):
+    """A measurement that says whether it needs the whole machine; others do with one core."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run beside it: it starts processes, or times something."""
+        ...
+
+
+@runtime_checkable
 class Study(Protocol):
     """One question that the paper answers, asked again."""
 
