@@ -114,6 +114,11 @@ class RunDirectory:
         return self.path / "outcomes.json"
 
     @property
+    def examples(self) -> Path:
+        """The first images of an evaluation, clean and attacked."""
+        return self.path / "examples.json"
+
+    @property
     def partial_evaluation(self) -> Path:
         """An evaluation that is under way, to be gone on with after a stop."""
         return self.path / "evaluation.partial.pt"
@@ -124,7 +129,7 @@ class RunDirectory:
         Raises `RunError` if the folder cannot be written to.
         """
         with run_errors("rename files in", self.path):
-            for path in (self.evaluation, self.outcomes):
+            for path in (self.evaluation, self.outcomes, self.examples):
                 if path.exists():
                     path.replace(path.with_stem(f"{path.stem}-{name}"))
 
