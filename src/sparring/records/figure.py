@@ -11,6 +11,7 @@ from sparring.records.environment import Environment
 from sparring.records.examples import bytes_in
 
 Scale = Literal["linear", "log", "even"]
+Mark = Literal["line", "bar"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +70,8 @@ class Curves:
     x: Axis
     y: Axis
     panels: tuple[Panel, ...]
+    mark: Mark = "line"
+    """What a series is drawn as: a line through its points, or a bar at each, as in a histogram."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
