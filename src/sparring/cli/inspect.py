@@ -35,7 +35,7 @@ from sparring.records import (
     read_json,
     to_json,
 )
-from sparring.records.sizes import eps_text
+from sparring.records.wording import setting_text
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
 
@@ -251,21 +251,6 @@ def evenly(rows: Sequence[Item], most: int) -> list[Item]:
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
-
-
-def setting_text(value: object) -> str:
-    """A setting as people read it: a record's kind, then its settings by name."""
-    if not isinstance(value, Mapping):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    parts = []
-    for name, inner in value.items():
-        if name == "kind":
-            parts.append(str(inner))
-        elif name == "eps" and isinstance(inner, int | float):
-            parts.append(f"{name} {eps_text(inner)}")
-        elif inner is not None:
-            parts.append(f"{name} {setting_text(inner)}")
-    return ", ".join(parts)
 
 
 def _environment(run: RunDirectory) -> Environment | None:

@@ -5,8 +5,9 @@ Units: inches on the page, 72 points to each.
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sparring.report.ink import INK, PAPER, QUIET, RULE
@@ -53,13 +54,13 @@ _SETTINGS = {
 
 
 @contextmanager
-def drawing_settings() -> Iterator[None]:
-    """Our settings while the block lasts; Matplotlib's own come back after it."""
+def drawing_settings(others: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Our settings and some others while the block lasts; Matplotlib's own come back after it."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        mpl.rcParams.update({**_SETTINGS, **others})  # pyright: ignore[reportCallIssue, reportArgumentType]
         # The reader's own fonts show a name in any script; what is measured here may lack it.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield

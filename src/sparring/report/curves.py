@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparring.records.figure import Curves, Panel, Series
 from sparring.report.direction import Direction
-from sparring.report.ink import DASHES, MARKERS, Look, legible, look
+from sparring.report.ink import DASHES, INK, MARKERS, Look, legible, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ class CurvePlan:
         axes.bar(places, tops, width=width, bottom=base, color=colour)
         if series.low:
             low, high = self.y.at(series.low), self.y.at(series.high)
-            axes.vlines(places, low, high, color="black", linewidth=0.8)
+            axes.vlines(places, low, high, color=INK, linewidth=0.8)
 
     def _room(self) -> float:
         """Between two neighbouring bars."""

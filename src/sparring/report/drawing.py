@@ -121,7 +121,7 @@ def _relief(relief: Relief) -> "Sheet":
 def _strip(strip: Strip) -> "Sheet":
     """A film in each row."""
     across = max((len(picked(film)) for film in strip.films), default=1)
-    page = sheet(0.3 + across * FRAME, 0.6 + len(strip.films) * (FRAME + 0.55))
+    page = sheet(0.3 + across * FRAME, 0.6 + len(strip.films) * (FRAME + 0.45))
     rows = page.subfigures(max(1, len(strip.films)), 1, squeeze=False)[:, 0]
     for row, film in zip(rows, strip.films, strict=False):
         row.suptitle(_folded(film.title, across * FRAME), x=0.01, ha="left", fontsize=9)
