@@ -57,7 +57,13 @@ class Shading:
         edges = [place - 0.5 for place in range(max(rows, columns) + 1)]
         if rows and columns:
             axes.pcolormesh(
-                edges[: columns + 1], edges[: rows + 1], table.cells, cmap=SHADES, norm=self.norm
+                edges[: columns + 1],
+                edges[: rows + 1],
+                table.cells,
+                cmap=SHADES,
+                norm=self.norm,
+                edgecolors="face",  # no seams between cells
+                linewidth=0.4,
             )
         for row, numbers in enumerate(table.cells):
             for column, number in enumerate(numbers):

@@ -46,7 +46,8 @@ class CurvePlan:
 
     def draw(self, axes: "Axes", panel: Panel) -> None:
         """All of one panel but its title."""
-        axes.grid(visible=True, axis="y" if self.x.axis.scale == "even" else "both")
+        upright = self.x.axis.scale != "even" and self.curves.mark == "line"
+        axes.grid(visible=True, axis="both" if upright else "y")
         self.x.lay(axes, "x")
         self.y.lay(axes, "y")
         for number, series in enumerate(panel.series):

@@ -44,7 +44,8 @@ def element(svg: bytes, key: str, words: str) -> str:
 
 
 def _references(node: ElementTree.Element) -> list[str]:
-    links = [node.attrib[_LINK][1:]] if _LINK in node.attrib else []
+    link = node.attrib.get(_LINK, "")
+    links = [link[1:]] if link.startswith("#") else []
     return links + [name for value in node.attrib.values() for name in _REFERENCE.findall(value)]
 
 
@@ -57,7 +58,8 @@ def _adapt(node: ElementTree.Element, wanted: set[str], key: str) -> None:
     if (name := attributes.pop("id", None)) in wanted:
         attributes["id"] = f"{key}-{name}"
     if (link := attributes.pop(_LINK, None)) is not None:
-        attributes["href"] = f"#{key}-{link[1:]}"
+        within = link.startswith("#")
+        attributes["href"] = f"#{key}-{link[1:]}" if within else "".join(link.split("\n"))
     if "clip-path" in attributes:
         attributes["clip-path"] = _REFERENCE.sub(rf"url(#{key}-\1)", attributes["clip-path"])
     if "style" in attributes:
