@@ -25,6 +25,7 @@ its place. Left out, the newest run in runs/ is taken. The page needs no
 network and no other file; a page of the same name is replaced.
 
 examples:
+  sparring report
   sparring report runs/fast-20300101-120000
   sparring report runs/a runs/b studies/staleness -o comparison.html"""
 

@@ -1,6 +1,6 @@
 """Lines and bars on a panel, with their 95 % intervals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -76,7 +76,7 @@ class CurvePlan:
             y,
             color=style.colour,
             linestyle=DASHES[style.dash],
-            marker=MARKERS[style.marker],
+            marker=MARKERS[style.marker] if self._is_marked(x) else None,
             markevery=max(1, len(x) // SIGNS),
         )
         if not series.low:
@@ -86,6 +86,10 @@ class CurvePlan:
             axes.vlines(x, low, high, color=style.colour, linewidth=1.0)
         else:
             axes.fill_between(x, low, high, color=style.colour, alpha=BAND, linewidth=0)
+
+    def _is_marked(self, x: Sequence[float]) -> bool:
+        """Whether a line has signs: a long one that is alone needs none."""
+        return len(self.looks) > 1 or len(x) <= 3 * SIGNS
 
     def _bars(self, axes: "Axes", series: Series, number: int, count: int) -> None:
         x, width = self.x.at(series.x), self._room() * BARS / count

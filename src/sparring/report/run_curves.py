@@ -5,7 +5,6 @@ Units: accuracies in per cent, staleness in updates.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from sparring.records import Axis, Curves, Figure, Panel, Proportion, Provenance, Row, Series
 
@@ -15,23 +14,10 @@ UPDATE = Axis(label="update")
 PERCENT = Axis(label="accuracy", unit="%")
 
 
-class _Look(NamedTuple):
-    """A kind of row with accuracies: the number of images, and what each accuracy is called."""
-
-    images: str
-    names: dict[str, str]
-
-
-_LOOKS = {
-    "validation images": _Look(
-        "validation_images",
-        {"natural_accuracy": "natural", "robust_accuracy": "robust"},
-    ),
-    "alarm for overfitting": _Look(
-        "",
-        {"own_accuracy": "the run's own attack", "long_accuracy": "a longer attack"},
-    ),
-}
+VALIDATION = {"natural_accuracy": "validation, natural", "robust_accuracy": "validation, robust"}
+"""Names of a look's accuracies, in a row and in words."""
+ALARM = {"own_accuracy": "the run's own attack", "long_accuracy": "a longer attack"}
+"""The same, of the alarm for overfitting."""
 
 
 def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]:
@@ -41,9 +27,11 @@ def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
         yield Figure(
             name="accuracy",
             title="Accuracy while training",
-            caption="Training: on attacked batches, before each update. Validation: a slice that "
-            "is never trained on, clean and under PGD, with 95 % intervals (Wilson). Alarm: a few "
-            "validation images under the attack that is trained with and under a longer one.",
+            caption="Training: on attacked batches, before each update."
+            + _average_text([row for row in rows if "loss" in row])
+            + " Validation: images that are never trained on, clean and under PGD, with 95 % "
+            "intervals (Wilson). Alarm: a few of these under the attack that is trained with and "
+            "under a longer one.",
             alternative="Lines of accuracy over updates, from guessing upwards: "
             + ", ".join(panel.title for panel in panels)
             + ".",
@@ -71,24 +59,25 @@ def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
 
 
 def _accuracy_panels(rows: Sequence[Row]) -> Iterator[Panel]:
-    steps = [row for row in rows if "loss" in row]
-    training = _averaged(steps, "accuracy", "attacked batches", scale=100)
-    if training is not None:
-        yield Panel(title="training", series=(training,))
-    for title, look in _LOOKS.items():
-        found = [row for row in rows if all(name in row for name in look.names)]
-        if found:
-            series = (_looked(found, look.images, *pair) for pair in look.names.items())
-            yield Panel(title=title, series=tuple(series))
+    training = _averaged(rows, "accuracy", "training, attacked", scale=100)
+    looks = [_looked(rows, name, words) for name, words in VALIDATION.items()]
+    for title, series in {
+        "training and validation": [training, *looks],
+        "alarm for overfitting": [_looked(rows, name, words) for name, words in ALARM.items()],
+    }.items():
+        if known := [one for one in series if one is not None]:
+            yield Panel(title=title, series=tuple(known))
 
 
-def _looked(rows: Sequence[Row], images: str, name: str, words: str) -> Series:
-    """Accuracies, with intervals where the number of images is known."""
+def _looked(rows: Sequence[Row], name: str, words: str) -> Series | None:
+    """Accuracies, with intervals where the number of images is known; none if there are none."""
     known = [
-        (_number(row, "step"), _number(row, name), _number(row, images))
+        (_number(row, "step"), _number(row, name), _number(row, "validation_images"))
         for row in rows
         if isinstance(row.get(name), int | float)
     ]
+    if not known:
+        return None
     intervals = [
         Proportion(successes=round(share * total), total=int(total)).interval
         for _, share, total in known
