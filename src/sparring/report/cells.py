@@ -78,7 +78,7 @@ class Shading:
                         Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.3)
                     )
         axes.set_aspect("equal")
-        axes.set_ylim(rows - 0.5, -0.5)
+        axes.set_ylim(max(rows, 1) - 0.5, -0.5)
         axes.set_xticks(
             range(columns),
             [in_lines(name) for name in chart.column_names],

@@ -1,6 +1,6 @@
 """Colours, dashes and markers of drawings: told apart by the colour-blind, and in grey print.
 
-Of six colours each has at least 3:1 contrast with white; dash and marker differ as well.
+Each colour has a contrast of at least 4.5:1 with white; dash and marker differ as well.
 """
 
 import unicodedata
@@ -51,9 +51,16 @@ def look(number: int) -> Look:
 
 
 def ink_on(shade: tuple[float, ...]) -> str:
-    """Black on light cells, white on dark ones, by how bright a colour looks (Rec. 709)."""
-    red, green, blue = shade[:3]
-    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
+    """Black or white, whichever has the higher contrast with a colour: 4.5:1 at least."""
+    return "black" if luminance(shade) > 0.179 else "white"
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """How much light a colour of sRGB sends, from 0 to 1 (WCAG 2, relative luminance)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def legible(text: str) -> str:

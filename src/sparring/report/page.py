@@ -100,12 +100,22 @@ def page(parts: Sequence[Section]) -> str:
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return template.render(
         parts=parts,
+        title=_title(parts),
         verdicts=verdicts(parts),
         style=Markup(_resource("page.css")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
         version=_version(),
     )
+
+
+def _title(parts: Sequence[Section]) -> str:
+    """The name of what is alone, else how much there is of what."""
+    if len(parts) == 1:
+        return parts[0].name
+    studies = sum(part.study is not None for part in parts)
+    counts = ((studies, "study", "studies"), (len(parts) - studies, "run", "runs"))
+    return ", ".join(f"{n} {one if n == 1 else more}" for n, one, more in counts if n)
 
 
 def _environment() -> Environment:
@@ -123,7 +133,7 @@ def _environment() -> Environment:
         "duration": duration_text,
         "hardware": hardware_text,
         "percent": lambda share: f"{100 * share:.1f} %",
-        "interval": lambda ends: f"{100 * ends.low:.1f} to {100 * ends.high:.1f}",
+        "interval": lambda ends: f"[{100 * ends.low:.1f}, {100 * ends.high:.1f}]",
         "drawn": Markup,
     }
     return environment

@@ -14,6 +14,7 @@ COLOURS = {
 """What the page's style sheet has for the colours of a drawing."""
 
 _SVG = "http://www.w3.org/2000/svg"
+_WORDS = {f"{{{_SVG}}}{name}" for name in ("metadata", "title", "desc")}
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TYPE = re.compile(r"font-family:[^;]*;?\s*")
@@ -28,8 +29,8 @@ def element(svg: bytes, key: str, words: str) -> str:
     identifiers, so that those of two drawings differ.
     """
     root = ElementTree.fromstring(svg)
-    for name in ("metadata", "title", "desc", "defs"):
-        for child in root.findall(f"{{{_SVG}}}{name}"):
+    for child in list(root):
+        if child.tag in _WORDS or child.find(f"{{{_SVG}}}style") is not None:
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": words}
     nodes = list(root.iter())
