@@ -17,6 +17,9 @@ from sparring.report.numbers import Listing, listings
 from sparring.report.picture import data_uri
 from sparring.report.run_story import RunStory
 
+ROOM = 300
+"""Points that a panel may have where two are beside each other."""
+
 _BROKEN_OUT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 """What could end a script element, written as JSON may write it too."""
 
@@ -64,7 +67,12 @@ class Shown:
     @property
     def is_wide(self) -> bool:
         """Whether it needs the width of the page."""
-        return len(self.panels) != 1 or self.panels[0].width > 300
+        return len(self.panels) != 1 or self.is_big
+
+    @property
+    def is_big(self) -> bool:
+        """Whether each of its panels needs the width of the page."""
+        return any(panel.width > ROOM for panel in self.panels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
