@@ -1,5 +1,6 @@
 """Figures drawn into files: everything is on them, the same figure gives the same file."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -98,6 +99,11 @@ def test_any_name_is_drawn_as_it_is(drawing, tmp_path: Path) -> None:
         replace(RELIEF, at_x=(1.0,), tables=(Table(title="", cells=((1.0,), (1.0,))),)),
         replace(RELIEF, tables=(Table(title="flat", cells=((2.0,) * 3,) * 2),)),
         replace(STRIP, films=()),
+        replace(HEAT_MAP, tables=(Table(title="", cells=((math.nan, 1.0), (2.0, math.inf))),)),
+        replace(
+            CURVES,
+            panels=(Panel(title="", series=(Series(name="", x=(0.0, 1.0), y=(math.nan, 1.0)),)),),
+        ),
     ],
 )
 def test_a_drawing_with_little_in_it_is_drawn(drawing, tmp_path: Path) -> None:

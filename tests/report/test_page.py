@@ -1,6 +1,7 @@
 """The page as text: it holds everything, nothing can break out of it, it needs nothing else."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -106,8 +107,8 @@ def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
         "500 of 500 updates",
         f"sparring train --config '{run.path}'",
         "Linf, eps 0.3",
-        "seen as 9, broken by apgd-ce",
-        "seen as 1, withstood all",
+        "4 taken for 9, apgd-ce",
+        "1 withstood all",
         "bf16, then fp32",
     ):
         assert words in shown
@@ -209,6 +210,20 @@ def test_the_page_names_nothing_outside_of_it(tmp_path: Path) -> None:
     assert (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" in text
     )
+
+
+def test_a_number_that_is_none_does_not_stop_the_script(tmp_path: Path) -> None:
+    series = Series(name="s", x=(0.0, 1.0), y=(math.nan, 2.0))
+    drawings = [
+        replace(CURVES, panels=(Panel(title="", series=(series,)),)),
+        replace(
+            HEAT_MAP, tables=(replace(HEAT_MAP.tables[0], cells=((math.inf, 1.0), (2.0, 3.0))),)
+        ),
+    ]
+    scripts = Elements(page_of(study_of(drawings), folder=tmp_path)).scripts
+    data = [json.loads(text, parse_constant=pytest.fail) for text in scripts[:-1]]
+    assert data[0]["panels"][0]["series"][0]["y"] == [None, 2.0]
+    assert data[1]["panels"][0]["cells"] == [[None, 1.0], [2.0, 3.0]]
 
 
 def test_identifiers_differ_and_references_meet_one(tmp_path: Path) -> None:

@@ -102,8 +102,9 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
         print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
     print_ending(
-        f"{run.evaluation} and {run.outcomes.name} in {duration_text(found.seconds)}",
-        f"sparring inspect {shlex.quote(str(run.path))}",
+        f"{run.evaluation}, {run.outcomes.name} and {run.examples.name} in "
+        f"{duration_text(found.seconds)}",
+        f"sparring report {shlex.quote(str(run.path))}",
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sparring.records.figure import Axis, HeatMap, Relief, Table
 from sparring.report.direction import Direction
-from sparring.report.ink import SHADES, ink_on, label, legible
+from sparring.report.ink import INK, SHADES, ink_on, label, legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,6 @@ class Shading:
 
     def cells(self, axes: "Axes", chart: HeatMap, table: Table) -> None:
         """A table as shaded cells with their numbers; the diagonal outlined where it matters."""
-        from matplotlib import colormaps
         from matplotlib.patches import Rectangle
 
         rows, columns = len(chart.row_names), len(chart.column_names)
@@ -68,7 +67,7 @@ class Shading:
         for row, numbers in enumerate(table.cells):
             for column, number in enumerate(numbers):
                 stands_out = chart.outlined and row == column
-                ink = ink_on(colormaps[SHADES](float(self.norm(number))))
+                ink = self._ink(number)
                 weight = "bold" if stands_out else "normal"
                 text = number_text(number, chart.value)
                 axes.text(column, row, text, ha="center", va="center", color=ink, weight=weight)
@@ -104,6 +103,14 @@ class Shading:
         axes.contour(at_x, at_y, table.cells, self._levels()[1:-1], colors="white", linewidths=0.3)
         axes.set_xlim(min(at_x), max(at_x))
         axes.set_ylim(min(at_y), max(at_y))
+
+    def _ink(self, number: float) -> str:
+        """The colour of a number in its cell; a cell that has none is not shaded."""
+        from matplotlib import colormaps
+
+        if not math.isfinite(number):
+            return INK
+        return ink_on(colormaps[SHADES](float(self.norm(number))))
 
     def _levels(self) -> list[float]:
         steps = (step / LEVELS for step in range(LEVELS + 1))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from sparring.records import Evaluation, Figure, Strip, StudyResult
+from sparring.records import Evaluation, Example, Figure, Strip, StudyResult
 from sparring.records.figure import Curves
 from sparring.report.curves import CurvePlan
 from sparring.report.drawing import picked
@@ -29,6 +29,14 @@ class Frame(NamedTuple):
 
     uri: str
     caption: str
+
+
+class Pair(NamedTuple):
+    """An image of an evaluation, clean and attacked, and what became of it."""
+
+    clean: str
+    attacked: str
+    fate: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +97,7 @@ class Section:
     """The run, if it is one."""
     figures: Sequence[Shown] = ()
     """What there is to see."""
-    examples: Sequence[tuple[Frame, Frame]] = ()
+    examples: Sequence[Pair] = ()
     """Clean and attacked images of a run."""
 
 
@@ -157,31 +165,29 @@ def _reels(strip: Strip) -> list[Reel]:
     return reels
 
 
-def _examples(story: RunStory) -> list[tuple[Frame, Frame]]:
+def _examples(story: RunStory) -> list[Pair]:
     found = story.examples
     if found is None:
         return []
     size = (found.height, found.width, found.channels)
     return [
-        (
-            Frame(data_uri(one.clean, *size), f"{one.label}: seen as {one.natural}"),
-            Frame(
-                data_uri(one.attacked, *size),
-                f"seen as {one.adversarial}, {_fate(one.broken_by, one.natural == one.label)}",
-            ),
-        )
+        Pair(data_uri(one.clean, *size), data_uri(one.attacked, *size), _fate(one))
         for one in found.images
     ]
 
 
-def _fate(broken_by: str | None, right: bool) -> str:
-    if broken_by:
-        return f"broken by {broken_by}"
-    return "withstood all" if right else "wrong when clean"
+def _fate(one: Example) -> str:
+    if one.natural != one.label:
+        return f"{one.label} taken for {one.natural} when clean"
+    if one.broken_by is None:
+        return f"{one.label} withstood all"
+    return f"{one.label} taken for {one.adversarial}, {one.broken_by}"
 
 
 def _json(value: object) -> Markup:
-    text = json.dumps(value)
+    # JSON has neither infinity nor NaN.
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    text = json.dumps(finite)
     for letter, code in _BROKEN_OUT.items():
         text = text.replace(letter, code)
     return Markup(text)

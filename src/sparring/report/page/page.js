@@ -4,7 +4,7 @@
   const root = document.documentElement;
   root.classList.add("on");
 
-  const words = (value) => String(Number(Number(value).toPrecision(6)));
+  const words = (value) => (value === null ? "none" : String(Number(Number(value).toPrecision(6))));
 
   function make(name, className, text) {
     const node = document.createElement(name);
@@ -34,6 +34,7 @@
       const stops = new Map();
       data.series.forEach((series) => {
         series.x.forEach((x, place) => {
+          if (series.at[place].includes(null)) return;
           if (!stops.has(x)) stops.set(x, { x, at: series.at[place][0], points: [] });
           stops.get(x).points.push({ series, place });
         });
