@@ -51,6 +51,7 @@ def chromium(folder: Path) -> Iterator[Any]:
         yield session
     finally:
         session.quit()
+        assert service.process.poll() is not None
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,17 +5,21 @@ import math
 import re
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from records.figures import CURVES, DRAWINGS, HEAT_MAP, STRIP, figure_of, study_of
 from report.pages import NOTICE, WHY, a_run
 from sparring.errors import ConfigError, RunError
 from sparring.records import Curves, Film, HeatMap, Panel, Relief, Series, StudyResult
 from sparring.report import read_story, write_page
+from sparring.report.picture import data_uri
 from sparring.report.run_story import RunStory
 
 HOSTILE = (
@@ -255,6 +259,15 @@ def test_drawings_have_the_colours_of_the_page(tmp_path: Path) -> None:
     styles = text[text.index("<style>") : text.index("</style>")]
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text)) - {"--least", "--most"}
     assert all(styles.count(f"{name}: ") >= 3 for name in used - {"--link"})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_on_the_page_pixel_by_pixel(channels: int) -> None:
+    pixels = bytes(range(7, 7 + 6 * channels))
+    uri = data_uri(b64encode(pixels).decode(), 2, 3, channels)
+    image = imread(BytesIO(b64decode(uri.removeprefix("data:image/png;base64,"))))
+    assert image.shape == ((2, 3) if channels == 1 else (2, 3, 3))
+    assert [round(255 * float(value)) for value in image.flat] == list(pixels)
 
 
 def test_what_made_a_page_large_is_told(tmp_path: Path) -> None:

@@ -101,9 +101,9 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for caveat in found.caveats:
         print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
+    others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
     print_ending(
-        f"{run.evaluation}, {run.outcomes.name} and {run.examples.name} in "
-        f"{duration_text(found.seconds)}",
+        f"{run.evaluation}{others} in {duration_text(found.seconds)}",
         f"sparring report {shlex.quote(str(run.path))}",
     )
 

@@ -22,7 +22,7 @@ from sparring.records import AttackResult, Example, Examples, Outcomes, Proporti
 UNBROKEN = -1
 """Stands for the attack that broke an image which none has broken."""
 SHOWN = 12
-"""Images that are kept to be looked at: two rows of six."""
+"""Images that are kept to be looked at: enough for an impression, few enough for a page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,8 +163,10 @@ class Survey:
         """
         if not len(self.shown) or self.shown.ndim != 4 or self.shown.shape[1] not in (1, 3):
             return None
-        said = self.judge.predictions(self.shown).tolist()
         outcomes = self.outcomes()
+        said = self.judge.predictions(self.shown)
+        broken = self.broken_by[: len(said)] != UNBROKEN
+        said = torch.where(broken, self.adversarial[: len(said)], said).tolist()
         clean, attacked = _pixels(self.images[: len(self.shown)]), _pixels(self.shown)
         channels, height, width = self.shown.shape[1:]
         images = tuple(

@@ -55,9 +55,8 @@ class Setting:
     def panel(self, number: int, title: str, page: "Sheet") -> tuple[str, float]:
         """The element of one panel, and how wide it is."""
         words = f"{title}: {self.words}" if title else self.words
-        return element(saved(page, ".svg"), f"{self.key}-{number}", words), POINTS * float(
-            page.get_figwidth()
-        )
+        svg = element(saved(page, ".svg"), f"{self.key}-{number}", words)
+        return svg, POINTS * float(page.get_figwidth())
 
 
 def inlined(drawing: Drawing, setting: Setting) -> list[Inline]:

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from sparring.records import Axis, Curves, Figure, Panel, Proportion, Provenance, Row, Series
+from sparring.records.metrics import number
 
 POINTS = 200
 """Points of a curve: of more updates, as many as it takes are averaged into one."""
 UPDATE = Axis(label="update")
 PERCENT = Axis(label="accuracy", unit="%")
-
 
 VALIDATION = {"natural_accuracy": "validation, natural", "robust_accuracy": "validation, robust"}
 """Names of a look's accuracies, in a row and in words."""
@@ -72,7 +72,7 @@ def _accuracy_panels(rows: Sequence[Row]) -> Iterator[Panel]:
 def _looked(rows: Sequence[Row], name: str, words: str) -> Series | None:
     """Accuracies, with intervals where the number of images is known; none if there are none."""
     known = [
-        (_number(row, "step"), _number(row, name), _number(row, "validation_images"))
+        (number(row, "step"), number(row, name), number(row, "validation_images"))
         for row in rows
         if isinstance(row.get(name), int | float)
     ]
@@ -102,8 +102,8 @@ def _averaged(steps: Sequence[Row], name: str, words: str, *, scale: float = 1.0
     parts = [known[start : start + size] for start in range(0, len(known), size)]
     return Series(
         name=words,
-        x=tuple(_number(part[-1], "step") for part in parts),
-        y=tuple(scale * sum(_number(row, name) for row in part) / len(part) for part in parts),
+        x=tuple(number(part[-1], "step") for part in parts),
+        y=tuple(scale * sum(number(row, name) for row in part) / len(part) for part in parts),
     )
 
 
@@ -118,7 +118,7 @@ def _average_text(steps: Sequence[Row]) -> str:
 
 def _staleness(steps: Sequence[Row], provenance: Provenance) -> Iterator[Figure]:
     """A histogram, where any update was trained on with attacks on older weights."""
-    counts = Counter(int(_number(row, "staleness")) for row in steps if "staleness" in row)
+    counts = Counter(int(number(row, "staleness")) for row in steps if "staleness" in row)
     if not any(counts):
         return
     ages = sorted(counts)
@@ -143,8 +143,3 @@ def _staleness(steps: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
         ),
         provenance=provenance,
     )
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sparring.errors import RunError
 from sparring.records import (
@@ -15,9 +14,9 @@ from sparring.records import (
     Provenance,
     Row,
     RunDirectory,
-    from_json,
     read_json,
 )
+from sparring.records.metrics import number
 from sparring.records.wording import setting_text
 from sparring.report.run_curves import run_figures
 
@@ -59,7 +58,7 @@ class RunStory:
                 "Restore the file or use another run."
             )
         rows = MetricsLog(run.metrics).rows()
-        environment = _environment(run)
+        environment = run.read_environment()
         command = f"sparring train --config {shlex.quote(str(run.path))}"
         steps = [row for row in rows if "loss" in row]
         return cls(
@@ -68,11 +67,11 @@ class RunStory:
             command=command,
             environment=environment,
             updates=run.section("updates", int),
-            done=int(max((_number(row, "step") for row in steps), default=0)),
-            stalest=max((_number(row, "staleness") for row in steps), default=0.0),
+            done=int(max((number(row, "step") for row in steps), default=0)),
+            stalest=max((number(row, "staleness") for row in steps), default=0.0),
             notices=tuple(str(row["event"]) for row in rows if "event" in row),
             figures=_figures(rows, command, config, environment),
-            evaluations=tuple(Evaluation.load(path) for path in _evaluation_files(run)),
+            evaluations=tuple(Evaluation.load(path) for path in run.evaluations()),
             examples=Examples.load(run.examples) if run.examples.exists() else None,
         )
 
@@ -96,20 +95,3 @@ def _figures(
     return tuple(
         run_figures(rows, Provenance(command=command, seeds=seeds, environment=environment))
     )
-
-
-def _environment(run: RunDirectory) -> Environment | None:
-    if not run.environment.exists():
-        return None
-    return from_json(Environment, read_json(run.environment), where=str(run.environment))
-
-
-def _evaluation_files(run: RunDirectory) -> list[Path]:
-    """The last evaluation, and those of other suites that were kept aside for it."""
-    earlier = sorted(run.path.glob(f"{run.evaluation.stem}-*{run.evaluation.suffix}"))
-    return [path for path in (run.evaluation, *earlier) if path.exists()]
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
