@@ -21,7 +21,7 @@ from sparring.report.curves import CurvePlan
 from sparring.report.direction import Direction
 from sparring.report.ink import HUES, PAPER, SHADES, ink_on, legible, look, luminance
 
-HOSTILE = "<img src=x onerror=alert(1)> $\\frac & \x00\x1b\ud800 </script>"
+HOSTILE = "<img src=x onerror=alert(1)> $\\frac$ & \x00\x1b\ud800 </script>"
 
 
 def words_of(path: Path) -> list[str]:
