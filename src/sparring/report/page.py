@@ -140,7 +140,7 @@ def _environment() -> Environment:
 
 
 def _resource(name: str) -> str:
-    return (files("sparring.report") / "page" / name).read_text(encoding="utf-8")
+    return (files("sparring.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _version() -> str:
