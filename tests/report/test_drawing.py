@@ -16,9 +16,9 @@ from records.figures import CURVES, DRAWINGS, HEAT_MAP, RELIEF, STRIP, figure_of
 from sparring.errors import ConfigError
 from sparring.records import Axis, Curves, HeatMap, Panel, Relief, Series, Strip, Table
 from sparring.report import draw
-from sparring.report.cells import Shading
+from sparring.report.cells import Shading, in_lines
 from sparring.report.curves import CurvePlan
-from sparring.report.direction import Direction
+from sparring.report.direction import Direction, ticks_between
 from sparring.report.ink import HUES, PAPER, SHADES, ink_on, legible, look, luminance
 
 HOSTILE = "<img src=x onerror=alert(1)> $\\frac$ & \x00\x1b\ud800 </script>"
@@ -125,6 +125,38 @@ def test_nothing_at_or_below_zero_is_lost_on_a_logarithmic_axis() -> None:
     Direction.of(Axis(label="x", scale="log"), (0.0, 1.0, 1000.0)).lay(axes, "x")
     left, middle, right = (axes.transData.transform((x, 0.5))[0] for x in (0.0, 1.0, 1000.0))
     assert axes.bbox.x0 < left < middle < right < axes.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1.0, 1000.0, [1, 10, 100, 1000]),
+        (3.0, 30.0, [5, 10, 20]),
+        (2.0, 7.0, [2, 3, 4, 5, 6, 7]),
+        (2.0, 2.5, [2.0, 2.5]),
+        (4.0, 4.0, [4.0]),
+        (-3.0, 0.0, []),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert ticks_between(low, high) == ticks
+
+
+def test_a_short_logarithmic_axis_has_plain_words(tmp_path: Path) -> None:
+    series = Series(name="s", x=(1.0, 2.0), y=(3.0, 7.0))
+    axis = Axis(label="a", scale="log")
+    curves = Curves(x=axis, y=axis, panels=(Panel(title="", series=(series,)),))
+    draw(figure_of(curves), tmp_path / "a.svg")
+    words = words_of(tmp_path / "a.svg")
+    assert {"1", "2", "3", "4", "5", "6", "7"} <= set(words)
+    assert not any("$" in word for word in words)
+
+
+def test_a_name_is_broken_between_words() -> None:
+    assert in_lines("madry: extrapolated from 1 of 8 updates") == (
+        "madry: extrapolated from\n1 of 8 updates"
+    )
+    assert in_lines("a-" * 20) == f"{'a-' * 12}\n{'a-' * 8}"
 
 
 def test_a_bar_is_as_high_as_its_number() -> None:

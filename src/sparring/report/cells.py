@@ -1,6 +1,7 @@
 """Numbers in shaded cells, and heights as filled contours."""
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,5 +125,4 @@ def number_text(number: float, value: Axis) -> str:
 
 def in_lines(name: str) -> str:
     """A name in lines that leave room for the cells."""
-    name = legible(name)
-    return "\n".join(name[start : start + NAME] for start in range(0, len(name), NAME))
+    return textwrap.fill(legible(name), NAME, break_on_hyphens=False)

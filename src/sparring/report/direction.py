@@ -11,6 +11,7 @@ from sparring.report.ink import label, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import NullLocator
 
 ROOM = 0.04
 """Share of an axis that stays free at either end."""
@@ -71,15 +72,15 @@ class Direction:
 
     def _lay_by_powers(self, axes: "Axes", which: Literal["x", "y"]) -> None:
         """Logarithms; nothing at or below zero is lost, but stands where the axis is linear."""
-        from matplotlib.ticker import FuncFormatter
-
         scale = axes.set_xscale if which == "x" else axes.set_yscale
         if self.values[0] > 0:
             scale("log")
+            ticks = ticks_between(self.values[0], self.values[-1])
         else:
             scale("symlog", linthresh=self._smallest())
-        axis = axes.xaxis if which == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+            ticks = [0.0, *ticks_between(self._smallest(), self.values[-1])]
+        (axes.set_xticks if which == "x" else axes.set_yticks)(ticks, [short(t) for t in ticks])
+        (axes.xaxis if which == "x" else axes.yaxis).set_minor_locator(_no_ticks())
 
     def _smallest(self) -> float:
         return min((abs(value) for value in self.values if value), default=1.0)
@@ -93,3 +94,22 @@ class Direction:
             return low - self._smallest() / 2, high * 1.3 if high > 0 else self._smallest()
         room = ROOM * (high - low) or max(abs(high), 1.0) / 2
         return low - room, high + room
+
+
+def ticks_between(low: float, high: float) -> list[float]:
+    """Round numbers of a logarithmic axis: powers of ten, or as much finer as three ticks take."""
+    if not 0 < low < high:
+        return [low] if low > 0 else []
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
+        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 3:
+            return inside[:: math.ceil(len(inside) / NAMES)]
+    return [low, high]
+
+
+def _no_ticks() -> "NullLocator":
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
