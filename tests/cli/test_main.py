@@ -17,6 +17,7 @@ FLAGS = {
     "lag publish-every precision threads set dry-run json",
     "evaluate": "suite images seed threads precision no-checks json",
     "transfer": "steps images seed threads out json",
+    "report": "out",
     "bench": "devices steps step-ms soak json",
     "inspect": "json",
     "replay": "json",
@@ -59,7 +60,9 @@ def test_a_verbs_help_fits_a_screen_and_gives_examples(verb, capsys):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_has_these_flags_and_no_others(verb, capsys):
-    listed = re.findall(r"^  (?:-h, )?--([a-z-]+)", page(verb, capsys), flags=re.MULTILINE)
+    listed = re.findall(
+        r"^  (?:-h, |-o FILE, )?--([a-z-]+)", page(verb, capsys), flags=re.MULTILINE
+    )
     assert listed == ["help", *FLAGS[verb].split()]
 
 
@@ -79,6 +82,7 @@ def test_the_help_names_all_presets_and_suites(capsys):
         (["train", "--sed", "3"], ["torch"]),
         (["evaluate", "--images", "many"], ["torch"]),
         (["transfer", "a-run"], ["torch", "matplotlib"]),
+        (["report", "nowhere"], ["torch", "matplotlib"]),
     ],
 )
 def test_an_answer_that_needs_no_torch_does_not_wait_for_it(words, unneeded):

@@ -82,7 +82,7 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
     rows = [line for line in lines if re.search(r"%\s+\[", line)]
     assert [row.split("  ")[0] for row in rows][0::3] == ["natural", "robust"]
     assert max(map(len, rows)) <= 80
-    assert lines[-1] == f"next: sparring inspect {run}"
+    assert lines[-1] == f"next: sparring report {run}"
 
     assert (
         main(

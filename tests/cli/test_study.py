@@ -22,6 +22,8 @@ def test_every_study_runs_at_smoke_and_says_what_it_found(
     assert found.study == name
     assert found.claims
     assert found.figures
+    drawn = {path.stem for path in (tmp_path / "smoke" / name).glob("*.svg")}
+    assert drawn == {figure.name for figure in found.figures}
     assert all(claim.holds is None for claim in found.claims)
     assert said.out.count("claimed") == len(found.claims)
     assert "cannot be told at this scale" in said.out

@@ -12,7 +12,7 @@ import pytest
 
 from sparring.attacks import Linf
 from sparring.evaluation import evaluate_run
-from sparring.records import Evaluation, Outcomes, RunDirectory
+from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
 from sparring.training import train
 from training.small_runs import small
 
@@ -36,7 +36,7 @@ def without_times(found: Evaluation) -> Evaluation:
 def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp_path: Path):
     run = train(small(updates=2, batch_size=64, threat=Linf(eps=0.005)), tmp_path / "run").run
     whole = evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1, checks=False)
-    outcomes = Outcomes.load(run.outcomes)
+    outcomes, examples = Outcomes.load(run.outcomes), Examples.load(run.examples)
     assert not run.partial_evaluation.exists()
     run.evaluation.unlink()
     chance = random.Random(4)
@@ -54,6 +54,7 @@ def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp
     found = evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1, checks=False)
     assert without_times(found) == without_times(whole)
     assert Outcomes.load(run.outcomes) == outcomes
+    assert Examples.load(run.examples) == examples
     assert not run.partial_evaluation.exists()
     left = [path.name for path in run.path.iterdir() if path.name.endswith(".tmp")]
     assert len(left) <= 3

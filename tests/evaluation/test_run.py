@@ -1,16 +1,19 @@
 """The evaluation of a run directory: what it reads, what it leaves, what it refuses."""
 
+from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sparring.attacks import PGD, Linf
 from sparring.data import load_dataset
 from sparring.errors import CheckpointError, ConfigError
-from sparring.evaluation import evaluate_run
+from sparring.evaluation import evaluate_run, partial
 from sparring.evaluation.accuracy import slice_accuracy
-from sparring.records import Evaluation, Outcomes, RunDirectory
+from sparring.evaluation.survey import Progress, Survey
+from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
 from sparring.training import train
 from training.small_runs import small
 
@@ -33,12 +36,54 @@ def test_an_evaluation_is_written_image_by_image_and_as_shares(run: RunDirectory
     assert found.environment.threads == 1
 
 
+def test_the_first_images_are_kept_as_the_attacks_left_them(run: RunDirectory) -> None:
+    evaluate_run(run, num_images=14, threads=1, checks=False)
+    outcomes, kept = Outcomes.load(run.outcomes), Examples.load(run.examples)
+    test = load_dataset("mnist").test
+    assert (len(kept.images), kept.channels, kept.height, kept.width) == (12, 1, 28, 28)
+    moved = 0
+    for place, image in enumerate(kept.images):
+        clean, attacked = (
+            np.frombuffer(b64decode(pixels), np.uint8).astype(float) / 255
+            for pixels in (image.clean, image.attacked)
+        )
+        pixels, _ = test.batch(torch.tensor([place]))
+        assert np.abs(clean - pixels.flatten().numpy()).max() < 1 / 255
+        assert np.abs(attacked - clean).max() <= 0.3 + 1 / 255
+        assert (image.label, image.natural) == (outcomes.labels[place], outcomes.natural[place])
+        assert image.broken_by == outcomes.broken_by[place]
+        assert image.adversarial == outcomes.adversarial[place]
+        moved += np.abs(attacked - clean).max() > 0.1
+    assert moved == sum(image.natural == image.label for image in kept.images)
+
+
+def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Survey.state
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    monkeypatch.setattr(
+        Survey, "state", lambda self: {k: v for k, v in old(self).items() if k != "shown"}
+    )
+
+    def stop(_: Progress) -> None:
+        if run.partial_evaluation.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False, observer=stop)
+    evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False)
+    assert run.outcomes.exists()
+    assert not run.examples.exists()
+
+
 def test_an_evaluation_by_another_suite_is_kept(run: RunDirectory) -> None:
     quick = evaluate_run(run, num_images=3, threads=1, checks=False)
     evaluate_run(run, num_images=3, suite="pgd-40", threads=1, checks=False)
     assert Evaluation.load(run.evaluation).suite == "pgd-40"
     assert Evaluation.load(run.path / "evaluation-pgd.json") == quick
     assert (run.path / "outcomes-pgd.json").exists()
+    assert (run.path / "examples-pgd.json").exists()
 
 
 def test_an_evaluation_of_more_images_is_kept(run: RunDirectory) -> None:

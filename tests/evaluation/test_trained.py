@@ -34,7 +34,7 @@ def test_a_network_trained_against_one_step_is_flagged_and_against_eight_is_not(
     images, labels = load_dataset("mnist").test.batch(torch.arange(48))
     with computing_threads(1):
         found = evaluate(network, images, labels, config.threat).evaluation
-    assert [finding.check for finding in found.findings if finding.flagged] == FLAGGED[steps]
+    assert [finding.check for finding in found.flags] == FLAGGED[steps]
     assert found.natural.share > 0.8
     robust = found.robust.share
     assert robust > 0.3 if steps == 8 else robust < 0.2

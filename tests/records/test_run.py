@@ -143,7 +143,7 @@ def test_a_folder_without_runs_has_no_latest(tmp_path: Path) -> None:
 
 def test_every_file_of_a_run_lies_in_its_folder(run: RunDirectory) -> None:
     files = [run.config, run.environment, run.metrics, run.weights, run.resume]
-    files += [run.evaluation, run.outcomes]
+    files += [run.evaluation, run.outcomes, run.examples]
     assert {file.parent for file in files} == {run.path}
     assert [file.name for file in files] == [
         "config.json",
@@ -153,4 +153,5 @@ def test_every_file_of_a_run_lies_in_its_folder(run: RunDirectory) -> None:
         "resume.pt",
         "evaluation.json",
         "outcomes.json",
+        "examples.json",
     ]

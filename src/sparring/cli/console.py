@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sparring.records import Environment
+from sparring.records.wording import count_text as count_text
+from sparring.records.wording import counted as counted
+from sparring.records.wording import duration_text as duration_text
+from sparring.records.wording import hardware_text as hardware_text
 
 WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""
@@ -105,29 +108,3 @@ def result_table(*headings: str, title: str | None = None) -> Table:
 def print_table(table: Table) -> None:
     """A table on stdout, never wider than `WIDTH`."""
     RESULTS.print(table, width=min(WIDTH, RESULTS.width), soft_wrap=False)
-
-
-def duration_text(seconds: float) -> str:
-    """Wall-clock time to about three digits: `3.2 s`, `1 min 42 s`, `2 h 5 min`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def count_text(count: int) -> str:
-    """A count with its thousands apart: `10,000`."""
-    return f"{count:,}"
-
-
-def counted(count: int, thing: str) -> str:
-    """So many of a thing: `1 update`, `10,000 updates`."""
-    return f"{count_text(count)} {thing}{'' if count == 1 else 's'}"
-
-
-def hardware_text(where: Environment) -> str:
-    """What something was computed with, in one line."""
-    threads = counted(where.threads, "thread")
-    return f"{where.processor}, {where.device}, {threads}, {where.precision}, torch {where.torch}"

@@ -101,9 +101,10 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for caveat in found.caveats:
         print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
+    others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
     print_ending(
-        f"{run.evaluation} and {run.outcomes.name} in {duration_text(found.seconds)}",
-        f"sparring inspect {shlex.quote(str(run.path))}",
+        f"{run.evaluation}{others} in {duration_text(found.seconds)}",
+        f"sparring report {shlex.quote(str(run.path))}",
     )
 
 

@@ -23,7 +23,7 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.cli.engine_page import engine_lines
-from sparring.engine.account import Account, number
+from sparring.engine.account import Account
 from sparring.errors import RunError
 from sparring.records import (
     Environment,
@@ -31,11 +31,11 @@ from sparring.records import (
     MetricsLog,
     Row,
     RunDirectory,
-    from_json,
     read_json,
     to_json,
 )
-from sparring.records.sizes import eps_text
+from sparring.records.metrics import number
+from sparring.records.wording import setting_text
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
 
@@ -116,13 +116,13 @@ class Story:
             run=run,
             config=config,
             updates=run.section("updates", int),
-            environment=_environment(run),
+            environment=run.read_environment(),
             steps=[row for row in rows if "loss" in row],
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
             account=Account.of(rows, helps=helps),
             saved=_saved(run.weights),
-            evaluations=[Evaluation.load(path) for path in _evaluation_files(run)],
+            evaluations=[Evaluation.load(path) for path in run.evaluations()],
         )
 
     @property
@@ -251,33 +251,6 @@ def evenly(rows: Sequence[Item], most: int) -> list[Item]:
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
-
-
-def setting_text(value: object) -> str:
-    """A setting as people read it: a record's kind, then its settings by name."""
-    if not isinstance(value, Mapping):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    parts = []
-    for name, inner in value.items():
-        if name == "kind":
-            parts.append(str(inner))
-        elif name == "eps" and isinstance(inner, int | float):
-            parts.append(f"{name} {eps_text(inner)}")
-        elif inner is not None:
-            parts.append(f"{name} {setting_text(inner)}")
-    return ", ".join(parts)
-
-
-def _environment(run: RunDirectory) -> Environment | None:
-    if not run.environment.exists():
-        return None
-    return from_json(Environment, read_json(run.environment), where=str(run.environment))
-
-
-def _evaluation_files(run: RunDirectory) -> list[Path]:
-    """The last evaluation, and those of other suites that were kept aside for it."""
-    earlier = sorted(run.path.glob(f"{run.evaluation.stem}-*{run.evaluation.suffix}"))
-    return [path for path in (run.evaluation, *earlier) if path.exists()]
 
 
 def _saved(weights: Path) -> int:

@@ -34,6 +34,7 @@ VERBS = MappingProxyType(
         "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
         "transfer": Verb("sparring.cli.transfer", "judge runs on attacks made on one another"),
         "study": Verb("sparring.cli.study", "ask again what the paper asks, figure by figure"),
+        "report": Verb("sparring.cli.report", "put runs and studies on one page of HTML"),
         "bench": Verb("sparring.cli.bench", "measure the engine: overheads and speed-up"),
         "inspect": Verb("sparring.cli.inspect", "show a run's settings, curves and results"),
         "replay": Verb("sparring.cli.replay", "compute a run's weights again, and compare them"),

@@ -130,7 +130,8 @@ def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
 
 
 def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
-    """Run them one after the other."""
+    """Run them one after the other, and draw their figures."""
+    from sparring.report import draw
     from sparring.studies import RESULT, StudyRun
 
     folders = []
@@ -145,10 +146,14 @@ def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
         )
         with watched_study(study.name) as watch:
             found = one.run(watch.told, watch.begins)
+        for figure in found.figures:
+            draw(figure, one.folder / f"{figure.name}.svg")
         _print_found(found)
         folders.append(one.folder)
     wrote = ", ".join(str(folder / RESULT) for folder in folders)
-    print_ending(wrote, f"sparring report {' '.join(map(str, folders))} -o report.html")
+    print_ending(
+        f"{wrote} and its figures", f"sparring report {' '.join(map(str, folders))} -o report.html"
+    )
 
 
 ACTIONS = {"list": _list, "show": _show, "run": _run}

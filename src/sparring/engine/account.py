@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from sparring.engine.lease import Ledger
 from sparring.engine.speed import Costs
 from sparring.records import Row
+from sparring.records.metrics import number
 
 LEDGER = tuple(item.name for item in fields(Ledger) if item.name != "staleness")
 """Names of the totals in a row, as the ledger has them."""
@@ -125,12 +126,6 @@ class Account:
             "bottleneck": self.costs.bottleneck(self.workers, helps=self.helps),
             "advised_workers": self.costs.advised_workers,
         }
-
-
-def number(row: Row, name: str) -> float:
-    """A figure of a row; 0 where it has none."""
-    value = row.get(name)
-    return value if isinstance(value, int | float) else 0.0
 
 
 def _trainer_seconds(row: Row) -> float:

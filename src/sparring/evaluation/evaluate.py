@@ -24,7 +24,7 @@ from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
 from sparring.models import Precision, computing_threads, has_matrix_units, working_copy
-from sparring.records import Evaluation, Outcomes, Proportion, describe
+from sparring.records import Evaluation, Examples, Outcomes, Proportion, describe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,8 @@ class Verdict:
     """Natural and robust accuracy, attack by attack."""
     outcomes: Outcomes
     """What became of every image."""
+    examples: Examples | None = None
+    """The first images, clean and attacked, where they are pictures."""
 
 
 def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
@@ -139,7 +141,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         findings=findings,
         caveats=(*caveats, *([] if why is None else [why])),
     )
-    return Verdict(evaluation=evaluation, outcomes=survey.outcomes())
+    return Verdict(evaluation=evaluation, outcomes=survey.outcomes(), examples=survey.examples())
 
 
 def _certificate(

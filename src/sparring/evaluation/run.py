@@ -9,7 +9,7 @@ from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
-from sparring.records import Evaluation, RunDirectory
+from sparring.records import Evaluation, Examples, RunDirectory
 from sparring.records.files import run_errors
 
 
@@ -24,8 +24,9 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     checks: bool = True,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Judge a run's network on its test set, and leave evaluation.json and outcomes.json there.
+    """Judge a run's network on its test set, and leave what was found there.
 
+    Writes evaluation.json, outcomes.json and, of pictures, examples.json.
     The first `num_images` test images, all by default; in single precision; with `threads` CPU
     threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
     of images, is kept under a name that says so. One that was stopped is gone on with, if it is
@@ -58,6 +59,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
         )
     _make_room(run, verdict.evaluation)
     verdict.outcomes.save(run.outcomes)
+    _keep_examples(run, verdict.examples)
     verdict.evaluation.save(run.evaluation)
     with run_errors("remove", run.partial_evaluation):
         run.partial_evaluation.unlink(missing_ok=True)
@@ -72,3 +74,12 @@ def _make_room(run: RunDirectory, found: Evaluation) -> None:
         run.keep_evaluation(earlier.suite)
     elif earlier.num_images != found.num_images:
         run.keep_evaluation(f"{earlier.suite}-{earlier.num_images}")
+
+
+def _keep_examples(run: RunDirectory, examples: Examples | None) -> None:
+    """The images of this evaluation, or none: never those of another."""
+    if examples is not None:
+        examples.save(run.examples)
+        return
+    with run_errors("remove", run.examples):
+        run.examples.unlink(missing_ok=True)

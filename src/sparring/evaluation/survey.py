@@ -6,6 +6,7 @@ Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
 """
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,10 +17,12 @@ from torch import Tensor
 from sparring.attacks import Attack, Classifier, Search, State, Sweep, Task, ranked
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge
-from sparring.records import AttackResult, Outcomes, Proportion
+from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
 
 UNBROKEN = -1
 """Stands for the attack that broke an image which none has broken."""
+SHOWN = 12
+"""Images that are kept to be looked at: enough for an impression, few enough for a page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +85,8 @@ class Survey:
     """Number of the attack that broke each image [N]."""
     seconds: list[float] = field(init=False)
     """Time of each attack so far."""
+    shown: Tensor = field(init=False)
+    """The first `SHOWN` images as the attacks left them so far; none if that was not kept."""
     left: list[int] = field(default_factory=list)
     """Robust images after each attack that is through."""
     leg: int = 0
@@ -95,6 +100,7 @@ class Survey:
         self.robust, self.adversarial = natural == self.labels, natural.clone()
         self.broken_by = torch.full_like(self.labels, UNBROKEN)
         self.seconds = [0.0] * len(self.attacks)
+        self.shown = self.images[:SHOWN].float().cpu().clone()
 
     @property
     def robust_so_far(self) -> Proportion:
@@ -120,7 +126,9 @@ class Survey:
             sweep = self.sweep or self._sweep(leg, self.robust.nonzero().flatten())
             self.sweep = sweep
             if sweep.left:
-                sweep.advance(lambda places, points, leg=leg: self._judge(leg, places, points))
+                self._show(
+                    *sweep.advance(lambda places, points, leg=leg: self._judge(leg, places, points))
+                )
             self.seconds[leg.attack] += time.perf_counter() - begun
             if not sweep.left:
                 self.sweep, self.leg = None, self.leg + 1
@@ -148,6 +156,32 @@ class Survey:
             adversarial=tuple(self.adversarial.tolist()),
         )
 
+    def examples(self) -> Examples | None:
+        """The first images, clean and attacked; none if they are no pictures, or were not kept.
+
+        Cost: a forward pass over `SHOWN` images.
+        """
+        if not len(self.shown) or self.shown.ndim != 4 or self.shown.shape[1] not in (1, 3):
+            return None
+        outcomes = self.outcomes()
+        said = self.judge.predictions(self.shown)
+        broken = self.broken_by[: len(said)] != UNBROKEN
+        said = torch.where(broken, self.adversarial[: len(said)], said).tolist()
+        clean, attacked = _pixels(self.images[: len(self.shown)]), _pixels(self.shown)
+        channels, height, width = self.shown.shape[1:]
+        images = tuple(
+            Example(
+                label=outcomes.labels[place],
+                natural=outcomes.natural[place],
+                adversarial=said[place],
+                broken_by=outcomes.broken_by[place],
+                clean=clean[place],
+                attacked=attacked[place],
+            )
+            for place in range(len(self.shown))
+        )
+        return Examples(height=height, width=width, channels=channels, images=images)
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         sweep = self.sweep
@@ -156,6 +190,7 @@ class Survey:
             "adversarial": self.adversarial,
             "broken_by": self.broken_by,
             "seconds": self.seconds,
+            "shown": self.shown,
             "left": self.left,
             "leg": self.leg,
             "waiting": sweep.waiting if sweep else None,
@@ -167,6 +202,8 @@ class Survey:
         """Put everything where it was, batch and all."""
         for name in ("robust", "adversarial", "broken_by", "seconds", "left", "leg"):
             setattr(self, name, state[name])
+        # An evaluation that was begun before images were kept goes on without.
+        self.shown = state.get("shown", self.shown[:0])
         if state["waiting"] is not None:
             self.sweep = self._sweep(self.legs[self.leg], state["waiting"])
             device = self.judge.device
@@ -198,6 +235,11 @@ class Survey:
         self.broken_by[fallen] = leg.attack
         return broken
 
+    def _show(self, places: Tensor, points: Tensor) -> None:
+        """Keep what a search ended with, where it is of one of the first images."""
+        first = places < len(self.shown)
+        self.shown[places[first]] = points[first.to(points.device)].float().cpu()
+
     def _progress(self, legs: Sequence[Leg], leg: Leg) -> Progress:
         of_attack = [place for place, other in enumerate(legs) if other.attack == leg.attack]
         done, sweep = self.leg - of_attack[0], self.sweep
@@ -214,3 +256,9 @@ class Survey:
             robust=int(self.robust.sum()),
             total=len(self.labels),
         )
+
+
+def _pixels(images: Tensor) -> list[str]:
+    """Images [B, C, H, W] as bytes in base64, channels last."""
+    grey = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return [b64encode(image.contiguous().numpy().tobytes()).decode() for image in grey]

@@ -7,6 +7,7 @@ the codec turns any record into JSON and back.
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
+from sparring.records.examples import Example, Examples
 from sparring.records.figure import (
     Axis,
     Curves,
@@ -37,6 +38,8 @@ __all__ = [
     "Curves",
     "Environment",
     "Evaluation",
+    "Example",
+    "Examples",
     "Figure",
     "Film",
     "Finding",

@@ -3,15 +3,15 @@
 Whoever draws one needs nothing else, and whoever reads one as JSON has every number of it.
 """
 
-from base64 import b64decode
-from binascii import Error as NotBase64
 from dataclasses import dataclass
 from typing import Literal
 
 from sparring.errors import ConfigError
 from sparring.records.environment import Environment
+from sparring.records.examples import bytes_in
 
 Scale = Literal["linear", "log", "even"]
+Mark = Literal["line", "bar"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +70,8 @@ class Curves:
     x: Axis
     y: Axis
     panels: tuple[Panel, ...]
+    mark: Mark = "line"
+    """What a series is drawn as: a line through its points, or a bar at each, as in a histogram."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +164,7 @@ class Strip:
                     f"frames and {len(film.captions)} captions."
                 )
             for number, frame in enumerate(film.frames):
-                if (length := _bytes_in(frame)) != size:
+                if (length := bytes_in(frame)) != size:
                     raise ConfigError(
                         f"frame {number} of {film.title} must hold {size} bytes in base64, "
                         f"{self.height} rows of {self.width}; it holds {length}."
@@ -198,11 +200,3 @@ class Figure:
     """What is seen, for those who do not see it."""
     drawing: Drawing
     provenance: Provenance
-
-
-def _bytes_in(text: str) -> int:
-    """How many bytes some base64 stands for; -1 if it is none."""
-    try:
-        return len(b64decode(text, validate=True))
-    except (NotBase64, ValueError):
-        return -1

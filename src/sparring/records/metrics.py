@@ -65,6 +65,12 @@ class MetricsLog:
         return row
 
 
+def number(row: Row, name: str) -> float:
+    """A measurement of a row; 0 where it was not finite or not taken."""
+    value = row.get(name)
+    return value if isinstance(value, int | float) else 0.0
+
+
 def _parsed(line: bytes) -> Row | None:
     try:
         row = json.loads(line)

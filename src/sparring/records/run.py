@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from sparring.errors import ConfigError, RunError
 from sparring.records.codec import from_json, to_json
+from sparring.records.environment import Environment
 from sparring.records.files import read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
 
@@ -108,10 +109,20 @@ class RunDirectory:
         """What an evaluation found, as shares of the images."""
         return self.path / "evaluation.json"
 
+    def evaluations(self) -> list[Path]:
+        """The last evaluation, and those that were kept aside for it; none before the first."""
+        earlier = sorted(self.path.glob(f"{self.evaluation.stem}-*{self.evaluation.suffix}"))
+        return [path for path in (self.evaluation, *earlier) if path.exists()]
+
     @property
     def outcomes(self) -> Path:
         """What an evaluation found, image by image."""
         return self.path / "outcomes.json"
+
+    @property
+    def examples(self) -> Path:
+        """The first images of an evaluation, clean and attacked."""
+        return self.path / "examples.json"
 
     @property
     def partial_evaluation(self) -> Path:
@@ -124,9 +135,18 @@ class RunDirectory:
         Raises `RunError` if the folder cannot be written to.
         """
         with run_errors("rename files in", self.path):
-            for path in (self.evaluation, self.outcomes):
+            for path in (self.evaluation, self.outcomes, self.examples):
                 if path.exists():
                     path.replace(path.with_stem(f"{path.stem}-{name}"))
+
+    def read_environment(self) -> Environment | None:
+        """What the run was computed with; none before it has begun.
+
+        Raises `RunError` or `ConfigError` if the file is damaged.
+        """
+        if not self.environment.exists():
+            return None
+        return from_json(Environment, read_json(self.environment), where=str(self.environment))
 
     def write_config(self, config: object) -> None:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""

@@ -1,0 +1,77 @@
+"""`sparring report`: one page of runs and studies, to be opened from the disk."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, path
+from sparring.cli.console import PROGRESS, counted, print_ending
+from sparring.report.page import (
+    MEGABYTE,
+    USUAL,
+    Written,
+    check_page_name,
+    read_story,
+    write_page,
+)
+
+ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their numbers.
+
+RUN is a run directory; a study's folder, which holds study.json, may stand in
+its place. Left out, the newest run in runs/ is taken. The page needs no
+network and no other file; a page of the same name is replaced.
+
+examples:
+  sparring report
+  sparring report runs/fast-20300101-120000
+  sparring report runs/a runs/b studies/staleness -o comparison.html"""
+
+NAME = Path("report.html")
+"""The page, unless the user says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportFlags:
+    """What `sparring report` may be given beside the runs and studies."""
+
+    out: Annotated[
+        Path,
+        flag("--out", path, "FILE"),
+        PLAIN,
+        tyro.conf.arg(aliases=["-o"], help_behavior_hint=""),
+    ] = NAME
+    """The page, ending in .html; report.html by default."""
+
+
+FORM = Form(verb="report", flags=ReportFlags, about=ABOUT, word="RUN", many=True)
+
+
+def run(argv: list[str]) -> int:
+    """Write the page of what the words name; return the exit code."""
+    flags, words = FORM.read_all(argv)
+    check_page_name(flags.out)
+    chosen = words or [str(chosen_run(None).path)]
+    stories = [read_story(word) for word in dict.fromkeys(chosen)]
+    written = write_page(stories, flags.out)
+    if written.size > USUAL:
+        PROGRESS.print(_warning(written), soft_wrap=True)
+    print_ending(
+        f"{written.path}, {written.size / MEGABYTE:.1f} MB, {counted(len(stories), 'section')}",
+        f"python -m webbrowser {shlex.quote(str(written.path))}",
+    )
+    return 0
+
+
+def _warning(written: Written) -> str:
+    largest = (
+        f"its largest figure is {written.largest}, {written.largest_size / MEGABYTE:.1f} MB"
+        if written.largest
+        else "it has no figures"
+    )
+    return (
+        f"warning: the page has {written.size / MEGABYTE:.1f} MB, more than the usual "
+        f"{USUAL // MEGABYTE}, and may open slowly; {largest}. Name fewer runs or studies."
+    )

@@ -1,0 +1,175 @@
+"""A figure of the records as a file, for a paper or a page: one panel beside the other.
+
+Units: inches on the page.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from sparring.errors import ConfigError
+from sparring.records.figure import Curves, Figure, Film, HeatMap, Relief, Strip
+from sparring.records.files import run_errors, write_atomically
+from sparring.report.canvas import drawing_settings, saved, sheet
+from sparring.report.cells import CELL, Shading
+from sparring.report.curves import CurvePlan
+from sparring.report.ink import label, legible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Sheet
+
+FORMATS = (".svg", ".png", ".pdf")
+"""Endings of a picture's name, which decide what it is written as."""
+ACROSS = 3
+"""Panels beside each other."""
+CELLS_ACROSS = 8
+"""Cells beside each other on a page, in as many panels as that allows."""
+PANEL = (3.3, 2.4)
+"""Width and height of a panel of curves."""
+LONE = (4.6, 2.7)
+"""The same, of one that is alone."""
+FRAMES = 8
+"""Frames of a film that are drawn, evenly spaced."""
+FRAME = 0.95
+"""Side of a frame."""
+LETTERS = 11
+"""Characters of a title to an inch."""
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Draw a figure into a file: SVG, PNG or PDF by the name's ending.
+
+    The same figure gives the same file. Matplotlib is loaded here and its settings are left as
+    they were. The file is written whole or not at all.
+    Raises `ConfigError` for a name that ends in none of `FORMATS`, `RunError` if it cannot be
+    written.
+    """
+    ending = path.suffix.lower()
+    if ending not in FORMATS:
+        raise ConfigError(
+            f"a picture's name must end in {', '.join(FORMATS)}, because that decides what it is "
+            f"written as; got {path}. Take {path.with_suffix(FORMATS[0])}."
+        )
+    with drawing_settings():
+        page = _sheet_of(figure)
+        page.suptitle(_folded(figure.title, page.get_figwidth()), fontweight="bold", fontsize=10)
+        content = saved(page, ending, (legible(figure.title), legible(figure.alternative)))
+    with run_errors("write", path):
+        write_atomically(path, content)
+
+
+def _sheet_of(figure: Figure) -> "Sheet":
+    match figure.drawing:
+        case Curves():
+            return _curves(figure.drawing)
+        case HeatMap():
+            return _heat_map(figure.drawing)
+        case Relief():
+            return _relief(figure.drawing)
+        case Strip():
+            return _strip(figure.drawing)
+        case _:
+            assert_never(figure.drawing)
+
+
+def _curves(curves: Curves) -> "Sheet":
+    plan = CurvePlan.of(curves)
+    titles = [panel.title for panel in curves.panels]
+    size = PANEL if len(titles) > 1 else LONE
+    page, panels = _panels(titles, size, ACROSS, extra=0.6)
+    for axes, panel in zip(panels, curves.panels, strict=True):
+        plan.draw(axes, panel)
+    if len(plan.looks) > 1:
+        across = max(1, min(len(plan.looks), int(page.get_figwidth() // 1.5)))
+        page.set_figheight(page.get_figheight() + 0.2 * math.ceil(len(plan.looks) / across))
+        page.legend(handles=list(plan.keys()), loc="outside lower center", ncols=across)
+    return page
+
+
+def _heat_map(chart: HeatMap) -> "Sheet":
+    rows, columns = max(1, len(chart.row_names)), max(1, len(chart.column_names))
+    across = max(2, CELLS_ACROSS // columns)
+    size = (columns * CELL + 0.5, rows * CELL + 1.1)
+    page, panels = _panels([table.title for table in chart.tables], size, across, extra=1.1)
+    page.set_figwidth(page.get_figwidth() + 2.6)
+    shading = Shading.of(chart.value, chart.tables)
+    for number, (axes, table) in enumerate(zip(panels, chart.tables, strict=True)):
+        shading.cells(axes, chart, table)
+        if number % across:
+            axes.set_yticklabels([])
+            axes.set_ylabel("")
+    if panels:
+        bar = page.colorbar(shading.key, ax=panels, shrink=0.8)
+        bar.set_label(label(chart.value.label, chart.value.unit))
+    return page
+
+
+def _relief(relief: Relief) -> "Sheet":
+    page, panels = _panels([table.title for table in relief.tables], (2.8, 2.6), ACROSS, extra=0.5)
+    shading = Shading.of(relief.height, relief.tables)
+    for axes, table in zip(panels, relief.tables, strict=True):
+        shading.heights(axes, relief, table)
+    if panels:
+        bar = page.colorbar(shading.key, ax=panels, shrink=0.8)
+        bar.set_label(label(relief.height.label, relief.height.unit))
+    return page
+
+
+def _strip(strip: Strip) -> "Sheet":
+    """A film in each row."""
+    across = max((len(picked(film)) for film in strip.films), default=1)
+    page = sheet(0.3 + across * FRAME, 0.6 + len(strip.films) * (FRAME + 0.45))
+    rows = page.subfigures(max(1, len(strip.films)), 1, squeeze=False)[:, 0]
+    for row, film in zip(rows, strip.films, strict=False):
+        row.suptitle(_folded(film.title, across * FRAME), x=0.01, ha="left", fontsize=9)
+        for axes in (panels := row.subplots(1, across, squeeze=False)[0]):
+            axes.set_axis_off()
+        for axes, number in zip(panels, picked(film), strict=False):
+            axes.imshow(
+                strip_pixels(strip, film, number), cmap="gray", vmin=0, vmax=255, resample=False
+            )
+            words = textwrap.fill(legible(film.captions[number]), 15)
+            axes.text(
+                0.5, -0.06, words, fontsize=7, ha="center", va="top", transform=axes.transAxes
+            )
+    return page
+
+
+def picked(film: Film) -> list[int]:
+    """Frames that stand for a film: at most `FRAMES`, the first and the last among them."""
+    count = len(film.frames)
+    if count <= FRAMES:
+        return list(range(count))
+    return [round(place * (count - 1) / (FRAMES - 1)) for place in range(FRAMES)]
+
+
+def strip_pixels(strip: Strip, film: Film, number: int) -> list[list[int]]:
+    """The rows of a frame."""
+    from base64 import b64decode
+
+    grey = b64decode(film.frames[number])
+    return [list(grey[row * strip.width :][: strip.width]) for row in range(strip.height)]
+
+
+def _panels(
+    titles: Sequence[str], size: tuple[float, float], across: int, *, extra: float
+) -> tuple["Sheet", list["Axes"]]:
+    """A page with a panel for each title, and room for what they share."""
+    across = min(across, max(1, len(titles)))
+    down = max(1, math.ceil(len(titles) / across))
+    page = sheet(size[0] * across, size[1] * down + extra)
+    panels = list(page.subplots(down, across, squeeze=False).flat)
+    for axes in panels[len(titles) :]:
+        axes.set_axis_off()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(_folded(title, size[0]))
+    return page, panels[: len(titles)]
+
+
+def _folded(text: str, inches: float) -> str:
+    """A title in lines that fit a width."""
+    letters = max(20, int(inches * LETTERS))
+    return "\n".join(textwrap.fill(line, letters) for line in legible(text).splitlines())

@@ -1,0 +1,82 @@
+"""`sparring report` from its words to its page, and what it says of wrong words."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sparring.cli.report
+from records.figures import CURVES, study_of
+from report.pages import a_run
+from sparring.cli.main import main
+
+MISTAKES = {
+    "": "a run must be named, or lie in the folder runs here; there is no such folder.",
+    "nowhere": "nowhere does not exist. A study's folder must hold study.json.",
+    "run-b": "run-b does not exist. Did you mean run-a?",
+    "study nowhere": "nowhere does not exist.",
+    "empty": "empty has no config.json. A study's folder must hold study.json.",
+    "damaged": "damaged/study.json must hold JSON, as sparring wrote it",
+    "run-a -o": "followed by one value each; got run-a -o.",
+    "run-a --out": "--out must be followed by its value; got nothing.",
+    "run-a -o report.pdf": "must end in .html or .htm, because a browser opens it by that;",
+    "run-a -o nowhere/a.html": "cannot write nowhere/a.html",
+    "run-a -o folder.html": "a folder of this name is in the way",
+    "run-a --output a.html": "got --output. Did you mean --out?",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run, a study, and folders that are neither."""
+    monkeypatch.chdir(tmp_path)
+    a_run(tmp_path / "run-a")
+    for name in ("study", "empty", "damaged", "folder.html"):
+        (tmp_path / name).mkdir()
+    study_of([CURVES]).save(tmp_path / "study" / "study.json")
+    (tmp_path / "damaged" / "study.json").write_text('{"study": ')
+    return tmp_path
+
+
+def listing(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, folder, capsys):
+    before = listing(folder)
+    assert main(["report", *line.split()]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert MISTAKES[line] in shown.err
+    assert listing(folder) == before
+
+
+def test_runs_and_studies_become_one_page(folder, capsys):
+    assert main(["report", "run-a", "study", "run-a", "-o", "a page.html"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    wrote, after = shown.out.splitlines()
+    assert re.fullmatch(r"wrote a page\.html, 0\.\d MB, 2 sections", wrote)
+    assert after == "next: python -m webbrowser 'a page.html'"
+    assert "<h1>1 study, 1 run</h1>" in (folder / "a page.html").read_text()
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_without_words_it_is_the_newest_run_and_report_html(folder, capsys):
+    a_run(folder / "runs" / "new")
+    assert main(["report"]) == 0
+    assert "<h1>runs/new</h1>" in (folder / "report.html").read_text()
+    assert capsys.readouterr().out.startswith("wrote report.html, ")
+
+
+def test_an_unusually_large_page_says_what_made_it_large(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sparring.cli.report, "USUAL", 1000)
+    assert main(["report", "study"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("wrote report.html")
+    assert shown.err.startswith("warning: the page has ")
+    assert "its largest figure is Title of Curves-0 of How stale?" in shown.err
+    assert shown.err.count("\n") == 1

@@ -1,0 +1,33 @@
+"""Examples on disk: what was written is read again, and sizes must agree."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from report.pages import some_examples
+from sparring.errors import ConfigError
+from sparring.records import Examples
+
+
+def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
+    some_examples().save(tmp_path / "examples.json")
+    assert Examples.load(tmp_path / "examples.json") == some_examples()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 4}, "image 0 must hold 8 bytes in base64, 2 rows of 4 with 1 channels; .* 6"),
+        ({"channels": 2}, "1 channel .* or 3 .*got 2"),
+    ],
+)
+def test_another_size_is_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(some_examples(), **change)
+
+
+def test_pixels_that_are_no_base64_are_refused() -> None:
+    image = replace(some_examples().images[0], attacked="no base64")
+    with pytest.raises(ConfigError, match="it holds -1"):
+        replace(some_examples(), images=(image,))

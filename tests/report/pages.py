@@ -1,0 +1,101 @@
+"""Run directories for pages: as training and evaluation leave them, without either."""
+
+import json
+from base64 import b64encode
+from pathlib import Path
+
+from records.figures import ENVIRONMENT
+from sparring.records import (
+    AttackResult,
+    Evaluation,
+    Example,
+    Examples,
+    Finding,
+    MetricsLog,
+    Proportion,
+    RunDirectory,
+    to_json,
+    write_json,
+)
+
+WHY = "More steps helped the network by 12.5 points."
+NOTICE = "catastrophic overfitting: of 64 images <b>none</b> withstand a longer attack."
+
+
+def a_run(path: Path, *, evaluated: bool = True, staleness: int = 4) -> RunDirectory:
+    """A run of 500 updates, with all kinds of rows."""
+    run = RunDirectory.create(path)
+    config = {"updates": 500, "seed": 7, "data": "mnist", "threat": {"kind": "Linf", "eps": 0.3}}
+    run.config.write_text(json.dumps(config))
+    write_json(run.environment, to_json(ENVIRONMENT))
+    rows = [
+        {
+            "step": step,
+            "loss": 2.0 - step / 400,
+            "accuracy": step / 500,
+            "learning_rate": 0.001,
+            "eps": 0.3,
+            "staleness": min(step - 1, staleness),
+        }
+        for step in range(1, 501)
+    ]
+    looks = [
+        {"step": 250, "natural_accuracy": 0.5, "robust_accuracy": 0.25, "validation_images": 256},
+        {"step": 250, "own_steps": 1, "own_accuracy": 0.75, "long_steps": 10, "long_accuracy": 0.5},
+        {"step": 250, "event": NOTICE},
+    ]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *looks)))
+    assert len(MetricsLog(run.metrics).rows()) == 503
+    if evaluated:
+        an_evaluation().save(run.evaluation)
+        some_examples().save(run.examples)
+    return run
+
+
+def an_evaluation() -> Evaluation:
+    """Of 200 images: a certificate, a flag, a caveat."""
+    counted = (Proportion(successes=count, total=200) for count in (196, 181, 180, 180, 31))
+    natural, first, second, robust, certified = counted
+    return Evaluation(
+        suite="standard",
+        threat="Linf 0.3",
+        natural=natural,
+        attacks=(
+            AttackResult(name="apgd-ce", robust=first, seconds=3.25),
+            AttackResult(name="square", robust=second, seconds=75.0),
+        ),
+        robust=robust,
+        certified=certified,
+        num_images=200,
+        seed=5,
+        precision="bf16, then fp32",
+        seconds=80.0,
+        environment=ENVIRONMENT,
+        caveats=("targeted attacks have 9 targets at most",),
+        findings=(
+            Finding(check="more steps", flagged=True, sentence=WHY),
+            Finding(check="noise", flagged=False, sentence="Noise breaks nothing."),
+        ),
+    )
+
+
+def some_examples() -> Examples:
+    """Two images of 2 by 3 pixels: one broken, one robust."""
+    grey, white = (b64encode(bytes([value] * 6)).decode() for value in (90, 255))
+    fates = ((4, 4, 9, "apgd-ce"), (1, 1, 1, None))
+    return Examples(
+        height=2,
+        width=3,
+        channels=1,
+        images=tuple(
+            Example(
+                label=label,
+                natural=natural,
+                adversarial=adversarial,
+                broken_by=broken_by,
+                clean=grey,
+                attacked=white,
+            )
+            for label, natural, adversarial, broken_by in fates
+        ),
+    )

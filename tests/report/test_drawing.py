@@ -1,0 +1,210 @@
+"""Figures drawn into files: everything is on them, the same figure gives the same file."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from records.figures import CURVES, DRAWINGS, HEAT_MAP, RELIEF, STRIP, figure_of
+from sparring.errors import ConfigError
+from sparring.records import Axis, Curves, HeatMap, Panel, Relief, Series, Strip, Table
+from sparring.report import draw
+from sparring.report.cells import Shading, in_lines
+from sparring.report.curves import CurvePlan
+from sparring.report.direction import Direction, ticks_between
+from sparring.report.ink import HUES, PAPER, SHADES, ink_on, legible, look, luminance
+
+HOSTILE = "<img src=x onerror=alert(1)> $\\frac$ & \x00\x1b\ud800 </script>"
+
+
+def words_of(path: Path) -> list[str]:
+    return ["".join(node.itertext()).strip() for node in ElementTree.parse(path).iter()]
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: type(drawing).__name__)
+@pytest.mark.parametrize(
+    ("ending", "first"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".PDF", b"%PDF")]
+)
+def test_every_drawing_is_a_dateless_file_of_the_format_of_its_ending(
+    drawing, ending: str, first: bytes, tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    for name in ("one", "other"):
+        draw(figure_of(drawing), tmp_path / f"{name}{ending}")
+    one, other = ((tmp_path / f"{name}{ending}").read_bytes() for name in ("one", "other"))
+    assert one == other
+    assert one.startswith(first)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_curves_have_their_words(tmp_path: Path) -> None:
+    draw(figure_of(CURVES), tmp_path / "a.svg")
+    words = words_of(tmp_path / "a.svg")
+    expected = ["Title of figure", "one step", "eight steps", "fresh", "stale", "accuracy (%)"]
+    assert set(expected) | {"staleness (updates)", "0", "1", "64"} <= set(words)
+
+
+def test_cells_have_their_numbers(tmp_path: Path) -> None:
+    draw(figure_of(HEAT_MAP), tmp_path / "a.svg")
+    assert {"12.5", "98.8", "61.2", "0.4", "4 steps", "right (%)"} <= set(
+        words_of(tmp_path / "a.svg")
+    )
+
+
+def test_films_have_their_first_and_last_frame(tmp_path: Path) -> None:
+    draw(figure_of(STRIP), tmp_path / "a.svg")
+    drawn = " ".join(words_of(tmp_path / "a.svg"))
+    assert "frame 9" in drawn
+    assert drawn.count("<image") == 0
+    assert (tmp_path / "a.svg").read_text().count("<image") == 8 + 3
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: type(drawing).__name__)
+def test_any_name_is_drawn_as_it_is(drawing, tmp_path: Path) -> None:
+    named = {
+        Curves: lambda it: replace(
+            it,
+            x=Axis(label=HOSTILE),
+            panels=(Panel(title=HOSTILE, series=(Series(name=HOSTILE, x=(1.0,), y=(2.0,)),)),),
+        ),
+        HeatMap: lambda it: replace(it, row_names=(HOSTILE, HOSTILE), value=Axis(label=HOSTILE)),
+        Relief: lambda it: replace(it, height=Axis(label=HOSTILE)),
+        Strip: lambda it: replace(
+            it, films=tuple(replace(film, title=HOSTILE) for film in it.films)
+        ),
+    }[type(drawing)](drawing)
+    draw(replace(figure_of(named), title=HOSTILE, alternative=HOSTILE), tmp_path / "a.svg")
+    assert "onerror" in " ".join(words_of(tmp_path / "a.svg"))
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        Curves(x=Axis(label="x"), y=Axis(label="y"), panels=()),
+        Curves(x=Axis(label="x"), y=Axis(label="y"), panels=(Panel(title="", series=()),)),
+        Curves(
+            x=Axis(label="x", scale="log"),
+            y=Axis(label="y", scale="log"),
+            panels=(Panel(title="", series=(Series(name="", x=(0.0,), y=(-1.0,)),)),),
+        ),
+        replace(HEAT_MAP, tables=()),
+        replace(HEAT_MAP, row_names=(), column_names=(), tables=(Table(title="", cells=()),)),
+        replace(RELIEF, at_x=(1.0,), tables=(Table(title="", cells=((1.0,), (1.0,))),)),
+        replace(RELIEF, tables=(Table(title="flat", cells=((2.0,) * 3,) * 2),)),
+        replace(STRIP, films=()),
+        replace(HEAT_MAP, tables=(Table(title="", cells=((math.nan, 1.0), (2.0, math.inf))),)),
+        replace(
+            CURVES,
+            panels=(Panel(title="", series=(Series(name="", x=(0.0, 1.0), y=(math.nan, 1.0)),)),),
+        ),
+    ],
+)
+def test_a_drawing_with_little_in_it_is_drawn(drawing, tmp_path: Path) -> None:
+    draw(figure_of(drawing), tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_an_even_axis_gives_each_value_the_same_room() -> None:
+    even = Direction.of(Axis(label="x", scale="even"), (0.0, 64.0, 1.0, 8.0, 1.0))
+    assert even.at((0.0, 1.0, 8.0, 64.0)) == [0.0, 1.0, 2.0, 3.0]
+    assert even.at((36.0,)) == [2.5]
+    assert Direction.of(Axis(label="x"), (0.0, 64.0)).at((36.0,)) == [36.0]
+
+
+def test_nothing_at_or_below_zero_is_lost_on_a_logarithmic_axis() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    Direction.of(Axis(label="x", scale="log"), (0.0, 1.0, 1000.0)).lay(axes, "x")
+    left, middle, right = (axes.transData.transform((x, 0.5))[0] for x in (0.0, 1.0, 1000.0))
+    assert axes.bbox.x0 < left < middle < right < axes.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1.0, 1000.0, [1, 10, 100, 1000]),
+        (3.0, 30.0, [5, 10, 20]),
+        (2.0, 7.0, [2, 3, 4, 5, 6, 7]),
+        (2.0, 2.5, [2.0, 2.5]),
+        (4.0, 4.0, [4.0]),
+        (-3.0, 0.0, []),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert ticks_between(low, high) == ticks
+
+
+def test_a_short_logarithmic_axis_has_plain_words(tmp_path: Path) -> None:
+    series = Series(name="s", x=(1.0, 2.0), y=(3.0, 7.0))
+    axis = Axis(label="a", scale="log")
+    curves = Curves(x=axis, y=axis, panels=(Panel(title="", series=(series,)),))
+    draw(figure_of(curves), tmp_path / "a.svg")
+    words = words_of(tmp_path / "a.svg")
+    assert {"1", "2", "3", "4", "5", "6", "7"} <= set(words)
+    assert not any("$" in word for word in words)
+
+
+def test_a_name_is_broken_between_words() -> None:
+    assert in_lines("madry: extrapolated from 1 of 8 updates") == (
+        "madry: extrapolated from\n1 of 8 updates"
+    )
+    assert in_lines("a-" * 20) == f"{'a-' * 12}\n{'a-' * 8}"
+
+
+def test_a_bar_is_as_high_as_its_number() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    series = Series(name="updates", x=(0.0, 2.0, 3.0), y=(5.0, 10.0, 2.5))
+    bars = replace(
+        CURVES, x=Axis(label="x"), mark="bar", panels=(Panel(title="", series=(series,)),)
+    )
+    CurvePlan.of(bars).draw(axes, bars.panels[0])
+    assert [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)] == [
+        5.0,
+        10.0,
+        2.5,
+    ]
+    assert axes.get_ylim()[0] <= 0
+
+
+def test_series_are_told_apart_in_colour_and_in_grey() -> None:
+    looks = [look(number) for number in range(30)]
+    assert len(set(looks)) == 30
+    for one, other in pairwise(looks):
+        assert one.hue != other.hue and one.dash != other.dash and one.marker != other.marker
+    paper = luminance(to_rgb(PAPER))
+    assert all((paper + 0.05) / (luminance(to_rgb(hue)) + 0.05) >= 4.5 for hue in HUES)
+
+
+def test_numbers_in_cells_stand_out_from_every_shade() -> None:
+    for step in range(256):
+        shade = colormaps[SHADES](step)
+        light, dark = sorted((luminance(shade), 1.0 if ink_on(shade) == "white" else 0.0))[::-1]
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_per_cent_are_shaded_from_0_to_100_and_others_by_their_range() -> None:
+    tables = (Table(title="", cells=((20.0, 30.0),)),)
+    per_cent = Shading.of(Axis(label="", unit="%"), tables).norm
+    other = Shading.of(Axis(label=""), tables).norm
+    assert (per_cent.vmin, per_cent.vmax, other.vmin, other.vmax) == (0, 100, 20, 30)
+
+
+def test_what_no_file_can_hold_becomes_a_sign() -> None:
+    assert legible("a\tb\n\x00\ud800é日") == "a b\n\ufffd\ufffdé日"
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    for drawing, ending in product(DRAWINGS, (".gif", "")):
+        with pytest.raises(ConfigError, match=r"must end in \.svg, \.png, \.pdf"):
+            draw(figure_of(drawing), tmp_path / f"a{ending}")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,308 @@
+"""The page as text: it holds everything, nothing can break out of it, it needs nothing else."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from records.figures import CURVES, DRAWINGS, HEAT_MAP, STRIP, figure_of, study_of
+from report.pages import NOTICE, WHY, a_run
+from sparring.errors import ConfigError, RunError
+from sparring.records import Curves, Film, HeatMap, Panel, Relief, Series, StudyResult
+from sparring.report import read_story, write_page
+from sparring.report.picture import data_uri
+from sparring.report.run_story import RunStory
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    '" onload="alert(1)',
+    "{{ 7 * 7 }} {% raw %}",
+    "<!-- <script> ]]>",
+    "\x00\ud800",
+)
+
+
+class Elements(HTMLParser):
+    """What a browser makes of a page: elements with their attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.found and self.cdata_elem == "script" else self.text).append(data)
+
+
+def page_of(*stories: StudyResult | RunStory, folder: Path) -> str:
+    write_page(stories, folder / "page.html")
+    return (folder / "page.html").read_text()
+
+
+def numbers_of(drawing: object) -> list[float]:
+    match drawing:
+        case Curves():
+            series = [one for panel in drawing.panels for one in panel.series]
+            return [n for one in series for n in (*one.x, *one.y, *one.low, *one.high)]
+        case HeatMap():
+            return [n for table in drawing.tables for row in table.cells for n in row]
+        case Relief():
+            cells = [n for table in drawing.tables for row in table.cells for n in row]
+            return [*cells, *drawing.at_x, *drawing.at_y]
+    return []
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: type(drawing).__name__)
+def test_every_number_of_a_figure_is_in_its_table(drawing, tmp_path: Path) -> None:
+    text = page_of(study_of([drawing]), folder=tmp_path)
+    tables = " ".join(re.findall(r"<table>.*?</table>", text, flags=re.DOTALL))
+    told = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"<[^>]*>", " ", tables))
+    for number in numbers_of(drawing):
+        assert f"{number:g}" in told
+
+
+def test_every_word_of_a_study_is_on_its_page(tmp_path: Path) -> None:
+    study = study_of()
+    text = " ".join(Elements(page_of(study, folder=tmp_path)).text)
+    for figure in study.figures:
+        assert figure.title in text
+        assert figure.caption in text
+    for claim in study.claims:
+        assert claim.paper in text
+        assert claim.found in text
+    assert re.findall(r"holds here|does not hold here|this scale cannot tell", text) == [
+        "holds here",
+        "does not hold here",
+        "this scale cannot tell",
+    ]
+    assert study.provenance.command in text
+    assert "3, 14" in text
+    assert re.search(r"fresh\s+3\s+30\s+120\s+25.0 %", text)
+
+
+def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "a run")
+    shown = " ".join(Elements(page_of(read_story(run.path), folder=tmp_path)).text)
+    shown = re.sub(r"\s+", " ", shown)
+    for words in (
+        "98.0 % [95.0, 99.2]",
+        "90.0 % [85.1, 93.4]",
+        "15.5 % [11.1, 21.2]",
+        "apgd-ce 90.5 %",
+        "1 min 15 s",
+        WHY,
+        NOTICE,
+        "targeted attacks have 9 targets at most",
+        "500 of 500 updates",
+        f"sparring train --config '{run.path}'",
+        "Linf, eps 0.3",
+        "4 taken for 9, apgd-ce",
+        "1 withstood all",
+        "bf16, then fp32",
+    ):
+        assert words in shown
+
+
+def test_a_runs_curves_are_means_of_its_log(tmp_path: Path) -> None:
+    story = read_story(a_run(tmp_path / "run").path)
+    assert isinstance(story, RunStory)
+    figures = {figure.name: figure.drawing for figure in story.figures}
+    assert list(figures) == ["accuracy", "loss", "learning-rate", "eps", "staleness"]
+    loss, staleness, accuracy = figures["loss"], figures["staleness"], figures["accuracy"]
+    assert (
+        isinstance(loss, Curves) and isinstance(staleness, Curves) and isinstance(accuracy, Curves)
+    )
+    (line,) = loss.panels[0].series
+    assert line.x[0] == 3 and line.x[-1] == 500 and len(line.x) <= 200
+    assert line.y[0] == pytest.approx(2.0 - 2 / 400)
+    (bars,) = staleness.panels[0].series
+    assert (bars.x, bars.y) == ((0, 1, 2, 3, 4), (1, 1, 1, 1, 496))
+    robust = accuracy.panels[0].series[2]
+    assert (robust.x, robust.y) == ((250,), (25.0,))
+    assert robust.low[0] == pytest.approx(20.1, abs=0.05)
+    assert [one.y for one in accuracy.panels[1].series] == [(75.0,), (50.0,)]
+
+
+def test_a_run_that_has_not_begun_has_a_page(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", evaluated=False, staleness=0)
+    assert "staleness 0 throughout" in page_of(read_story(run.path), folder=tmp_path)
+    run.metrics.unlink()
+    run.environment.unlink()
+    text = page_of(read_story(run.path), folder=tmp_path)
+    assert "Not evaluated yet." in text
+    assert "0 of 500 updates" in text
+
+
+def test_several_runs_are_compared_in_one_table(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / name, evaluated=name != "c") for name in ("a", "b", "c")]
+    text = page_of(study_of(), *(read_story(run.path) for run in runs), folder=tmp_path)
+    table = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text[text.index("Verdicts") :]))
+    assert re.search(r"/a standard Linf 0.3 200 98.0 % .*? 90.0 % .*? 15.5 % .*? 1 ", table)
+    assert re.search(r"/c not evaluated", table)
+    assert "<h1>1 study, 3 runs</h1>" in text
+    targets = re.findall(r'href="#(s\d[-\d]*)"', text)
+    assert targets
+    assert all(f'id="{target}"' in text for target in targets)
+    assert "Verdicts" not in page_of(study_of(), read_story(runs[0].path), folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_breaks_out_of_its_place(name: str, tmp_path: Path) -> None:
+    series = Series(name=name, x=(1.0,), y=(2.0,))
+    drawings = (
+        replace(CURVES, panels=(Panel(title=name, series=(series, replace(series, name="b"))),)),
+        replace(HEAT_MAP, row_names=(name, "b"), tables=(replace(HEAT_MAP.tables[0], title=name),)),
+        replace(
+            STRIP, films=(Film(title=name, frames=STRIP.films[0].frames[:1], captions=(name,)),)
+        ),
+    )
+    hostile, harmless = study_of(drawings, title=name), study_of(DRAWINGS[:2] + DRAWINGS[3:])
+    provenance = replace(hostile.provenance, command=name)
+    hostile = replace(
+        hostile,
+        study=name,
+        claims=(replace(hostile.claims[0], paper=name, found=name),),
+        figures=tuple(
+            replace(figure, title=name, caption=name, alternative=name, provenance=provenance)
+            for figure in hostile.figures
+        ),
+    )
+    broken, whole = (Elements(page_of(study, folder=tmp_path)) for study in (hostile, harmless))
+    kinds = {tag for tag, _ in whole.found} | {"clippath"}
+    assert {tag for tag, _ in broken.found} <= kinds
+    assert sum(tag == "script" for tag, _ in broken.found) == len(drawings) + 1
+    assert not any(key.startswith("on") for _, attributes in broken.found for key in attributes)
+    assert "49" not in broken.text
+    data = [json.loads(script) for script in broken.scripts[:-1]]
+    assert data[0]["panels"][0]["series"][0]["name"] == name
+    assert data[2]["films"][0][0]["caption"] == name
+
+
+def test_a_hostile_folder_and_log_are_only_words(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "<img src=x onerror=alert(1)>")
+    found = Elements(page_of(read_story(run.path), folder=tmp_path)).found
+    assert not any("onerror" in attributes for _, attributes in found)
+    assert NOTICE in "".join(Elements(page_of(read_story(run.path), folder=tmp_path)).text)
+
+
+def test_the_page_names_nothing_outside_of_it(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    text = page_of(study_of(), read_story(run.path), folder=tmp_path)
+    for tag, attributes in Elements(text).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            value = attributes.get(name, "")
+            assert not value or value.startswith(("#", "data:image/png;base64,")), (tag, value)
+    assert not re.search(
+        r"url\((?!#)|@import|https?:", re.sub(r"(?s)<script.*?</script>", "", text)
+    )
+    assert (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" in text
+    )
+
+
+def test_a_number_that_is_none_does_not_stop_the_script(tmp_path: Path) -> None:
+    series = Series(name="s", x=(0.0, 1.0), y=(math.nan, 2.0))
+    drawings = [
+        replace(CURVES, panels=(Panel(title="", series=(series,)),)),
+        replace(
+            HEAT_MAP, tables=(replace(HEAT_MAP.tables[0], cells=((math.inf, 1.0), (2.0, 3.0))),)
+        ),
+    ]
+    scripts = Elements(page_of(study_of(drawings), folder=tmp_path)).scripts
+    data = [json.loads(text, parse_constant=pytest.fail) for text in scripts[:-1]]
+    assert data[0]["panels"][0]["series"][0]["y"] == [None, 2.0]
+    assert data[1]["panels"][0]["cells"] == [[None, 1.0], [2.0, 3.0]]
+
+
+def test_identifiers_differ_and_references_meet_one(tmp_path: Path) -> None:
+    study = study_of(DRAWINGS * 2)
+    found = Elements(page_of(study, study, folder=tmp_path)).found
+    names = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(names) == len(set(names))
+    wanted = {
+        reference
+        for _, attributes in found
+        for value in attributes.values()
+        for reference in re.findall(r"^#(.+)|url\(#(.+?)\)", value)
+    }
+    assert wanted
+    assert {one or other for one, other in wanted} <= set(names)
+
+
+def test_the_same_stories_give_the_same_page(tmp_path: Path) -> None:
+    stories = (study_of(), read_story(a_run(tmp_path / "run").path))
+    assert page_of(*stories, folder=tmp_path) == page_of(*stories, folder=tmp_path)
+
+
+def test_drawings_have_the_colours_of_the_page(tmp_path: Path) -> None:
+    text = page_of(study_of([CURVES]), folder=tmp_path)
+    drawn = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.DOTALL)
+    assert len(drawn) == 2
+    assert all("var(--hue-" in svg and "var(--ink)" in svg for svg in drawn)
+    assert not re.search(r"(?:fill|stroke): #", " ".join(drawn))
+    styles = text[text.index("<style>") : text.index("</style>")]
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text)) - {"--least", "--most"}
+    assert all(styles.count(f"{name}: ") >= 3 for name in used - {"--link"})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_on_the_page_pixel_by_pixel(channels: int) -> None:
+    pixels = bytes(range(7, 7 + 6 * channels))
+    uri = data_uri(b64encode(pixels).decode(), 2, 3, channels)
+    image = imread(BytesIO(b64decode(uri.removeprefix("data:image/png;base64,"))))
+    assert image.shape == ((2, 3) if channels == 1 else (2, 3, 3))
+    assert [round(255 * float(value)) for value in image.flat] == list(pixels)
+
+
+def test_what_made_a_page_large_is_told(tmp_path: Path) -> None:
+    big = Series(name="s", x=tuple(map(float, range(900))), y=tuple(map(float, range(900))))
+    figures = (
+        figure_of(CURVES, "small"),
+        figure_of(replace(CURVES, panels=(Panel(title="", series=(big,)),)), "big"),
+    )
+    written = write_page([replace(study_of(), figures=figures)], tmp_path / "a.html")
+    assert written.largest == "Title of big of How stale?"
+    assert 0 < written.largest_size < written.size == (tmp_path / "a.html").stat().st_size
+
+
+def test_wrong_names_and_nothing_to_show_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must end in \.html or \.htm.*got .*a\.txt"):
+        write_page([study_of()], tmp_path / "a.txt")
+    with pytest.raises(ConfigError, match="needs a run or a study"):
+        write_page([], tmp_path / "a.html")
+    with pytest.raises(RunError, match="cannot write"):
+        write_page([study_of()], tmp_path / "nowhere" / "a.html")
+    with pytest.raises(RunError, match=r"does not exist\. A study's folder must hold study\.json"):
+        read_story(tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_is_found_in_its_folder(tmp_path: Path) -> None:
+    study_of().save(tmp_path / "study.json")
+    assert read_story(tmp_path) == study_of()
+
+
+def test_reading_and_writing_a_page_needs_no_torch(tmp_path: Path) -> None:
+    study_of([CURVES]).save(tmp_path / "study.json")
+    program = (
+        "import sys; from pathlib import Path; from sparring.report import read_story, write_page\n"
+        f"write_page([read_story({str(tmp_path)!r})], Path({str(tmp_path / 'a.html')!r}))\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
