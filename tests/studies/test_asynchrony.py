@@ -11,10 +11,9 @@ from sparring.records import (
     Provenance,
     Row,
     RunDirectory,
-    StudyResult,
     describe,
 )
-from sparring.studies import RESULT, SCALES, STUDIES, Measurements, Scale, StudyRun
+from sparring.studies import SCALES, STUDIES, Measurements, Scale
 from sparring.studies.asynchrony import OWN_ENGINE, PAPERS_ENGINE
 from sparring.studies.asynchrony_figures import ONE_CORE
 from sparring.studies.devices import RealCores
@@ -147,21 +146,3 @@ def test_networks_differ_only_in_who_attacks(scale: Scale) -> None:
         if isinstance(config.source, Asynchronous):
             assert config.source.workers == 1
             assert config.computing_threads == 1
-
-
-@pytest.mark.process
-def test_smoke_emulates_simulates_and_trains_for_real(tmp_path: Path) -> None:
-    run = StudyRun(study=STUDY, scale="smoke", into=tmp_path, jobs=2)
-    result = run.run(lambda job, share: None, lambda jobs: None)
-    assert {figure.name for figure in result.figures} == {
-        "speed-up",
-        "far",
-        "far-staleness",
-        "staleness",
-    }
-    assert "papers-engine: mean staleness 3.5, at most 7" in result.claims[-1].found
-    assert StudyResult.load(run.folder / RESULT) == result
-    begun: list[int] = []
-    again = run.run(lambda job, share: None, lambda jobs: begun.append(len(jobs)))
-    assert begun == [0, 0]
-    assert again.claims == result.claims

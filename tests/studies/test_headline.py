@@ -15,10 +15,9 @@ from sparring.records import (
     Provenance,
     Row,
     RunDirectory,
-    StudyResult,
     describe,
 )
-from sparring.studies import RESULT, STUDIES, Measurements, Scale, StudyRun
+from sparring.studies import STUDIES, Measurements, Scale
 from sparring.studies.headline_times import CAUSES, CHAIN, durations, factors, whole
 from sparring.studies.plain import PlainNetwork
 from sparring.studies.recipes import FAST, FAST_ASYNC, PLAIN, Clock, recipes
@@ -149,16 +148,3 @@ def test_the_plain_network_is_the_papers_computed_layer_by_layer() -> None:
     torch.testing.assert_close(plain(images), ours(images))
     config = recipes("short")[PLAIN]
     assert working_copy(config.model.build(0), config.precision).name == "fp32 direct"
-
-
-@pytest.mark.process
-def test_smoke_trains_judges_and_times(tmp_path: Path) -> None:
-    run = StudyRun(study=STUDY, scale="smoke", into=tmp_path, jobs=2)
-    result = run.run(lambda job, share: None, lambda jobs: None)
-    assert [figure.name for figure in result.figures] == ["times", "causes"]
-    assert [(network.name, network.updates) for network in result.networks] == [
-        (FAST, 8),
-        (FAST_ASYNC, 8),
-    ]
-    assert "extrapolated from 1 of 8 updates" in result.claims[0].found
-    assert StudyResult.load(run.folder / RESULT) == result
