@@ -161,6 +161,7 @@ def ages(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
             x=Axis(label="staleness s", unit="updates"),
             y=Axis(label="of all updates", unit="%"),
             panels=tuple(panels),
+            mark="bar",
         ),
         provenance=provenance,
     )

@@ -4,13 +4,14 @@ Units: seconds are wall-clock.
 """
 
 import os
+import pickle
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -65,20 +66,20 @@ class _Worker:
     """What it is doing."""
 
     @classmethod
-    def start(cls, threads: int) -> "_Worker":
+    def start(cls) -> "_Worker":
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         end, leash = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(theirs, end, threads))
+        process = context.Process(target=_serve, args=(theirs, end))
         process.start()
         theirs.close()
         end.close()
         return cls(process=process, connection=ours, leash=leash)
 
-    def give(self, job: Job) -> None:
-        """Hand a job over."""
+    def give(self, job: Job, threads: int) -> None:
+        """Hand a job over, to be done with so many CPU threads."""
         self.job = job
-        self.connection.send(job)
+        self.connection.send((job, threads))
 
     def heard(self) -> Message:
         """What it says next, or that it is dead."""
@@ -101,43 +102,48 @@ class _Worker:
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class SideBySide:
-    """Carries jobs out, some at a time, and hands over their results as they come.
+class Workers:
+    """Processes that carry jobs out, some at a time; they are there as long as the `with` lasts.
 
     A job that fails stops the others, which may take their time to leave things in order; so does
-    whatever ends the iteration early. A process whose parent dies is asked to stop, too.
+    whatever ends the iteration over results early. A process whose parent dies is asked to stop,
+    too.
     """
 
-    jobs: Sequence[Job]
-    """What is to be done, in order of starting."""
-    at_once: int
-    """Processes beside each other."""
-    threads: int = 1
-    """CPU threads of each."""
     told: Callable[[Job, float], None] = lambda job, share: None
     """Hears how far each job is."""
+    _idle: list[_Worker] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[tuple[Job, Any]]:
-        """Each job with its result.
+    def __enter__(self) -> "Workers":
+        """Themselves; a process is started when it is first needed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Send them home."""
+        while self._idle:
+            self._idle.pop().stop()
+
+    def carry_out(
+        self, jobs: Sequence[Job], *, at_once: int, threads: int = 1
+    ) -> Iterator[tuple[Job, Any]]:
+        """Each job with its result, as they come; begun in order, with so many CPU threads each.
 
         Raises what a job raised, if that is one of ours that pickles; else `TrainingError`.
         """
-        left = list(reversed(self.jobs))
-        workers: list[_Worker] = []
+        left, busy = list(reversed(jobs)), list[_Worker]()
         try:
-            workers += (_Worker.start(self.threads) for _ in range(min(self.at_once, len(left))))
-            for worker in workers:
-                worker.give(left.pop())
-            while busy := {worker.connection: worker for worker in workers if worker.job}:
-                for connection in wait(list(busy)):
-                    worker = busy[connection]
-                    if (done := self._done(worker)) is None:
-                        continue
-                    if left:
-                        worker.give(left.pop())
-                    yield done
+            while left or busy:
+                while left and len(busy) < at_once:
+                    busy.append(self._idle.pop() if self._idle else _Worker.start())
+                    busy[-1].give(left.pop(), threads)
+                heard = wait([worker.connection for worker in busy])
+                for worker in [worker for worker in busy if worker.connection in heard]:
+                    if (done := self._done(worker)) is not None:
+                        busy.remove(worker)
+                        self._idle.append(worker)
+                        yield done
         finally:
-            for worker in workers:
+            for worker in busy:
                 worker.stop()
 
     def _done(self, worker: _Worker) -> tuple[Job, Any] | None:
@@ -158,18 +164,19 @@ class SideBySide:
         return job, message.result
 
 
-def _serve(connection: Any, leash: Any, threads: int) -> None:
+def _serve(connection: Any, leash: Any) -> None:
     """What a worker does."""
-    import torch
-
-    torch.set_num_threads(threads)
     # A terminal sends these to all processes at once; the parent alone decides, and then asks.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(leash,), daemon=True).start()
+    import torch
+
     with suppress(EOFError, OSError):
         while True:
-            connection.send(_carried_out(connection.recv(), connection))
+            job, threads = connection.recv()
+            torch.set_num_threads(threads)
+            connection.send(_carried_out(job, connection))
 
 
 def _carried_out(job: Job, connection: Any) -> Message:
@@ -200,4 +207,8 @@ def _watch(leash: Any) -> None:
 
 def _picklable(error: SparringError) -> SparringError | str:
     """The error, if it comes through a pipe whole."""
-    return error if type(error).__init__ is SparringError.__init__ else str(error)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except TypeError:
+        return str(error)
+    return error

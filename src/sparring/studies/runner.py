@@ -31,7 +31,7 @@ from sparring.records import (
     write_atomically,
 )
 from sparring.records.environment import available_cores
-from sparring.studies.processes import Job, SideBySide, Tell
+from sparring.studies.processes import Job, Tell, Workers
 from sparring.studies.snapshots import reached
 from sparring.studies.study import Demanding, Measurement, Measurements, Runs, Scale, Study
 from sparring.training import Asynchronous, Silent, Step, TrainConfig, resume, train
@@ -156,24 +156,27 @@ class StudyRun:
         """
         with run_errors("create the folder of the study", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        trainings = self._trainings()
-        begins(trainings)
-        for job, _ in self._done(trainings, told):
-            told(job, 1.0)
-        table = _whole(MetricsLog(self.folder / TABLE))
-        measuring = self._measurings(table)
-        begins(measuring)
-        for job, (rows, seconds) in self._done(measuring, told):
-            _append(table, job.name, rows, seconds)
-            told(job, 1.0)
+        with Workers(told=told) as workers:
+            trainings = self._trainings()
+            begins(trainings)
+            for job, _ in self._done(workers, trainings):
+                told(job, 1.0)
+            table = _whole(MetricsLog(self.folder / TABLE))
+            measuring = self._measurings(table)
+            begins(measuring)
+            for job, (rows, seconds) in self._done(workers, measuring):
+                _append(table, job.name, rows, seconds)
+                told(job, 1.0)
         return self.sum_up()
 
-    def _done(self, jobs: Sequence[Training | Measuring], told: Told) -> Iterator[tuple[Job, Any]]:
+    def _done(
+        self, workers: Workers, jobs: Sequence[Training | Measuring]
+    ) -> Iterator[tuple[Job, Any]]:
         """Each job with its result; those that need the whole machine last, one at a time."""
         beside = [job for job in jobs if not job.alone]
-        yield from SideBySide(jobs=beside, at_once=self.jobs, told=told)
+        yield from workers.carry_out(beside, at_once=self.jobs)
         alone = [job for job in jobs if job.alone]
-        yield from SideBySide(jobs=alone, at_once=1, threads=available_cores(), told=told)
+        yield from workers.carry_out(alone, at_once=1, threads=available_cores())
 
     def sum_up(self) -> StudyResult:
         """What the table says now, left as study.json."""
