@@ -17,6 +17,7 @@ FLAGS = {
     "lag publish-every precision threads set dry-run json",
     "evaluate": "suite images seed threads precision no-checks json",
     "transfer": "steps images seed threads out json",
+    "study": "scale only until jobs into",
     "report": "out",
     "bench": "devices steps step-ms soak json",
     "inspect": "json",
@@ -24,7 +25,7 @@ FLAGS = {
 }
 
 
-NEEDING_WORDS = ("transfer",)
+NEEDING_WORDS = ("transfer", "study")
 
 
 def page(verb: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -36,7 +36,7 @@ def test_labels_are_read_as_64_bit_numbers(tmp_path):
 
 def test_compression_is_told_by_content_not_by_name(tmp_path):
     zipped, plain = tmp_path / "images", tmp_path / "images.gz"
-    zipped.write_bytes(gzip.compress(CONTENT))
+    zipped.write_bytes(gzip.compress(CONTENT, mtime=0))
     plain.write_bytes(CONTENT)
     assert torch.equal(read_images(zipped), read_images(plain))
 
@@ -52,11 +52,14 @@ def test_compression_is_told_by_content_not_by_name(tmp_path):
         (CONTENT[:-1], r"exactly 40 bytes.*2 x 3 x 4 numbers; it holds 39: the data are truncated"),
         (CONTENT + b"\0", r"exactly 40 bytes.*it holds 41: the data are followed by trailing"),
         (idx_bytes(IMAGES[:0]), r"at least one number; its header announces 0 x 3 x 4"),
-        (gzip.compress(CONTENT)[:-12], r"whole gzip stream.*the file is truncated"),
-        (gzip.compress(CONTENT)[:-8] + b"\0" * 8, r"intact gzip stream; it is corrupt \(CRC"),
-        (gzip.compress(CONTENT)[:10] + b"\xff" * 20, r"intact gzip stream; it is corrupt"),
-        (gzip.compress(CONTENT) + b"junk", r"intact gzip stream; it is corrupt"),
-        (gzip.compress(CONTENT[:-1]), r"exactly 40 bytes \(uncompressed\).*truncated"),
+        (gzip.compress(CONTENT, mtime=0)[:-12], r"whole gzip stream.*the file is truncated"),
+        (
+            gzip.compress(CONTENT, mtime=0)[:-8] + b"\0" * 8,
+            r"intact gzip stream; it is corrupt \(CRC",
+        ),
+        (gzip.compress(CONTENT, mtime=0)[:10] + b"\xff" * 20, r"intact gzip stream; it is corrupt"),
+        (gzip.compress(CONTENT, mtime=0) + b"junk", r"intact gzip stream; it is corrupt"),
+        (gzip.compress(CONTENT[:-1], mtime=0), r"exactly 40 bytes \(uncompressed\).*truncated"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name_and_reason(tmp_path, content, complaint):
@@ -74,7 +77,7 @@ def test_a_missing_file_is_a_data_error(tmp_path):
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(cut=st.integers(0, len(CONTENT) - 1), zipped=st.booleans())
 def test_no_truncation_goes_unnoticed(tmp_path_factory, cut, zipped):
-    content = gzip.compress(CONTENT) if zipped else CONTENT
+    content = gzip.compress(CONTENT, mtime=0) if zipped else CONTENT
     path = tmp_path_factory.mktemp("idx") / "images"
     path.write_bytes(content[:cut])
     with pytest.raises(DataError):

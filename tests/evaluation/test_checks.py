@@ -1,5 +1,6 @@
 """Checks for gradient masking: each fault in a model is flagged under its name, a sound one not."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -202,9 +203,15 @@ def test_the_slice_is_spread_over_the_images_that_are_right() -> None:
     labels = torch.zeros(400, dtype=torch.int64)
     right = int((remembering(images).argmax(1) == 0).sum())
     assert 128 < right < 400
-    evaluation = evaluate(remembering, images, labels, Linf(eps=0.01)).evaluation
+    threat = Linf(eps=0.01)
+    assert evaluate(remembering, images, labels, threat, checks=False).evaluation.findings is None
+    unchecked = Counter(seen)
+    seen.clear()
+    evaluation = evaluate(remembering, images, labels, threat).evaluation
     assert evaluation.natural.successes == right
-    assert seen[-1] == 128
+    looks = Counter(seen) - unchecked
+    assert looks[128] > 10
+    assert max(looks) == 128
     wrong = evaluate(
         remembering, images[:1], (remembering(images[:1]).argmax(1) + 1) % 2, L2(eps=1)
     )
