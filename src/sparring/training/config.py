@@ -83,6 +83,8 @@ class TrainConfig:
     """Updates between two checkpoints; one is always written at the end."""
     snapshot_every: int = 0
     """Updates between two copies of the weights that are kept, 13 MB each; 0 for none."""
+    tensorboard: bool = False
+    """Write the measurements also as TensorBoard events; needs the extra `tensorboard`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

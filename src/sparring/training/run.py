@@ -1,7 +1,7 @@
 """A whole run: from a configuration to a run directory with a trained network."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from sparring.records import (
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
+from sparring.training.events import Events, check_events_can_be_written, events
 from sparring.training.interruption import StopRequest, stop_request
 from sparring.training.notices import warnings_to
 from sparring.training.sources import Source
@@ -83,11 +84,13 @@ def resume(
 
 
 def check_fits(config: TrainConfig, dataset: Dataset) -> None:
-    """Refuse images that the network cannot take, and a device that is not there.
+    """Refuse images that the network cannot take, a device or an extra that is not there.
 
     Raises `ConfigError`.
     """
     chosen_device(config.device)
+    if config.tensorboard:
+        check_events_can_be_written()
     model = config.model
     if dataset.image_shape != model.image_shape or dataset.num_classes > model.num_classes:
         raise ConfigError(
@@ -113,6 +116,7 @@ class _Sitting:
         self.metrics = MetricsLog(run.metrics)
         self.device = chosen_device(config.device)
         self.dead_start = DeadStart(dataset.num_classes)
+        self.events: Events | None = None
         self.seconds_before, self.all_threads = 0.0, 0
 
     def work(self) -> TrainedRun:
@@ -126,7 +130,9 @@ class _Sitting:
                 self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
                 self.begun = time.perf_counter()
                 if trainer.version < self.end:
-                    self._loop(trainer, source, stop)
+                    with events(self.run, trainer.version, wanted=self.config.tensorboard) as sink:
+                        self.events = sink
+                        self._loop(trainer, source, stop)
                 seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
@@ -171,31 +177,32 @@ class _Sitting:
             return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
         except NonFiniteLoss as error:
             last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
-            self.metrics.append({"step": trainer.version, "event": str(error)})
+            self._write("notices", {"step": trainer.version, "event": str(error)})
             raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
 
     def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
-        self.metrics.append(asdict(step) | {"seconds": self._seconds(), **source.figures()})
+        figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}
+        self._write("update", figures)
         self.observer.stepped(step)
         notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
         if notice:
             self._notice(trainer, notice)
 
     def _notice(self, trainer: Trainer, text: str) -> None:
-        self.metrics.append({"step": trainer.version, "event": text})
+        self._write("notices", {"step": trainer.version, "event": text})
         self.observer.noticed(text)
 
     def _look(self, trainer: Trainer) -> None:
         """Judge the weights on all threads: workers soon have nothing to do but to wait for it."""
         with computing_threads(self.all_threads):
             look = self.slice.look(trainer)
-        self.metrics.append(asdict(look))
+        self._write("validation", asdict(look))
         self.observer.validated(look)
 
     def _compare(self, trainer: Trainer) -> None:
         """Look for catastrophic overfitting."""
         found = self.alarm.compare(trainer)
-        self.metrics.append(asdict(found))
+        self._write("alarm", asdict(found))
         if notice := self.alarm.notice(found):
             self._notice(trainer, notice)
 
@@ -203,8 +210,13 @@ class _Sitting:
         """Write a checkpoint, and beside it the source's account of the run so far."""
         totals = source.totals()
         if totals:
-            self.metrics.append({"step": trainer.version, **totals})
+            self._write("tickets", {"step": trainer.version, **totals})
         save_checkpoint(self.run, trainer, source, self._seconds())
+
+    def _write(self, kind: str, row: Mapping[str, int | float | str | None]) -> None:
+        self.metrics.append(row)
+        if self.events is not None:
+            self.events.append(kind, row)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.begun
