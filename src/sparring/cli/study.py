@@ -212,6 +212,7 @@ class StudyWatch:
     def begins(self, jobs: "Sequence[Job]") -> None:
         """A round of jobs begins."""
         self.of, self.done, self.shares = len(jobs), 0, {}
+        self.announced(jobs)
         self.show()
 
     def told(self, job: "Job", share: float) -> None:
@@ -222,6 +223,12 @@ class StudyWatch:
             self.done += 1
             self.ended(job)
         self.show()
+
+    def announced(self, jobs: "Sequence[Job]") -> None:
+        """A line about what is to be done."""
+        if jobs:
+            names = ", ".join(job.name for job in jobs)
+            PROGRESS.print(f"{counted(len(jobs), 'piece')} of work: {names}", soft_wrap=True)
 
     def ended(self, job: "Job") -> None:
         """A line for each job that is over."""
@@ -241,6 +248,9 @@ def watched_study(name: str) -> Iterator[StudyWatch]:
         task = bar.add_task(name, total=None, under_way="")
 
         class Drawn(StudyWatch):
+            def announced(self, jobs: "Sequence[Job]") -> None:
+                pass
+
             def ended(self, job: "Job") -> None:
                 pass
 
