@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sparring.attacks import PGD, Linf, Threat
 from sparring.errors import ConfigError
-from sparring.models import PaperNetwork, Precision
+from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records.ranges import at_least
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
@@ -43,8 +43,10 @@ class TrainConfig:
 
     data: str = "mnist"
     """"mnist" (bundled), a folder of IDX files, or an .npz file."""
-    model: PaperNetwork = field(default_factory=PaperNetwork)
+    model: ModelKind = field(default_factory=PaperNetwork)
     """The network and its initialisation."""
+    init: str | None = None
+    """File of weights to begin with: safetensors, or a state_dict of torch.save."""
     threat: Threat = field(default_factory=Linf)
     """What the network is to withstand: validation and evaluation use it."""
     attack: PGD = field(default_factory=PGD)

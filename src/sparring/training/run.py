@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sparring.attacks import AttackedBatch
+from sparring.attacks.plausible import doubt
 from sparring.data import Dataset, load_dataset
-from sparring.errors import ConfigError, Interrupted, NonFiniteLoss
+from sparring.errors import Interrupted, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.records import (
     MetricsLog,
@@ -25,10 +26,11 @@ from sparring.records import (
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
-from sparring.training.events import Events, check_events_can_be_written, events
+from sparring.training.events import Events, events
 from sparring.training.interruption import StopRequest, stop_request
 from sparring.training.notices import warnings_to
 from sparring.training.sources import Source
+from sparring.training.start import check_fits, fitted
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import DeadStart, Observer, Silent, ValidationSlice
 
@@ -53,64 +55,56 @@ def train(
     *,
     observer: Observer | None = None,
     until: int | None = None,
+    network: nn.Module | None = None,
 ) -> TrainedRun:
     """Train a network and leave everything about it in the new directory `out`.
 
-    With `until`, only so many of its updates: `resume` goes on from there.
+    With `until`, only so many of its updates: `resume` goes on from there. A `network` takes the
+    place of `config.model`: a copy of it is trained, from its weights on.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
     """
     dataset = load_dataset(config.data)
-    check_fits(config, dataset)
+    config = fitted(config, dataset, network)
+    check_fits(config, dataset, network)
     run = RunDirectory.create(out)
     run.write_config(config)
-    return _Sitting(config, dataset, run, observer or Silent(), until).work()
+    return _Sitting(config, dataset, run, observer or Silent(), until, network).work()
 
 
 def resume(
-    run: Path | str, *, observer: Observer | None = None, until: int | None = None
+    run: Path | str,
+    *,
+    observer: Observer | None = None,
+    until: int | None = None,
+    network: nn.Module | None = None,
 ) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
     A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
-    updates, is returned as it is.
+    updates, is returned as it is. One whose network was given as an object needs it again.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
     dataset = load_dataset(config.data)
-    check_fits(config, dataset)
-    return _Sitting(config, dataset, directory, observer or Silent(), until).work()
-
-
-def check_fits(config: TrainConfig, dataset: Dataset) -> None:
-    """Refuse images that the network cannot take, a device or an extra that is not there.
-
-    Raises `ConfigError`.
-    """
-    chosen_device(config.device)
-    if config.tensorboard:
-        check_events_can_be_written()
-    model = config.model
-    if dataset.image_shape != model.image_shape or dataset.num_classes > model.num_classes:
-        raise ConfigError(
-            f"the paper's network takes images of shape {model.image_shape} in at most "
-            f"{model.num_classes} classes; {config.data} has shape {dataset.image_shape} in "
-            f"{dataset.num_classes}. Choose a data set of that shape."
-        )
+    check_fits(config, dataset, network)
+    return _Sitting(config, dataset, directory, observer or Silent(), until, network).work()
 
 
 class _Sitting:
     """One process's share of a run, from its start or last checkpoint to its end or a stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run, and what it is given
         self,
         config: TrainConfig,
         dataset: Dataset,
         run: RunDirectory,
         observer: Observer,
         until: int | None,
+        network: nn.Module | None,
     ) -> None:
+        self.network = network
         self.end = config.updates if until is None else min(until, config.updates)
         self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
         self.metrics = MetricsLog(run.metrics)
@@ -122,7 +116,7 @@ class _Sitting:
     def work(self) -> TrainedRun:
         self.all_threads = self.config.threads or torch.get_num_threads()
         with computing_threads(self.config.computing_threads), stop_request() as stop:
-            trainer = Trainer(self.config, self.dataset, self.device)
+            trainer = Trainer(self.config, self.dataset, self.device, self.network)
             source = self.config.source.open(trainer, self.config.updates)
             with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
                 self._begin(trainer, source)
@@ -140,14 +134,21 @@ class _Sitting:
     def _begin(self, trainer: Trainer, source: Source) -> None:
         if self.run.resume.exists():
             self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
-        if not trainer.version and self.config.snapshot_every:
-            save_snapshot(self.run, trainer)
         self.metrics.truncate(trainer.version)
         where = describe(
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
         )
         write_json(self.run.environment, to_json(where))
         self.observer.started(self.config, self.run, where)
+        if not trainer.version:
+            self._first(trainer)
+
+    def _first(self, trainer: Trainer) -> None:
+        """What is done and said once, before the first update."""
+        if self.config.snapshot_every:
+            save_snapshot(self.run, trainer)
+        if doubtful := doubt(self.config.threat, self.dataset.image_shape):
+            self._notice(trainer, f"{doubtful}.")
 
     def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
         """The trainer's loop: attacked batches in, updates out."""
