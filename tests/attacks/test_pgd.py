@@ -310,7 +310,7 @@ def test_the_divergence_is_climbed_from_what_the_model_says_of_the_clean_images(
     attack = PGD(threat=Linf(eps=0.1), steps=4, loss="kl")
     with torch.no_grad():
         odds = model(images)
-        linear.bias += torch.tensor([0.0, float(odds[0, 0] - odds[0, 1])])
+        linear.bias.add_(torch.tensor([0.0, float(odds[0, 0] - odds[0, 1])]))
     found = attack(model, images, labels, generator=Generator().manual_seed(0))
     moved = (model(found) - model(images)).diff(dim=1).abs().flatten()
     weight = linear.weight.diff(dim=0).abs().sum()
