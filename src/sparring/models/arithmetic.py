@@ -17,7 +17,7 @@ from torch.func import functional_call
 from sparring.errors import ConfigError
 from sparring.models.hardware import has_bf16_units, has_matrix_units
 from sparring.models.modes import evaluation_mode
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.normalised import Normalisation
 from sparring.models.paper_cnn import PaperCNN
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
 
@@ -76,7 +76,7 @@ class BFloat16Copy:
 
     Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
     precision, which PyTorch mixes with bf16 activations there, and nowhere else: so other buffers
-    of floating-point numbers cannot be had, but for those of a `NormalisedNetwork`.
+    of floating-point numbers cannot be had, but for those of a `Normalisation`.
 
     Autocast would cast the weights again at every attack step, because it caches only those that
     require a gradient; a shadow is cast once per update.
@@ -181,7 +181,7 @@ def _buffered(network: nn.Module) -> list[str]:
     return [
         path or "itself"
         for path, layer in network.named_modules()
-        if not isinstance(layer, (*NORMALISING, NormalisedNetwork))
+        if not isinstance(layer, (*NORMALISING, Normalisation))
         and any(value.is_floating_point() for value in layer.buffers(recurse=False))
     ]
 

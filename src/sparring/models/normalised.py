@@ -10,23 +10,35 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class NormalisedNetwork(nn.Module):
-    """Subtracts a mean from each channel, divides by a deviation, and hands over to a network.
+class Normalisation(nn.Module):
+    """Subtracts a mean from each channel and divides by a deviation, constants of single precision.
 
-    Mean and deviation are constants that are stored with the weights.
+    They are stored with the weights.
     """
 
     mean: Tensor
     deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("deviation", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B C H W"]:
+        """Images of mean 0 and deviation 1, if the constants are those of the data."""
+        return ((images - self.mean) / self.deviation).to(images.dtype)
+
+
+class NormalisedNetwork(nn.Module):
+    """A normalisation, then a network."""
+
     network: nn.Module
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("deviation", torch.tensor(std).view(-1, 1, 1))
+        self.normalisation = Normalisation(mean, std)
         self.network = network
 
     def forward(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
         """Logits, without softmax."""
-        normalised = (images - self.mean) / self.deviation
-        return self.network(normalised.to(images.dtype))
+        return self.network(self.normalisation(images))

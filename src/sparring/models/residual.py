@@ -58,6 +58,7 @@ class ResidualNetwork(nn.Module):
                 before = wide
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(before)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(before, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -66,7 +67,7 @@ class ResidualNetwork(nn.Module):
     def forward(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
         """Logits, without softmax."""
         features = self.norm(self.blocks(self.stem(images))).relu()
-        return self.classifier(features.mean((2, 3)))
+        return self.classifier(self.pool(features))
 
 
 def preact_resnet_18(channels: int, num_classes: int) -> ResidualNetwork:

@@ -24,12 +24,12 @@ class SmallCNN(nn.Module):
             wide = width * 2**stage
             layers += [*_convolution(channels, wide, 1), *_convolution(wide, wide, 2)]
             channels = wide
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
         """Logits, without softmax."""
-        return self.classifier(self.features(images).mean((2, 3)))
+        return self.classifier(self.features(images))
 
 
 def _convolution(channels: int, wide: int, stride: int) -> list[nn.Module]:

@@ -41,7 +41,7 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
         weights, _ = read_weights(path)
     else:
         weights = _state_dict(path)
-    if isinstance(network, NormalisedNetwork) and "deviation" not in weights:
+    if isinstance(network, NormalisedNetwork) and "normalisation.mean" not in weights:
         network = network.network
     put_weights(network, weights, path)
 
