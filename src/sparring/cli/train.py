@@ -107,13 +107,16 @@ def run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import resolved
-    from sparring.data import load_dataset
+    from sparring.data import open_dataset
     from sparring.training import train
     from sparring.training.run import check_fits
 
     config = resolved(flags)
     if flags.dry_run:
-        check_fits(config, load_dataset(config.data))
+        dataset = open_dataset(
+            config.data, image_size=config.image_size, data_memory=config.data_memory
+        )
+        check_fits(config, dataset)
         print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
     beginning = flags.config.stem if flags.config else flags.preset or DEFAULT_PRESET

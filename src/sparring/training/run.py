@@ -3,14 +3,15 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import Dataset, load_dataset
+from sparring.data import Dataset
+from sparring.data.of_run import chosen_dataset, given_name
 from sparring.errors import ConfigError, Interrupted, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.records import (
@@ -51,16 +52,20 @@ def train(
     config: TrainConfig,
     out: Path | str,
     *,
+    data: Dataset | None = None,
     observer: Observer | None = None,
     until: int | None = None,
 ) -> TrainedRun:
     """Train a network and leave everything about it in the new directory `out`.
 
-    With `until`, only so many of its updates: `resume` goes on from there.
+    With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
+    instead of what the settings name; whoever goes on with the run, or judges it, must have them.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
     """
-    dataset = load_dataset(config.data)
+    if data is not None:
+        config = replace(config, data=given_name(data))
+    dataset = _dataset(config, data)
     check_fits(config, dataset)
     run = RunDirectory.create(out)
     run.write_config(config)
@@ -68,19 +73,29 @@ def train(
 
 
 def resume(
-    run: Path | str, *, observer: Observer | None = None, until: int | None = None
+    run: Path | str,
+    *,
+    data: Dataset | None = None,
+    observer: Observer | None = None,
+    until: int | None = None,
 ) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
     A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
-    updates, is returned as it is.
+    updates, is returned as it is. `data` are those that the run was given, if it was.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
-    dataset = load_dataset(config.data)
+    dataset = _dataset(config, data)
     check_fits(config, dataset)
     return _Sitting(config, dataset, directory, observer or Silent(), until).work()
+
+
+def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
+    return chosen_dataset(
+        config.data, given, image_size=config.image_size, data_memory=config.data_memory
+    )
 
 
 def check_fits(config: TrainConfig, dataset: Dataset) -> None:
@@ -147,6 +162,7 @@ class _Sitting:
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
         )
         write_json(self.run.environment, to_json(where))
+        self.run.write_class_names(self.dataset.class_names)
         self.observer.started(self.config, self.run, where)
 
     def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
