@@ -5,6 +5,7 @@ files whose every defect is named, and an order of tickets is a pure function of
 """
 
 from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
+from sparring.data.given import Items, dataset_from
 from sparring.data.images import Batch, Dataset, Images, ImageSet
 from sparring.data.order import Order, Ticket, rows
 from sparring.data.seeds import derive_seed
@@ -19,10 +20,12 @@ __all__ = [
     "Flip",
     "ImageSet",
     "Images",
+    "Items",
     "Order",
     "StreamedSet",
     "Ticket",
     "augmented",
+    "dataset_from",
     "derive_seed",
     "load_dataset",
     "open_dataset",

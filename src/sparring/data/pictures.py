@@ -75,9 +75,17 @@ def read_picture(
         picture = ImageOps.exif_transpose(_flat(opened))
         if channels is not None and _channels(picture) != channels:
             picture = picture.convert(_LAYOUT[channels])
-        if image_size is not None:
-            picture = _square(picture, image_size)
-        return _tensor(picture)
+        return _tensor(picture if image_size is None else _square(picture, image_size))
+
+
+def picture_levels(
+    picture: Image.Image, *, image_size: int | None = None, name: str = "the picture"
+) -> UInt8[Tensor, " C H W"]:
+    """As `read_picture`, of a picture that Pillow holds open already."""
+    with _naming(b"", name):
+        _check_mode(picture)
+        flat = ImageOps.exif_transpose(_flat(picture))
+        return _tensor(flat if image_size is None else _square(flat, image_size))
 
 
 def read_kind(
@@ -90,8 +98,8 @@ def read_kind(
     with _naming(source, name), Image.open(_readable(source)) as opened:
         _check_mode(opened)
         columns, rows = opened.size
-        # Asking a PNG for its EXIF data would decode it.
-        noted = opened.format != "PNG" or "exif" in opened.info
+        # Asking a PNG for its EXIF data would decode it; Pillow turns a TIFF's size by itself.
+        noted = opened.format != "TIFF" and (opened.format != "PNG" or "exif" in opened.info)
         if noted and opened.getexif().get(_ORIENTATION) in _TURNED:
             columns, rows = rows, columns
         if image_size is not None:
@@ -117,6 +125,7 @@ def _check_mode(picture: Image.Image) -> None:
 
 def _flat(picture: Image.Image) -> Image.Image:
     """In mode L or RGB, nothing transparent."""
+    picture.load()  # which turns a TIFF
     orientation = picture.getexif().get(_ORIENTATION)
     flat = _opaque(picture)
     if orientation is not None and flat is not picture:
@@ -134,7 +143,6 @@ def _opaque(picture: Image.Image) -> Image.Image:
         layout = _LAYOUT[_channels(picture)]
         return Image.alpha_composite(white, seen).convert(layout)
     layout = _LAYOUT[_channels(picture)]
-    picture.load()
     return picture if picture.mode == layout else picture.convert(layout)
 
 

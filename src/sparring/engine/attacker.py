@@ -3,6 +3,7 @@
 Shapes: B batch, N training images, C H W image.  Units: pixels in [0, 1].
 """
 
+import pickle
 import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from sparring.data import Images, ImageSet, rows
 from sparring.engine.delivery import Delivery
 from sparring.engine.lease import Lease, Stage, Work
 from sparring.engine.memory import Arena, Shape
+from sparring.errors import DataError
 from sparring.models import Precision, working_copy
 
 
@@ -90,9 +92,17 @@ def layout(
 def share(images: Images, arena: Arena) -> Images | None:
     """Copy the training images to the arena; if they are streamed, what reads them instead.
 
-    Cost: one copy.
+    Cost: one copy. Raises `DataError` for what cannot be sent to other processes.
     """
     if not isinstance(images, ImageSet):
+        try:
+            pickle.dumps(images)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise DataError(
+                "Images that are streamed must pickle, because every worker reads them itself; "
+                f"got: {error}. Define their class at the top of a module, hold no open files in "
+                "it, or raise data_memory so that they are held in memory."
+            ) from error
         return images
     arena["pixels"].copy_(images.pixels)
     arena["labels"].copy_(images.labels)
