@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, fgsm, random_start_fgsm
-    from sparring.data import Dataset, ImageSet, load_dataset
+    from sparring.data import Crop, Dataset, Flip, ImageSet, dataset_from, load_dataset
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate, transfer
     from sparring.models import PaperCNN, load_weights
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "attacks": ("APGD", "FAB", "L2", "PGD", "Linf", "Square", "fgsm", "random_start_fgsm"),
-    "data": ("Dataset", "ImageSet", "load_dataset"),
+    "data": ("Crop", "Dataset", "Flip", "ImageSet", "dataset_from", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),
     "models": ("PaperCNN", "load_weights"),
@@ -34,8 +34,10 @@ __all__ = [
     "FAB",
     "L2",
     "PGD",
+    "Crop",
     "Dataset",
     "Evaluation",
+    "Flip",
     "ImageSet",
     "Linf",
     "PaperCNN",
@@ -46,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "TransferMatrix",
     "Verdict",
+    "dataset_from",
     "evaluate",
     "fgsm",
     "load_dataset",

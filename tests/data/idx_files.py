@@ -5,6 +5,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from sparring.data import Images
 
 STANDARD = {
     "x_train": "train-images-idx3-ubyte",
@@ -39,3 +43,8 @@ def write_folder(
         content = idx_bytes(arrays[key])
         (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     return folder
+
+
+def pixels_of(images: Images) -> Tensor:
+    """All grey levels of a set."""
+    return images.levels(torch.arange(len(images)))

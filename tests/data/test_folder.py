@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.idx_files import STANDARD, idx_bytes, small_arrays, write_folder
+from data.idx_files import STANDARD, idx_bytes, pixels_of, small_arrays, write_folder
 from sparring.data import load_dataset
 from sparring.errors import DataError
 
@@ -21,10 +21,10 @@ def test_the_same_images_are_read_under_every_naming(tmp_path, names):
     data = load_dataset(str(write_folder(tmp_path / "toy", arrays, names)))
     assert (data.name, data.image_shape, data.num_classes) == ("toy", (1, 4, 5), 3)
     assert (len(data.train), len(data.validation), len(data.test)) == (22, 2, 6)
-    assert np.array_equal(data.train.pixels[:, 0].numpy(), arrays["x_train"][:22])
-    assert np.array_equal(data.validation.pixels[:, 0].numpy(), arrays["x_train"][22:])
+    assert np.array_equal(pixels_of(data.train)[:, 0].numpy(), arrays["x_train"][:22])
+    assert np.array_equal(pixels_of(data.validation)[:, 0].numpy(), arrays["x_train"][22:])
     assert np.array_equal(data.validation.labels.numpy(), arrays["y_train"][22:])
-    assert np.array_equal(data.test.pixels[:, 0].numpy(), arrays["x_test"])
+    assert np.array_equal(pixels_of(data.test)[:, 0].numpy(), arrays["x_test"])
 
 
 @pytest.mark.parametrize(("num_train", "held_out"), [(4, 1), (23, 1), (24, 2), (60, 5)])
@@ -37,7 +37,7 @@ def test_a_file_beside_its_own_gzipped_copy_counts_once(tmp_path):
     folder = write_folder(tmp_path / "toy", small_arrays())
     once = load_dataset(str(folder))
     write_folder(folder, small_arrays(), GZIPPED)
-    assert torch.equal(load_dataset(str(folder)).train.pixels, once.train.pixels)
+    assert torch.equal(pixels_of(load_dataset(str(folder)).train), pixels_of(once.train))
 
 
 def test_a_file_beside_another_gzipped_file_of_its_name_is_ambiguous(tmp_path):
@@ -81,7 +81,9 @@ def test_a_folder_of_many_other_files_is_listed_in_part(tmp_path):
 
 
 def test_an_empty_folder_holds_nothing(tmp_path):
-    with pytest.raises(DataError, match=r"missing: train-images.*found: nothing\."):
+    with pytest.raises(
+        DataError, match=r"a folder of pictures for each class.*four IDX files.*found: nothing\."
+    ):
         load_dataset(str(tmp_path))
 
 

@@ -5,6 +5,7 @@ from hashlib import md5
 import pytest
 import torch
 
+from data.idx_files import pixels_of
 from sparring.data import load_dataset
 from sparring.data.idx import read_images, read_labels
 from sparring.data.mnist import FOLDER, load_mnist
@@ -66,7 +67,7 @@ def test_validation_images_are_the_last_5000_for_training(mnist):
 
 
 def test_the_bundled_folder_is_readable_as_any_folder_is(mnist):
-    assert torch.equal(load_dataset(str(FOLDER)).test.pixels, mnist.test.pixels)
+    assert torch.equal(pixels_of(load_dataset(str(FOLDER)).test), pixels_of(mnist.test))
 
 
 def test_the_licence_and_origin_lie_beside_the_files():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.idx_files import small_arrays
+from data.idx_files import pixels_of, small_arrays
 from sparring.data import load_dataset
 from sparring.errors import DataError
 
@@ -21,13 +21,13 @@ def saved(path, **changes):
 def test_what_was_saved_is_read(tmp_path):
     arrays = small_arrays()
     data = load_dataset(saved(tmp_path))
-    x = torch.cat([data.train.pixels, data.validation.pixels])[:, 0]
+    x = torch.cat([pixels_of(data.train), pixels_of(data.validation)])[:, 0]
     y = torch.cat([data.train.labels, data.validation.labels])
     assert (data.name, data.image_shape, data.num_classes) == ("toy", (1, 4, 5), 3)
     assert (len(data.train), len(data.validation), len(data.test)) == (22, 2, 6)
     assert np.array_equal(x.numpy(), arrays["x_train"])
     assert np.array_equal(y.numpy(), arrays["y_train"])
-    assert np.array_equal(data.test.pixels[:, 0].numpy(), arrays["x_test"])
+    assert np.array_equal(pixels_of(data.test)[:, 0].numpy(), arrays["x_test"])
     assert np.array_equal(data.test.labels.numpy(), arrays["y_test"])
 
 
@@ -37,7 +37,7 @@ def test_a_given_validation_set_is_used_and_nothing_is_held_out(tmp_path):
         saved(tmp_path, x_validation=arrays["x_test"][:3], y_validation=arrays["y_test"][:3])
     )
     assert (len(data.train), len(data.validation)) == (24, 3)
-    assert np.array_equal(data.validation.pixels[:, 0].numpy(), arrays["x_test"][:3])
+    assert np.array_equal(pixels_of(data.validation)[:, 0].numpy(), arrays["x_test"][:3])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -49,8 +49,8 @@ def test_channels_may_come_first_or_last(tmp_path, channels):
         saved(tmp_path, x_train=x.transpose(0, 2, 3, 1), x_test=x[:6].transpose(0, 2, 3, 1))
     )
     assert first.image_shape == last.image_shape == (channels, 4, 5)
-    assert torch.equal(first.train.pixels, last.train.pixels)
-    assert np.array_equal(last.test.pixels.numpy(), x[:6])
+    assert torch.equal(pixels_of(first.train), pixels_of(last.train))
+    assert np.array_equal(pixels_of(last.test).numpy(), x[:6])
 
 
 @settings(derandomize=True, deadline=None, max_examples=20)
@@ -59,7 +59,7 @@ def test_float_grey_levels_are_read_as_the_levels_they_are(tmp_path_factory, dty
     folder = tmp_path_factory.mktemp("npz")
     levels = np.random.default_rng(seed).integers(0, 256, (24, 4, 5), dtype=np.uint8)
     data = load_dataset(saved(folder, x_train=levels.astype(dtype) / dtype(255)))
-    assert np.array_equal(data.train.pixels[:, 0].numpy(), levels[:22])
+    assert np.array_equal(pixels_of(data.train)[:, 0].numpy(), levels[:22])
 
 
 def test_floats_are_checked_and_converted_beyond_the_first_piece(tmp_path):
@@ -67,7 +67,7 @@ def test_floats_are_checked_and_converted_beyond_the_first_piece(tmp_path):
     y = np.arange(2500) % 3
     small = {"x_test": x[:3], "y_test": y[:3], "y_train": y}
     data = load_dataset(saved(tmp_path, x_train=x / 255, **small))
-    assert np.array_equal(data.train.pixels[:, 0].numpy(), x[: len(data.train)])
+    assert np.array_equal(pixels_of(data.train)[:, 0].numpy(), x[: len(data.train)])
     spoilt = x / 255
     spoilt[-1] = np.nan
     with pytest.raises(DataError, match=r"NaN"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, AttackedBatch, Linf, TicketAttack
-from sparring.data import ImageSet, Order
+from sparring.data import Images, ImageSet, Order
 from sparring.engine import Broker, Engine, FixedLag, Lease, Policy, Work
 from sparring.engine.attacker import Attacker, layout, publish
 from sparring.engine.memory import Arena
@@ -39,7 +39,7 @@ def network(seed: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Attack:
-    images: ImageSet
+    images: Images
     device: torch.device
 
     def __call__(  # noqa: PLR0913 - the protocol's
@@ -74,7 +74,7 @@ class SmallJob:
     def network(self) -> nn.Module:
         return network(0)
 
-    def attacks(self, images: ImageSet, device: torch.device) -> Callable[..., AttackedBatch]:
+    def attacks(self, images: Images, device: torch.device) -> Callable[..., AttackedBatch]:
         attack = Attack(images, device)
 
         def disturbed(number: int, **more: Any) -> AttackedBatch:

@@ -49,6 +49,7 @@ def test_a_run_leaves_its_settings_environment_metrics_weights_and_resume_state(
 ) -> None:
     assert {path.name for path in finished.path.iterdir()} == {
         "config.json",
+        "classes.json",
         "environment.json",
         "metrics.jsonl",
         "weights.safetensors",

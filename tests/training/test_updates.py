@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import Dataset, load_dataset
+from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
@@ -100,6 +100,7 @@ def test_a_decay_of_zero_keeps_the_current_weights_exactly() -> None:
 @pytest.fixture(scope="module")
 def few() -> Dataset:
     whole = load_dataset("mnist")
+    assert isinstance(whole.train, ImageSet)
     part = whole.train.subset(0, 64)
     return Dataset(name="few", train=part, validation=part, test=part)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparring.attacks.pgd import PGD
-from sparring.data import ImageSet, Ticket
+from sparring.data import Augmentation, Images, Ticket, augmented
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,7 +22,7 @@ class AttackedBatch:
     number: int
     """The ticket's place in the order of training."""
     images: Float[Tensor, " B C H W"]
-    """The clean images."""
+    """The clean images, augmented where the run asks for it."""
     adversarial: Float[Tensor, " B C H W"]
     """Their adversarial examples."""
     labels: Int[Tensor, " B"]
@@ -45,17 +45,20 @@ class TicketAttack:
     same version gives the same bytes (at equal device kind, precision and thread count).
     """
 
-    images: ImageSet
+    images: Images
     """The training images that tickets point into."""
     attack: PGD
     """The attack at full size; the caller says at which ε and steps a ticket meets it."""
     device: torch.device
     """Where the images are attacked."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """What is done to the images before, one after the other."""
 
     def recall(self, ticket: Ticket) -> AttackedBatch:
-        """The ticket's images, not attacked: their own adversarial examples at version 0."""
+        """The ticket's images, augmented but not attacked: their own adversarial examples."""
         images, labels = self.images.batch(ticket.indices)
         images, labels = images.to(self.device), labels.to(self.device)
+        images = augmented(images, self.augmentation, ticket)
         return AttackedBatch(
             number=ticket.number,
             images=images,

@@ -46,12 +46,14 @@ def run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import resolved, sized
-    from sparring.data import load_dataset
+    from sparring.data import open_dataset
     from sparring.training import train
     from sparring.training.start import check_fits, fitted
 
     config = resolved(flags)
-    dataset = load_dataset(config.data)
+    dataset = open_dataset(
+        config.data, image_size=config.image_size, data_memory=config.data_memory
+    )
     config = sized(config, flags, dataset)
     if flags.dry_run:
         config = fitted(config, dataset)

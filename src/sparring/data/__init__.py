@@ -4,18 +4,30 @@ Nothing here is downloaded, executed or drawn from a global random state: a data
 files whose every defect is named, and an order of tickets is a pure function of its seed.
 """
 
-from sparring.data.images import Batch, Dataset, ImageSet
+from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
+from sparring.data.given import Items, dataset_from
+from sparring.data.images import Batch, Dataset, Images, ImageSet
 from sparring.data.order import Order, Ticket, rows
 from sparring.data.seeds import derive_seed
-from sparring.data.source import load_dataset
+from sparring.data.source import load_dataset, open_dataset
+from sparring.data.streamed import StreamedSet
 
 __all__ = [
+    "Augmentation",
     "Batch",
+    "Crop",
     "Dataset",
+    "Flip",
     "ImageSet",
+    "Images",
+    "Items",
     "Order",
+    "StreamedSet",
     "Ticket",
+    "augmented",
+    "dataset_from",
     "derive_seed",
     "load_dataset",
+    "open_dataset",
     "rows",
 ]

@@ -5,14 +5,23 @@ a dot before `idx`, `test` for `t10k`, anything ending in a hyphen in front (EMN
 `emnist-balanced-train-images-idx3-ubyte`), each with or without `.gz`.
 """
 
+import math
 import re
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
-from sparring.data.idx import read_content, read_images, read_labels
+from sparring.data.idx import (
+    image_file_shape,
+    is_gzipped,
+    read_content,
+    read_images,
+    read_labels,
+)
 from sparring.data.images import Dataset
+from sparring.data.raw_pixels import RawPixels
 from sparring.data.split import Labelled, assemble
+from sparring.data.streamed import DATA_MEMORY, too_large
 from sparring.errors import DataError
 
 _NAME = re.compile(
@@ -30,24 +39,54 @@ _LISTED = 20
 """Names in a message: enough to see what kind of folder it is."""
 
 
-def load_folder(folder: Path) -> Dataset:
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a file there is called as those of IDX data sets are."""
+    return any(_NAME.fullmatch(path.name) and path.is_file() for path in _entries(folder))
+
+
+def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     """The data set of a folder with four IDX files, gzipped or not; other files are ignored.
 
     A file that lies beside its own gzipped copy counts once. The last twelfth of the training
-    images is held out for validation. Raises `DataError` if one of the four is missing, if
-    several could be meant, or if a file is damaged.
+    images is held out for validation. Images of more than `data_memory` bytes are streamed.
+    Raises `DataError` if one of the four is missing, if several could be meant, if a file is
+    damaged, or if images are to be streamed from a gzipped one.
     """
     files = _find(folder)
+    shapes = {part: image_file_shape(files[part, "images"]) for part in ("train", "test")}
+    size = sum(map(math.prod, shapes.values()))
     parts = {}
-    for part in ("train", "test"):
+    for part, shape in shapes.items():
         images, labels = files[part, "images"], files[part, "labels"]
+        if size > data_memory:
+            pixels = _streamed(images, shape, size, data_memory)
+        else:
+            pixels = read_images(images).unsqueeze(1)
         parts[part] = Labelled(
-            pixels=read_images(images).unsqueeze(1),
+            pixels=pixels,
             labels=read_labels(labels),
             pixels_from=str(images),
             labels_from=str(labels),
         )
     return assemble(folder.resolve().name, parts["train"], parts["test"])
+
+
+def listing(folder: Path) -> str:
+    """What lies in a folder, for a message."""
+    return _listing(_entries(folder))
+
+
+def _streamed(path: Path, shape: tuple[int, int, int], size: int, data_memory: int) -> RawPixels:
+    """The images of a file, where they lie."""
+    if is_gzipped(path):
+        raise too_large(str(path), size, data_memory, "Unpack the files (gunzip)")
+    found = path.stat().st_size
+    if found != 16 + math.prod(shape):
+        read_images(path)  # says what is wrong with it
+    num_images, rows, columns = shape
+    return RawPixels(
+        path=path.resolve(), offset=16, count=num_images, image_shape=(1, rows, columns)
+    )
 
 
 def _find(folder: Path) -> dict[tuple[str, str], Path]:

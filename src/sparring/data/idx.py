@@ -67,6 +67,35 @@ def read_labels(path: Path) -> Int64[Tensor, " N"]:
     return parse_idx(read_content(path), path, 1).to(torch.int64)
 
 
+def is_gzipped(path: Path) -> bool:
+    """Whether a file is compressed, whatever its name says. Raises `DataError` if unreadable."""
+    return _beginning(path, 2, gzipped=False) == _GZIP_MAGIC
+
+
+def image_file_shape(path: Path) -> tuple[int, int, int]:
+    """Images, rows and columns that the header of an IDX file of images announces.
+
+    Cost: reading the header. Raises `DataError` if it is no such file.
+    """
+    header = _beginning(path, 16, gzipped=is_gzipped(path))
+    _check_magic(header[:4], path, 3)
+    if len(header) < 16:
+        raise _truncated_header(path, 16, len(header))
+    num_images, rows, columns = struct.unpack(">3I", header[4:])
+    return num_images, rows, columns
+
+
+def _beginning(path: Path, count: int, *, gzipped: bool) -> bytes:
+    """The first bytes of a file."""
+    try:
+        with gzip.open(path) if gzipped else path.open("rb") as file:
+            return file.read(count)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} must be a readable file; got: {error}. Check the path and its permissions."
+        ) from error
+
+
 def parse_idx(content: bytes, path: Path, num_dimensions: int) -> Shaped[Tensor, " ..."]:
     """The numbers of an IDX file, as unsigned bytes of `num_dimensions` dimensions.
 
@@ -76,10 +105,7 @@ def parse_idx(content: bytes, path: Path, num_dimensions: int) -> Shaped[Tensor,
     start = 4 + 4 * num_dimensions
     _check_magic(content[:4], path, num_dimensions)
     if len(content) < start:
-        raise DataError(
-            f"{path} must begin with a header of {start} bytes; it holds {len(content)} bytes "
-            f"in all: the file is truncated. {_FETCH_AGAIN}"
-        )
+        raise _truncated_header(path, start, len(content))
     shape = struct.unpack(f">{num_dimensions}I", content[4:start])
     announced = " x ".join(map(str, shape))
     if 0 in shape:
@@ -96,6 +122,13 @@ def parse_idx(content: bytes, path: Path, num_dimensions: int) -> Shaped[Tensor,
             f"{_FETCH_AGAIN}"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
+
+
+def _truncated_header(path: Path, start: int, found: int) -> DataError:
+    return DataError(
+        f"{path} must begin with a header of {start} bytes; it holds {found} bytes "
+        f"in all: the file is truncated. {_FETCH_AGAIN}"
+    )
 
 
 def _check_magic(magic: bytes, path: Path, num_dimensions: int) -> None:

@@ -5,7 +5,7 @@ Units:  stored pixels are grey levels 0 to 255; pixels of a batch lie in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
@@ -22,6 +22,47 @@ class Batch(NamedTuple):
 
     labels: Int64[Tensor, " B"]
     """Classes, counted from 0."""
+
+
+@runtime_checkable
+class Images(Protocol):
+    """What training and evaluation need of a set of labelled images, wherever its pixels lie."""
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"]:
+        """Classes, 0 to num_classes - 1."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, at least 2."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one image."""
+        ...
+
+    @property
+    def reads_ahead(self) -> int:
+        """For how many tickets to come `expect` is worth calling; 0 in memory."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def expect(self, indices: Int64[Tensor, " B"]) -> None:
+        """These images will be asked for soon: a set that is streamed begins to read them."""
+        ...
+
+    def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """The images at `indices`, in that order, as grey levels."""
+        ...
+
+    def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
+        """The same as 32-bit floats in [0, 1], grey level / 255 rounded once, and their labels."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,21 +84,29 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         """Refuse a set that no classifier could be trained or judged on."""
-        if len(self.pixels) != len(self.labels) or not len(self.pixels):
-            raise DataError(
-                "A set of images must hold at least one image and one label for each; "
-                f"got {len(self.pixels)} images and {len(self.labels)} labels."
-            )
-        if self.num_classes < 2:
-            raise DataError(
-                "A classifier needs at least two classes to tell apart; "
-                f"got num_classes = {self.num_classes}. Labels count the classes from 0."
-            )
-        check_labels(self.labels, self.num_classes, "the labels of a set of images")
+        check_labelled(len(self.pixels), self.labels, self.num_classes)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one image."""
+        channels, rows, columns = self.pixels.shape[1:]
+        return channels, rows, columns
+
+    @property
+    def reads_ahead(self) -> int:
+        """None: it is all here."""
+        return 0
+
+    def expect(self, indices: Int64[Tensor, " B"]) -> None:
+        """Nothing to do."""
+
+    def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """The images at `indices`, in that order, as grey levels; a copy."""
+        return self.pixels[indices]
 
     def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
         """The images at `indices`, in that order, as 32-bit floats in [0, 1], and their labels.
@@ -89,25 +138,29 @@ class ImageSet:
 class Dataset:
     """One classification task: images to train on, to steer training by, and to judge it by.
 
-    Raises `DataError` if the three sets differ in image shape or in number of classes.
+    Raises `DataError` if the three sets differ in image shape or in number of classes, or if
+    the names are not as many as the classes.
     """
 
     name: str
     """What people call it, such as mnist."""
 
-    train: ImageSet
+    train: Images
     """What the weights are fitted to."""
 
-    validation: ImageSet
+    validation: Images
     """What choices during training may look at; never trained on."""
 
-    test: ImageSet
+    test: Images
     """What only the evaluation may look at."""
+
+    class_names: tuple[str, ...] = ()
+    """A name for each class, in order of its number; by default the numbers."""
 
     def __post_init__(self) -> None:
         """Refuse sets that do not belong to one task."""
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
-        kinds = {name: (*s.pixels.shape[1:], s.num_classes) for name, s in sets.items()}
+        kinds = {name: (*s.image_shape, s.num_classes) for name, s in sets.items()}
         if len(set(kinds.values())) > 1:
             found = "; ".join(
                 f"{name}: {c} x {h} x {w}, {k} classes" for name, (c, h, w, k) in kinds.items()
@@ -116,6 +169,13 @@ class Dataset:
                 "All images of a data set must have one shape (channels x rows x columns) and "
                 f"one set of classes, because one model sees them all; got {found} in the data "
                 f"set {self.name!r}. Resize the images or separate the data sets."
+            )
+        if not self.class_names:
+            object.__setattr__(self, "class_names", numbered(self.num_classes))
+        if len(self.class_names) != self.num_classes:
+            raise DataError(
+                f"There must be one name for each class; got {len(self.class_names)} names for "
+                f"{self.num_classes} classes in the data set {self.name!r}."
             )
 
     @property
@@ -126,8 +186,32 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of one image."""
-        channels, rows, columns = self.train.pixels.shape[1:]
-        return channels, rows, columns
+        return self.train.image_shape
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether training images are read when they are needed, and not held in memory."""
+        return not isinstance(self.train, ImageSet)
+
+
+def numbered(num_classes: int) -> tuple[str, ...]:
+    """Names of classes that have none: their numbers."""
+    return tuple(map(str, range(num_classes)))
+
+
+def check_labelled(num_images: int, labels: Int64[Tensor, " N"], num_classes: int) -> None:
+    """Raise `DataError` for a set of images that no classifier could be trained or judged on."""
+    if num_images != len(labels) or not num_images:
+        raise DataError(
+            "A set of images must hold at least one image and one label for each; "
+            f"got {num_images} images and {len(labels)} labels."
+        )
+    if num_classes < 2:
+        raise DataError(
+            "A classifier needs at least two classes to tell apart; "
+            f"got num_classes = {num_classes}. Labels count the classes from 0."
+        )
+    check_labels(labels, num_classes, "the labels of a set of images")
 
 
 def check_labels(labels: Int64[Tensor, " N"], num_classes: int, where: str) -> None:

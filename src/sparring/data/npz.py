@@ -5,61 +5,114 @@ Shapes: N images, H rows, W columns, C channels (1 or 3): N H W, N H W C or N C 
 Units:  pixels are grey levels 0 to 255 as unsigned bytes, or floats in [0, 1].
 """
 
+import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
+from sparring.data.grey_levels import all_but_black, grey_levels
 from sparring.data.images import Dataset
+from sparring.data.npz_members import Member, find_member
+from sparring.data.raw_pixels import RawPixels
 from sparring.data.split import Labelled, assemble
+from sparring.data.streamed import DATA_MEMORY, too_large
 from sparring.errors import DataError
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _OPTIONAL = ("x_validation", "y_validation")
 _CHANNELS = (1, 3)
 
-_LEVEL_TOLERANCE = 1e-3
-"""Grey levels: far above the rounding of a 32-bit float's level / 255 times 255 (about 2e-5)."""
+_IMAGES = ("x_train", "x_test", "x_validation")
+_AGAIN = "Write it again with numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)."
 
 _IMAGES_AT_ONCE = 1024
-"""Floats are converted in pieces, so that they never take twice their memory."""
+"""Images of one read."""
 
 
-def load_npz(path: Path) -> Dataset:
+def load_npz(path: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     """The data set of an .npz file; nothing in the file is ever executed.
 
-    Without validation arrays, the last twelfth of the training images is held out.
-    Raises `DataError` if the file is damaged, an array is missing or not what it must be, or
-    float pixels are not whole grey levels.
+    Without validation arrays, the last twelfth of the training images is held out. Images of more
+    than `data_memory` bytes are streamed. Raises `DataError` if the file is damaged, an array is
+    missing or not what it must be, float pixels are not whole grey levels, or images are to be
+    streamed that are compressed or no unsigned bytes.
     """
-    arrays = _read_arrays(path)
-    parts = {part: _part(arrays, part, path) for part in ("train", "test")}
-    validation = _part(arrays, "validation", path) if _OPTIONAL[0] in arrays else None
-    return assemble(path.stem, parts["train"], parts["test"], validation)
+    streamed = _streamed(path, data_memory)
+    arrays = _read_arrays(path, leave=set(streamed))
+    parts = {
+        part: _part(arrays, streamed.get(f"x_{part}"), part, path)
+        for part in ("train", "test", "validation")
+        if f"y_{part}" in arrays
+    }
+    return assemble(path.stem, parts["train"], parts["test"], parts.get("validation"))
 
 
-def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays we know of; the others are left unread."""
-    again = "Write it again with numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)."
+def _streamed(path: Path, data_memory: int) -> Mapping[str, RawPixels]:
+    """The arrays of images where they lie, if they take too much memory."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with _reading(path):
+        members = {name: member for name in _IMAGES if (member := find_member(path, name))}
+    size = sum(math.prod(member.shape) for member in members.values())
+    if size <= data_memory:
+        return {}
+    pixels = {}
+    for name, member in members.items():
+        where = f"{name} of {path}"
+        if member.offset is None or member.dtype != np.uint8:
+            raise too_large(where, size, data_memory, "Save unsigned bytes with numpy.savez")
+        pixels[name] = _where_they_lie(path, member, where)
+    return pixels
+
+
+def _where_they_lie(path: Path, member: Member, where: str) -> RawPixels:
+    layout = _layout(member.shape, where)
+    count, *shape = member.shape if layout != "grey" else (member.shape[0], 1, *member.shape[1:])
+    if layout == "last":
+        shape = [shape[2], *shape[:2]]
+    channels, rows, columns = shape
+    pixels = RawPixels(
+        path=path.resolve(),
+        offset=member.offset or 0,
+        count=count,
+        image_shape=(channels, rows, columns),
+        channels_last=layout == "last",
+    )
+    for start in range(0, count, _IMAGES_AT_ONCE):
+        if pixels.read(torch.arange(start, min(count, start + _IMAGES_AT_ONCE))).max() > 1:
+            return pixels
+    raise all_but_black(where)
+
+
+def _read_arrays(path: Path, leave: Set[str]) -> Mapping[str, np.ndarray]:
+    """The arrays we know of; the others are left unread, as are some of them."""
     if not zipfile.is_zipfile(path):
         raise DataError(
             f"{path} must be an .npz file, which is a whole zip archive; it is not one: truncated, "
-            f"or another kind of file. {again}"
+            f"or another kind of file. {_AGAIN}"
         )
+    with _reading(path), np.load(path, allow_pickle=False) as archive:
+        _check_names(set(archive.files), path)
+        wanted = [name for name in (*_REQUIRED, *_OPTIONAL) if name in archive.files]
+        return {name: archive[name] for name in wanted if name not in leave}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            _check_names(set(archive.files), path)
-            wanted = [name for name in (*_REQUIRED, *_OPTIONAL) if name in archive.files]
-            return {name: archive[name] for name in wanted}
+        yield
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} must hold plain arrays of numbers, undamaged; reading them failed: {error}. "
-            f"Arrays of Python objects are refused because they could run code. {again}"
+            f"Arrays of Python objects are refused because they could run code. {_AGAIN}"
         ) from error
 
 
@@ -75,13 +128,16 @@ def _check_names(names: set[str], path: Path) -> None:
         )
 
 
-def _part(arrays: Mapping[str, np.ndarray], part: str, path: Path) -> Labelled:
+def _part(
+    arrays: Mapping[str, np.ndarray], streamed: RawPixels | None, part: str, path: Path
+) -> Labelled:
     """Images and labels of one part, checked."""
     x, y = f"x_{part}", f"y_{part}"
+    where = f"{x} of {path}"
     return Labelled(
-        pixels=_channels_first(_grey_levels(arrays[x], f"{x} of {path}"), f"{x} of {path}"),
+        pixels=streamed or _channels_first(grey_levels(arrays[x], where), where),
         labels=_whole_labels(arrays[y], f"{y} of {path}"),
-        pixels_from=f"{x} of {path}",
+        pixels_from=where,
         labels_from=f"{y} of {path}",
     )
 
@@ -99,68 +155,27 @@ def _whole_labels(labels: np.ndarray, where: str) -> Int64[Tensor, " N"]:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _channels_first(pixels: Shaped[np.ndarray, " ..."], where: str) -> UInt8[Tensor, " N C H W"]:
-    """Pixels with the channels before the rows, wherever they were."""
-    first = pixels.ndim == 4 and pixels.shape[1] in _CHANNELS
-    last = pixels.ndim == 4 and pixels.shape[3] in _CHANNELS
-    if pixels.size == 0 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and first == last):
+def _layout(shape: tuple[int, ...], where: str) -> Literal["grey", "first", "last"]:
+    """Where the channels are in an array of images of this shape."""
+    first = len(shape) == 4 and shape[1] in _CHANNELS
+    last = len(shape) == 4 and shape[3] in _CHANNELS
+    if 0 in shape or len(shape) not in (3, 4) or (len(shape) == 4 and first == last):
         reason = "this could be either of the last two" if first and last else "this is none"
         raise DataError(
             "Images must be N H W, N H W C or N C H W with 1 or 3 channels C, and not empty; "
-            f"got shape {pixels.shape}: {reason} ({where}). Reshape the array; grey images need "
+            f"got shape {shape}: {reason} ({where}). Reshape the array; grey images need "
             "no dimension for channels."
         )
-    if pixels.ndim == 3:
+    if len(shape) == 3:
+        return "grey"
+    return "last" if last else "first"
+
+
+def _channels_first(pixels: Shaped[np.ndarray, " ..."], where: str) -> UInt8[Tensor, " N C H W"]:
+    """Pixels with the channels before the rows, wherever they were."""
+    layout = _layout(pixels.shape, where)
+    if layout == "grey":
         pixels = pixels[:, None]
-    elif last:
+    elif layout == "last":
         pixels = pixels.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(pixels))
-
-
-def _grey_levels(pixels: np.ndarray, where: str) -> Shaped[np.ndarray, " ..."]:
-    """Pixels as unsigned bytes, whichever of the two units they came in."""
-    if pixels.dtype.kind == "f":
-        return _rounded(np.atleast_1d(pixels), where)
-    if pixels.dtype != np.uint8:
-        raise DataError(
-            "Pixels must be unsigned bytes (0 to 255) or floats in [0, 1]; "
-            f"got {pixels.dtype} ({where}). If they are grey levels, use x.astype('uint8')."
-        )
-    if pixels.size and pixels.max() == 1:
-        raise DataError(
-            "Pixels held as unsigned bytes must be grey levels 0 to 255, which are divided by 255; "
-            f"got none above 1, so that every image would be all but black ({where}). "
-            "Multiply 0/1 images by 255."
-        )
-    return pixels
-
-
-def _rounded(pixels: Float[np.ndarray, " N ..."], where: str) -> UInt8[np.ndarray, " N ..."]:
-    """Float pixels in [0, 1] as the grey levels that they are, or a `DataError`."""
-    levels = np.empty(pixels.shape, dtype=np.uint8)
-    for start in range(0, len(pixels), _IMAGES_AT_ONCE):
-        piece = pixels[start : start + _IMAGES_AT_ONCE]
-        if np.isnan(piece).any():
-            raise DataError(
-                f"Pixels must be numbers; got NaN ({where}). "
-                "Find the images with numpy.isnan(x), and mend or leave them out."
-            )
-        low, high = float(piece.min(initial=0)), float(piece.max(initial=0))
-        if low < 0 or high > 1:
-            raise DataError(
-                "Float pixels must lie in [0, 1], because attacks and eps are in these units; "
-                f"got values from {low:g} to {high:g} ({where}). Undo any normalisation (it is "
-                "the model's first layer), or divide grey levels by 255."
-            )
-        # In the array's own precision a 16-bit float would be rounded to a level by the product.
-        scaled = piece.astype(np.float64) * 255
-        nearest = np.round(scaled)
-        worst = float(np.abs(scaled - nearest).max(initial=0))
-        if worst >= _LEVEL_TOLERANCE:
-            raise DataError(
-                "Float pixels must be whole grey levels divided by 255, because images are held "
-                f"as one byte a pixel; got one {worst:.3g} levels away from the nearest ({where}). "
-                "If rounding does your images no harm, save (x * 255).round().astype('uint8')."
-            )
-        levels[start : start + _IMAGES_AT_ONCE] = nearest
-    return levels

@@ -1,31 +1,72 @@
-"""Where a data set comes from: the bundled MNIST, a folder of IDX files or an .npz file."""
+"""Where a data set comes from: the bundled MNIST, or what lies at a path."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from sparring.data.folder import load_folder
+from sparring.data.class_folders import has_folders
+from sparring.data.folder import is_idx_folder, listing, load_folder
 from sparring.data.images import Dataset
 from sparring.data.mnist import load_mnist
 from sparring.data.npz import load_npz
+from sparring.data.picture_files import open_class_folders
+from sparring.data.streamed import DATA_MEMORY, within
 from sparring.errors import DataError
 
 _BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
+GIVEN = "given:"
+"""Begins what a run calls data that were handed to it in Python."""
 
 
-def load_dataset(source: str) -> Dataset:
-    """The data set that `source` names, read whole into memory and checked.
+def load_dataset(
+    source: str, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+) -> Dataset:
+    """The data set that `source` names, checked, in memory if its pixels fit into `data_memory`.
 
-    `source` is `mnist` (bundled; write `./mnist` for a folder of that name), a folder with the
-    four IDX files of a data set (gzipped or not, MNIST's or EMNIST's names), or an .npz file with
-    x_train, y_train, x_test and y_test. Where no validation set is given, the last twelfth of
-    the training images is held out as one, at least one image.
+    `source` is `mnist` (bundled; write `./mnist` for a folder of that name), or a path: a folder of
+    class folders of pictures (`train/cat/1.png`, `test/cat/2.png`, or `cat/1.png` only), a folder
+    with the four IDX files of a data set (gzipped or not, MNIST's or EMNIST's names), or an .npz
+    file with x_train, y_train, x_test and y_test. Where no validation set is given, a twelfth of
+    the training images is held out as one: the last ones of IDX and .npz files, of every class of
+    pictures. `image_size` resizes pictures' shorter side and cuts out the middle square.
+    Pixels of more than `data_memory` bytes are streamed.
     Raises `DataError` if there is nothing of the kind there, or if it is damaged or
     contradicts itself.
     """
+    dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
+    return within(data_memory, dataset)
+
+
+def open_dataset(
+    source: str, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+) -> Dataset:
+    """As `load_dataset`, but pictures are not decoded before they are asked for.
+
+    For whoever needs a part of them only.
+    """
     if source in _BUNDLED:
+        _refuse_resizing(source, image_size)
         return _BUNDLED[source]()
+    if source.startswith(GIVEN):
+        raise DataError(
+            f"The data {source.removeprefix(GIVEN)!r} were handed over in Python, and only who has "
+            "them can go on with them: give them again (data=…) from there."
+        )
+    path, is_folder = _existing(source)
+    if is_folder:
+        return _open_folder(path, image_size, data_memory)
+    if path.suffix.lower() == ".npz":
+        _refuse_resizing(source, image_size)
+        return load_npz(path, data_memory=data_memory)
+    raise DataError(
+        f"{_what_must_hold(source)}; it is a file of another kind. For IDX files, give the folder "
+        "that holds all four; for anything else, save it with numpy.savez."
+    )
+
+
+def _existing(source: str) -> tuple[Path, bool]:
+    """A path where something is, and whether that is a folder."""
     try:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -33,21 +74,43 @@ def load_dataset(source: str) -> Dataset:
         raise DataError(f"{_what_must_hold(source)}; it cannot be a path: {error}.") from error
     if not source or not (is_folder or is_file):
         raise DataError(f"{_what_must_hold(source)}; there is nothing there. {_hint(source)}")
-    if is_folder:
-        return load_folder(path)
-    if path.suffix.lower() == ".npz":
-        return load_npz(path)
+    return path, is_folder
+
+
+def _open_folder(folder: Path, image_size: int | None, data_memory: int) -> Dataset:
+    kind = folder_kind(folder)
+    if kind == "IDX files":
+        _refuse_resizing(str(folder), image_size)
+        return load_folder(folder, data_memory=data_memory)
+    return open_class_folders(folder, image_size=image_size)
+
+
+def folder_kind(folder: Path) -> str:
+    """What kind of data set a folder holds, by the names in it. Raises `DataError` for none."""
+    if is_idx_folder(folder):
+        return "IDX files"
+    if has_folders(folder):
+        return "class folders"
     raise DataError(
-        f"{_what_must_hold(source)}; it is a file of another kind. For IDX files, give the folder "
-        "that holds all four; for anything else, save it with numpy.savez."
+        f"{folder} must hold a folder of pictures for each class (cat/1.png, or train/cat/1.png "
+        "and test/cat/2.png), or the four IDX files of a data set (train-images-idx3-ubyte and so "
+        f"on); found: {listing(folder)}. Give the folder that the classes or the files lie in."
     )
+
+
+def _refuse_resizing(source: str, image_size: int | None) -> None:
+    if image_size is not None:
+        raise DataError(
+            f"image_size must be left out (null) for {source}, because its images all have one "
+            f"size already; got {image_size}. Resize them where the data set is made."
+        )
 
 
 def _what_must_hold(source: str) -> str:
     """The rule that every wrong source breaks."""
     return (
-        f"The data must be {', '.join(_BUNDLED)} (bundled), a folder with four IDX files or an "
-        f".npz file; got {source!r}"
+        f"The data must be {', '.join(_BUNDLED)} (bundled), a folder of class folders of pictures, "
+        f"a folder with four IDX files or an .npz file; got {source!r}"
     )
 
 

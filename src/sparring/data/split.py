@@ -6,14 +6,14 @@ Shapes: N images, C channels, H rows, W columns. Units: grey levels 0 to 255.
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from sparring.data.images import Dataset, ImageSet, check_labels
+from sparring.data.hold_out import VALIDATION
+from sparring.data.images import Dataset, Images, ImageSet, check_labels
+from sparring.data.streamed import Pixels, StreamedSet
 from sparring.errors import DataError
-
-_HELD_OUT_SHARE = 12
-"""One in twelve: 5,000 of MNIST's 60,000, which leaves the paper's 55,000 to train on."""
 
 _NAMED_CLASSES = 5
 """Enough missing classes in a message to see the pattern."""
@@ -26,8 +26,8 @@ class Labelled:
     Raises `DataError` if there are none, or not as many labels as images.
     """
 
-    pixels: UInt8[Tensor, " N C H W"]
-    """Grey levels, 0 to 255."""
+    pixels: UInt8[Tensor, " N C H W"] | Pixels
+    """Grey levels, 0 to 255, or where they can be read."""
 
     labels: Int64[Tensor, " M"]
     """Labels, of any value yet."""
@@ -49,8 +49,15 @@ class Labelled:
         if not len(self.pixels):
             raise DataError(f"There must be at least one image; got none in {self.pixels_from}.")
 
-    def as_set(self, num_classes: int, start: int = 0, stop: int | None = None) -> ImageSet:
+    def as_set(self, num_classes: int, start: int = 0, stop: int | None = None) -> Images:
         """The images from `start` up to `stop`, now that the classes are known."""
+        if not isinstance(self.pixels, Tensor):
+            return StreamedSet(
+                pixels=self.pixels,
+                places=torch.arange(len(self.labels))[start:stop],
+                labels=self.labels[start:stop],
+                num_classes=num_classes,
+            )
         return ImageSet(
             pixels=self.pixels[start:stop].contiguous(),
             labels=self.labels[start:stop],
@@ -74,7 +81,7 @@ def assemble(
             "A classifier needs at least two classes to tell apart; every training label is 0 "
             f"({train.labels_from}). Give images of several classes."
         )
-    num_held_out = 0 if validation is not None else max(1, len(train.labels) // _HELD_OUT_SHARE)
+    num_held_out = 0 if validation is not None else max(1, len(train.labels) // VALIDATION)
     num_train = len(train.labels) - num_held_out
     _check_every_class_is_trained(train, num_classes, num_train)
     for part in (test, validation):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import ImageSet
+from sparring.data import Images, ImageSet
 from sparring.engine.attacker import Attacker, layout, publish
 from sparring.engine.broker import Broker
 from sparring.engine.engine import Engine
@@ -35,7 +35,7 @@ IMAGES = 1024
 class _Sleeping:
     """Hands the clean images back after some time; nothing is computed."""
 
-    images: ImageSet
+    images: Images
     seconds: float
     batch_size: int
 
@@ -94,7 +94,7 @@ class EmulatedJob:
         labels = torch.zeros(IMAGES, dtype=torch.int64)
         return ImageSet(pixels=pixels, labels=labels, num_classes=2)
 
-    def attacks(self, images: ImageSet, device: torch.device) -> _Sleeping:
+    def attacks(self, images: Images, device: torch.device) -> _Sleeping:
         """What stands for an attack."""
         return _Sleeping(images=images, seconds=self.seconds, batch_size=self.batch_size)
 

@@ -3,7 +3,8 @@
 import torch
 
 from sparring.attacks import Threat
-from sparring.data import load_dataset
+from sparring.data import Dataset
+from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.suites import named_suite
@@ -16,6 +17,7 @@ from sparring.records.files import run_errors
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
     run: RunDirectory,
     *,
+    data: Dataset | None = None,
     suite: str = "pgd",
     num_images: int | None = None,
     seed: int = 0,
@@ -31,10 +33,11 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
     of images, is kept under a name that says so. One that was stopped is gone on with, if it is
     asked for again with the same settings; `precision` and `checks` are those of `evaluate`.
+    `data` are those that the run was given, if it was.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
-    test = load_dataset(run.section("data", str)).test
+    test = dataset_of(run, data).test
     count = len(test) if num_images is None else num_images
     if not 1 <= count <= len(test):
         raise ConfigError(

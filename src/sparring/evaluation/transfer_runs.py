@@ -9,7 +9,8 @@ import torch
 
 from sparring.attacks import Threat
 from sparring.attacks.plausible import threat_text
-from sparring.data import load_dataset
+from sparring.data import Dataset
+from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
 from sparring.evaluation.transfer import TransferObserver, transfer
 from sparring.models import chosen_device, computing_threads, trained_network
@@ -28,6 +29,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     runs: Sequence[RunDirectory],
     out: Path,
     *,
+    data: Dataset | None = None,
     steps: Sequence[int] = STEPS,
     num_images: int | None = None,
     seed: int = 0,
@@ -38,14 +40,15 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
 
     On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
     CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
-    whose folders have one name by their whole paths. Otherwise as `transfer`.
+    whose folders have one name by their whole paths. `data` are those that the runs were given, if
+    they were. Otherwise as `transfer`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
-    data = _shared(runs, "data", [run.section("data", str) for run in runs])
+    _shared(runs, "data", [run.section("data", str) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
-    test = load_dataset(data).test
+    test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
     if not 1 <= count <= len(test):
         raise ConfigError(

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from types import GenericAlias, UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.errors import IterableValidationNote
 
 from sparring.errors import ConfigError
+from sparring.records.bytes import BYTES, bytes_from
 from sparring.records.kinds import is_tagged, kinds, members, setting_types
 from sparring.records.refusal import Refusal, sentences
 from sparring.records.spelling import did_you_mean, nearest
@@ -66,6 +67,21 @@ def _truth(value: object, _: object) -> bool:
     if not isinstance(value, bool):
         raise Refusal("true or false", value)
     return value
+
+
+def _byte_count(value: object, _: object) -> int:
+    if isinstance(value, str):
+        try:
+            return bytes_from(value)
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refusal("a number of bytes, such as 4096, 64MiB or 2GB", value)
+    return value
+
+
+def _is_byte_count(hint: object) -> bool:
+    return get_origin(hint) is Annotated and BYTES in get_args(hint)
 
 
 def _integer(value: object, _: object) -> int:
@@ -214,6 +230,7 @@ def _converter() -> Converter:
         (lambda hint: get_origin(hint) is Literal, lambda hint, _: _literal(hint)),
         (lambda hint: isinstance(hint, type) and is_dataclass(hint), _record),
         (_is_tuple, _tuple),
+        (_is_byte_count, lambda *_: _byte_count),
         (_is_optional, _optional),
         (is_tagged, _tagged),
     ]

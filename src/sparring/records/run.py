@@ -76,6 +76,11 @@ class RunDirectory:
         return self.path / "config.json"
 
     @property
+    def classes(self) -> Path:
+        """Names of the classes, in order of their numbers."""
+        return self.path / "classes.json"
+
+    @property
     def environment(self) -> Path:
         """Software and hardware of the run."""
         return self.path / "environment.json"
@@ -147,6 +152,19 @@ class RunDirectory:
         if not self.environment.exists():
             return None
         return from_json(Environment, read_json(self.environment), where=str(self.environment))
+
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each class, in order of their numbers; none of runs that stored none.
+
+        Raises `RunError` or `ConfigError` if the file is damaged.
+        """
+        if not self.classes.exists():
+            return ()
+        return from_json(tuple[str, ...], read_json(self.classes), where=str(self.classes))
+
+    def write_class_names(self, names: tuple[str, ...]) -> None:
+        """Store the names of the classes. Raises `RunError` if they cannot be written."""
+        write_json(self.classes, list(names))
 
     def write_config(self, config: object) -> None:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind, Ready, Spent, Work
-from sparring.engine.attacker import Attacker, layout, load, publish
+from sparring.engine.attacker import Attacker, layout, load, publish, share
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
 from sparring.engine.transports.process import ProcessTransport
@@ -95,9 +95,10 @@ class AsyncSource:
             network, images, batch=desk.job.batch_size, buffers=policy.buffers, slots=policy.window
         )
         self._arena = Arena(shapes)
-        self._arena["pixels"].copy_(images.pixels)
-        self._arena["labels"].copy_(images.labels)
-        self._attacker = Attacker(desk.job, self._arena, images.num_classes, desk.device)
+        self._streamed = share(images, self._arena)
+        self._attacker = Attacker(
+            desk.job, self._arena, images.num_classes, desk.device, self._streamed
+        )
         self._engine: Engine | None = None
         self._ready: Ready | None = None
         self._spent = Spent()
@@ -214,6 +215,7 @@ class AsyncSource:
             num_classes=self._desk.images.num_classes,
             devices=self._devices,
             threads=torch.get_num_threads(),
+            streamed=self._streamed,
         )
         return Engine(
             self._broker,

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 
 from sparring.attacks import PGD, Linf, Threat
+from sparring.data import Augmentation
+from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
 from sparring.models import ModelKind, PaperNetwork, Precision
+from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
@@ -42,7 +45,14 @@ class TrainConfig:
     """One training run; `sparring.training.presets` makes whole ones."""
 
     data: str = "mnist"
-    """"mnist" (bundled), a folder of IDX files, or an .npz file."""
+    """"mnist" (bundled), a folder of class folders of pictures or of IDX files, an .npz file; of
+    data handed over in Python, "given:" and their name."""
+    image_size: int | None = None
+    """Pictures' shorter side is resized to it, and the middle square taken; none: as they are."""
+    data_memory: ByteCount = DATA_MEMORY
+    """Bytes of decoded pixels that are held in memory, 64MiB or a number; more are streamed."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """What is done to training images before they are attacked, in order."""
     model: ModelKind = field(default_factory=PaperNetwork)
     """The network and its initialisation."""
     init: str | None = None
@@ -90,6 +100,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        at_least("data_memory", self.data_memory, 0)
+        if self.image_size is not None:
+            at_least("image_size", self.image_size, 1)
         at_least("batch_size", self.batch_size, 1)
         at_least("updates", self.updates, 1)
         at_least("seed", self.seed, 0)

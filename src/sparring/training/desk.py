@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import ImageSet
+from sparring.data import Images
 from sparring.engine.attacker import Job
 
 
@@ -25,7 +25,7 @@ class Desk(Protocol):
         ...
 
     @property
-    def images(self) -> ImageSet:
+    def images(self) -> Images:
         """The training images."""
         ...
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, TicketAttack
-from sparring.data import ImageSet, Order, rows
+from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
 from sparring.models import Precision, given_network
 from sparring.training.config import TrainConfig
@@ -42,7 +42,7 @@ class RunTickets:
 
         With the stage "first", but for its fresh steps; with "last", `begun` after those.
         """
-        ticket = self.order.ticket(number).part(part, parts)
+        ticket = self._ticket(number).part(part, parts)
         eps, steps = self.config.eps_of(number), self.config.steps_of(number)
         fresh = self.config.fresh_steps_of(number)
         if begun is not None:
@@ -93,7 +93,15 @@ class RunTickets:
 
     def recall(self, number: int) -> AttackedBatch:
         """The ticket's images as they are, for a source that kept what became of them."""
-        return self.attack.recall(self.order.ticket(number))
+        return self.attack.recall(self._ticket(number))
+
+    def _ticket(self, number: int) -> Ticket:
+        """The ticket; the images of the next ones begin to be read, where they are streamed."""
+        images = self.attack.images
+        tickets = [self.order.ticket(number + n) for n in range(images.reads_ahead + 1)]
+        for ticket in tickets if images.reads_ahead else ():
+            images.expect(ticket.indices)
+        return tickets[0]
 
     def _joined(self, number: int, pieces: Sequence[AttackedBatch]) -> AttackedBatch:
         if len(pieces) == 1:
@@ -131,9 +139,14 @@ class AttackJob:
         model = self.config.model
         return model.build(0) if self.given is None else given_network(model, self.given)
 
-    def attacks(self, images: ImageSet, device: torch.device) -> RunTickets:
+    def attacks(self, images: Images, device: torch.device) -> RunTickets:
         """How the tickets of these training images are attacked."""
         config = self.config
         order = Order(num_images=len(images), batch_size=config.batch_size, seed=config.seed)
-        attack = TicketAttack(images=images, attack=config.attack, device=device)
+        attack = TicketAttack(
+            images=images,
+            attack=config.attack,
+            device=device,
+            augmentation=config.augmentation,
+        )
         return RunTickets(config=config, order=order, attack=attack)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sparring.attacks import AttackedBatch
-from sparring.data import load_dataset
+from sparring.data import Dataset
+from sparring.data.of_run import chosen_dataset
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
@@ -73,14 +74,17 @@ class Replay:
         return self.parting is None and not self.different
 
 
-def replay(run: Path | str, *, observer: Observer | None = None) -> Replay:
+def replay(
+    run: Path | str, *, data: Dataset | None = None, observer: Observer | None = None
+) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
 
     With the recorded number of threads, and on the recorded device where there is one. Cost: the
     attacks and updates of the run without its workers; one batch more in memory than the largest
     staleness. The observer is told of the environment's differences, which may alone change bits.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
-    something or is damaged; weights that differ are no error.
+    something or is damaged; weights that differ are no error. `data` are those that the run was
+    given, if it was.
     """
     begun = time.perf_counter()
     directory, observer = RunDirectory.open(run), observer or Silent()
@@ -91,7 +95,10 @@ def replay(run: Path | str, *, observer: Observer | None = None) -> Replay:
         Environment, read_json(directory.environment), where=str(directory.environment)
     )
     device = _device_like(recorded)
-    config, dataset = replace(config, device=str(device)), load_dataset(config.data)
+    config = replace(config, device=str(device))
+    dataset = chosen_dataset(
+        config.data, data, image_size=config.image_size, data_memory=config.data_memory
+    )
     check_fits(config, dataset)
     with computing_threads(recorded.threads):
         trainer = Trainer(config, dataset, device)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 
 from sparring.attacks import AttackedBatch
 from sparring.attacks.plausible import doubt
-from sparring.data import Dataset, load_dataset
+from sparring.data import Dataset
+from sparring.data.of_run import chosen_dataset, given_name
 from sparring.errors import Interrupted, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.records import (
@@ -49,22 +50,26 @@ class TrainedRun:
     """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
 
 
-def train(
+def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     config: TrainConfig,
     out: Path | str,
     *,
+    data: Dataset | None = None,
+    network: nn.Module | None = None,
     observer: Observer | None = None,
     until: int | None = None,
-    network: nn.Module | None = None,
 ) -> TrainedRun:
     """Train a network and leave everything about it in the new directory `out`.
 
-    With `until`, only so many of its updates: `resume` goes on from there. A `network` takes the
-    place of `config.model`: a copy of it is trained, from its weights on.
+    With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
+    instead of what the settings name; whoever goes on with the run, or judges it, must have them.
+    A `network` takes the place of `config.model`: a copy of it is trained, from its weights on.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
     """
-    dataset = load_dataset(config.data)
+    if data is not None:
+        config = replace(config, data=given_name(data))
+    dataset = _dataset(config, data)
     config = fitted(config, dataset, network)
     check_fits(config, dataset, network)
     run = RunDirectory.create(out)
@@ -75,21 +80,29 @@ def train(
 def resume(
     run: Path | str,
     *,
+    data: Dataset | None = None,
+    network: nn.Module | None = None,
     observer: Observer | None = None,
     until: int | None = None,
-    network: nn.Module | None = None,
 ) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
     A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
-    updates, is returned as it is. One whose network was given as an object needs it again.
+    updates, is returned as it is. `data` and `network` are those that the run was given, if it
+    was.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
-    dataset = load_dataset(config.data)
+    dataset = _dataset(config, data)
     check_fits(config, dataset, network)
     return _Sitting(config, dataset, directory, observer or Silent(), until, network).work()
+
+
+def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
+    return chosen_dataset(
+        config.data, given, image_size=config.image_size, data_memory=config.data_memory
+    )
 
 
 class _Sitting:
@@ -139,6 +152,7 @@ class _Sitting:
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
         )
         write_json(self.run.environment, to_json(where))
+        self.run.write_class_names(self.dataset.class_names)
         self.observer.started(self.config, self.run, where)
         if not trainer.version:
             self._first(trainer)

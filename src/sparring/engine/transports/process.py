@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
+from sparring.data import Images
 from sparring.engine.attacker import Attacker, Job
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
@@ -43,6 +44,8 @@ class Workplace:
     """Classes of the training set."""
     threads: int
     """CPU threads of the worker."""
+    streamed: Images | None
+    """The training images, if they are not in the arena."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,10 +60,11 @@ class _Hand:
 class ProcessTransport:
     """Spawned processes; every worker's name is a number that is never used again.
 
-    A worker computes on the one of `devices` that has the fewest of them.
+    A worker computes on the one of `devices` that has the fewest of them. Training images are those
+    of the arena, unless they are `streamed`; those every worker reads itself.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a job and its arena, the settings by keyword
         self,
         job: Job,
         arena: Arena,
@@ -68,6 +72,7 @@ class ProcessTransport:
         num_classes: int,
         devices: Sequence[str] = ("cpu",),
         threads: int = 1,
+        streamed: Images | None = None,
     ) -> None:
         self._devices = devices
         self._place = Workplace(
@@ -75,6 +80,7 @@ class ProcessTransport:
             arena=arena,
             num_classes=num_classes,
             threads=threads,
+            streamed=streamed,
         )
         self._hands: dict[Worker, _Hand] = {}
         self._names = itertools.count()
@@ -180,7 +186,9 @@ def work(place: Workplace, device: str, pipe: Connection) -> None:
     """Leases in, numbers out, until the pipe closes."""
     try:
         torch.set_num_threads(place.threads)
-        attacker = Attacker(place.job, place.arena, place.num_classes, torch.device(device))
+        attacker = Attacker(
+            place.job, place.arena, place.num_classes, torch.device(device), place.streamed
+        )
         pipe.send(None)
         while True:
             lease = pipe.recv()

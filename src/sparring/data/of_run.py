@@ -1,0 +1,56 @@
+"""The data that a run was trained on, for whoever goes on with it or judges it."""
+
+from sparring.data.images import Dataset
+from sparring.data.source import GIVEN, load_dataset, open_dataset
+from sparring.data.streamed import DATA_MEMORY
+from sparring.errors import ConfigError
+from sparring.records import RunDirectory, read_json
+
+
+def given_name(dataset: Dataset) -> str:
+    """What a run calls data that were handed to it in Python."""
+    return GIVEN + dataset.name
+
+
+def chosen_dataset(
+    source: str,
+    given: Dataset | None,
+    *,
+    image_size: int | None = None,
+    data_memory: int = DATA_MEMORY,
+) -> Dataset:
+    """The data that settings name; data that were handed over must be those that they mean.
+
+    Raises `DataError` as `load_dataset` does, also for data that are not here any more, and
+    `ConfigError` for others than the run's.
+    """
+    if given is None:
+        return load_dataset(source, image_size=image_size, data_memory=data_memory)
+    _check_given(source, given)
+    return given
+
+
+def dataset_of(run: RunDirectory, given: Dataset | None = None) -> Dataset:
+    """The data of a run; pictures are decoded only where they are looked at.
+
+    Raises `RunError` or `ConfigError` if config.json does not say which, and otherwise as
+    `chosen_dataset`.
+    """
+    source = run.section("data", str)
+    if given is not None:
+        _check_given(source, given)
+        return given
+    settings = read_json(run.config)
+    stored = settings if isinstance(settings, dict) else {}
+    image_size = run.section("image_size", int | None) if "image_size" in stored else None
+    data_memory = run.section("data_memory", int) if "data_memory" in stored else DATA_MEMORY
+    return open_dataset(source, image_size=image_size, data_memory=data_memory)
+
+
+def _check_given(source: str, given: Dataset) -> None:
+    if source != given_name(given):
+        raise ConfigError(
+            f"data must be left out, or be what the run was trained on, {source}; got a data set "
+            f"of the name {given.name}, which runs call {given_name(given)}. Give that one, under "
+            "the name that it had."
+        )

@@ -1,0 +1,161 @@
+"""Images that are read when they are needed, because all of them do not fit into memory.
+
+Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
+Units:  grey levels 0 to 255; pixels of a batch lie in [0, 1].
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sparring.data.images import Batch, Dataset, Images, ImageSet, check_labelled
+from sparring.data.reader import Reader
+from sparring.errors import DataError
+from sparring.records.bytes import bytes_text
+
+AHEAD = 4
+"""Tickets that are read ahead: an attack takes longer than a read, so that few are enough."""
+AT_ONCE = 256
+"""Images between pixels and floats: a large batch takes its own memory and little more."""
+DATA_MEMORY = 4 << 30
+"""Bytes of pixels that are held in memory unless a setting says otherwise."""
+
+
+@runtime_checkable
+class Pixels(Protocol):
+    """Pixels that can be read in any order. It pickles, and then reads in another process."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one image."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """The images at these places, in that order; several threads may ask at once.
+
+        Raises `DataError` if one cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StreamedSet:
+    """Images with their labels, read when they are asked for, the next tickets' ahead of time.
+
+    The images are the same, bit for bit, as if all were held in memory. Sent to another process it
+    reads for itself there, and only what is asked for. Raises what `ImageSet` raises.
+    """
+
+    pixels: Pixels
+    """Where the pixels are read."""
+
+    places: Int64[Tensor, " N"]
+    """Which of those images are the set's, in its order."""
+
+    labels: Int64[Tensor, " N"]
+    """Classes, 0 to num_classes - 1."""
+
+    num_classes: int
+    """Number of classes, at least 2."""
+
+    reads_ahead: int = AHEAD
+    """For how many tickets to come `expect` is worth calling."""
+
+    _reader: Reader = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a set that no classifier could be trained or judged on."""
+        check_labelled(len(self.places), self.labels, self.num_classes)
+        object.__setattr__(self, "_reader", Reader(self.pixels.read, tickets=self.reads_ahead))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _elsewhere, (self.pixels, self.places, self.labels, self.num_classes)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one image."""
+        return self.pixels.image_shape
+
+    def expect(self, indices: Int64[Tensor, " B"]) -> None:
+        """Begin to read these images on other threads; later ones push them out again.
+
+        What goes wrong in reading them is raised when they are asked for.
+        """
+        self._reader.expect(self.places[indices])
+
+    def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """The images at `indices`, in that order, as grey levels.
+
+        Cost: reading what was not expected. Raises `DataError` if an image cannot be read.
+        """
+        images = torch.empty((len(indices), *self.image_shape), dtype=torch.uint8)
+        for start in range(0, len(indices), AT_ONCE):
+            piece = self.places[indices[start : start + AT_ONCE]]
+            self._reader.take(piece, into=images[start : start + AT_ONCE])
+        return images
+
+    def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
+        """The images at `indices`, in that order, as 32-bit floats in [0, 1], and their labels.
+
+        As `ImageSet.batch`, and with the same bits. Raises `DataError` if one cannot be read.
+        """
+        images = torch.empty((len(indices), *self.image_shape))
+        for start in range(0, len(indices), AT_ONCE):
+            levels = self.levels(indices[start : start + AT_ONCE])
+            images[start : start + AT_ONCE] = levels.to(torch.float32).div_(255)
+        return Batch(images=images, labels=self.labels[indices])
+
+    def in_memory(self) -> ImageSet:
+        """The same set, read whole. Cost: one read of every image, and a byte a pixel."""
+        pixels = self.levels(torch.arange(len(self)))
+        return ImageSet(pixels=pixels, labels=self.labels, num_classes=self.num_classes)
+
+
+def _elsewhere(pixels: Pixels, places: Tensor, labels: Tensor, num_classes: int) -> StreamedSet:
+    """The set in another process, which is told what to do one part of a ticket at a time."""
+    return StreamedSet(
+        pixels=pixels, places=places, labels=labels, num_classes=num_classes, reads_ahead=0
+    )
+
+
+def pixel_bytes(images: Images) -> int:
+    """Memory that a set's pixels take if they are held."""
+    channels, rows, columns = images.image_shape
+    return len(images) * channels * rows * columns
+
+
+def within(data_memory: int, dataset: Dataset) -> Dataset:
+    """The data set held in memory if its pixels take so many bytes at most, else as it is.
+
+    Cost: where it is held, one read of every image that is not there yet.
+    Raises `DataError` if an image cannot be read.
+    """
+    parts = (dataset.train, dataset.validation, dataset.test)
+    if sum(map(pixel_bytes, parts)) > data_memory:
+        return dataset
+    train, validation, test = map(_held, parts)
+    return replace(dataset, train=train, validation=validation, test=test)
+
+
+def too_large(what: str, size: int, data_memory: int, remedy: str) -> DataError:
+    """Pixels that neither fit into memory nor can be streamed."""
+    return DataError(
+        f"Pixels that cannot be read piece by piece must fit into data_memory, "
+        f"{bytes_text(data_memory)}; {what} holds {bytes_text(size)} of them. {remedy}, or raise "
+        f"data_memory (--set data_memory={bytes_text(size + size // 8)})."
+    )
+
+
+def _held(images: Images) -> Images:
+    return images.in_memory() if isinstance(images, StreamedSet) else images

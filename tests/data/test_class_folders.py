@@ -1,0 +1,218 @@
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.idx_files import pixels_of
+from data.pictures import CLASSES, picture, write_pictures
+from sparring.data import Dataset, ImageSet, StreamedSet, load_dataset, open_dataset
+from sparring.errors import DataError
+
+PARTS = {"train": 24, "test": 3, "validation": 2}
+
+
+def files_of(part: object) -> list[str]:
+    assert isinstance(part, StreamedSet)
+    files = part.pixels.files  # pyright: ignore[reportAttributeAccessIssue]
+    return [files[int(place)] for place in part.places]
+
+
+def test_every_picture_is_read_once_with_the_class_of_its_folder(tmp_path):
+    root = write_pictures(tmp_path / "pets", PARTS)
+    data = open_dataset(str(root))
+    assert (data.name, data.image_shape, data.num_classes) == ("pets", (3, 6, 5), 3)
+    assert data.class_names == CLASSES
+    for name, count in PARTS.items():
+        part = getattr(data, name)
+        files = files_of(part)
+        assert sorted(files) == sorted(str(p.relative_to(root)) for p in root.glob(f"{name}/*/*"))
+        assert len(part) == 3 * count
+        for row, file in enumerate(files):
+            expected = np.asarray(Image.open(root / file)).transpose(2, 0, 1)
+            assert np.array_equal(part.levels(torch.tensor([row]))[0].numpy(), expected)
+            assert data.class_names[int(part.labels[row])] == Path(file).parent.name
+
+
+def test_the_folder_of_validation_may_be_called_val(tmp_path):
+    root = write_pictures(tmp_path, {"train": 2, "test": 1, "val": 1})
+    assert len(load_dataset(str(root)).validation) == 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [
+        ({"train": 24, "test": 3}, (66, 6, 9)),
+        ({"": 24}, (54, 6, 12)),
+        ({"": 3}, (3, 3, 3)),
+        ({"train": 2, "test": 1}, (3, 3, 3)),
+    ],
+)
+def test_a_twelfth_of_every_class_is_held_out_and_a_sixth_where_nothing_is(tmp_path, counts, sizes):
+    data = open_dataset(str(write_pictures(tmp_path, counts)))
+    parts = (data.train, data.validation, data.test)
+    assert tuple(map(len, parts)) == sizes
+    for part in parts:
+        assert len(set(part.labels.bincount().tolist())) == 1
+    files = [file for part in parts for file in files_of(part)]
+    assert len(set(files)) == sum(sizes) == len(files)
+
+
+def test_what_is_held_out_depends_on_names_alone(tmp_path):
+    one, other = (write_pictures(tmp_path / name, {"": 12}) for name in ("one", "other"))
+    for path in other.glob("*/*"):
+        picture(int(path.stem) + 1000).save(path)
+        os.utime(path, (0, int(path.stem)))
+    for part in ("train", "validation", "test"):
+        first, second = (getattr(open_dataset(str(root)), part) for root in (one, other))
+        assert files_of(first) == files_of(second)
+
+
+def test_a_new_picture_moves_no_other_into_training_from_the_test_set(tmp_path):
+    root = write_pictures(tmp_path, {"": 18})
+    before = set(files_of(open_dataset(str(root)).train))
+    picture(99).save(root / "cat" / "new.png")
+    after = open_dataset(str(root))
+    moved = before - set(files_of(after.train))
+    assert len(moved) <= 1
+    assert all(Path(file).parent.name == "cat" for file in moved)
+
+
+def test_the_first_images_of_a_part_are_of_all_classes(tmp_path):
+    data = open_dataset(str(write_pictures(tmp_path, {"train": 40, "test": 20})))
+    for part in (data.train, data.test):
+        assert set(part.labels[:30].tolist()) == {0, 1, 2}
+
+
+def test_classes_are_numbered_by_name_in_code_points(tmp_path):
+    names = ("9", "10", "Zebra", "ant", "élan")
+    data = load_dataset(str(write_pictures(tmp_path, {"": 3}, classes=names)))
+    assert data.class_names == ("10", "9", "Zebra", "ant", "élan")
+
+
+def test_hundreds_of_classes(tmp_path):
+    names = tuple(f"class {number:03d}" for number in range(300))
+    data = load_dataset(
+        str(write_pictures(tmp_path, {"": 3}, classes=names, rows=2, columns=2, channels=1))
+    )
+    assert (data.num_classes, data.class_names, len(data.test)) == (300, names, 300)
+
+
+def test_hidden_files_and_what_systems_leave_are_no_pictures(tmp_path):
+    root = write_pictures(tmp_path, {"train": 2, "test": 1})
+    before = len(open_dataset(str(root)).train)
+    (root / "train" / "cat" / "._000.png").write_bytes(b"\0\5\26\7")
+    (root / "train" / "cat" / "Thumbs.db").touch()
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "__MACOSX").mkdir()
+    (root / ".DS_Store").touch()
+    data = open_dataset(str(root))
+    assert (len(data.train), data.class_names) == (before, CLASSES)
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path):
+    stored = write_pictures(tmp_path / "stored", {"": 3})
+    root = tmp_path / "linked"
+    for name in CLASSES[:2]:
+        (root / name).mkdir(parents=True)
+        for path in (stored / name).iterdir():
+            (root / name / path.name).symlink_to(path)
+    (root / CLASSES[2]).symlink_to(stored / CLASSES[2])
+    one, other = (load_dataset(str(folder)) for folder in (stored, root))
+    assert torch.equal(pixels_of(one.train), pixels_of(other.train))
+
+
+def test_pictures_of_all_sizes_are_cut_to_squares_of_one(tmp_path):
+    root = write_pictures(tmp_path, {"train": 3, "test": 1}, rows=7)
+    picture(50, rows=9, columns=30).save(root / "train" / "cat" / "wide.png")
+    data = load_dataset(str(root), image_size=4)
+    assert data.image_shape == (3, 4, 4)
+    assert isinstance(data.train, ImageSet)
+
+
+def truncate(root: Path) -> None:
+    path = root / "train" / "cat" / "001.png"
+    path.write_bytes(path.read_bytes()[:70])
+
+
+def hold_out_twice(root: Path) -> None:
+    shutil.copytree(root / "test", root / "val")
+    shutil.copytree(root / "test", root / "validation")
+
+
+def leave_one_class(root: Path) -> None:
+    for name in CLASSES[1:]:
+        shutil.rmtree(root / "train" / name)
+
+
+def empty_the_test_set(root: Path) -> None:
+    for path in root.glob("test/*/*"):
+        path.unlink()
+
+
+BROKEN = {
+    "truncated": truncate,
+    "no picture": lambda root: (root / "train/cat/note.png").write_text("hello"),
+    "dangling": lambda root: (root / "train/cat/gone.png").symlink_to("/nowhere.png"),
+    "size": lambda root: picture(1, rows=9).save(root / "train/dog/tall.png"),
+    "grey": lambda root: picture(1, channels=1).save(root / "train/dog/grey.png"),
+    "empty class": lambda root: (root / "train/bird").mkdir(),
+    "unknown class": lambda root: shutil.copytree(root / "train/cat", root / "test/lynx"),
+    "nested": lambda root: shutil.copytree(root / "train/cat", root / "train/cat/more"),
+    "no test": lambda root: (root / "test").rename(root / "holdout"),
+    "both": hold_out_twice,
+    "one class": leave_one_class,
+    "empty test": empty_the_test_set,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("truncated", r"001\.png must be a whole picture.*got: .*[Tt]runcated"),
+        ("no picture", r"note\.png must be a whole picture.*no kind that Pillow.*sparring data "),
+        ("dangling", r"gone\.png must be a readable file; got: No such file.*where a link leads"),
+        ("size", r"one size.*12 colour, 5 x 6 \(.*\); 1 colour, 5 x 9 \(train/dog/tall.*size=5 re"),
+        ("grey", r"same channels.*1 grey, 5 x 6 \(train/dog/grey.png\).*Grey and colour pictures"),
+        ("empty class", r"Every class must have pictures.*without any: bird"),
+        ("unknown class", r"Every class of test must be one of train's.*only in test: lynx"),
+        ("nested", r"in its folder itself.*train/cat/more is a folder inside"),
+        ("no test", r"there must be a folder test.*found holdout, train.*rename it to test"),
+        ("both", r"Only one of validation and val"),
+        ("one class", r"at least two classes.*are cat \("),
+        ("empty test", r"at least one picture in .*test; there is none"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(tmp_path, kind, complaint):
+    root = write_pictures(tmp_path, {"train": 3, "test": 1})
+    BROKEN[kind](root)
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(str(root))
+
+
+def test_a_folder_without_pictures_says_what_it_should_hold(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"must hold pictures in a folder.*such as cat/1\.png"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_class_of_too_few_pictures_to_hold_some_out_is_named(tmp_path):
+    root = write_pictures(tmp_path, {"": 3})
+    (root / "dog" / "003.png").unlink()
+    with pytest.raises(DataError, match=r"at least 3 images.*validation and test; dog has 2"):
+        load_dataset(str(root))
+
+
+def test_a_data_set_names_every_class():
+    part = ImageSet(
+        pixels=torch.zeros(2, 1, 2, 2, dtype=torch.uint8), labels=torch.arange(2), num_classes=2
+    )
+    toy = Dataset(name="toy", train=part, validation=part, test=part)
+    assert toy.class_names == ("0", "1")
+    with pytest.raises(DataError, match=r"one name for each class; got 3 names for 2 classes"):
+        replace(toy, class_names=("a", "b", "c"))
