@@ -65,6 +65,17 @@ def open_dataset(
     )
 
 
+def source_kind(source: str) -> str:
+    """What kind of data set a source is, by its name and the names in it, without opening it.
+
+    Raises `DataError` if it is none.
+    """
+    if source in _BUNDLED:
+        return "bundled"
+    path, is_folder = _existing(source)
+    return folder_kind(path) if is_folder else f"{path.suffix.lower() or 'other'} file"
+
+
 def _existing(source: str) -> tuple[Path, bool]:
     """A path where something is, and whether that is a folder."""
     try:
