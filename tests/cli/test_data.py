@@ -78,6 +78,7 @@ def test_images_that_are_there_twice_are_found_by_their_pixels(pets, capsys):
 
 def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     (pets / "train" / "bird").mkdir()
+    (pets / "old").mkdir()
     (pets / "train/cat/notes.txt").touch()
     (pets / "train/cat/broken.png").write_bytes(b"hello")
     (pets / "train/cat/gone.png").symlink_to("/nowhere.png")
@@ -88,7 +89,7 @@ def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     for part in ("without any: bird", "broken.png must be a whole", "gone.png must be a read"):
         assert any(part in problem for problem in problems)
     assert any("1 grey, 5 x 8 (train/cat/grey.png)" in problem for problem in problems)
-    assert "1 file left aside, no pictures by their endings: train/cat/notes.txt" in out
+    assert "2 names left aside, no pictures by ending or place: old, train/cat/notes.txt" in out
     assert "wrote nothing" not in out
     assert err.startswith(f"error: {pets} cannot be trained on as it is, because of 4 problems;")
     found = as_json(capsys, str(pets), code=2)

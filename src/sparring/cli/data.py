@@ -161,7 +161,7 @@ def _files(found: "Inspection") -> Iterator[str]:
     if found.aside:
         more = ", …" if len(found.aside) > LISTED else ""
         yield (
-            f"{counted(len(found.aside), 'file')} left aside, no pictures by their endings: "
+            f"{counted(len(found.aside), 'name')} left aside, no pictures by ending or place: "
             f"{', '.join(found.aside[:LISTED])}{more}"
         )
     yield from (f"problem: {problem}" for problem in found.problems[:LISTED])
