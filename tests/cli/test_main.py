@@ -16,6 +16,7 @@ FLAGS = {
     "train": "preset config out resume seed updates data model model-args mean std init objective "
     "threat eps steps source staleness workers policy lag publish-every precision threads set "
     "dry-run json",
+    "data": "image-size data-memory json",
     "evaluate": "suite images seed threads precision no-checks json",
     "transfer": "steps images seed threads out json",
     "study": "scale only until jobs into",
@@ -26,7 +27,7 @@ FLAGS = {
 }
 
 
-NEEDING_WORDS = ("transfer", "study")
+NEEDING_WORDS = ("data", "transfer", "study")
 
 
 def page(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -85,6 +86,8 @@ def test_the_help_names_all_presets_and_suites(capsys):
         (["evaluate", "--images", "many"], ["torch"]),
         (["transfer", "a-run"], ["torch", "matplotlib"]),
         (["report", "nowhere"], ["torch", "matplotlib"]),
+        (["data"], ["torch"]),
+        (["data", "x", "--data-memory", "lots"], ["torch"]),
     ],
 )
 def test_an_answer_that_needs_no_torch_does_not_wait_for_it(words, unneeded):

@@ -100,6 +100,17 @@ def test_a_streamed_run_is_judged_as_one_in_memory(config: TrainConfig, tmp_path
     assert found[0].robust == found[1].robust
 
 
+def test_classes_that_changed_since_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    counts = {"train": 2, "test": 1}
+    root = write_pictures(tmp_path / "set", counts, rows=28, columns=28, channels=1)
+    run = train(replace(config, data=str(root), updates=2), tmp_path / "run", until=1).run
+    for part in counts:
+        (root / part / "cat").rename(root / part / "tiger")
+    for going_on in (resume, replay, lambda path: evaluate_run(RunDirectory(path))):
+        with pytest.raises(DataError, match=r"they were 3 \(cat, dog, ähre\), and are 3 \(dog, ti"):
+            going_on(run.path)
+
+
 @cache
 def mine() -> Dataset:
     whole = load_dataset("mnist")

@@ -31,6 +31,7 @@ class Verb(NamedTuple):
 VERBS = MappingProxyType(
     {
         "train": Verb("sparring.cli.train", "train a robust classifier into a run directory"),
+        "data": Verb("sparring.cli.data", "say what a data set is, and what is wrong with it"),
         "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
         "transfer": Verb("sparring.cli.transfer", "judge runs on attacks made on one another"),
         "study": Verb("sparring.cli.study", "ask again what the paper asks, figure by figure"),

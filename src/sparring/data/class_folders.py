@@ -36,7 +36,8 @@ class ClassFolders:
 
     Only train, if the folder does not say what is held out."""
     aside: tuple[str, ...]
-    """Files beside them that are no pictures by their endings; hidden ones are not listed."""
+    """What lies beside them: files that are no pictures by their endings, and folders beside the
+    parts; hidden ones are not listed."""
     problems: tuple[str, ...]
     """Why nobody can be trained on it as it is: sentences, each with its remedy."""
 
@@ -64,7 +65,7 @@ def find_class_folders(root: Path) -> ClassFolders:
     }
     at_parts = "train" in named
     top = named if at_parts else {"train": root}
-    aside: list[str] = []
+    aside = [path.name for path in _visible(root) if at_parts and path.name not in PARTS]
     problems: list[str] = []
     parts: dict[str, dict[str, tuple[str, ...]]] = {}
     for part, folder in top.items():

@@ -3,8 +3,11 @@
 from sparring.data.images import Dataset
 from sparring.data.source import GIVEN, load_dataset, open_dataset
 from sparring.data.streamed import DATA_MEMORY
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory, read_json
+
+_NAMED = 10
+"""Classes in a message: enough to see which is new or gone."""
 
 
 def given_name(dataset: Dataset) -> str:
@@ -39,12 +42,34 @@ def dataset_of(run: RunDirectory, given: Dataset | None = None) -> Dataset:
     source = run.section("data", str)
     if given is not None:
         _check_given(source, given)
+        check_classes(run, given)
         return given
     settings = read_json(run.config)
     stored = settings if isinstance(settings, dict) else {}
     image_size = run.section("image_size", int | None) if "image_size" in stored else None
     data_memory = run.section("data_memory", int) if "data_memory" in stored else DATA_MEMORY
-    return open_dataset(source, image_size=image_size, data_memory=data_memory)
+    dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
+    check_classes(run, dataset)
+    return dataset
+
+
+def check_classes(run: RunDirectory, dataset: Dataset) -> None:
+    """Refuse data whose classes are not those that the run was trained on. Raises `DataError`.
+
+    Runs that stored no names are taken at their word.
+    """
+    before = run.class_names()
+    if before and before != dataset.class_names:
+        raise DataError(
+            f"The classes of {dataset.name} must be those that {run.path} was trained on, because "
+            f"the network's outputs are numbered by them; they were {_some(before)}, and are "
+            f"{_some(dataset.class_names)}. Put the class folders back as they were."
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    listed = ", ".join(names[:_NAMED])
+    return f"{len(names)} ({listed}{', …' if len(names) > _NAMED else ''})"
 
 
 def _check_given(source: str, given: Dataset) -> None:

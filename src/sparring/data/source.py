@@ -5,16 +5,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
+from sparring.data.arrow_tables import find_tables
 from sparring.data.class_folders import has_folders
 from sparring.data.folder import is_idx_folder, listing, load_folder
 from sparring.data.images import Dataset
 from sparring.data.mnist import load_mnist
 from sparring.data.npz import load_npz
 from sparring.data.picture_files import open_class_folders
+from sparring.data.picture_tables import open_tables
 from sparring.data.streamed import DATA_MEMORY, within
 from sparring.errors import DataError
 
 _BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
+_TABLES = "tables of pictures"
 GIVEN = "given:"
 """Begins what a run calls data that were handed to it in Python."""
 
@@ -26,10 +29,11 @@ def load_dataset(
 
     `source` is `mnist` (bundled; write `./mnist` for a folder of that name), or a path: a folder of
     class folders of pictures (`train/cat/1.png`, `test/cat/2.png`, or `cat/1.png` only), a folder
-    with the four IDX files of a data set (gzipped or not, MNIST's or EMNIST's names), or an .npz
-    file with x_train, y_train, x_test and y_test. Where no validation set is given, a twelfth of
-    the training images is held out as one: the last ones of IDX and .npz files, of every class of
-    pictures. `image_size` resizes pictures' shorter side and cuts out the middle square.
+    with the four IDX files of a data set (gzipped or not, MNIST's or EMNIST's names), an .npz file
+    with x_train, y_train, x_test and y_test, a Parquet file or a folder of some, or what Hugging
+    Face's `save_to_disk` wrote. Where no validation set is given, a twelfth of
+    the training images is held out as one: the last ones of IDX and .npz files, else some of every
+    class. `image_size` resizes pictures' shorter side and cuts out the middle square.
     Pixels of more than `data_memory` bytes are streamed.
     Raises `DataError` if there is nothing of the kind there, or if it is damaged or
     contradicts itself.
@@ -59,10 +63,29 @@ def open_dataset(
     if path.suffix.lower() == ".npz":
         _refuse_resizing(source, image_size)
         return load_npz(path, data_memory=data_memory)
+    if path.suffix.lower() == ".parquet":
+        return _open_tables(path, image_size)
     raise DataError(
         f"{_what_must_hold(source)}; it is a file of another kind. For IDX files, give the folder "
         "that holds all four; for anything else, save it with numpy.savez."
     )
+
+
+def _open_tables(path: Path, image_size: int | None) -> Dataset:
+    tables = find_tables(path)
+    assert tables is not None  # whoever asks has found them
+    return open_tables(tables, image_size=image_size)
+
+
+def source_kind(source: str) -> str:
+    """What kind of data set a source is, by its name and the names in it, without opening it.
+
+    Raises `DataError` if it is none.
+    """
+    if source in _BUNDLED:
+        return "bundled"
+    path, is_folder = _existing(source)
+    return folder_kind(path) if is_folder else f"{path.suffix.lower() or 'other'} file"
 
 
 def _existing(source: str) -> tuple[Path, bool]:
@@ -79,6 +102,8 @@ def _existing(source: str) -> tuple[Path, bool]:
 
 def _open_folder(folder: Path, image_size: int | None, data_memory: int) -> Dataset:
     kind = folder_kind(folder)
+    if kind == _TABLES:
+        return _open_tables(folder, image_size)
     if kind == "IDX files":
         _refuse_resizing(str(folder), image_size)
         return load_folder(folder, data_memory=data_memory)
@@ -89,6 +114,8 @@ def folder_kind(folder: Path) -> str:
     """What kind of data set a folder holds, by the names in it. Raises `DataError` for none."""
     if is_idx_folder(folder):
         return "IDX files"
+    if find_tables(folder) is not None:
+        return _TABLES
     if has_folders(folder):
         return "class folders"
     raise DataError(
@@ -110,7 +137,8 @@ def _what_must_hold(source: str) -> str:
     """The rule that every wrong source breaks."""
     return (
         f"The data must be {', '.join(_BUNDLED)} (bundled), a folder of class folders of pictures, "
-        f"a folder with four IDX files or an .npz file; got {source!r}"
+        "a folder with four IDX files, an .npz file, or Parquet files or a Hugging Face data set "
+        f"saved to disk (the extra parquet); got {source!r}"
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
-from sparring.data.of_run import chosen_dataset
+from sparring.data.of_run import check_classes, chosen_dataset
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
@@ -99,6 +99,7 @@ def replay(
     dataset = chosen_dataset(
         config.data, data, image_size=config.image_size, data_memory=config.data_memory
     )
+    check_classes(directory, dataset)
     check_fits(config, dataset)
     with computing_threads(recorded.threads):
         trainer = Trainer(config, dataset, device)

@@ -12,7 +12,7 @@ from torch import nn
 from sparring.attacks import AttackedBatch
 from sparring.attacks.plausible import doubt
 from sparring.data import Dataset
-from sparring.data.of_run import chosen_dataset, given_name
+from sparring.data.of_run import check_classes, chosen_dataset, given_name
 from sparring.errors import Interrupted, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.records import (
@@ -95,6 +95,7 @@ def resume(
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
     dataset = _dataset(config, data)
+    check_classes(directory, dataset)
     check_fits(config, dataset, network)
     return _Sitting(config, dataset, directory, observer or Silent(), until, network).work()
 

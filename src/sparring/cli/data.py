@@ -1,0 +1,169 @@
+"""`sparring data`: what a data set is, and what may be wrong with it, before it is trained on."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from sparring.cli.arguments import PLAIN, Form, flag, whole
+from sparring.cli.console import (
+    count_text,
+    counted,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
+from sparring.errors import ConfigError, DataError
+from sparring.records import to_json
+from sparring.records.bytes import bytes_from, bytes_text
+
+if TYPE_CHECKING:
+    from sparring.data.inspection import Inspection
+
+ABOUT = """Look at every image of a data set: classes, sizes, damage, duplicates.
+
+PATH is a folder of class folders of pictures (train/cat/1.png, test/cat/2.png,
+or cat/1.png only), a folder of IDX files, an .npz file, or mnist. Exits with 2
+if it cannot be trained on.
+
+examples:
+  sparring data pictures/
+  sparring data pictures/ --image-size 64 --json"""
+
+LISTED = 20
+"""Classes, and files, that are listed; --json has all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFlags:
+    """What `sparring data` may be given beside the path."""
+
+    image_size: Annotated[int | None, flag("--image-size", whole, "N"), PLAIN] = None
+    """Resize pictures' shorter side to N and take the middle square."""
+    data_memory: Annotated[
+        int | None, flag("--data-memory", lambda text: _memory(text), "SIZE"), PLAIN
+    ] = None
+    """Pixels held in memory, 64MiB or a number; 4GiB by default."""
+    json: Annotated[bool, PLAIN] = False
+    """Print everything as JSON, all classes and problems included."""
+
+
+FORM = Form(verb="data", flags=DataFlags, about=ABOUT, word="PATH")
+
+
+def run(argv: list[str]) -> int:
+    """Look at the data that the words name; return the exit code."""
+    flags, source = FORM.read(argv)
+    if source is None:
+        raise ConfigError(
+            "sparring data needs the path of a data set, because it looks at every image of it; "
+            "got nothing. Give a folder or a file: sparring data PATH"
+        )
+    # torch takes seconds to load: after the words are known to be right.
+    from sparring.data.inspection import inspect_data
+    from sparring.data.streamed import DATA_MEMORY
+
+    memory = DATA_MEMORY if flags.data_memory is None else flags.data_memory
+    found = inspect_data(source, image_size=flags.image_size, data_memory=memory)
+    command = _command(found, flags)
+    if flags.json:
+        answer = {**to_json(found), "streamed": found.is_streamed, "next": command}
+        print_json(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+        if not found.problems:
+            print_ending("nothing", command)
+    if found.problems:
+        raise DataError(
+            f"{source} cannot be trained on as it is, because of "
+            f"{counted(len(found.problems), 'problem')}; the first: {found.problems[0]}"
+        )
+    return 0
+
+
+def _memory(text: str) -> int:
+    try:
+        return bytes_from(text)
+    except ValueError as error:
+        raise ValueError(f"--data-memory {error}") from error
+
+
+def _command(found: "Inspection", flags: DataFlags) -> str:
+    """What to type next."""
+    settings = {
+        "data": shlex.quote(found.source),
+        "image_size": flags.image_size,
+        "data_memory": flags.data_memory and bytes_text(flags.data_memory),
+    }
+    given = (f"--set {name}={value}" for name, value in settings.items() if value is not None)
+    return " ".join(["sparring train", *given])
+
+
+def _print(found: "Inspection") -> None:
+    classes = "1 class" if len(found.classes) == 1 else f"{count_text(len(found.classes))} classes"
+    print_result(f"{found.source}: {found.kind}, {classes}, {counted(found.num_images, 'image')}")
+    print_result()
+    _print_classes(found)
+    print_result()
+    for line in (*_about(found), *_duplicates(found), *_files(found)):
+        print_result(line)
+
+
+def _print_classes(found: "Inspection") -> None:
+    table = result_table("class", "train", "validation", "test")
+    shown = found.classes[:LISTED]
+    for of_class in shown:
+        counts = (of_class.train, of_class.validation, of_class.test)
+        table.add_row(of_class.name, *map(count_text, counts))
+    if len(shown) < len(found.classes):
+        table.add_row(f"{len(found.classes) - len(shown)} more (--json)", "", "", "")
+    totals = (
+        sum(getattr(of_class, part) for of_class in found.classes)
+        for part in ("train", "validation", "test")
+    )
+    table.add_row("all", *map(count_text, totals))
+    print_table(table)
+
+
+def _about(found: "Inspection") -> Iterator[str]:
+    """Sizes, pixels and memory, a line each."""
+    for kind in found.kinds[:LISTED]:
+        colour = "grey" if kind.channels == 1 else "colour"
+        yield f"{counted(kind.images, 'image')}: {colour}, {kind.columns} x {kind.rows} pixels"
+    for number, pixels in enumerate(found.pixels):
+        channel = "grey" if len(found.pixels) == 1 else ("red", "green", "blue")[number]
+        yield (
+            f"{channel}: {pixels.least:.3f} to {pixels.largest:.3f}, mean {pixels.mean:.4f}, "
+            f"standard deviation {pixels.std:.4f}"
+        )
+    memory, room = bytes_text(found.pixel_bytes), bytes_text(found.data_memory)
+    how = "streamed, because data_memory is" if found.is_streamed else "held in memory, up to"
+    yield f"{memory} of pixels: {how} {room}"
+
+
+def _duplicates(found: "Inspection") -> Iterator[str]:
+    """What is there twice, and classes that nothing will be known of."""
+    twice = found.duplicates
+    yield f"{counted(twice.train_test, 'test image')} in the training set too"
+    yield from (f"  {example}" for example in twice.train_test_examples)
+    yield f"{counted(twice.contradicting, 'image')} in one part again under another label"
+    yield from (f"  {example}" for example in twice.contradicting_examples)
+    if found.untested:
+        more = ", …" if len(found.untested) > LISTED else ""
+        yield f"without a test image: {', '.join(found.untested[:LISTED])}{more}"
+
+
+def _files(found: "Inspection") -> Iterator[str]:
+    """What was left aside, and what is wrong."""
+    if found.aside:
+        more = ", …" if len(found.aside) > LISTED else ""
+        yield (
+            f"{counted(len(found.aside), 'name')} left aside, no pictures by ending or place: "
+            f"{', '.join(found.aside[:LISTED])}{more}"
+        )
+    yield from (f"problem: {problem}" for problem in found.problems[:LISTED])
+    if len(found.problems) > LISTED:
+        yield f"{counted(len(found.problems) - LISTED, 'problem')} more (--json)"

@@ -1,0 +1,157 @@
+"""A data set of pictures in tables, decoded when they are needed.
+
+Pictures are copied once, still encoded, from the tables to a temporary file (in TMPDIR), because
+tables can only be read group by group and training asks for one picture here and one there.
+
+Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
+Units:  grey levels 0 to 255.
+"""
+
+import os
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sparring.data.arrow_tables import Picture, Tables
+from sparring.data.hold_out import TEST, VALIDATION, dealt, mixed
+from sparring.data.images import Dataset, check_labels, numbered
+from sparring.data.picture_files import differing
+from sparring.data.pictures import Kind, read_kind, read_picture
+from sparring.data.streamed import StreamedSet
+from sparring.errors import DataError
+
+
+class Spool:
+    """A temporary file that goes with whoever made it; another process knows it by its path."""
+
+    def __init__(self) -> None:
+        handle, name = tempfile.mkstemp(prefix="sparring-")
+        os.close(handle)
+        self.path = Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path, (self.path,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PictureBytes:
+    """Encoded pictures of one kind, one behind the other in a file."""
+
+    spool: Spool | Path
+    """The file; its maker's, or its path only."""
+    ends: Int64[Tensor, " N"]
+    """Where each ends."""
+    kind: Kind
+    """What each of them is."""
+    root: Path
+    """Where they came from, for messages."""
+    image_size: int | None = None
+    """As for `read_picture`."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one image."""
+        return self.kind.channels, self.kind.rows, self.kind.columns
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.ends)
+
+    def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """Decode the pictures at these places. Raises `DataError` for one that is damaged."""
+        images = torch.empty((len(places), *self.kind), dtype=torch.uint8)
+        path = self.spool.path if isinstance(self.spool, Spool) else self.spool
+        with path.open("rb", buffering=0) as file:
+            for row, place in enumerate(places.tolist()):
+                start = int(self.ends[place - 1]) if place else 0
+                content = os.pread(file.fileno(), int(self.ends[place]) - start, start)
+                name = f"picture {place} of {self.root}"
+                image = read_picture(content, image_size=self.image_size, name=name)
+                if image.shape != images.shape[1:]:
+                    raise DataError(
+                        f"All pictures must be {self.kind}, as their headers say; {name} is "
+                        f"{Kind(*image.shape)}. Leave it out."
+                    )
+                images[row] = image
+        return images
+
+
+def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
+    """The data set of tables of pictures; they are decoded when they are asked for.
+
+    Where no test part is there, a sixth of every class is held out as one; where no validation part
+    is there, a twelfth. Which rows, and the order of every part, depends on their numbers alone.
+    Cost: reading every file once, and a copy of the encoded pictures on disk.
+    Raises `DataError` for whatever keeps a classifier from being trained on it, damage behind a
+    picture's header excepted, and if pyarrow is not installed.
+    """
+    root = tables.root.resolve()
+    spool, ends, labels = Spool(), [], {part: [] for part in tables.parts}
+    kinds: Counter[Kind] = Counter()
+    example: dict[Kind, str] = {}
+    end = 0
+    with spool.path.open("wb") as file:
+        for part, row in _rows(tables):
+            kind = read_kind(row.content, image_size=image_size, name=row.name)
+            kinds[kind] += 1
+            example.setdefault(kind, row.name)
+            end += file.write(row.content)
+            ends.append(end)
+            labels[part].append(row.label)
+    if not all(labels.values()):
+        raise DataError(f"Every part must have at least one picture; one of {root} has none.")
+    if len(kinds) > 1:
+        raise DataError(differing(kinds, example))
+    pixels = PictureBytes(
+        spool=spool,
+        ends=torch.tensor(ends),
+        kind=next(iter(kinds)),
+        root=root,
+        image_size=image_size,
+    )
+    return _dealt(pixels, {p: torch.tensor(of) for p, of in labels.items()}, tables.class_names())
+
+
+def _rows(tables: Tables) -> Iterator[tuple[str, Picture]]:
+    for part in tables.parts:
+        for row in tables.rows(part):
+            yield part, row
+
+
+def _dealt(
+    pixels: PictureBytes, labels: dict[str, Int64[Tensor, " _"]], names: tuple[str, ...]
+) -> Dataset:
+    """The parts, what is missing of them held out."""
+    num_classes = len(names) or max(int(labels["train"].max()) + 1, 1)
+    names = names or numbered(num_classes)
+    places, start = {}, 0
+    for part, of_part in labels.items():
+        check_labels(of_part, num_classes, f"{part} of {pixels.root}")
+        places[part] = torch.arange(start, start + len(of_part))
+        start += len(of_part)
+    every = torch.cat(list(labels.values()))
+    missing = [part for part in ("validation", "test") if part not in labels]
+    shares = [{"validation": VALIDATION, "test": TEST}[part] for part in missing]
+    train = places.pop("train")
+    *held, rest = dealt(labels["train"], [str(n) for n in range(len(train))], shares, names)
+    chosen = {part: of[mixed([str(n) for n in range(len(of))])] for part, of in places.items()}
+    chosen |= {part: train[of] for part, of in zip(missing, held, strict=True)}
+    sets = {
+        part: StreamedSet(pixels=pixels, places=of, labels=every[of], num_classes=num_classes)
+        for part, of in (chosen | {"train": train[rest]}).items()
+    }
+    return Dataset(
+        name=pixels.root.stem,
+        train=sets["train"],
+        validation=sets["validation"],
+        test=sets["test"],
+        class_names=names,
+    )

@@ -1,0 +1,196 @@
+"""Parquet files and data sets saved to disk: the same pictures, whichever way they are kept."""
+
+import io
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data.idx_files import pixels_of
+from data.pictures import CLASSES, picture
+from sparring.cli.main import main
+from sparring.data import load_dataset, open_dataset
+from sparring.errors import DataError
+
+NAMES = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
+
+
+def encoded(number: int, **shape: int) -> bytes:
+    content = io.BytesIO()
+    picture(number, **shape).save(content, "PNG")
+    return content.getvalue()
+
+
+def table(numbers: range, *, named: bool = True, **columns: Any) -> pa.Table:
+    """Rows of pictures by number, sorted by class as such data sets often are."""
+    images = [{"bytes": encoded(number), "path": f"{number}.png"} for number in numbers]
+    labels = sorted(place % 3 for place in range(len(numbers)))
+    made = pa.table({"image": images, "label": labels, **columns})
+    return made.replace_schema_metadata({"huggingface": json.dumps(NAMES)}) if named else made
+
+
+def parquet(path: Path, numbers: range, **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table(numbers, **more), path, row_group_size=5)
+    return path
+
+
+def saved(folder: Path, numbers: range, shards: int = 2) -> None:
+    """As `datasets` 4 writes it: Arrow streams and what lists them."""
+    folder.mkdir(parents=True)
+    whole, names = table(numbers), [f"data-{n:05d}-of-{shards:05d}.arrow" for n in range(shards)]
+    size = -(-len(whole) // shards)
+    for place, name in enumerate(names):
+        part = whole.slice(place * size, size)
+        with (
+            pa.OSFile(str(folder / name), "wb") as file,
+            pa.ipc.new_stream(file, part.schema) as to,
+        ):
+            to.write_table(part, max_chunksize=4)
+    state = {"_data_files": [{"filename": name} for name in names]}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def saved_dict(root: Path) -> Path:
+    for part, numbers in (("train", range(24)), ("test", range(24, 30))):
+        saved(root / part, numbers)
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    return root
+
+
+def parquet_folder(root: Path, below: str = "", middle: str = "-00000-of-00001") -> Path:
+    parquet(root / below / f"train{middle}.parquet", range(24))
+    parquet(root / below / f"test{middle}.parquet", range(24, 30))
+    return root
+
+
+KEPT = {
+    "parquet": parquet_folder,
+    "parquet in data/": lambda root: parquet_folder(root, "data"),
+    "short names": lambda root: parquet_folder(root, middle=""),
+    "folders": lambda root: (
+        (
+            parquet(root / "train" / "0.parquet", range(24)),
+            parquet(root / "test" / "0.parquet", range(24, 30)),
+        )
+        and root
+    ),
+    "saved to disk": saved_dict,
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("data_memory", [0, 1 << 20])
+def test_every_picture_is_read_once_with_its_label(tmp_path, kind, data_memory):
+    data = load_dataset(str(KEPT[kind](tmp_path / "pets")), data_memory=data_memory)
+    assert data.is_streamed == (data_memory == 0)
+    assert (data.name, data.image_shape, data.class_names) == ("pets", (3, 6, 5), CLASSES)
+    assert tuple(map(len, (data.train, data.validation, data.test))) == (21, 3, 6)
+    rows = {number: sorted(n % 3 for n in range(24))[number] for number in range(24)}
+    rows |= {24 + number: sorted(n % 3 for n in range(6))[number] for number in range(6)}
+    known = {np.asarray(picture(number)).tobytes(): rows[number] for number in rows}
+    seen = []
+    for part in (data.train, data.validation, data.test):
+        for image, label in zip(pixels_of(part), part.labels.tolist(), strict=True):
+            content = image.permute(1, 2, 0).numpy().tobytes()
+            assert known[content] == label
+            seen.append(content)
+    assert sorted(seen) == sorted(known)
+
+
+def test_one_file_or_one_saved_split_is_dealt_into_all_parts(tmp_path):
+    one = load_dataset(str(parquet(tmp_path / "pets.parquet", range(36))))
+    saved(tmp_path / "saved", range(36))
+    other = load_dataset(str(tmp_path / "saved"))
+    assert tuple(map(len, (one.train, one.validation, one.test))) == (27, 3, 6)
+    for name in ("train", "validation", "test"):
+        assert torch.equal(pixels_of(getattr(one, name)), pixels_of(getattr(other, name)))
+
+
+def test_streamed_tables_are_read_by_another_process_while_their_maker_lives(tmp_path):
+    data = open_dataset(str(parquet_folder(tmp_path / "pets")))
+    again = pickle.loads(pickle.dumps(data.train))
+    assert torch.equal(pixels_of(again), pixels_of(data.train))
+
+
+def test_pictures_may_be_bytes_alone_and_labels_without_names(tmp_path):
+    rows = pa.table(
+        {"picture": [encoded(n) for n in range(12)], "target": [n % 2 for n in range(12)]}
+    )
+    pq.write_table(rows, tmp_path / "a.parquet")
+    assert load_dataset(str(tmp_path / "a.parquet")).class_names == ("0", "1")
+
+
+def test_pictures_are_resized_if_asked(tmp_path):
+    assert load_dataset(str(parquet_folder(tmp_path)), image_size=4).image_shape == (3, 4, 4)
+
+
+def test_sparring_data_describes_them(tmp_path, capsys):
+    assert main(["data", str(parquet_folder(tmp_path / "pets")), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "tables of pictures"
+    assert [of_class["name"] for of_class in found["classes"]] == list(CLASSES)
+    assert found["classes"][0] == {"name": "cat", "train": 7, "validation": 1, "test": 2}
+
+
+def spoilt(kind: str, root: Path) -> None:
+    path = parquet_folder(root) / "train-00000-of-00001.parquet"
+    columns = {
+        "sizes": {"image": [{"bytes": encoded(n, rows=5 + n % 2)} for n in range(24)]},
+        "damage": {"image": [{"bytes": b"hello"}] * 24},
+        "nothing": {"image": [{"bytes": None, "path": None}] * 24},
+        "path": {"image": [{"bytes": None, "path": "gone.png"}] * 24},
+        "two labels": {"fine": list(range(24)), "coarse": list(range(24))},
+        "unlabelled": {"label": [None] * 23 + [1]},
+        "negative": {"label": [-1] * 24},
+    }
+    if kind == "torn":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif kind == "no train":
+        path.rename(path.with_name("test-1.parquet"))
+    else:
+        rows = table(range(24)).to_pydict() | columns[kind]
+        if kind == "two labels":
+            del rows["label"]
+        pq.write_table(pa.table(rows), path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("torn", r"train-0.*must be a whole file that pyarrow can read"),
+        ("no train", r"a part named train.*found: test-0.*Rename"),
+        ("sizes", r"one size.*12 colour, 5 x 5 \(row 0 of .*image_size=5"),
+        ("damage", r"row 0 of .*train.* must be a whole picture"),
+        ("nothing", r"row 0 of .* must hold a picture; it is empty"),
+        ("path", r"row 0 of .* got gone\.png: No such file"),
+        ("two labels", r"called label if there are more; found: image \(struct<.*fine \(int64\)"),
+        ("unlabelled", r"row 0 of .* must have a label"),
+        ("negative", r"got -1 for image 0 \(train of"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(tmp_path, kind, complaint):
+    spoilt(kind, tmp_path)
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(str(tmp_path))
+
+
+def test_damaged_lists_of_a_saved_set_are_named(tmp_path):
+    saved_dict(tmp_path)
+    (tmp_path / "train" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"state\.json must list _data_files"):
+        load_dataset(str(tmp_path))
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    root = parquet_folder(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"not installed.*pip install 'sparring\[parquet\]'"):
+        load_dataset(str(root))
