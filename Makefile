@@ -10,7 +10,7 @@ train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring evaluate
 
 test: check  ## everything that must hold: format, lint, types, import layers, tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)  ## format, lint, types and import layers only
 	$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
 """Losses equal their formulas, written out class by class."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from attacks import oracles
 from sparring.attacks import LOSSES, cross_entropy, difference_of_logits_ratio, margin
+from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
@@ -113,3 +116,17 @@ def test_logits_of_16_bits_are_compared_in_32(name, dtype):
 def test_confident_logits_have_a_finite_loss(name):
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
     assert LOSSES[name](logits, torch.tensor([0, 0])).isfinite().all()
+
+
+@law
+@given(st.lists(st.tuples(st.floats(-30, 30), st.floats(-30, 30)), min_size=2, max_size=6))
+def test_the_divergence_is_the_mean_difference_of_log_probabilities(pairs):
+    """Of what is said of the clean image: the sum of p (log p - log q)."""
+    here, natural = (torch.tensor([row], dtype=torch.float64) for row in zip(*pairs, strict=True))
+    p = [math.exp(value - float(natural.logsumexp(1))) for value in natural[0].tolist()]
+    q = [math.exp(value - float(here.logsumexp(1))) for value in here[0].tolist()]
+    expected = sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+    found = float(divergence(here, natural))
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert found >= -1e-12
+    assert float(divergence(natural, natural)) == pytest.approx(0, abs=1e-12)

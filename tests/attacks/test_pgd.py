@@ -22,6 +22,7 @@ from sparring.attacks import (
     fgsm,
     random_start_fgsm,
 )
+from sparring.errors import ConfigError
 
 law = settings(derandomize=True, deadline=None, max_examples=120)
 
@@ -298,3 +299,21 @@ def test_an_empty_batch_has_an_empty_answer(threat: Threat, restarts):
     model = curved_classifier((1, 4, 6), 3, torch.float32)
     found = attack(model, torch.rand(0, 1, 4, 6), LABELS[:0], generator=seeded())
     assert found.shape == (0, 1, 4, 6)
+
+
+def test_the_divergence_is_climbed_from_what_the_model_says_of_the_clean_images():
+    """A linear model with two classes: the loss rises wherever the odds move, either way."""
+    linear = nn.Linear(4, 2)
+    model = nn.Sequential(nn.Flatten(), linear)
+    images = torch.full((8, 1, 2, 2), 0.5)
+    labels = torch.zeros(8, dtype=torch.int64)
+    attack = PGD(threat=Linf(eps=0.1), steps=4, loss="kl")
+    with torch.no_grad():
+        odds = model(images)
+        linear.bias.add_(torch.tensor([0.0, float(odds[0, 0] - odds[0, 1])]))
+    found = attack(model, images, labels, generator=Generator().manual_seed(0))
+    moved = (model(found) - model(images)).diff(dim=1).abs().flatten()
+    weight = linear.weight.diff(dim=0).abs().sum()
+    torch.testing.assert_close(moved, 0.1 * weight.expand(8), rtol=1e-4, atol=0)
+    with pytest.raises(ConfigError, match="kl needs a random start"):
+        PGD(loss="kl", start="none")

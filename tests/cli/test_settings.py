@@ -1,15 +1,18 @@
 """Which configuration a command line asks for, as `--dry-run` shows it."""
 
 import json
+import re
+import sys
 from dataclasses import replace
 
 import pytest
 
-from sparring.attacks import Linf
+from sparring.attacks import L2, Linf
 from sparring.cli.main import main
 from sparring.engine import FixedLag, Newest, Sharded, Sync
+from sparring.models import Imported, Normalised, PaperNetwork, SmallNetwork, WideResNet
 from sparring.records import from_json, override, to_json
-from sparring.training import Asynchronous, Fresh, Stale, TrainConfig
+from sparring.training import TRADES, Asynchronous, Fresh, Stale, TrainConfig
 from sparring.training.presets import PRESETS, fast, madry, paper
 
 
@@ -131,3 +134,76 @@ def test_a_runs_folder_stands_for_the_settings_in_it(asked, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(to_json(paper())))
     assert asked("--config", "run") == paper()
+
+
+def test_a_built_in_model_is_named_and_its_settings_are_arguments(asked):
+    small = SmallNetwork(channels=1, num_classes=10, width=8)
+    assert asked("--model", "small-cnn", "--model-args", "width=8").model == small
+    wide = asked("--model", "wide-resnet", "--model-args", "depth=10", "width=1", "dropout=0.1")
+    assert wide.model == WideResNet(channels=1, num_classes=10, depth=10, width=1, dropout=0.1)
+
+
+def test_a_factory_is_stored_by_its_whole_path(asked, tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def make(hidden=3):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.Linear(hidden, 10))\n"
+    )
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    found = asked("--model", "nets.py:make", "--model-args", "hidden=5")
+    factory = f"{tmp_path.resolve()}/nets.py:make"
+    assert found.model == Imported(factory=factory, arguments=("hidden=5",))
+
+
+def test_a_normalisation_stands_before_the_model(asked):
+    model = fast().model
+    assert isinstance(model, PaperNetwork)
+    found = asked("--mean", "33.3/255", "--std", "0.3081").model
+    assert found == Normalised(mean=(33.3 / 255,), std=(0.3081,), network=model)
+
+
+def test_trades_brings_its_attack(asked):
+    found = asked("--objective", "trades")
+    assert found == replace(
+        fast(), objective=TRADES(), attack=replace(fast().attack, loss="kl", start="uniform")
+    )
+
+
+def test_a_norm_brings_its_usual_size_and_the_attack_exceeds_it_as_before(asked):
+    found = asked("--threat", "l2")
+    assert found.threat == L2(eps=2.0)
+    ratio = fast().attack.threat.eps / fast().threat.eps
+    assert found.attack.threat == L2(eps=2.0 * ratio)
+    reach = fast().attack.step_length / fast().attack.threat.eps
+    assert found.attack.step_length / found.attack.threat.eps == pytest.approx(reach)
+    assert asked("--threat", "l2", "--eps", "1.5").threat == L2(eps=1.5)
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_a_norm_that_it_has_already_changes_nothing(asked, preset):
+    assert asked("--preset", preset, "--threat", "linf") == PRESETS[preset]()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--model", "smal-cnn"], "Did you mean small-cnn"),
+        (["--model", "small-cnn", "--model-args", "width"], "must read name=value"),
+        (["--model", "small-cnn", "--model-args", "widht=3"], "width"),
+        (["--model-args", "width=3"], "--model-args needs --model"),
+        (["--mean", "0.5"], "--mean and --std go together.*only --mean"),
+        (["--mean", "half", "--std", "1"], "a number, such as"),
+        (["--mean", "125", "--std", "60"], "Divide those of grey levels by 255"),
+        (
+            ["--model", "preact-resnet-18", "--mean", "0.5", "0.5", "--std", "1", "1"],
+            "one for each",
+        ),
+        (["--objective", "trade"], "Did you mean trades"),
+        (["--threat", "l1"], "one of linf, l2"),
+        (["--init", "nowhere.safetensors"], "there is no such file"),
+        (["--model", "nowhere.py:f"], "there is no .*nowhere.py"),
+    ],
+)
+def test_a_model_or_objective_that_cannot_be_meant_is_refused(words, complaint, capsys):
+    assert main(["train", "--dry-run", *words]) == 2
+    assert re.search(complaint, capsys.readouterr().err)

@@ -1,6 +1,6 @@
 """Certificates are sound: no image of the threat, searched for or drawn, gets past them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jaxtyping
 import pytest
@@ -12,6 +12,7 @@ from sparring.attacks import L2, PGD, Linf
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import Bounds, around, certified
+from sparring.models import ModelKind, Normalised, SmallNetwork, WideResNet
 from sparring.training import train
 from training.small_runs import small
 
@@ -50,8 +51,8 @@ def layered() -> nn.Module:
 
 def drawn(network: nn.Module, seed: int) -> nn.Module:
     """Weights, and statistics of BatchNorm, of both signs and unlike sizes."""
-    for value in network.state_dict().values():
-        if value.is_floating_point():
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not name.startswith("normalisation"):
             value.normal_(0.1, 0.5, generator=seeded(seed))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
@@ -59,8 +60,29 @@ def drawn(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The tests' checks of shapes at run time do not know the stand-ins of a trace."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def built_in(spec: ModelKind) -> Callable[[], nn.Module]:
+    return lambda: spec.fitted((2, 6, 6), 4).build(0)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("threat", [Linf(eps=0.05), Linf(eps=1e-6), L2(eps=0.2)])
-@pytest.mark.parametrize("kind", [Residual, layered])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Residual,
+        layered,
+        built_in(Normalised(mean=(0.4, 0.6), std=(0.2, 0.3), network=SmallNetwork(width=2))),
+        built_in(WideResNet(depth=10, width=1, dropout=0.3)),
+    ],
+)
 def test_what_a_network_says_of_any_image_of_the_threat_is_enclosed(kind, threat):
     images = torch.rand(6, 2, 6, 6, generator=seeded(1))
     labels = torch.arange(6) % 4
@@ -90,14 +112,6 @@ def test_of_a_linear_model_all_is_certified_that_is_robust():
     found = certified(network, images, labels, Linf(eps=0.02))
     assert 50 < found.successes < 350
     assert abs(found.successes - int((lead > lost).sum())) <= 1
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """The tests' checks of shapes at run time do not know the stand-ins of a trace."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

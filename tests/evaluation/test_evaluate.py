@@ -199,10 +199,14 @@ def test_restarts_go_to_robust_images_only(monkeypatch: pytest.MonkeyPatch) -> N
     step = PGD.step
 
     def counting(
-        attack: PGD, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
+        attack: PGD,
+        logits_of: Classifier,
+        x: Tensor,
+        images: Tensor,
+        loss_of: Callable[[Tensor], Tensor],
     ) -> Tensor:
         searched.append(len(x))
-        return step(attack, logits_of, x, images, labels)
+        return step(attack, logits_of, x, images, loss_of)
 
     monkeypatch.setattr(PGD, "step", counting)
     monkeypatch.setattr(

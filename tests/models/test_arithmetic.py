@@ -10,8 +10,10 @@ from torch import Generator, Tensor, nn
 
 from sparring.errors import ConfigError
 from sparring.models import (
+    Normalised,
     PaperCNN,
     PaperNetwork,
+    SmallNetwork,
     WorkingCopy,
     evaluation_mode,
     has_bf16_units,
@@ -169,7 +171,7 @@ def test_the_papers_network_in_bf16_is_near_that_of_rounded_weights(make):
 
 def test_an_attack_on_any_module_evaluates_and_leaves_statistics_and_flags():
     network, images = normalised(), noise(4)
-    copy = working_copy(network)
+    copy = working_copy(network, "fp32")
     with nothing_changed(network):
         found = copy.attacked(images)
     with evaluation_mode(network):
@@ -198,13 +200,39 @@ class Standardised(nn.Module):
         return self.layer(images - self.mean)
 
 
-def test_a_network_with_float_buffers_stays_in_single_precision():
+def test_a_network_with_float_buffers_of_its_own_stays_in_single_precision():
     images, network = torch.rand(2, 4), Standardised()
     copy = working_copy(network)
     assert copy.name == "fp32 direct"
     torch.testing.assert_close(copy.attacked(images), network(images).detach())
-    with pytest.raises(ConfigError, match=r"without floating-point buffers.*Standardised"):
+    with pytest.raises(ConfigError, match=r"buffers of its own.*Standardised has some in itself"):
         working_copy(network, "bf16")
+
+
+def test_a_normalised_network_with_statistics_is_nearly_itself_in_bf16():
+    spec = Normalised(mean=(0.3,), std=(0.4,), network=SmallNetwork(width=8))
+    network = spec.fitted((3, 16, 16), 5).build(0)
+    images = torch.rand(16, 3, 16, 16, generator=Generator().manual_seed(1))
+    network.train()(images)
+    copy = working_copy(network, "bf16")
+    with nothing_changed(network):
+        found = copy.attacked(images)
+        with evaluation_mode(network):
+            expected = network(images).detach()
+    assert found.dtype == torch.float32
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+    assert not torch.equal(found, expected)
+
+
+def test_an_update_in_bf16_moves_the_statistics_as_one_in_single_precision():
+    one, other = (SmallNetwork(width=8).fitted((1, 16, 16), 3).build(0) for _ in range(2))
+    images = torch.rand(32, 1, 16, 16, generator=Generator().manual_seed(1))
+    working_copy(one, "bf16").trained(images).sum().backward()
+    working_copy(other, "fp32").trained(images).sum().backward()
+    for name, value in one.named_buffers():
+        assert value.dtype == other.get_buffer(name).dtype
+        torch.testing.assert_close(value, other.get_buffer(name), rtol=0.05, atol=0.01)
+    assert all(parameter.grad is not None for parameter in one.parameters())
 
 
 def test_a_network_that_fails_keeps_its_flags():

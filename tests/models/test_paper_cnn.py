@@ -121,5 +121,6 @@ def test_building_leaves_the_global_random_state_as_it_was(initialisation):
 
 def test_the_description_knows_what_goes_in_and_comes_out():
     description = PaperNetwork()
-    images = torch.zeros(3, *description.image_shape)
-    assert description.build(0)(images).shape == (3, description.num_classes)
+    assert description.fitted((1, 28, 28), 4) == description
+    images = torch.zeros(3, 1, 28, 28)
+    assert description.build(0)(images).shape == (3, description.outputs(4))

@@ -10,7 +10,9 @@ from sparring.records import (
     Environment,
     Figure,
     Film,
+    Group,
     HeatMap,
+    Lengths,
     Panel,
     Provenance,
     Relief,
@@ -77,6 +79,15 @@ RELIEF = Relief(
     at_y=(-1.5, 2.5),
     tables=(Table(title="k1", cells=((0.125, 1.625, 2.875), (3.375, 4.0625, 5.1875))),),
 )
+LENGTHS = Lengths(
+    names=("slow", "fast"),
+    label="recipe",
+    value=Axis(label="time", unit="min", scale="log"),
+    groups=(
+        Group(name="here", numbers=(750.25, 0.875)),
+        Group(name="there", numbers=(240.5, 9.5)),
+    ),
+)
 STRIP = Strip(
     height=2,
     width=3,
@@ -91,7 +102,7 @@ STRIP = Strip(
         for title, count in (("filters", 10), ("images", 3))
     ),
 )
-DRAWINGS = (CURVES, HEAT_MAP, RELIEF, STRIP)
+DRAWINGS = (CURVES, HEAT_MAP, RELIEF, STRIP, LENGTHS)
 
 
 def figure_of(drawing: Drawing, name: str = "figure") -> Figure:

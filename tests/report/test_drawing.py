@@ -12,14 +12,26 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from records.figures import CURVES, DRAWINGS, HEAT_MAP, RELIEF, STRIP, figure_of
+from records.figures import CURVES, DRAWINGS, HEAT_MAP, LENGTHS, RELIEF, STRIP, figure_of
 from sparring.errors import ConfigError
-from sparring.records import Axis, Curves, HeatMap, Panel, Relief, Series, Strip, Table
+from sparring.records import (
+    Axis,
+    Curves,
+    Group,
+    HeatMap,
+    Lengths,
+    Panel,
+    Relief,
+    Series,
+    Strip,
+    Table,
+)
 from sparring.report import draw
 from sparring.report.cells import Shading, in_lines
 from sparring.report.curves import CurvePlan
 from sparring.report.direction import Direction, ticks_between
 from sparring.report.ink import HUES, PAPER, SHADES, ink_on, legible, look, luminance
+from sparring.report.lengths import LengthPlan
 
 HOSTILE = "<img src=x onerror=alert(1)> $\\frac$ & \x00\x1b\ud800 </script>"
 
@@ -75,6 +87,7 @@ def test_any_name_is_drawn_as_it_is(drawing, tmp_path: Path) -> None:
             panels=(Panel(title=HOSTILE, series=(Series(name=HOSTILE, x=(1.0,), y=(2.0,)),)),),
         ),
         HeatMap: lambda it: replace(it, row_names=(HOSTILE, HOSTILE), value=Axis(label=HOSTILE)),
+        Lengths: lambda it: replace(it, names=(HOSTILE, HOSTILE), value=Axis(label=HOSTILE)),
         Relief: lambda it: replace(it, height=Axis(label=HOSTILE)),
         Strip: lambda it: replace(
             it, films=tuple(replace(film, title=HOSTILE) for film in it.films)
@@ -98,6 +111,8 @@ def test_any_name_is_drawn_as_it_is(drawing, tmp_path: Path) -> None:
         replace(HEAT_MAP, row_names=(), column_names=(), tables=(Table(title="", cells=()),)),
         replace(RELIEF, at_x=(1.0,), tables=(Table(title="", cells=((1.0,), (1.0,))),)),
         replace(RELIEF, tables=(Table(title="flat", cells=((2.0,) * 3,) * 2),)),
+        replace(LENGTHS, names=(), groups=()),
+        replace(LENGTHS, groups=(Group(name="", numbers=(math.nan, 0.0)),)),
         replace(STRIP, films=()),
         replace(HEAT_MAP, tables=(Table(title="", cells=((math.nan, 1.0), (2.0, math.inf))),)),
         replace(
@@ -174,6 +189,26 @@ def test_a_bar_is_as_high_as_its_number() -> None:
         2.5,
     ]
     assert axes.get_ylim()[0] <= 0
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_a_lying_bar_ends_at_its_number_and_says_it(scale) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    lengths = replace(LENGTHS, value=Axis(label="times", scale=scale))
+    LengthPlan.of(lengths).draw(axes)
+    bars = [bar for bar in axes.patches if isinstance(bar, Rectangle)]
+    base = 1.0 if scale == "log" else 0.0
+    ends = [bar.get_x() + bar.get_width() for bar in bars]
+    assert ends == pytest.approx([750.25, 0.875, 240.5, 9.5])
+    assert {bar.get_x() for bar in bars} == {base}
+    assert [text.get_text().strip() for text in axes.texts] == ["750", "0.875", "240", "9.5"]
+    places = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+    assert places == pytest.approx([-0.2, 0.8, 0.2, 1.2])
+    low, high = axes.get_xlim()
+    assert low <= 0.875
+    assert high > 750.25
 
 
 def test_series_are_told_apart_in_colour_and_in_grey() -> None:

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from records.figures import CURVES, DRAWINGS, HEAT_MAP, STRIP, figure_of, study_of
 from report.pages import NOTICE, WHY, a_run
 from sparring.errors import ConfigError, RunError
-from sparring.records import Curves, Film, HeatMap, Panel, Relief, Series, StudyResult
+from sparring.records import Curves, Film, HeatMap, Lengths, Panel, Relief, Series, StudyResult
 from sparring.report import read_story, write_page
 from sparring.report.picture import data_uri
 from sparring.report.run_story import RunStory
@@ -61,6 +61,8 @@ def numbers_of(drawing: object) -> list[float]:
             return [n for one in series for n in (*one.x, *one.y, *one.low, *one.high)]
         case HeatMap():
             return [n for table in drawing.tables for row in table.cells for n in row]
+        case Lengths():
+            return [n for group in drawing.groups for n in group.numbers]
         case Relief():
             cells = [n for table in drawing.tables for row in table.cells for n in row]
             return [*cells, *drawing.at_x, *drawing.at_y]

@@ -10,7 +10,7 @@ import torch
 from sparring.models import PaperNetwork, working_copy
 from sparring.records import (
     Claim,
-    HeatMap,
+    Lengths,
     MetricsLog,
     Provenance,
     Row,
@@ -65,8 +65,9 @@ def test_factors_multiply_to_the_whole() -> None:
     assert split["attack steps"] == pytest.approx(5)
     assert split["batch and updates"] == pytest.approx(0.8)
     causes = {figure.name: figure.drawing for figure in STUDY.figures(found, PROVENANCE)}["causes"]
-    assert isinstance(causes, HeatMap)
-    for *each, product in causes.tables[0].cells:
+    assert isinstance(causes, Lengths)
+    for group in causes.groups:
+        *each, product = group.numbers
         assert prod(each) == pytest.approx(product)
 
 
@@ -87,8 +88,8 @@ def test_what_was_not_trained_whole_is_marked_as_extrapolated() -> None:
     assert str(lasting[PLAIN]) == "20.0 h [extrapolated from 10 of 1,000 updates]"
     assert str(lasting[FAST]) == "72.0 s [measured, 1,000 updates]"
     (times, _) = STUDY.figures(found, PROVENANCE)
-    assert isinstance(times.drawing, HeatMap)
-    for name in times.drawing.row_names:
+    assert isinstance(times.drawing, Lengths)
+    for name in times.drawing.names:
         assert ("extrapolated" in name) is not name.startswith("fast")
     told = claims(timed())[0].found
     assert "20.0 h [extrapolated" in told

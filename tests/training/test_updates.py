@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.errors import ConfigError, NonFiniteLoss
-from sparring.training import SGD, Adam, Adversarial, Mixed, Natural, Trainer
+from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
 from sparring.training.trainer import FORGET_EVERY
 from training.small_runs import small, weights_of
@@ -42,16 +42,26 @@ ON_CLEAN = (math.log1p(math.exp(-0.75)) + math.log1p(math.exp(0.25))) / 2
 ON_ATTACKED = (math.log1p(math.exp(-0.5)) + math.log(2)) / 2
 
 
+def odds_divergence(clean: float, attacked: float) -> float:
+    """Of two logits 0 and z: the clean answer's, from the attacked one's."""
+    p, q = (1 / (1 + math.exp(-z)) for z in (clean, attacked))
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+
+MOVED = (odds_divergence(0.75, 0.5) + odds_divergence(0.25, 0.0)) / 2
+
+
 @pytest.mark.parametrize(
     ("objective", "value", "correct"),
     [
         (Natural(), ON_CLEAN, [True, False]),
         (Adversarial(), ON_ATTACKED, [True, True]),
         (Mixed(natural_weight=0.25), 0.25 * ON_CLEAN + 0.75 * ON_ATTACKED, [True, True]),
+        (TRADES(beta=2.0), ON_CLEAN + 2 * MOVED, [True, True]),
     ],
 )
 def test_objectives_are_mean_cross_entropies(
-    objective: Natural | Adversarial | Mixed, value: float, correct: list[bool]
+    objective: Natural | Adversarial | Mixed | TRADES, value: float, correct: list[bool]
 ) -> None:
     loss = objective(two_logits, batch_of(CLEAN, ATTACKED, LABELS))
     assert loss.value.item() == pytest.approx(value, rel=1e-6)
@@ -60,7 +70,8 @@ def test_objectives_are_mean_cross_entropies(
 
 def test_the_average_is_the_weighted_sum_that_its_decay_says() -> None:
     network = nn.Linear(1, 1, bias=False)
-    network.register_buffer("count", torch.zeros(()))
+    network.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    network.register_buffer("statistic", torch.full((), 5.0))
     with torch.no_grad():
         network.weight.fill_(5.0)
     average, expected = Average(network, decay=0.5), 5.0
@@ -68,10 +79,12 @@ def test_the_average_is_the_weighted_sum_that_its_decay_says() -> None:
         with torch.no_grad():
             network.weight.fill_(weight)
             network.get_buffer("count").fill_(version)
+            network.get_buffer("statistic").fill_(weight)
         average.update(network, version)
         decay = min(0.5, (1 + version) / (10 + version))
         expected = decay * expected + (1 - decay) * weight
         assert average.network.get_parameter("weight").item() == pytest.approx(expected)
+        assert average.network.get_buffer("statistic").item() == pytest.approx(expected)
         assert average.network.get_buffer("count").item() == version
 
 
@@ -158,6 +171,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dat
         (Adam, {"learning_rate": math.nan}, "learning_rate must be a positive number.*got nan"),
         (Adam, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\).*got 1"),
         (SGD, {"weight_decay": -1e-4}, "weight_decay must be 0 or more.*got -0.0001"),
+        (TRADES, {"beta": 0.0}, r"beta must be finite and above 0.*got 0"),
         (Mixed, {"natural_weight": 1.0}, r"natural_weight must lie in \(0, 1\).*got 1"),
     ],
 )

@@ -17,7 +17,7 @@ from sparring.errors import ConfigError
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits and labels to one loss per image."""
 
-LossName = Literal["cross-entropy", "margin", "dlr"]
+LossName = Literal["cross-entropy", "margin", "dlr", "kl"]
 """The losses an attack can be told to maximise."""
 
 SMALLEST_SPREAD = 1e-12
@@ -90,12 +90,39 @@ def targeted_ratio(
     return targeted_margin(logits, labels, targets) / lead.clamp_min(SMALLEST_SPREAD)
 
 
+def divergence(
+    logits: Float[Tensor, " B K"], natural: Float[Tensor, " B K"]
+) -> Float[Tensor, " B"]:
+    """Kullback-Leibler divergence of what the model says from what it says of the clean image.
+
+    Zero, with a gradient of zero, at the clean image itself. Source: Zhang et al. 2019 (TRADES).
+    """
+    here, there = (F.log_softmax(_widened(given), 1) for given in (logits, natural))
+    return F.kl_div(here, there, reduction="none", log_target=True).sum(1)
+
+
 LOSSES: Mapping[LossName, Loss] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
     "dlr": difference_of_logits_ratio,
 }
-"""The formula behind each name."""
+"""The formula behind each name that compares logits with labels."""
+RELATIVE: Mapping[LossName, Loss] = {"kl": divergence}
+"""Behind each that compares them with the logits of the clean images."""
+
+
+def bound(
+    name: LossName, logits_of: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The loss of this name as a function of logits alone, for these clean images.
+
+    Cost: a forward pass over them if the loss is relative to what the model says of them.
+    """
+    if name in LOSSES:
+        return lambda logits: LOSSES[name](logits, labels)
+    with torch.no_grad():
+        natural = logits_of(images)
+    return lambda logits: RELATIVE[name](logits, natural)
 
 
 def _at(logits: Tensor, classes: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from sparring.attacks.checks import Classifier, check_batch, check_choice, checked, looked_at
-from sparring.attacks.losses import LOSSES, Loss, LossName
+from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
@@ -55,7 +55,12 @@ class PGD:
                 f"got {self.step_size:g}. Leave it out for 2.5 * eps / steps."
             )
         check_choice("start", self.start, STARTS)
-        check_choice("loss", self.loss, LOSSES)
+        check_choice("loss", self.loss, {**LOSSES, **RELATIVE})
+        if self.loss in RELATIVE and self.start == "none":
+            raise ConfigError(
+                f"loss {self.loss} needs a random start, because at the clean image itself it has "
+                'no gradient; got start none. Use start "uniform" or "corner".'
+            )
         if self.restarts < 1:
             raise ConfigError(
                 "restarts must be at least 1 because the first search counts as one; "
@@ -136,11 +141,10 @@ class PGD:
         return torch.cat(found)
 
     def step(
-        self, logits_of: Classifier, x: Tensor, images: Tensor, labels: Tensor
+        self, logits_of: Classifier, x: Tensor, images: Tensor, loss_of: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, " B *S"]:
-        """One step from x, back into the threat around the clean images."""
-        loss = LOSSES[self.loss]
-        _, _, gradient = looked_at(logits_of, x, lambda logits: loss(logits, labels))
+        """One step from x up this loss of the logits, back into the threat around `images`."""
+        _, _, gradient = looked_at(logits_of, x, loss_of)
         uphill = self.threat.ascend(gradient)
         return self.threat.project(torch.add(x, uphill, alpha=self.step_length), images)
 
@@ -158,19 +162,22 @@ class PGD:
         """
         check_batch(images, labels)
         with no_trace(model):
-            return self._climb(checked(model, labels), start.clone(), images, labels.clone())
+            logits_of = checked(model, labels)
+            loss_of = bound(self.loss, logits_of, images, labels.clone())
+            return self._climb(logits_of, start.clone(), images, loss_of)
 
     def _search(
         self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
     ) -> Tensor:
         start = STARTS[self.start]
-        worst = self._climb(logits_of, start(self.threat, images, generator), images, labels)
+        loss_of = bound(self.loss, logits_of, images, labels)
+        worst = self._climb(logits_of, start(self.threat, images, generator), images, loss_of)
         if self.restarts == 1:
             return worst
-        harm = _harm(LOSSES[self.loss], logits_of(worst), labels)
+        harm = _harm(loss_of, logits_of(worst), labels)
         for _ in range(self.restarts - 1):
-            x = self._climb(logits_of, start(self.threat, images, generator), images, labels)
-            new_harm = _harm(LOSSES[self.loss], logits_of(x), labels)
+            x = self._climb(logits_of, start(self.threat, images, generator), images, loss_of)
+            new_harm = _harm(loss_of, logits_of(x), labels)
             more = new_harm.exceeds(harm)
             worst[more] = x[more]
             harm = Harm(
@@ -179,11 +186,15 @@ class PGD:
         return worst
 
     def _climb(
-        self, logits_of: Classifier, start: Tensor, images: Tensor, labels: Tensor
+        self,
+        logits_of: Classifier,
+        start: Tensor,
+        images: Tensor,
+        loss_of: Callable[[Tensor], Tensor],
     ) -> Tensor:
         x = start
         for _ in range(self.steps):
-            x = self.step(logits_of, x, images, labels)
+            x = self.step(logits_of, x, images, loss_of)
         return x
 
 
@@ -212,7 +223,8 @@ class PGDSearch:
         """A gradient step; at the end the image is to be judged."""
         x = state["x"]
         if self.attack.steps:
-            x = self.attack.step(logits_of, x, state["images"], state["labels"])
+            loss_of = bound(self.attack.loss, logits_of, state["images"], state["labels"])
+            x = self.attack.step(logits_of, x, state["images"], loss_of)
         done = state["done"] + 1
         over = done >= self.attack.steps
         return Move(state={**state, "x": x, "done": done}, points=x, wrong=over, over=over)
@@ -245,5 +257,5 @@ class Harm(NamedTuple):
         )
 
 
-def _harm(loss: Loss, logits: Tensor, labels: Tensor) -> Harm:
-    return Harm(wrong=logits.argmax(1) != labels, loss=loss(logits, labels))
+def _harm(loss_of: Callable[[Tensor], Tensor], logits: Tensor, labels: Tensor) -> Harm:
+    return Harm(wrong=logits.argmax(1) != labels, loss=loss_of(logits))

@@ -206,6 +206,15 @@ def whole(text: str) -> int:
         raise Refusal("an integer", text) from error
 
 
+def number(text: str) -> float:
+    """A number, or a fraction such as 125.3/255. Raises `Refusal`."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError) as error:
+        raise Refusal("a number, such as 0.1307 or 125/255", text) from error
+
+
 def path(text: str) -> Path:
     """A path. Raises `Refusal` for none at all, which an unset shell variable leaves behind."""
     if not text:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from sparring.attacks.plausible import threat_text
 from sparring.cli.console import PROGRESS, count_text, counted, duration_text, progress_bar
 from sparring.evaluation import Progress
 from sparring.records import Environment, RunDirectory
@@ -62,8 +63,8 @@ class TrainingLines:
         self._begun = time.perf_counter()
         _say(
             f"{run.path}: {counted(config.updates, 'update')} of {config.batch_size} images on "
-            f"{where.device}, {counted(where.threads, 'thread')}, {where.precision}; "
-            f"staleness at most {config.source.bound}"
+            f"{where.device}, {counted(where.threads, 'thread')}, {where.precision}; against "
+            f"{threat_text(config.threat)}; staleness at most {config.source.bound}"
         )
 
     def stepped(self, step: Step) -> None:

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sparring.attacks import Linf
-from sparring.cli.train import DEFAULT_PRESET, TrainFlags
+from sparring.attacks import L2, Linf, Threat
+from sparring.attacks.plausible import usual
+from sparring.cli.model_settings import with_model, with_objective
+from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
+from sparring.data import Dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
@@ -27,16 +30,34 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     read.
     """
     config = _beginning(flags)
-    names = ("seed", "updates", "precision", "threads")
+    names = ("data", "seed", "updates", "precision", "threads")
     given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     config = replace(config, **given)
+    if flags.threat is not None:
+        config = _withstanding(config, usual(NORMS[flags.threat], channels=1))
     if flags.eps is not None:
-        config = _withstanding(config, flags.eps)
+        config = _withstanding(config, replace(config.threat, eps=flags.eps))
     if flags.steps is not None:
         attack = config.attack.at(config.attack.threat.eps, flags.steps)
         config = replace(config, attack=attack, early_steps=())
     config = replace(config, source=_source(config.source, flags))
-    return override(config, flags.set)
+    return override(with_objective(with_model(config, flags), flags), flags.set)
+
+
+def sized(config: TrainConfig, flags: TrainFlags, dataset: Dataset) -> TrainConfig:
+    """The same, against a threat of the size that is usual for such images, if none was asked for.
+
+    Presets are for grey images.
+    """
+    asked = flags.eps is not None or flags.config is not None
+    asked |= any(word.startswith(("threat", "attack.threat")) for word in flags.set)
+    if asked or dataset.image_shape[0] == 1:
+        return config
+    return _withstanding(config, usual(type(config.threat), dataset.image_shape[0]))
+
+
+NORMS: Mapping[str, type[Linf | L2]] = MappingProxyType({"linf": Linf, "l2": L2})
+"""Threats by the names that the command line gives them."""
 
 
 def _beginning(flags: TrainFlags) -> TrainConfig:
@@ -61,13 +82,15 @@ def _stored(path: Path) -> TrainConfig:
     return from_json(TrainConfig, read_json(file), where=str(file))
 
 
-def _withstanding(config: TrainConfig, eps: float) -> TrainConfig:
-    """Another ε to withstand, and an attack that exceeds it in the same proportion."""
-    size = eps * (config.attack.threat.eps / config.threat.eps)
-    if isinstance(config.attack.threat, Linf):
+def _withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
+    """Another threat to withstand, and an attack that exceeds it in the same proportion."""
+    size = threat.eps * (config.attack.threat.eps / config.threat.eps)
+    if isinstance(threat, Linf):
         size = min(size, 1.0)  # which allows every image there is
-    threat = replace(config.threat, eps=eps)
-    return replace(config, threat=threat, attack=config.attack.at(size))
+    before = config.attack
+    step = before.step_size and before.step_size * (size / before.threat.eps)
+    attack = replace(before, threat=replace(threat, eps=size), step_size=step)
+    return replace(config, threat=threat, attack=attack)
 
 
 SOURCES: Mapping[str, type[Fresh | Stale | Asynchronous]] = MappingProxyType(

@@ -5,13 +5,10 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import UseAppendAction, arg
-
-from sparring.cli.arguments import PLAIN, RUNS, Form, flag, one_of, path, whole
+from sparring.cli.arguments import RUNS, Form
 from sparring.cli.console import (
     counted,
     duration_text,
@@ -19,75 +16,17 @@ from sparring.cli.console import (
     print_json,
     print_result,
 )
+from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError
 from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
-from sparring.records.sizes import eps_from, eps_text
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
 
 examples:
   sparring train
   sparring train --preset paper --source stale --staleness 64
-  sparring train --eps 0.2 --set batch_size=64 --set attack.start=corner
+  sparring train --data images/ --model small-cnn --eps 8/255
   sparring train --resume runs/fast-20300101-120000"""
-
-
-DEFAULT_PRESET = "fast"
-"""Settings of a command that names none."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainFlags:
-    """What `sparring train` may be given; nothing is needed."""
-
-    preset: Annotated[str | None, flag("--preset", str, "NAME"), PLAIN] = None
-    """fast (the default), paper, paper-async, madry or natural."""
-    config: Annotated[Path | None, flag("--config", path, "FILE"), PLAIN] = None
-    """Begin with a run's config.json, or a --dry-run, instead."""
-    out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
-    """Run directory, new or empty; by default a new one in runs/."""
-    resume: Annotated[Path | None, flag("--resume", path, "RUN"), PLAIN] = None
-    """Go on with a run that was stopped, under its own settings."""
-    seed: Annotated[int | None, flag("--seed", whole, "N"), PLAIN] = None
-    """Determines weights at first, data order and attacks' starts."""
-    updates: Annotated[int | None, flag("--updates", whole, "N"), PLAIN] = None
-    """Updates of the weights in all."""
-    eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
-    """Threat to withstand, 0.3 or 8/255; scales the training attack."""
-    steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
-    """Gradient steps of the training attack throughout; its reach stays."""
-    source: Annotated[
-        str | None, flag("--source", one_of("fresh", "stale", "async"), "fresh|stale|async"), PLAIN
-    ] = None
-    """Attack with current weights, let batches wait, or have workers attack."""
-    staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
-    """Updates for which a batch waits under --source stale."""
-    workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
-    """Processes that attack under --source async; 0: the trainer does."""
-    policy: Annotated[
-        str | None,
-        flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "P"),
-        PLAIN,
-    ] = None
-    """Weights for workers: fixed-lag, newest, sync or sharded."""
-    lag: Annotated[int | None, flag("--lag", whole, "L"), PLAIN] = None
-    """Updates by which attacks of fixed-lag run ahead."""
-    publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
-    """Updates between publications; above 1, no fresh steps."""
-    precision: Annotated[
-        str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
-    ] = None
-    """auto takes bf16 where the hardware has units for it."""
-    threads: Annotated[int | None, flag("--threads", whole, "N"), PLAIN] = None
-    """CPU threads; 0 for as many as there are cores."""
-    set: Annotated[
-        tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
-    ] = ()
-    """Any setting by its dotted name in config.json; repeatable."""
-    dry_run: Annotated[bool, PLAIN] = False
-    """Print all settings as JSON, check them, and write nothing."""
-    json: Annotated[bool, PLAIN] = False
-    """Print the result as JSON."""
 
 
 FORM = Form(
@@ -106,16 +45,18 @@ def run(argv: list[str]) -> int:
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
-    from sparring.cli.settings import resolved
+    from sparring.cli.settings import resolved, sized
     from sparring.data import open_dataset
     from sparring.training import train
-    from sparring.training.run import check_fits
+    from sparring.training.start import check_fits, fitted
 
     config = resolved(flags)
+    dataset = open_dataset(
+        config.data, image_size=config.image_size, data_memory=config.data_memory
+    )
+    config = sized(config, flags, dataset)
     if flags.dry_run:
-        dataset = open_dataset(
-            config.data, image_size=config.image_size, data_memory=config.data_memory
-        )
+        config = fitted(config, dataset)
         check_fits(config, dataset)
         print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
@@ -212,11 +153,12 @@ def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: b
 
 def _print_look(run: RunDirectory, look: Row) -> None:
     from sparring.attacks import Threat
+    from sparring.attacks.plausible import threat_text
     from sparring.training import Validation
 
     threat = run.section("threat", Threat)
     attack = f"PGD of {run.section('validation', Validation).steps} steps"
-    size = f"{type(threat).__name__} {eps_text(threat.eps)}"
+    size = threat_text(threat)
     for title, attacked in (("natural", ""), ("robust", f", {attack}, {size}")):
         share, total = look.get(f"{title}_accuracy"), look.get("validation_images")
         if isinstance(share, float) and isinstance(total, int):

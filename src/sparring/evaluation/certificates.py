@@ -23,6 +23,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
 from sparring.models import evaluation_mode
+from sparring.models.normalised import Normalisation
 from sparring.records import Proportion
 
 UNIT = 2.0**-24
@@ -51,8 +52,8 @@ def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) 
     """Images that no change within the threat can make this network misclassify, of all.
 
     `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
-    average-pooling, BatchNorm, sums and changes of shape. A ball in L2 is enclosed in the cube of
-    the same size, which is sound and loose. Cost: three forward passes in float64.
+    average-pooling, BatchNorm, normalisation, sums and changes of shape. A ball in L2 is enclosed
+    in the cube of the same size, which is sound and loose. Cost: three forward passes in float64.
     Raises `ConfigError` for a layer of which no bound is known, and for weights below float32.
     """
     held = 0
@@ -89,8 +90,9 @@ class Bounds:
     """Intervals through a network, operation by operation, as torch.fx traces it."""
 
     def __init__(self, model: nn.Module) -> None:
+        whole = nn.Sequential(model)  # so that a single layer is a leaf, too
         try:
-            self._graph = fx.symbolic_trace(nn.Sequential(model))  # which makes a layer a leaf
+            self._graph = fx.GraphModule(whole, _Tracer().trace(whole))
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(
@@ -101,7 +103,17 @@ class Bounds:
 
     def of(self, images: Interval) -> Interval:
         """What the network may say of any image in the box."""
-        return _Walk(self._graph).run(images)
+        try:
+            return _Walk(self._graph).run(images)
+        except ConfigError as error:  # to which fx adds what it was doing
+            raise ConfigError(str(error).partition("\n")[0]) from error
+
+
+class _Tracer(fx.Tracer):
+    """Goes into every module but PyTorch's own and those that have a rule."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Walk(fx.Interpreter):
@@ -215,6 +227,12 @@ def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval
     return Interval(low, high).widened(8 * UNIT * (size * scale.abs() + abs(shift)))
 
 
+def _normalised(layer: Normalisation, x: Interval) -> Interval:
+    mean, deviation = layer.mean.double(), layer.deviation.double()
+    low, high = ((end - mean) / deviation for end in x)
+    return Interval(low, high).widened(4 * UNIT * (x.largest + mean.abs()) / deviation)
+
+
 def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Interval) -> Interval:
     terms = x.low.shape[-1] * x.low.shape[-2] + 2
     return Interval(layer(x.low), layer(x.high)).widened(2 * terms * UNIT * layer(x.largest))
@@ -229,6 +247,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
+    Normalisation: _normalised,
     nn.AvgPool2d: _pooled,
     nn.AdaptiveAvgPool2d: _pooled,
     nn.ReLU: _each_end,

@@ -14,12 +14,12 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import Classifier, Threat, check_batch
+from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified
 from sparring.evaluation.contender import Contender
 from sparring.evaluation.examination import examine
-from sparring.evaluation.judge import threat_text
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
@@ -125,6 +125,8 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     environment = describe(threads=threads, device=str(device), precision=arithmetic)
     num_classes = survey.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
+    if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
+        caveats.append(doubtful)
     lower, why = _certificate(model, images, labels, threat) if chosen.certifies else (None, None)
     evaluation = Evaluation(
         suite=suite,

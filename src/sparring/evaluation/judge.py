@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from sparring.attacks import Classifier, Threat, checked
 from sparring.evaluation.accuracy import parts
 from sparring.models import evaluation_mode
-from sparring.records.sizes import eps_text
 
 TOLERANCE = 1e-6
 """How far beyond ε the rounding of float32 pixels may take an image that is still allowed."""
@@ -59,8 +58,3 @@ def device_of(model: Classifier, images: Tensor) -> torch.device:
     """Where a model computes: where its weights are, or, if it has none, where the images are."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return images.device if first is None else first.device
-
-
-def threat_text(threat: Threat) -> str:
-    """A threat in words, such as Linf 0.3 or Linf 8/255."""
-    return f"{type(threat).__name__} {eps_text(threat.eps)}"

@@ -203,7 +203,7 @@ def _blind(piece: Slice, gradient: Tensor) -> Finding:
         flagged=flagged,
         sentence=(
             f"{share:.0%} of the images are broken by {QUERIES} queries of Square or {RANDOM} "
-            "random points and by no attack that follows gradients: the gradients mislead"
+            "random points and by PGD of no length: gradients mislead it"
             if flagged
             else "search without gradients finds next to nothing that PGD does not"
         ),

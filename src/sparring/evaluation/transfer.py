@@ -14,10 +14,10 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat, check_batch
+from sparring.attacks.plausible import threat_text
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.contender import Contender, starts
-from sparring.evaluation.judge import threat_text
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
 

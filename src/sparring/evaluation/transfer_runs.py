@@ -8,12 +8,12 @@ from typing import TypeVar
 import torch
 
 from sparring.attacks import Threat
+from sparring.attacks.plausible import threat_text
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
-from sparring.evaluation.judge import threat_text
 from sparring.evaluation.transfer import TransferObserver, transfer
-from sparring.models import PaperNetwork, chosen_device, computing_threads, trained_network
+from sparring.models import chosen_device, computing_threads, trained_network
 from sparring.records import RunDirectory, TransferMatrix
 from sparring.records.transfer import STEPS, check_contest
 
@@ -48,8 +48,6 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     check_contest(paths, steps)
     _shared(runs, "data", [run.section("data", str) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
-    models = [run.section("model", PaperNetwork) for run in runs]
-    _shared(runs, "number of classes", [model.num_classes for model in models])
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
     if not 1 <= count <= len(test):

@@ -1,10 +1,11 @@
 """Networks, and the forms in which their passes are computed.
 
-`PaperNetwork` describes the paper's CNN and builds it; `working_copy` gives the cheapest faithful
-way to run a network on its device; weights are kept as safetensors.
+Records such as `PaperNetwork` and `Imported` describe networks and build them; `working_copy` gives
+the cheapest faithful way to run one on its device; weights are kept as safetensors.
 """
 
 from sparring.models.arithmetic import Precision, WorkingCopy, working_copy
+from sparring.models.fitness import check_network
 from sparring.models.hardware import (
     chosen_device,
     computing_threads,
@@ -15,18 +16,41 @@ from sparring.models.hardware import (
 from sparring.models.modes import evaluation_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
-from sparring.models.spec import PaperNetwork, trained_network
+from sparring.models.spec import (
+    Given,
+    Imported,
+    ModelKind,
+    Normalised,
+    PaperNetwork,
+    PreActResNet18,
+    SmallNetwork,
+    WideResNet,
+    drawing_from,
+    given_network,
+)
+from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import load_weights, save_weights
 
 __all__ = [
+    "Given",
+    "Imported",
     "Initialisation",
+    "ModelKind",
+    "Normalised",
     "PaperCNN",
     "PaperNetwork",
+    "PreActResNet18",
     "Precision",
+    "SmallNetwork",
+    "WideResNet",
     "WorkingCopy",
+    "begin_with",
+    "check_network",
     "chosen_device",
     "computing_threads",
+    "drawing_from",
     "evaluation_mode",
+    "given_network",
     "has_bf16_units",
     "has_matrix_units",
     "load_weights",

@@ -17,11 +17,16 @@ from torch.func import functional_call
 from sparring.errors import ConfigError
 from sparring.models.hardware import has_bf16_units, has_matrix_units
 from sparring.models.modes import evaluation_mode
+from sparring.models.normalised import Normalisation
 from sparring.models.paper_cnn import PaperCNN
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
 
 Precision = Literal["auto", "bf16", "fp32"]
 """What the user asks for; "auto" takes bf16 where the hardware has units for it."""
+
+
+NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+"""Layers that take bf16 activations beside weights and statistics in single precision."""
 
 
 @runtime_checkable
@@ -67,10 +72,11 @@ class DirectCopy:
 
 
 class BFloat16Copy:
-    """A bf16 shadow of the weights, convolutions channels-last; a module without float buffers.
+    """A bf16 shadow of the weights, convolutions channels-last.
 
-    Buffers (BatchNorm's statistics, constants of a normalisation) stay in single precision, which
-    PyTorch does not mix with bf16 weights.
+    Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
+    precision, which PyTorch mixes with bf16 activations there, and nowhere else: so other buffers
+    of floating-point numbers cannot be had, but for those of a `Normalisation`.
 
     Autocast would cast the weights again at every attack step, because it caches only those that
     require a gradient; a shadow is cast once per update.
@@ -80,12 +86,21 @@ class BFloat16Copy:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
+        self._kept = {
+            f"{path}.{name}" if path else name
+            for path, layer in network.named_modules()
+            if isinstance(layer, NORMALISING)
+            for name, _ in layer.named_parameters(recurse=False)
+        }
         self.refresh()
 
     def refresh(self) -> None:
         """Cast the parameters; buffers stay as they are."""
         with torch.enable_grad():
-            self._weights = {name: _cast(value) for name, value in self.network.named_parameters()}
+            self._weights = {
+                name: value if name in self._kept else _cast(value)
+                for name, value in self.network.named_parameters()
+            }
         self._constant = {name: value.detach() for name, value in self._weights.items()}
 
     def attacked(self, images: Tensor) -> Tensor:
@@ -138,18 +153,19 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
     else layer by layer (docs/decisions/0003). "bf16" takes bf16 on any hardware: without units for
     it, up to many times slower.
     Raises `ConfigError` for a precision that is none of the three, and for bf16 asked of a network
-    with floating-point buffers.
+    with floating-point buffers of its own.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ConfigError(
             f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
         )
     device = next(network.parameters()).device
-    buffered = any(value.is_floating_point() for value in network.buffers())
+    buffered = _buffered(network)
     if precision == "bf16" and buffered:
         raise ConfigError(
-            "precision bf16 needs a network without floating-point buffers, because PyTorch does "
-            f"not mix them with bf16 weights; {type(network).__name__} has some. Take fp32 or auto."
+            "precision bf16 needs a network without floating-point buffers of its own, because "
+            f"PyTorch does not mix them with bf16 weights; {type(network).__name__} has some in "
+            f"{', '.join(buffered)}. Take fp32 or auto."
         )
     rounded = precision == "bf16" or (
         precision == "auto" and not buffered and has_bf16_units(device)
@@ -158,6 +174,16 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
     if type(network) is PaperCNN and device.type == "cpu" and not direct:
         return SpectralCopy(network, rounded=rounded)
     return BFloat16Copy(network) if rounded else DirectCopy(network)
+
+
+def _buffered(network: nn.Module) -> list[str]:
+    """Layers with buffers that cannot stay beside bf16 weights."""
+    return [
+        path or "itself"
+        for path, layer in network.named_modules()
+        if not isinstance(layer, (*NORMALISING, Normalisation))
+        and any(value.is_floating_point() for value in layer.buffers(recurse=False))
+    ]
 
 
 def _cast(value: Tensor) -> Tensor:

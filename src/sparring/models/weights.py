@@ -28,10 +28,17 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
 
     Raises `CheckpointError` if the file is missing, damaged, or of another network.
     """
+    weights, about = read_weights(path)
+    put_weights(network, weights, path)
+    return about
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the words about them. Raises `CheckpointError` as `load_weights`."""
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = dict(file.metadata() or {})
+            return weights, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} must hold the network's weights; there is no such file. "
@@ -42,11 +49,17 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
             f"{path} must be a safetensors file; it cannot be read ({error}). "
             f"It is damaged or something else: restore it or train again."
         ) from error
+
+
+def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put tensors that were read from `path` into a network of the same shape.
+
+    Raises `CheckpointError` if they are another network's.
+    """
     _check_same_network(network, weights, path)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             value.copy_(weights[name])
-    return about
 
 
 def _check_same_network(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -111,6 +111,37 @@ class HeatMap:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Numbers of one kind, one for each name."""
+
+    name: str
+    """What the legend calls them."""
+    numbers: tuple[float, ...]
+    """In the order of the names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """Bars beside their names, in groups; on a logarithmic axis they begin at 1 or below."""
+
+    names: tuple[str, ...]
+    """What each bar, or each bundle of bars, is of."""
+    label: str
+    """What the names are."""
+    value: Axis
+    groups: tuple[Group, ...]
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` unless every group has a number for every name."""
+        for group in self.groups:
+            if len(group.numbers) != len(self.names):
+                raise ConfigError(
+                    f"the group {group.name} must have {len(self.names)} numbers, one for each "
+                    f"name; got {len(group.numbers)}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Relief:
     """Heights over the points of a plane, panels of the same axes: as filled contours."""
 
@@ -171,7 +202,7 @@ class Strip:
                     )
 
 
-Drawing = Curves | HeatMap | Relief | Strip
+Drawing = Curves | HeatMap | Lengths | Relief | Strip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from sparring.errors import ConfigError
-from sparring.records.figure import Curves, Figure, Film, HeatMap, Relief, Strip
+from sparring.records.figure import Curves, Figure, Film, HeatMap, Lengths, Relief, Strip
 from sparring.records.files import run_errors, write_atomically
 from sparring.report.canvas import drawing_settings, saved, sheet
 from sparring.report.cells import CELL, Shading
 from sparring.report.curves import CurvePlan
 from sparring.report.ink import label, legible
+from sparring.report.lengths import LengthPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,10 @@ PANEL = (3.3, 2.4)
 """Width and height of a panel of curves."""
 LONE = (4.6, 2.7)
 """The same, of one that is alone."""
+LONG = 6.4
+"""Width of a page of bars."""
+BAR = 0.25
+"""Height that a bar takes of it."""
 FRAMES = 8
 """Frames of a film that are drawn, evenly spaced."""
 FRAME = 0.95
@@ -67,6 +72,8 @@ def _sheet_of(figure: Figure) -> "Sheet":
             return _curves(figure.drawing)
         case HeatMap():
             return _heat_map(figure.drawing)
+        case Lengths():
+            return _lengths(figure.drawing)
         case Relief():
             return _relief(figure.drawing)
         case Strip():
@@ -104,6 +111,17 @@ def _heat_map(chart: HeatMap) -> "Sheet":
     if panels:
         bar = page.colorbar(shading.key, ax=panels, shrink=0.8)
         bar.set_label(label(chart.value.label, chart.value.unit))
+    return page
+
+
+def _lengths(lengths: Lengths) -> "Sheet":
+    plan = LengthPlan.of(lengths)
+    bars = len(lengths.names) * max(1, len(lengths.groups))
+    page = sheet(LONG, 1.1 + BAR * bars)
+    plan.draw(page.subplots())
+    if len(lengths.groups) > 1:
+        page.set_figheight(page.get_figheight() + 0.2)
+        page.legend(handles=plan.keys(), loc="outside lower center", ncols=len(lengths.groups))
     return page
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparring.records.figure import Curves, Drawing, HeatMap, Panel, Relief, Strip
+from sparring.records.figure import Curves, Drawing, HeatMap, Lengths, Panel, Relief, Strip
 from sparring.report.canvas import POINTS, drawing_settings, saved, sheet
 from sparring.report.cells import CELL, NAME, Shading
 from sparring.report.curves import CurvePlan
 from sparring.report.direction import Direction
 from sparring.report.ink import label, short
+from sparring.report.lengths import LengthPlan
 from sparring.report.svg import element
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ SIZE = (3.7, 2.45)
 """Inches of a panel: on a telephone of 320 pixels its words still have nine."""
 SQUARE = (3.7, 2.9)
 """The same, of a relief with its bar."""
+BAR = 0.27
+"""Inches that a bar takes."""
 TIGHT = 0.85
 """Side of a cell on a page, of one in a file."""
 
@@ -67,6 +70,8 @@ def inlined(drawing: Drawing, setting: Setting) -> list[Inline]:
                 return list(_curves(drawing, setting))
             case HeatMap():
                 return list(_heat_map(drawing, setting))
+            case Lengths():
+                return [_lengths(drawing, setting)]
             case Relief():
                 return list(_relief(drawing, setting))
             case Strip():
@@ -108,6 +113,34 @@ def _heat_map(chart: HeatMap, setting: Setting) -> Iterator[Inline]:
         centres = _centres(axes, places[: len(chart.column_names)], places[: len(chart.row_names)])
         data = {"kind": "cells", **words, "cells": table.cells, **centres}
         yield Inline(title=table.title, svg=svg, width=width, data=data | _box(axes))
+
+
+def _lengths(lengths: Lengths, setting: Setting) -> Inline:
+    """Every bar is a row of its own, for those who point at it or go by keys."""
+    plan = LengthPlan.of(lengths)
+    count = len(lengths.names) * max(1, len(lengths.groups))
+    page = sheet(SIZE[0], 0.7 + BAR * count)
+    axes = page.subplots()
+    plan.draw(axes)
+    if len(lengths.groups) > 1:
+        axes.legend(handles=plan.keys(), loc="best")
+    svg, width = setting.panel(0, "", page)
+    bars = [
+        (plan.place(row, column), f"{name}: {group.name}", group.numbers[row])
+        for row, name in enumerate(lengths.names)
+        for column, group in enumerate(lengths.groups)
+    ]
+    data = {
+        "kind": "cells",
+        "x": "",
+        "y": lengths.label,
+        "value": label(lengths.value.label, lengths.value.unit),
+        "columns": [""],
+        "rows": [name for _, name, _ in bars],
+        "cells": [[number] for *_, number in bars],
+        **_centres(axes, [plan.value.values[-1]], [place for place, *_ in bars]),
+    }
+    return Inline(title="", svg=svg, width=width, data=data | _box(axes))
 
 
 def _relief(relief: Relief, setting: Setting) -> Iterator[Inline]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sparring.records.figure import Curves, Drawing, HeatMap, Panel, Relief, Strip
+from sparring.records.figure import Curves, Drawing, HeatMap, Lengths, Panel, Relief, Strip
 from sparring.report.ink import label, short
 
 
@@ -26,6 +26,8 @@ def listings(drawing: Drawing) -> list[Listing]:
             return [_curves(drawing, panel) for panel in drawing.panels]
         case HeatMap():
             return list(_heat_map(drawing))
+        case Lengths():
+            return [_lengths(drawing)]
         case Relief():
             return list(_relief(drawing))
         case Strip():
@@ -63,6 +65,17 @@ def _heat_map(chart: HeatMap) -> Iterator[Listing]:
             head=(corner, *chart.column_names),
             rows=tuple((name, *map(short, cells)) for name, cells in rows),
         )
+
+
+def _lengths(lengths: Lengths) -> Listing:
+    """A row for each name, a column for each group."""
+    columns = [group.numbers for group in lengths.groups]
+    rows = zip(lengths.names, *columns, strict=True)
+    return Listing(
+        title=label(lengths.value.label, lengths.value.unit),
+        head=(lengths.label, *(group.name for group in lengths.groups)),
+        rows=tuple((name, *map(short, numbers)) for name, *numbers in rows),
+    )
 
 
 def _relief(relief: Relief) -> Iterator[Listing]:

@@ -26,7 +26,7 @@ from sparring.training import Asynchronous, TrainConfig
 
 ALL_CORES, PAPERS_ENGINE, OWN_ENGINE = "all-cores", "papers-engine", "own-engine"
 """Networks beside that of one core: as synchronous, and with one worker under two policies."""
-UPDATES = {"smoke": 8, "short": 300}
+UPDATES = {"smoke": 8, "short": 294}
 """Of each network; the scale paper has its 60,000."""
 CREDITS = 8
 """Length of the paper's queue, which it does not tell: that of the preset paper-async."""

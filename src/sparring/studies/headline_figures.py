@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import prod
 
-from sparring.records import Axis, Figure, HeatMap, Provenance, Table
+from sparring.records import Axis, Figure, Group, Lengths, Provenance
 from sparring.studies.headline_times import CAUSES, durations, factors
 from sparring.studies.study import Measurements
 
@@ -20,20 +20,21 @@ def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     lasting = durations(found)
     if not lasting:
         return
-    cells = tuple((duration.seconds / 60,) for duration in lasting.values())
+    minutes = tuple(duration.seconds / 60 for duration in lasting.values())
     yield Figure(
         name="times",
         title="Training time of each recipe on this machine (the paper: 4 hours to 9 minutes)",
         caption="Minutes of wall-clock on all cores, nothing beside. Extrapolated: seconds an "
         "update, over the updates that were timed, times all updates of the recipe.",
-        alternative="A table of minutes, one row for each recipe.",
-        drawing=HeatMap(
-            rows=Axis(label="recipe"),
-            columns=Axis(label="in all"),
-            row_names=tuple(f"{name}: {duration.origin}" for name, duration in lasting.items()),
-            column_names=("minutes",),
-            value=Axis(label="training time", unit="min"),
-            tables=(Table(title="training time", cells=cells),),
+        alternative="A bar of minutes for each recipe.",
+        drawing=Lengths(
+            names=tuple(
+                f"{name} ({'extrapolated' if duration.extrapolated else 'measured'})"
+                for name, duration in lasting.items()
+            ),
+            label="recipe",
+            value=Axis(label="training time", unit="min", scale="log"),
+            groups=(Group(name="here", numbers=minutes),),
         ),
         provenance=provenance,
     )
@@ -55,18 +56,14 @@ def causes(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         "take shorter attacks, too. Asynchrony: on the cores of this machine, which synchronous "
         "training uses as well. The paper: its 26, of which it ascribes 5 to κ and the rest "
         "to asynchrony over 8 GPUs; 1 where it tells of no gain.",
-        alternative="A table of factors, causes in columns, this machine and the paper in rows.",
-        drawing=HeatMap(
-            rows=Axis(label="where"),
-            columns=Axis(label="cause"),
-            row_names=("here", "the paper"),
-            column_names=(*CAUSES, "whole"),
-            value=Axis(label="times faster"),
-            tables=(
-                Table(
-                    title="times faster",
-                    cells=((*ratios, prod(ratios)), (*PAPERS, PAPERS_WHOLE)),
-                ),
+        alternative="Bars of factors for each cause and the whole, this machine's and the paper's.",
+        drawing=Lengths(
+            names=(*CAUSES, "whole"),
+            label="cause",
+            value=Axis(label="times faster", scale="log"),
+            groups=(
+                Group(name="here", numbers=(*ratios, prod(ratios))),
+                Group(name="the paper", numbers=(*PAPERS, PAPERS_WHOLE)),
             ),
         ),
         provenance=provenance,

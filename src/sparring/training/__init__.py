@@ -7,7 +7,7 @@ and `resume` turn one into a run directory, and `replay` computes that one's wei
 from sparring.training import presets
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
-from sparring.training.objectives import Adversarial, Mixed, Natural
+from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
 from sparring.training.optimizers import SGD, Adam
 from sparring.training.replay import Parting, Replay, replay
 from sparring.training.run import TrainedRun, resume, train
@@ -18,6 +18,7 @@ from sparring.training.watch import Look, Observer, Silent
 
 __all__ = [
     "SGD",
+    "TRADES",
     "Adam",
     "Adversarial",
     "Asynchronous",
@@ -25,10 +26,12 @@ __all__ = [
     "EarlySteps",
     "Fresh",
     "Look",
+    "Loss",
     "Mixed",
     "Natural",
     "Observer",
     "OneCycle",
+    "OwnObjective",
     "Parting",
     "Replay",
     "Silent",

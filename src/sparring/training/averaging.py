@@ -10,7 +10,8 @@ class Average:
     """Weights averaged over the updates, with a decay that grows to its value at the start.
 
     After update t each weight moves by 1 - min(decay, (1 + t) / (10 + t)) of the way to its
-    current value, so that early weights are soon forgotten. Buffers are copied as they are.
+    current value, so that early weights are soon forgotten. So do floating-point buffers, such as
+    BatchNorm's statistics, so that they fit the weights; others are copied.
     A decay of 0 keeps the current weights. Cost: one pass over the weights an update.
     """
 
@@ -22,7 +23,9 @@ class Average:
     def update(self, network: nn.Module, version: int) -> None:
         """Take in the weights that have seen `version` updates."""
         decay = min(self._decay, (1 + version) / (10 + version))
-        for averaged, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            averaged.lerp_(value, 1 - decay)
-        for kept, value in zip(self.network.buffers(), network.buffers(), strict=True):
-            kept.copy_(value)
+        state = network.state_dict(keep_vars=True)
+        for name, averaged in self.network.state_dict(keep_vars=True).items():
+            if averaged.is_floating_point():
+                averaged.lerp_(state[name], 1 - decay)
+            else:
+                averaged.copy_(state[name])

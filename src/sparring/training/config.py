@@ -6,7 +6,7 @@ from sparring.attacks import PGD, Linf, Threat
 from sparring.data import Augmentation
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
-from sparring.models import PaperNetwork, Precision
+from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
 from sparring.training.asynchronous import Asynchronous
@@ -53,8 +53,10 @@ class TrainConfig:
     """Bytes of decoded pixels that are held in memory, 64MiB or a number; more are streamed."""
     augmentation: tuple[Augmentation, ...] = ()
     """What is done to training images before they are attacked, in order."""
-    model: PaperNetwork = field(default_factory=PaperNetwork)
+    model: ModelKind = field(default_factory=PaperNetwork)
     """The network and its initialisation."""
+    init: str | None = None
+    """File of weights to begin with: safetensors, or a state_dict of torch.save."""
     threat: Threat = field(default_factory=Linf)
     """What the network is to withstand: validation and evaluation use it."""
     attack: PGD = field(default_factory=PGD)

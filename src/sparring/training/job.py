@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.attacks import AttackedBatch, TicketAttack
 from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
-from sparring.models import Precision
+from sparring.models import Precision, given_network
 from sparring.training.config import TrainConfig
 
 
@@ -121,6 +121,8 @@ class AttackJob:
 
     config: TrainConfig
     """The run's settings."""
+    given: nn.Module | None = None
+    """Its network, where that is no record but an object, which must pickle for workers."""
 
     @property
     def precision(self) -> Precision:
@@ -134,7 +136,8 @@ class AttackJob:
 
     def network(self) -> nn.Module:
         """A network of the run's kind; its weights do not matter."""
-        return self.config.model.build(0)
+        model = self.config.model
+        return model.build(0) if self.given is None else given_network(model, self.given)
 
     def attacks(self, images: Images, device: torch.device) -> RunTickets:
         """How the tickets of these training images are attacked."""

@@ -25,7 +25,7 @@ from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.training.config import TrainConfig
-from sparring.training.run import check_fits
+from sparring.training.start import check_fits
 from sparring.training.trace import REMEDY, Traced, read_trace
 from sparring.training.trainer import Trainer
 from sparring.training.watch import Observer, Silent

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from sparring.attacks import AttackedBatch
+from sparring.attacks.plausible import doubt
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset, given_name
-from sparring.errors import ConfigError, Interrupted, NonFiniteLoss
+from sparring.errors import Interrupted, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.records import (
     MetricsLog,
@@ -26,10 +27,11 @@ from sparring.records import (
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
-from sparring.training.events import Events, check_events_can_be_written, events
+from sparring.training.events import Events, events
 from sparring.training.interruption import StopRequest, stop_request
 from sparring.training.notices import warnings_to
 from sparring.training.sources import Source
+from sparring.training.start import check_fits, fitted
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import DeadStart, Observer, Silent, ValidationSlice
 
@@ -48,11 +50,12 @@ class TrainedRun:
     """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
 
 
-def train(
+def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     config: TrainConfig,
     out: Path | str,
     *,
     data: Dataset | None = None,
+    network: nn.Module | None = None,
     observer: Observer | None = None,
     until: int | None = None,
 ) -> TrainedRun:
@@ -60,37 +63,41 @@ def train(
 
     With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
     instead of what the settings name; whoever goes on with the run, or judges it, must have them.
+    A `network` takes the place of `config.model`: a copy of it is trained, from its weights on.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
     """
     if data is not None:
         config = replace(config, data=given_name(data))
     dataset = _dataset(config, data)
-    check_fits(config, dataset)
+    config = fitted(config, dataset, network)
+    check_fits(config, dataset, network)
     run = RunDirectory.create(out)
     run.write_config(config)
-    return _Sitting(config, dataset, run, observer or Silent(), until).work()
+    return _Sitting(config, dataset, run, observer or Silent(), until, network).work()
 
 
 def resume(
     run: Path | str,
     *,
     data: Dataset | None = None,
+    network: nn.Module | None = None,
     observer: Observer | None = None,
     until: int | None = None,
 ) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
     A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
-    updates, is returned as it is. `data` are those that the run was given, if it was.
+    updates, is returned as it is. `data` and `network` are those that the run was given, if it
+    was.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     directory = RunDirectory.open(run)
     config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
     dataset = _dataset(config, data)
     check_classes(directory, dataset)
-    check_fits(config, dataset)
-    return _Sitting(config, dataset, directory, observer or Silent(), until).work()
+    check_fits(config, dataset, network)
+    return _Sitting(config, dataset, directory, observer or Silent(), until, network).work()
 
 
 def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
@@ -99,34 +106,19 @@ def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
     )
 
 
-def check_fits(config: TrainConfig, dataset: Dataset) -> None:
-    """Refuse images that the network cannot take, a device or an extra that is not there.
-
-    Raises `ConfigError`.
-    """
-    chosen_device(config.device)
-    if config.tensorboard:
-        check_events_can_be_written()
-    model = config.model
-    if dataset.image_shape != model.image_shape or dataset.num_classes > model.num_classes:
-        raise ConfigError(
-            f"the paper's network takes images of shape {model.image_shape} in at most "
-            f"{model.num_classes} classes; {config.data} has shape {dataset.image_shape} in "
-            f"{dataset.num_classes}. Choose a data set of that shape."
-        )
-
-
 class _Sitting:
     """One process's share of a run, from its start or last checkpoint to its end or a stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run, and what it is given
         self,
         config: TrainConfig,
         dataset: Dataset,
         run: RunDirectory,
         observer: Observer,
         until: int | None,
+        network: nn.Module | None,
     ) -> None:
+        self.network = network
         self.end = config.updates if until is None else min(until, config.updates)
         self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
         self.metrics = MetricsLog(run.metrics)
@@ -138,7 +130,7 @@ class _Sitting:
     def work(self) -> TrainedRun:
         self.all_threads = self.config.threads or torch.get_num_threads()
         with computing_threads(self.config.computing_threads), stop_request() as stop:
-            trainer = Trainer(self.config, self.dataset, self.device)
+            trainer = Trainer(self.config, self.dataset, self.device, self.network)
             source = self.config.source.open(trainer, self.config.updates)
             with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
                 self._begin(trainer, source)
@@ -156,8 +148,6 @@ class _Sitting:
     def _begin(self, trainer: Trainer, source: Source) -> None:
         if self.run.resume.exists():
             self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
-        if not trainer.version and self.config.snapshot_every:
-            save_snapshot(self.run, trainer)
         self.metrics.truncate(trainer.version)
         where = describe(
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
@@ -165,6 +155,15 @@ class _Sitting:
         write_json(self.run.environment, to_json(where))
         self.run.write_class_names(self.dataset.class_names)
         self.observer.started(self.config, self.run, where)
+        if not trainer.version:
+            self._first(trainer)
+
+    def _first(self, trainer: Trainer) -> None:
+        """What is done and said once, before the first update."""
+        if self.config.snapshot_every:
+            save_snapshot(self.run, trainer)
+        if doubtful := doubt(self.config.threat, self.dataset.image_shape):
+            self._notice(trainer, f"{doubtful}.")
 
     def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
         """The trainer's loop: attacked batches in, updates out."""

@@ -16,10 +16,11 @@ from torch.nn.utils import clip_grad_norm_
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, derive_seed
 from sparring.errors import NonFiniteLoss
-from sparring.models import working_copy
+from sparring.models import drawing_from, working_copy
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
 from sparring.training.job import AttackJob
+from sparring.training.start import starting_network
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -57,19 +58,26 @@ class Trainer:
     """Owns the weights: attacks tickets with them when a source asks, and updates them.
 
     `version` counts the updates that they have seen; `copy` is the form in which their passes are
-    computed; `average` holds the weights that are evaluated.
+    computed; `average` holds the weights that are evaluated. A copy of a `network` that is given
+    takes the place of what `config.model` would build.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        network: nn.Module | None = None,
+    ) -> None:
         self.config = config
         self.version = 0
-        self.network: nn.Module = config.model.build(derive_seed(config.seed, "weights"))
+        self.network: nn.Module = starting_network(config, network)
         self.network.to(device).train()
         self.copy = working_copy(self.network, config.precision)
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device
-        self.job = AttackJob(config=config)
+        self.job = AttackJob(config=config, given=network)
         self._tickets = self.job.attacks(dataset.train, device)
 
     def attack_now(self, number: int) -> AttackedBatch:
@@ -102,14 +110,16 @@ class Trainer:
         """One step of the optimiser on one batch.
 
         `supply_seconds` is what the batch took to come, by default its attack. `updated` is called
-        as soon as the weights are new; what it does is not the update's time. Cost: one forward and
-        one full backward pass. Raises `NonFiniteLoss`, before the weights are touched, if the loss
-        is infinite or NaN.
+        as soon as the weights are new; what it does is not the update's time. What the network
+        draws at random, as dropout does, follows from seed and version. Cost: one forward and one
+        full backward pass. Raises `NonFiniteLoss`, before the weights are touched, if the loss is
+        infinite or NaN.
         """
         begun = time.perf_counter()
         progress = self.config.progress(self.version)
         rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
-        loss, correct = self.config.objective(self.copy.trained, batch)
+        with drawing_from(derive_seed(self.config.seed, "update", self.version)):
+            loss, correct = self.config.objective(self.copy.trained, batch)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(
@@ -141,7 +151,7 @@ class Trainer:
         )
 
     def _step(self, loss: torch.Tensor, rate: float) -> None:
-        parameters = list(self.network.parameters())
+        parameters = [each for each in self.network.parameters() if each.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

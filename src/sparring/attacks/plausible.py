@@ -1,0 +1,74 @@
+"""Sizes of threats in words: the usual ones, and those that were probably meant in another unit.
+
+Units: ε in those of pixels in [0, 1].
+"""
+
+import math
+
+from sparring.attacks.threat import L2, Linf, Threat
+from sparring.records.sizes import eps_text
+
+USUAL: dict[tuple[type[Threat], bool], float] = {
+    (Linf, True): 0.3,
+    (L2, True): 2.0,
+    (Linf, False): 8 / 255,
+    (L2, False): 0.5,
+}
+"""ε by norm and by whether images are grey, as on MNIST, or coloured, as on CIFAR-10."""
+FEW = 32 / 255
+"""An L∞ ε of colour images above this is more than four times the usual one."""
+GREY = 0.5
+"""The L∞ ε within which every image can be made the same grey."""
+SHORT = 0.1
+"""An L2 ε below this is an L∞ one: 8/255 is 0.03."""
+FAR = 0.15
+"""An L2 ε above this many times the root of the number of pixels; mid-grey is 0.5 away at most."""
+
+
+def usual(norm: type[Threat], channels: int) -> Threat:
+    """The threat that images of so many channels are mostly asked to withstand."""
+    return norm(eps=USUAL[norm, channels == 1])
+
+
+def doubt(threat: Threat, image_shape: tuple[int, ...]) -> str | None:
+    """Why this ε looks like one of another unit, and what to do; none if it does not."""
+    eps, grey = threat.eps, image_shape[0] == 1
+    common = USUAL[type(threat), grey]
+    if isinstance(threat, Linf):
+        return _doubt_linf(eps, grey, common)
+    farthest = FAR * math.sqrt(math.prod(image_shape))
+    if eps < SHORT:
+        return (
+            f"an L2 ε of {eps:.3g} is the length of the whole change, in which hardly an attack "
+            f"succeeds: it looks like one for L∞. Usual here is {common:g}"
+        )
+    if eps > farthest:
+        return (
+            f"an L2 ε of {eps:g} turns these images into others: pixels lie in [0, 1]. Usual here "
+            f"is {common:g}; if it was meant in grey levels, divide it by 255"
+        )
+    return None
+
+
+def _doubt_linf(eps: float, grey: bool, common: float) -> str | None:
+    if eps >= GREY:
+        return (
+            f"with an L∞ ε of {eps:g} every image can be made the same grey, which no classifier "
+            f"withstands. Usual here is {common:.3g}"
+        )
+    if not grey and eps > FEW:
+        return (
+            f"an L∞ ε of {eps:g} is {eps * 255:.0f} grey levels, which is usual for grey images "
+            "such as MNIST's; for colour images 8/255 is"
+        )
+    if eps < 0.5 / 255:
+        return (
+            f"an L∞ ε of {eps:.3g} is less than half a grey level, of pixels in [0, 1]. Usual here "
+            f"is {common:.3g}; one in grey levels is written 8/255"
+        )
+    return None
+
+
+def threat_text(threat: Threat) -> str:
+    """A threat in words, such as Linf 0.3 or Linf 8/255."""
+    return f"{type(threat).__name__} {eps_text(threat.eps)}"

@@ -1,0 +1,121 @@
+"""Whether a network can be trained and judged at all, found before hours are spent.
+
+Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
+"""
+
+import re
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sparring.errors import ConfigError
+from sparring.models.modes import evaluation_mode
+from sparring.models.normalised import NormalisedNetwork
+
+PROBABLE = 1e-4
+"""How near to 1 rows of probabilities sum."""
+NORMALISATION = re.compile(r"(input|image)?_?normali[sz](e|er|ation|ing)(layer)?", re.IGNORECASE)
+"""Names of classes that are a normalisation of images."""
+
+
+def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_classes: int) -> None:
+    """Refuse a network that cannot classify images such as these, or cannot be attacked.
+
+    It is asked in evaluation mode, which is undone. Cost: three passes over the images, one back.
+    Raises `ConfigError` if it fails on them, if its answer is not one finite row of `num_classes`
+    logits for each, if it returns probabilities, answers the same images differently, has no
+    gradient at them, has nothing to train, or normalises twice.
+    """
+    name = type(network).__name__
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(
+            f"the network must have weights to train; {name} has none that require a gradient."
+        )
+    _check_normalisation(network)
+    with evaluation_mode(network):
+        images = images.detach().requires_grad_()
+        logits = _checked(_asked(network, images), name, len(images), num_classes)
+        _check_not_probabilities(logits, name)
+        _check_repeated(network, logits, images.detach(), name)
+        _check_gradient(logits, images, name)
+
+
+def _asked(network: nn.Module, images: Tensor) -> object:
+    try:
+        with torch.enable_grad():
+            return network(images)
+    except Exception as error:
+        raise ConfigError(
+            f"the network must take images of shape {tuple(images.shape[1:])} (channels, height, "
+            f"width), because such are the data; {type(network).__name__} failed on a batch of "
+            f"{len(images)}: {type(error).__name__}: {error}. Build it for them, or give other "
+            "data; --debug shows where."
+        ) from error
+
+
+def _checked(logits: object, name: str, count: int, num_classes: int) -> Tensor:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ConfigError(
+            f"the network must return a tensor of logits; {name} returned a "
+            f"{type(logits).__name__}. Wrap it in a module that returns its logits."
+        )
+    if tuple(logits.shape) != (count, num_classes):
+        raise ConfigError(
+            f"the network must return {num_classes} logits for each image, because the data have "
+            f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for {count} "
+            "images. Give it as many outputs as there are classes."
+        )
+    if not logits.isfinite().all():
+        raise ConfigError(
+            f"logits must be finite; {name} returned infinity or NaN for images of the training "
+            "set. Look at its weights at the start, and at any division in it."
+        )
+    return logits
+
+
+def _check_not_probabilities(logits: Tensor, name: str) -> None:
+    sums = logits.detach().float().sum(1)
+    if bool((logits >= 0).all()) and float((sums - 1).abs().max()) < PROBABLE:
+        raise ConfigError(
+            f"the network must return logits, because losses take their softmax; {name} returned "
+            "rows of numbers from 0 on that sum to 1: probabilities. Remove the softmax at its end."
+        )
+
+
+def _check_repeated(network: nn.Module, logits: Tensor, images: Tensor, name: str) -> None:
+    logits, again = logits.detach(), network(images).detach()
+    if not torch.equal(logits, again):
+        off = float((logits - again).abs().max())
+        raise ConfigError(
+            "the network must answer the same images the same in evaluation mode, because an "
+            f"attack compares its answers; the logits of {name} moved by {off:.2g} from one pass "
+            "to the next. Make what is random in it depend on self.training."
+        )
+
+
+def _check_gradient(logits: Tensor, images: Tensor, name: str) -> None:
+    total = torch.logsumexp(logits, 1).sum() - logits[:, 0].sum()
+    gradient = None
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+    if gradient is None or not bool(gradient.count_nonzero()):
+        what = "none" if gradient is None else "one of zeros"
+        raise ConfigError(
+            "logits must have a gradient in the images, because attacks follow it; that of "
+            f"{name} is {what}. Remove detach(), no_grad(), rounding or argmax from its passes, "
+            "and see that its activations are not all dead at the start."
+        )
+
+
+def _check_normalisation(network: nn.Module) -> None:
+    """One normalisation at most, as far as names tell."""
+    if not isinstance(network, NormalisedNetwork):
+        return
+    for path, module in network.network.named_modules():
+        if isinstance(module, NormalisedNetwork) or NORMALISATION.fullmatch(type(module).__name__):
+            raise ConfigError(
+                "images must be normalised once; the network has a "
+                f"{type(module).__name__} of its own ({path or 'itself'}), and mean and std are "
+                "given beside it. Leave --mean and --std out, or that layer."
+            )

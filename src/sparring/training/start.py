@@ -1,0 +1,78 @@
+"""What a run begins with: settings that fit its data, and a network that can be trained on them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sparring.data import Dataset, derive_seed
+from sparring.models import (
+    Given,
+    Imported,
+    ModelKind,
+    Normalised,
+    begin_with,
+    check_network,
+    chosen_device,
+    given_network,
+)
+from sparring.records.imported import anchored
+from sparring.training.config import TrainConfig
+from sparring.training.events import check_events_can_be_written
+
+PROBES = 8
+"""Training images that a network is asked before anything is written."""
+
+
+def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
+    """The settings as a run stores them: a model for these data, files by their whole paths.
+
+    A `network` that is given as an object takes the place of the model's record, but not of a
+    normalisation. Raises `ConfigError` where model and data do not fit.
+    """
+    model = config.model
+    if network is not None:
+        model = _instead(model, Given(name=type(network).__qualname__))
+    model = model.fitted(dataset.image_shape, dataset.num_classes)
+    init = None if config.init is None else str(Path(config.init).expanduser().resolve())
+    return replace(config, model=_anchored(model), init=init)
+
+
+def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
+    """Refuse a device or an extra that is not there, and a network that cannot be trained.
+
+    Cost: the network is built and asked about eight images. Raises `ConfigError`, and
+    `CheckpointError` for weights to begin with that are none of this network's.
+    """
+    chosen_device(config.device)
+    if config.tensorboard:
+        check_events_can_be_written()
+    config.model.fitted(dataset.image_shape, dataset.num_classes)
+    images, _ = dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))
+    outputs = config.model.outputs(dataset.num_classes)
+    check_network(starting_network(config, network), images, outputs)
+
+
+def starting_network(config: TrainConfig, network: nn.Module | None = None) -> nn.Module:
+    """The network of version 0: drawn from the seed, read from `init`, or a copy of a given one."""
+    if network is None:
+        built = config.model.build(derive_seed(config.seed, "weights"))
+    else:
+        built = given_network(config.model, network)
+    if config.init is not None:
+        begin_with(built, config.init)
+    return built
+
+
+def _instead(model: ModelKind, given: Given) -> ModelKind:
+    return replace(model, network=given) if isinstance(model, Normalised) else given
+
+
+def _anchored(model: ModelKind) -> ModelKind:
+    if isinstance(model, Normalised):
+        network = _anchored(model.network)
+        return replace(model, network=network)
+    if isinstance(model, Imported):
+        return replace(model, factory=anchored(model.factory))
+    return model

@@ -1,0 +1,55 @@
+"""Sizes of threats that are usual, and those that look like another unit's."""
+
+import re
+
+import pytest
+
+from sparring.attacks import L2, Linf
+from sparring.attacks.plausible import doubt, threat_text, usual
+
+MNIST, CIFAR, PHOTO = (1, 28, 28), (3, 32, 32), (3, 224, 224)
+
+
+@pytest.mark.parametrize("norm", [Linf, L2])
+@pytest.mark.parametrize("shape", [MNIST, CIFAR, PHOTO])
+def test_the_usual_size_is_not_doubted(norm, shape):
+    assert doubt(usual(norm, shape[0]), shape) is None
+
+
+@pytest.mark.parametrize(
+    ("threat", "shape"),
+    [
+        (Linf(eps=0.1), MNIST),
+        (Linf(eps=0.4), MNIST),
+        (Linf(eps=1 / 255), CIFAR),
+        (Linf(eps=16 / 255), CIFAR),
+        (L2(eps=0.25), CIFAR),
+        (L2(eps=1.5), MNIST),
+        (L2(eps=3.0), PHOTO),
+    ],
+)
+def test_sizes_that_people_use_are_not_doubted(threat, shape):
+    assert doubt(threat, shape) is None
+
+
+@pytest.mark.parametrize(
+    ("threat", "shape", "complaint"),
+    [
+        (Linf(eps=0.3), CIFAR, "76 grey levels.*for colour images 8/255 is"),
+        (Linf(eps=0.5), MNIST, "can be made the same grey"),
+        (Linf(eps=1.0), CIFAR, "can be made the same grey"),
+        (Linf(eps=8 / 255 / 255), CIFAR, "less than half a grey level.*0.0314"),
+        (L2(eps=8 / 255), CIFAR, "looks like one for L"),
+        (L2(eps=128.0), CIFAR, "divide it by 255"),
+        (L2(eps=8.0), MNIST, "turns these images into others"),
+    ],
+)
+def test_a_size_of_another_unit_is_doubted(threat, shape, complaint):
+    said = doubt(threat, shape)
+    assert said is not None
+    assert re.search(complaint, said)
+
+
+def test_a_threat_in_words_has_grey_levels_where_they_are_whole():
+    assert threat_text(Linf(eps=8 / 255)) == "Linf 8/255"
+    assert threat_text(L2(eps=0.5)) == "L2 0.5"

@@ -1,0 +1,200 @@
+"""Records of networks: what they build, from what, and what they refuse."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparring.errors import ConfigError
+from sparring.models import (
+    Given,
+    Imported,
+    ModelKind,
+    Normalised,
+    PaperNetwork,
+    PreActResNet18,
+    SmallNetwork,
+    WideResNet,
+    given_network,
+)
+from sparring.models.residual import wide_resnet
+from sparring.records import from_json, to_json
+
+SPECS = [
+    (PaperNetwork(), (1, 28, 28), 10),
+    (SmallNetwork(width=4), (3, 20, 31), 7),
+    (SmallNetwork(width=4), (1, 8, 8), 2),
+    (PreActResNet18(), (3, 32, 32), 10),
+    (WideResNet(depth=10, width=1, dropout=0.3), (3, 32, 32), 5),
+    (Normalised(mean=(0.5,), std=(0.25,), network=SmallNetwork(width=4)), (3, 16, 16), 3),
+]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("spec", "shape", "classes"), SPECS)
+def test_a_record_fitted_to_data_builds_a_network_for_them(spec, shape, classes):
+    fitted = spec.fitted(shape, classes)
+    network = fitted.build(3).eval()
+    assert network(torch.rand(2, *shape)).shape == (2, fitted.outputs(classes))
+    assert fitted.fitted(shape, classes) == fitted
+
+
+@pytest.mark.parametrize(("spec", "shape", "classes"), SPECS)
+def test_weights_are_those_of_the_seed_and_nothing_else_is_drawn(spec, shape, classes):
+    fitted, before = spec.fitted(shape, classes), torch.get_rng_state()
+    one, again, other = (fitted.build(seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(one, again)
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize(("spec", "shape", "classes"), SPECS)
+def test_a_record_comes_back_from_json(spec, shape, classes):
+    fitted = spec.fitted(shape, classes)
+    stored = to_json(Holder(fitted))["model"]
+    assert from_json(ModelKind, stored) == fitted  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Holder:
+    model: ModelKind
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "weights"), [(28, 10, 36_479_194), (34, 10, 46_160_474), (16, 1, 175_066)]
+)
+def test_a_wide_residual_network_has_as_many_weights_as_published_ones(depth, width, weights):
+    """36.5 and 46.2 million are the figures of robust classifiers of CIFAR-10 (RobustBench)."""
+    with torch.device("meta"):
+        network = wide_resnet(3, 10, depth=depth, width=width)
+    assert sum(parameter.numel() for parameter in network.parameters()) == weights
+
+
+def test_a_normalisation_is_subtract_and_divide():
+    spec = Normalised(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), network=SmallNetwork(width=4))
+    network = spec.fitted((3, 8, 8), 2).build(0).eval()
+    images = torch.rand(4, 3, 8, 8)
+    pairs = zip(spec.mean, spec.std, strict=True)
+    channels = [(images[:, c] - m) / s for c, (m, s) in enumerate(pairs)]
+    expected = network.network(torch.stack(channels, 1))
+    torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-6)
+    plain = spec.network.fitted((3, 8, 8), 2).build(0)
+    assert same(network.network, plain)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "complaint"),
+    [
+        ((0.5,), (0.0,), "a std in"),
+        ((125.3,), (63.0,), "Divide those of grey levels by 255"),
+        ((0.5, 0.5), (0.5,), "a number for each channel"),
+        ((), (), "a number for each channel"),
+    ],
+)
+def test_a_normalisation_of_other_units_is_refused(mean, std, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        Normalised(mean=mean, std=std, network=PaperNetwork())
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "complaint"),
+    [
+        (PaperNetwork(), (3, 32, 32), r"takes images of shape \(1, 28, 28\).*small-cnn"),
+        (SmallNetwork(channels=1), (3, 32, 32), "images of 1 channels.*have 3 channels"),
+        (
+            Normalised(mean=(0.5, 0.5), std=(1.0, 1.0), network=SmallNetwork()),
+            (3, 8, 8),
+            "one for each of the 3 channels",
+        ),
+    ],
+)
+def test_a_record_that_does_not_fit_the_data_says_so(spec, shape, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        spec.fitted(shape, 10)
+
+
+@pytest.mark.parametrize("depth", [9, 27, 4])
+def test_a_depth_that_no_wide_residual_network_has_is_refused(depth):
+    with pytest.raises(ConfigError, match="6n \\+ 4"):
+        WideResNet(depth=depth)
+
+
+OWN = """
+import torch
+from torch import nn
+
+ANSWER = 42
+
+def small(hidden=8, name="x"):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+def failing():
+    raise OSError("no weights here")
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (tmp_path / "own_nets.py").write_text(OWN)
+    return tmp_path
+
+
+def test_a_factory_in_a_file_is_called_with_its_arguments(own):
+    spec = Imported(factory=f"{own}/own_nets.py:small", arguments=("hidden=5", "name=abc"))
+    network = spec.fitted((1, 28, 28), 10).build(1)
+    assert network.get_parameter("1.weight").shape == (5, 784)
+    assert same(network, spec.build(1))
+    assert not same(network, spec.build(2))
+
+
+def test_a_factory_in_a_module_is_found_from_the_folder_one_stands_in(own, monkeypatch):
+    monkeypatch.chdir(own)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert Imported(factory="own_nets:small").build(0)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("factory", "complaint"),
+    [
+        ("small", "package.module:name or as file.py:name"),
+        ("no_such_module_of_ours:small", "there is no module no_such_module_of_ours"),
+        ("{}/nowhere.py:small", "there is no .*nowhere.py"),
+        ("{}/own_nets.py:smal", "it has no smal. Did you mean small"),
+        ("{}/own_nets.py:ANSWER", "must be a function or a class; .* is a int"),
+        ("{}/own_nets.py:failing", "failed with no arguments: OSError: no weights here"),
+        ("{}/own_nets.py:nothing", "must return a torch.nn.Module; .* returned a NoneType"),
+        ("{}/broken.py:small", "whose own code must run; it failed: ZeroDivisionError"),
+    ],
+)
+def test_a_factory_that_cannot_be_had_says_why(own, factory, complaint):
+    (own / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(ConfigError, match=complaint):
+        Imported(factory=factory.format(own)).build(0)
+
+
+def test_an_argument_that_the_factory_does_not_take_is_told(own):
+    with pytest.raises(ConfigError, match=r"failed with depth=3: TypeError"):
+        Imported(factory=f"{own}/own_nets.py:small", arguments=("depth=3",)).build(0)
+
+
+def test_a_given_network_is_copied_and_only_its_owner_can_build_it():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    spec = Given(name="Sequential")
+    copied = given_network(spec, network)
+    assert same(copied, network)
+    assert copied is not network
+    with pytest.raises(ConfigError, match="Pass network="):
+        spec.build(0)
+    wrapped = given_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
+    bias = network.get_parameter("1.bias")
+    assert wrapped(torch.full((1, 1, 1, 3), 0.5)).flatten().allclose(bias)

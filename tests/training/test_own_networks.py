@@ -1,0 +1,191 @@
+"""Runs of networks other than the paper's: by factory, built in, or handed over as objects."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparring.data import load_dataset
+from sparring.engine import FixedLag
+from sparring.errors import ConfigError, Interrupted
+from sparring.models import Imported, Normalised, SmallNetwork, trained_network
+from sparring.records import RunDirectory
+from sparring.training import (
+    TRADES,
+    Adam,
+    Asynchronous,
+    OwnObjective,
+    Stale,
+    Trainer,
+    replay,
+    resume,
+    train,
+)
+from training.own_nets import Own
+from training.small_runs import Watching, assert_same_bits, small, weights_of
+
+FILE = Path(__file__).with_name("own_nets.py")
+OWN = Imported(factory=f"{FILE}:Own", arguments=("hidden=12",))
+MODELS = [
+    OWN,
+    SmallNetwork(width=2),
+    Normalised(mean=(0.13,), std=(0.31,), network=OWN),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_is_stopped_resumed_replayed_and_read_bit_for_bit(tmp_path, model):
+    config = small(model=model, average=0.9)
+    whole = train(config, tmp_path / "whole")
+    stopping = Watching(lambda step: signal.raise_signal(signal.SIGINT) if step.step == 6 else None)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "stopped", observer=stopping)
+    resumed = resume(tmp_path / "stopped")
+    assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
+    assert replay(tmp_path / "whole").is_equal
+    read = trained_network(RunDirectory(tmp_path / "whole"))
+    assert_same_bits(weights_of(read), weights_of(whole.network))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("model", MODELS)
+def test_workers_change_no_bit_though_there_are_statistics_and_dropout(tmp_path, model):
+    config = small(model=model, average=0.9)
+    fresh = train(config, tmp_path / "fresh")
+    lagless = Asynchronous(workers=1, policy=FixedLag(lag=0, split=1), fresh_steps=0)
+    found = train(replace(config, source=lagless), tmp_path / "async")
+    assert_same_bits(weights_of(found.network), weights_of(fresh.network))
+
+
+@pytest.mark.process
+def test_stale_weights_of_workers_have_the_statistics_of_their_version(tmp_path):
+    config = small(model=OWN)
+    late = Asynchronous(workers=2, policy=FixedLag(lag=2), fresh_steps=0)
+    one = train(replace(config, source=late), tmp_path / "two")
+    other = train(replace(config, source=replace(late, workers=0)), tmp_path / "none")
+    assert_same_bits(weights_of(one.network), weights_of(other.network))
+    assert replay(tmp_path / "two").is_equal
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_attack_leaves_statistics_alone_and_an_update_moves_them_once(precision):
+    config = small(model=OWN, precision=precision)
+    trainer = Trainer(config, load_dataset("mnist"), torch.device("cpu"))
+    before = weights_of(trainer.network)
+    batch = trainer.attack_now(0)
+    assert_same_bits(weights_of(trainer.network), before)
+    assert all(module.training for module in trainer.network.modules())
+    trainer.update(batch)
+    after = weights_of(trainer.network)
+    assert int(after["features.1.num_batches_tracked"]) == 1
+    mean = after["features.1.running_mean"]
+    convolution = nn.Conv2d(1, 4, 5, stride=4)
+    for name in ("weight", "bias"):
+        convolution.get_parameter(name).data = before[f"features.0.{name}"]
+    tolerance = 1e-6 if precision == "fp32" else 5e-3
+    wanted = 0.1 * convolution(batch.adversarial).mean((0, 2, 3))
+    torch.testing.assert_close(mean, wanted, rtol=0, atol=tolerance)
+
+
+def test_what_dropout_draws_follows_from_the_seed_and_not_from_what_ran_before(tmp_path):
+    one = train(small(model=OWN), tmp_path / "one")
+    torch.rand(17)
+    again = train(small(model=OWN), tmp_path / "again")
+    other = train(small(model=OWN, seed=1), tmp_path / "other")
+    assert_same_bits(weights_of(one.network), weights_of(again.network))
+    assert not torch.equal(*(w.network.get_parameter("features.0.weight") for w in (one, other)))
+
+
+def test_a_network_that_is_handed_over_is_copied_and_trained_from_its_weights_on(tmp_path):
+    torch.manual_seed(3)
+    network = Own(hidden=7)
+    before = weights_of(network)
+    config = small(optimizer=Adam(learning_rate=1e-12), average=0.0)
+    trained = train(config, tmp_path / "run", network=network)
+    assert_same_bits(weights_of(network), before)
+    for name, value in weights_of(trained.network).items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(value, before[name])
+
+
+def test_a_run_of_a_given_network_goes_on_only_with_one(tmp_path):
+    torch.manual_seed(3)
+    network, config = Own(), small()
+    whole = train(config, tmp_path / "whole", network=network)
+    stopping = Watching(lambda step: signal.raise_signal(signal.SIGINT) if step.step == 6 else None)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "stopped", network=network, observer=stopping)
+    for use in (resume, replay, lambda run: trained_network(RunDirectory(run))):
+        with pytest.raises(ConfigError, match=r"handed over as a Python object.*network="):
+            use(tmp_path / "stopped")
+    resumed = resume(tmp_path / "stopped", network=network)
+    assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
+    read = trained_network(RunDirectory(tmp_path / "whole"), network=Own())
+    assert_same_bits(weights_of(read), weights_of(whole.network))
+
+
+@pytest.mark.process
+def test_workers_have_a_given_network_too(tmp_path):
+    torch.manual_seed(3)
+    network = Own()
+    fresh = train(small(), tmp_path / "fresh", network=network)
+    lagless = Asynchronous(workers=1, policy=FixedLag(lag=0, split=1), fresh_steps=0)
+    found = train(small(source=lagless), tmp_path / "async", network=network)
+    assert_same_bits(weights_of(found.network), weights_of(fresh.network))
+
+
+@pytest.mark.parametrize("stored", ["weights.safetensors", "state.pt"])
+def test_a_run_begins_with_the_weights_of_a_file(tmp_path, stored):
+    first = train(small(model=OWN), tmp_path / "first")
+    torch.save(first.network.state_dict(), tmp_path / "first" / "state.pt")
+    file = tmp_path / "first" / stored
+    config = small(model=OWN, init=str(file), optimizer=Adam(learning_rate=1e-12))
+    tuned = train(config, tmp_path / "tuned")
+    weight = "classifier.1.weight"
+    torch.testing.assert_close(
+        tuned.network.get_parameter(weight), first.network.get_parameter(weight)
+    )
+
+
+def test_part_of_a_network_may_be_frozen(tmp_path):
+    torch.manual_seed(0)
+    network = Own()
+    network.features.requires_grad_(requires_grad=False)
+    before = weights_of(network)
+    trained = train(small(), tmp_path / "run", network=network)
+    after = weights_of(trained.network)
+    assert torch.equal(after["features.0.weight"], before["features.0.weight"])
+    assert not torch.equal(after["classifier.1.weight"], before["classifier.1.weight"])
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="must return 10 logits"):
+        train(small(), tmp_path / "run", network=nn.Sequential(nn.Flatten(), nn.Linear(784, 3)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_trades_with_its_own_attack_and_an_own_objective_train(tmp_path):
+    attack = replace(small().attack, loss="kl")
+    trades = train(small(objective=TRADES(beta=6.0), attack=attack), tmp_path / "trades")
+    own = OwnObjective(factory=f"{FILE}:Smoothed", arguments=("smoothing=0.2",))
+    smoothed = train(small(objective=own, source=Stale(staleness=2)), tmp_path / "own")
+    assert replay(tmp_path / "trades").is_equal
+    assert replay(tmp_path / "own").is_equal
+    assert trades.version == smoothed.version == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("not_scalar", r"must return a scalar tensor.*a tensor of shape \(8, 10\)"),
+        ("no_outcomes", "must say of each image whether it is right.*a NoneType"),
+        ("nowhere", "it has no nowhere"),
+        ("cross_entropy", "must make an objective; it failed: TypeError"),
+    ],
+)
+def test_an_objective_that_is_none_is_refused(tmp_path, name, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        train(small(objective=OwnObjective(factory=f"{FILE}:{name}")), tmp_path / "run")
