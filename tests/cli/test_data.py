@@ -42,7 +42,10 @@ def test_a_good_folder_is_described_with_what_to_type_next(pets, capsys):
     assert "45 images: colour, 5 x 6 pixels" in lines
     assert "3.96KiB of pixels: held in memory, up to 4GiB" in lines
     assert "0 test images in the training set too" in lines
-    assert lines[-2:] == ["wrote nothing", f"next: sparring train --set data='{pets}'"]
+    assert lines[-2:] == [
+        "wrote nothing",
+        f"next: sparring train --data '{pets}' --model small-cnn",
+    ]
     assert max(map(len, lines)) <= 140
 
 
@@ -124,6 +127,21 @@ def test_of_hundreds_of_classes_the_first_are_shown(tmp_path, capsys):
     assert "class 020" not in out
     assert "130 more (--json)" in out
     assert len(as_json(capsys, str(root))["classes"]) == 150
+
+
+def test_what_to_type_next_is_a_command_that_is_right(tmp_path, capsys):
+    """The paper's network where it fits, and another one where it does not."""
+    for channels, classes, model in (
+        (1, ("a", "b"), ""),
+        (3, ("a", "b"), " --model small-cnn"),
+        (1, tuple(map(str, range(11))), " --model small-cnn"),
+    ):
+        root = tmp_path / f"{channels}-{len(classes)}"
+        write_pictures(root, {"": 3}, classes=classes, rows=28, columns=28, channels=channels)
+        command = as_json(capsys, str(root))["next"]
+        assert command == f"sparring train --data {root}{model}"
+        assert main([*command.split()[1:], "--dry-run"]) == 0
+        capsys.readouterr()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,18 @@ def test_workers_read_a_streamed_set_themselves_to_the_same_bits(
         assert replay(run.path).is_equal
 
 
+@pytest.mark.process
+def test_workers_that_wait_for_every_update_give_what_fresh_training_gives(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    waiting = Asynchronous(
+        workers=1, policy=FixedLag(lag=0, split=1), fresh_steps=0, helps=False, patience=600
+    )
+    one = replace(config, threads=1, data_memory=STREAMED)
+    other = train(replace(one, source=waiting), tmp_path / "waiting")
+    assert_same_bits(weights(one, tmp_path), weights_of(other.network))
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
     streamed = replace(config, source=Stale(staleness=2), data_memory=STREAMED)
     train(streamed, tmp_path / "run", until=4)

@@ -35,6 +35,8 @@ examples:
 
 LISTED = 20
 """Classes, and files, that are listed; --json has all."""
+PAPERS_IMAGES, PAPERS_CLASSES = (1, 28, 28), 10
+"""What the paper's network takes, the default: channels, rows, columns; classes at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,14 +94,17 @@ def _memory(text: str) -> int:
 
 
 def _command(found: "Inspection", flags: DataFlags) -> str:
-    """What to type next."""
+    """What to type next, with another network than the paper's for images that it cannot take."""
+    kind = found.kinds[0] if found.kinds else None
+    papers = kind and (kind.channels, kind.rows, kind.columns) == PAPERS_IMAGES
+    fits = papers and len(found.classes) <= PAPERS_CLASSES
     settings = {
-        "data": shlex.quote(found.source),
         "image_size": flags.image_size,
         "data_memory": flags.data_memory and bytes_text(flags.data_memory),
     }
     given = (f"--set {name}={value}" for name, value in settings.items() if value is not None)
-    return " ".join(["sparring train", *given])
+    model = [] if fits else ["--model small-cnn"]
+    return " ".join(["sparring train --data", shlex.quote(found.source), *model, *given])
 
 
 def _print(found: "Inspection") -> None:

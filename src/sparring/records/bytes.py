@@ -31,4 +31,5 @@ def bytes_text(count: int) -> str:
     size, unit = float(count), 0
     while size >= 999.5 and unit < len(_BINARY) - 1:
         size, unit = size / 1024, unit + 1
-    return f"{size:.3g}{_BINARY[unit]}"
+    number = f"{size:.3g}" if size < 999.5 else f"{size:.0f}"
+    return number + _BINARY[unit]
