@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: train test check fix bench setup clean
+.PHONY: train test check fix bench docs setup clean
 
 train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
@@ -24,6 +24,10 @@ fix: $(STAMP)  ## rewrite the sources in the project's format
 
 bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
 	$(BIN)/python benchmarks/fast_path.py
+
+docs: $(STAMP)  ## the documentation as a site, in build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html -c docs . build/site
+	@echo "wrote build/site/index.html"
 
 setup: $(STAMP)  ## the virtual environment, with the versions of constraints.txt
 

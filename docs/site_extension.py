@@ -1,7 +1,7 @@
 """What the site takes from the program itself, so that no page can say otherwise.
 
-    ```{help-pages}      what `sparring --help` prints, and `sparring VERB --help` for every verb
-    ```{settings}        every setting, with its default and its docstring
+```{help-pages}      what `sparring --help` prints, and `sparring VERB --help` for every verb
+```{settings}        every setting, with its default and its docstring
 """
 
 import contextlib

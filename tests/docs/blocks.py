@@ -46,7 +46,9 @@ class Block:
 
     @property
     def where(self) -> str:
-        return f"{self.page.relative_to(ROOT) if self.page.is_absolute() else self.page}:{self.line}"
+        return (
+            f"{self.page.relative_to(ROOT) if self.page.is_absolute() else self.page}:{self.line}"
+        )
 
     @property
     def runnable(self) -> str:

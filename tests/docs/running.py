@@ -54,9 +54,10 @@ def commands(text: str) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def run_command(words: Sequence[str], where: str) -> None:
-    """Run `sparring …` or `python FILE …` here, in this process."""
-    with contextlib.redirect_stdout(io.StringIO()):
+def run_command(words: Sequence[str], where: str) -> str:
+    """Run `sparring …` or `python FILE …` here, in this process; return what it printed."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
         if words[0] == "sparring":
             assert main(list(words[1:])) == 0, f"{where}: {shlex.join(words)}"
         elif words[0] == "python":
@@ -65,6 +66,7 @@ def run_command(words: Sequence[str], where: str) -> None:
                 runpy.run_path(str(file), run_name="__main__")
         else:
             raise ValueError(f"{where}: nobody knows how to run {words[0]} here")
+    return said.getvalue()
 
 
 def check_drawing(block: Block) -> None:
