@@ -10,9 +10,9 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-from site_settings import Group, setting_groups
 from sphinx.application import Sphinx
 
+from site_settings import Group, setting_groups
 from sparring.cli.main import VERBS, main
 
 

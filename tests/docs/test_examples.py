@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from docs.blocks import ROOT, Block
 from docs.running import run_command, run_page
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from docs.blocks import ROOT, SITE, blocks_of
 from docs.running import run_page
 
@@ -15,7 +16,8 @@ def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     blocks = blocks_of(page)
     done = run_page(blocks)
-    assert sorted(sum(done.values(), [])) == sorted(block.where for block in blocks)
+    handled = [where for places in done.values() for where in places]
+    assert sorted(handled) == sorted(block.where for block in blocks)
 
 
 def test_no_fence_of_any_page_escapes_the_reader():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from docs.blocks import ROOT
 from sparring.cli.main import VERBS
 
