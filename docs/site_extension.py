@@ -59,7 +59,7 @@ def keep_drawings(*about: Any) -> None:
             if starts:
                 result += ["::", ""]
             literal = line.startswith("    ") and (starts or literal)
-        result.append(line)
+        result.append(line.replace("[*S", r"[\*S").replace(" *S", r" \*S"))  # a shape, no emphasis
     lines[:] = result
 
 

@@ -1,6 +1,7 @@
 """Runs the blocks of a page, in order, in one folder and one namespace."""
 
 import contextlib
+import importlib
 import io
 import runpy
 import shlex
@@ -30,6 +31,8 @@ def run_block(block: Block, names: dict[str, object]) -> str:
     """What was done with a block. Raises `ValueError` for one that nothing is known of."""
     if block.file:
         Path(block.file).write_text(block.runnable)
+        sys.modules.pop(Path(block.file).stem, None)  # another page may have such a file, too
+        importlib.invalidate_caches()
         return "written"
     if block.language in DRAWN:
         check_drawing(block)
