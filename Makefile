@@ -26,7 +26,7 @@ bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
 	$(BIN)/python benchmarks/fast_path.py
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html -c docs . build/site
+	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going -b html -c docs . build/site
 	@echo "wrote build/site/index.html"
 
 setup: $(STAMP)  ## the virtual environment, with the versions of constraints.txt

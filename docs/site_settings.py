@@ -58,7 +58,7 @@ def _records(hint: object) -> Iterator[type]:
 
 
 def _group(record: type, places: list[str]) -> Group:
-    about = " ".join((record.__doc__ or "").partition("\n\n")[0].split())
+    about = " ".join((record.__doc__ or "").partition("\n\n")[0].split()).replace("`", "")
     where = f" Stands in: {', '.join(places)}." if places else ""
     return Group(record.__name__, about + where, tuple(_settings(record)))
 
