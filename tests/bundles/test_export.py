@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-import sparring.bundles.export as exporting
 import sparring.bundles.formats as forms
+import sparring.bundles.writing as writing
 from sparring.bundles import FORMATS, TOLERANCE, export, exported_network
 from sparring.bundles.card import plain
 from sparring.cli.main import main
@@ -92,7 +92,7 @@ def test_a_file_that_gives_other_logits_is_not_kept(tmp_path, monkeypatch):
 
     run = untrained(tmp_path / "run", MODELS[0])
     damaged: Any = {**FORMATS, "safetensors": FORMATS["safetensors"]._replace(write=wrong)}
-    monkeypatch.setattr(exporting, "FORMATS", damaged)
+    monkeypatch.setattr(writing, "FORMATS", damaged)
     with pytest.raises(ConfigError, match=r"must give the logits of the run's within 0,.*differ"):
         export(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -158,16 +158,16 @@ def test_a_network_that_cannot_be_traced_is_told_and_leaves_nothing(tmp_path):
 
 KILLED = """
 import os, signal, sys
-import sparring.bundles.export as exporting
-written, left = exporting._written, [int(sys.argv[3])]
+import sparring.bundles.writing as writing
+written, left = writing._written, [int(sys.argv[3])]
 def counting(*words):
     found = written(*words)
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return found
-exporting._written = counting
-exporting.export(sys.argv[1], sys.argv[2], formats=("safetensors", "torch"))
+writing._written = counting
+writing.export(sys.argv[1], sys.argv[2], formats=("safetensors", "torch"))
 """
 
 
@@ -194,7 +194,7 @@ def test_the_card_has_the_numbers_of_the_evaluation_and_no_folder_of_the_user(tm
     assert f"| natural accuracy | {found.natural} |" in card
     assert f"| {plain('robust accuracy, suite pgd')} | {found.robust} |" in card
     assert "16 test images" in card and plain(found.threat) in card
-    assert "not asked for" in card and "own_nets.py" in card
+    assert "not asked for" in card and plain("own_nets.py") in card
     assert str(Path(__file__).parents[1]) not in card
     metadata = dict(line.split(": ", 1) for line in card.split("---")[1].strip().splitlines())
     (entry,) = json.loads(metadata["model-index"])
