@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, fgsm, random_start_fgsm
+    from sparring.bundles import export
     from sparring.data import Crop, Dataset, Flip, ImageSet, dataset_from, load_dataset
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate, transfer
     from sparring.models import PaperCNN, load_weights
+    from sparring.prediction import predict
     from sparring.records import Evaluation, RunDirectory, TransferMatrix
     from sparring.training import TrainConfig, presets, replay, resume, train
 
@@ -20,10 +22,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "attacks": ("APGD", "FAB", "L2", "PGD", "Linf", "Square", "fgsm", "random_start_fgsm"),
+    "bundles": ("export",),
     "data": ("Crop", "Dataset", "Flip", "ImageSet", "dataset_from", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),
     "models": ("PaperCNN", "load_weights"),
+    "prediction": ("predict",),
     "records": ("Evaluation", "RunDirectory", "TransferMatrix"),
     "training": ("TrainConfig", "presets", "replay", "resume", "train"),
 }
@@ -50,9 +54,11 @@ __all__ = [
     "Verdict",
     "dataset_from",
     "evaluate",
+    "export",
     "fgsm",
     "load_dataset",
     "load_weights",
+    "predict",
     "presets",
     "random_start_fgsm",
     "replay",

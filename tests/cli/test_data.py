@@ -79,6 +79,12 @@ def test_images_that_are_there_twice_are_found_by_their_pixels(pets, capsys):
     assert "train/dog/014.png (dog)" in example
 
 
+def test_training_images_in_the_validation_set_are_not_taken_for_test_images(tmp_path, capsys):
+    root = write_pictures(tmp_path, {"train": 3, "validation": 1, "test": 1})
+    shutil.copy(root / "train/cat/000.png", root / "validation/cat/again.png")
+    assert as_json(capsys, str(root))["duplicates"]["train_test"] == 0
+
+
 def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     (pets / "train" / "bird").mkdir()
     (pets / "old").mkdir()

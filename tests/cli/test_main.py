@@ -18,6 +18,8 @@ FLAGS = {
     "dry-run json",
     "data": "image-size data-memory json",
     "evaluate": "suite images seed threads precision no-checks json",
+    "predict": "test attack seed resize threads json",
+    "export": "to out json",
     "transfer": "steps images seed threads out json",
     "study": "scale only until jobs into",
     "report": "out",
@@ -27,7 +29,7 @@ FLAGS = {
 }
 
 
-NEEDING_WORDS = ("data", "transfer", "study")
+NEEDING_WORDS = ("data", "predict", "transfer", "study")
 
 
 def page(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -64,7 +66,7 @@ def test_a_verbs_help_fits_a_screen_and_gives_examples(verb, capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_has_these_flags_and_no_others(verb, capsys):
     listed = re.findall(
-        r"^  (?:-h, |-o FILE, )?--([a-z-]+)", page(verb, capsys), flags=re.MULTILINE
+        r"^  (?:-h, |-o [A-Z]+, )?--([a-z-]+)", page(verb, capsys), flags=re.MULTILINE
     )
     assert listed == ["help", *FLAGS[verb].split()]
 
@@ -87,6 +89,9 @@ def test_the_help_names_all_presets_and_suites(capsys):
         (["transfer", "a-run"], ["torch", "matplotlib"]),
         (["report", "nowhere"], ["torch", "matplotlib"]),
         (["data"], ["torch"]),
+        (["export", "--to", "onxx"], ["torch"]),
+        (["predict", "--tset", "3"], ["torch"]),
+        (["predict"], ["torch"]),
         (["data", "x", "--data-memory", "lots"], ["torch"]),
     ],
 )

@@ -68,6 +68,13 @@ def test_data_memory_is_the_least_that_all_parts_take(tmp_path):
     assert load_dataset(source, data_memory=size - 1).is_streamed
 
 
+def test_pictures_too_are_held_up_to_the_last_byte(tmp_path):
+    source = str(write_pictures(tmp_path, {"train": 3, "test": 1}))
+    size = 12 * 3 * 6 * 5
+    assert not load_dataset(source, data_memory=size).is_streamed
+    assert load_dataset(source, data_memory=size - 1).is_streamed
+
+
 @pytest.mark.parametrize("name", ["x_train", "x_test"])
 def test_what_cannot_be_read_piece_by_piece_must_fit(tmp_path, name):
     floats = small_arrays()[name] / 255

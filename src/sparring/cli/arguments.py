@@ -49,6 +49,8 @@ class Form(Generic[Flags]):
     """Name of the word beside the flags, such as RUN; empty if there is none."""
     many: bool = False
     """Whether there may be any number of such words, to be read by `read_all`; else one at most."""
+    then: str = ""
+    """Name of the words after the first, if there may be many and they are of another kind."""
     otherwise: str = ""
     """Advice for a flag that does not exist and resembles none that does."""
 
@@ -112,7 +114,7 @@ class Form(Generic[Flags]):
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         word = f" [{self.word}]" if self.word else ""
-        word = f" {self.word} {self.word} ..." if self.many else word
+        word = f" {self.word} {self.then or self.word} ..." if self.many else word
         lines = page.getvalue().partition(" options")[2].splitlines()
         flags = [line.rstrip() for line in lines if line.strip(" -")]
         return "\n".join(

@@ -33,6 +33,12 @@ VERBS = MappingProxyType(
         "train": Verb("sparring.cli.train", "train a robust classifier into a run directory"),
         "data": Verb("sparring.cli.data", "say what a data set is, and what is wrong with it"),
         "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
+        "predict": Verb(
+            "sparring.cli.predict", "say what images show, and if that withstands attacks"
+        ),
+        "export": Verb(
+            "sparring.cli.export", "put a run's network into a folder to be used or shared"
+        ),
         "transfer": Verb("sparring.cli.transfer", "judge runs on attacks made on one another"),
         "study": Verb("sparring.cli.study", "ask again what the paper asks, figure by figure"),
         "report": Verb("sparring.cli.report", "put runs and studies on one page of HTML"),

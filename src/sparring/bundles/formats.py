@@ -1,0 +1,164 @@
+"""The forms in which a network leaves, and how each is asked again before it counts.
+
+Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
+"""
+
+import copy
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from sparring.errors import ConfigError
+from sparring.models import load_weights, save_weights
+
+FormatName = Literal["safetensors", "torch", "onnx"]
+"""Weights; a program of `torch.export`; an ONNX model."""
+TOLERANCE = 1e-4
+"""Largest difference of a logit, in units of the largest logit or of 1 if that is smaller.
+
+Other kernels sum in another order; single precision has 6e-8 an operation.
+"""
+OPSET = 18
+"""Version of ONNX's operators: what torch's exporter writes without converting."""
+_NOISY = "torch.onnx._internal.exporter._registration"
+"""Tells of every operator of torchvision's that is not installed, which no network here needs."""
+
+Answers = Callable[[Tensor], Tensor]
+
+
+class Format(NamedTuple):
+    """One form: its file, and what writes it and reads it back."""
+
+    file: str
+    write: Callable[[nn.Module, Tensor, Path], None]
+    read: Callable[[nn.Module, Path], Answers]
+    exact: bool
+
+
+def check_available(name: str) -> None:
+    """Raises `ConfigError` for a form that is not known, or whose extra is not installed."""
+    if name not in FORMATS:
+        raise ConfigError(
+            f"formats must be some of {', '.join(FORMATS)}; got {name}. Take one of those."
+        )
+    needed = ("onnx", "onnxscript", "onnxruntime") if name == "onnx" else ()
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigError(
+            f"the format onnx needs the extra onnx; {', '.join(missing)} is not installed. "
+            "Install it with: pip install 'sparring[onnx]'"
+        )
+
+
+def difference(network: nn.Module, answers: Answers, images: Float32[Tensor, " B C H W"]) -> float:
+    """Largest difference of a logit, in the unit of `TOLERANCE`, over batches of several sizes.
+
+    NaN if an answer is none.
+    """
+    worst = 0.0
+    with torch.no_grad():
+        for size in {1, min(3, len(images)), len(images)}:
+            wanted, found = network(images[:size]), answers(images[:size])
+            unit = max(1.0, float(wanted.abs().max()))
+            worst = max(worst, float((wanted - found).abs().max()) / unit, key=_nan_last)
+    return worst
+
+
+def _nan_last(value: float) -> float:
+    return value if value == value else float("inf")
+
+
+def _write_weights(network: nn.Module, images: Tensor, path: Path) -> None:
+    save_weights(network.state_dict(), path)
+
+
+def _read_weights(network: nn.Module, path: Path) -> Answers:
+    """A copy that has lost its weights, and has them back from the file."""
+    emptied = copy.deepcopy(network)
+    with torch.no_grad():
+        for value in emptied.state_dict().values():
+            value.zero_()
+    load_weights(emptied, path)
+    return emptied
+
+
+def _write_program(network: nn.Module, images: Tensor, path: Path) -> None:
+    with _traced("torch"):
+        program = torch.export.export(
+            network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+        torch.export.save(program, path)
+
+
+def _read_program(network: nn.Module, path: Path) -> Answers:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.export.load(path).module()
+
+
+def _write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
+    with _traced("onnx"):
+        program: Any = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+        program.save(path, external_data=False)
+
+
+def _read_onnx(network: nn.Module, path: Path) -> Answers:
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def answers(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    return answers
+
+
+@contextmanager
+def _traced(name: str) -> Iterator[None]:
+    """Torch's own warnings kept quiet, and a network that it cannot follow told in a sentence."""
+    log = logging.getLogger(_NOISY)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except OSError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"a network exported to {name} must be one that torch.export can follow for a batch of "
+            f"any size; it failed: {type(error).__name__}: {first}. Take what depends on pixels' "
+            "values, or on the number of images, out of its forward pass, or export to safetensors."
+        ) from error
+    finally:
+        log.setLevel(level)
+
+
+FORMATS: MappingProxyType[str, Format] = MappingProxyType(
+    {
+        "safetensors": Format("weights.safetensors", _write_weights, _read_weights, exact=True),
+        "torch": Format("model.pt2", _write_program, _read_program, exact=False),
+        "onnx": Format("model.onnx", _write_onnx, _read_onnx, exact=False),
+    }
+)
+"""Each by its name."""

@@ -1,0 +1,24 @@
+"""An exported network, read again in Python."""
+
+from pathlib import Path
+
+from torch import nn
+
+from sparring.models import ModelKind, given_network, load_weights
+from sparring.records import from_json, read_json
+
+MODEL = "model.json"
+"""What the network is, as the run's settings have it."""
+
+
+def exported_network(folder: Path | str, *, network: nn.Module | None = None) -> nn.Module:
+    """The network of a bundle with its weights, on the CPU, to be evaluated.
+
+    It takes pixels in [0, 1] and returns logits. `network` is one of the same kind, for those that
+    were handed over as Python objects. Raises `RunError`, `ConfigError` or `CheckpointError`.
+    """
+    path = Path(folder) / MODEL
+    model: ModelKind = from_json(ModelKind, read_json(path), where=str(path))
+    built = model.build(seed=0) if network is None else given_network(model, network)
+    load_weights(built, Path(folder) / "weights.safetensors")
+    return built.eval()

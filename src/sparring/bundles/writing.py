@@ -1,0 +1,127 @@
+"""A run's network written into a folder of its own, whole or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from sparring.bundles.card import card_text
+from sparring.bundles.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
+from sparring.bundles.reading import MODEL
+from sparring.data import Dataset
+from sparring.data.of_run import dataset_of
+from sparring.errors import ConfigError, RunError
+from sparring.models import trained_network
+from sparring.records import RunDirectory
+from sparring.records.files import run_errors, write_atomically, write_json
+
+CHECKED = 64
+"""Test images whose logits must come out the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """A bundle on disk."""
+
+    folder: Path
+    """Where it lies."""
+    files: tuple[str, ...]
+    """Names of its files, sorted."""
+    differences: dict[str, float]
+    """Of each format, the largest difference of a logit, in units of the largest or of 1."""
+    checked_images: int
+    """Test images that were compared."""
+
+
+def export(
+    run: RunDirectory | Path | str,
+    out: Path | str,
+    *,
+    formats: Sequence[FormatName] = ("safetensors",),
+    network: nn.Module | None = None,
+    data: Dataset | None = None,
+) -> Exported:
+    """Write a run's network in these formats, with a model card, once each gives the same logits.
+
+    Compared on the first 64 test images: weights must agree bit for bit, programs within
+    `TOLERANCE`. The folder appears under its name when all is in it; before, under a hidden one.
+    `network` is needed, and `data`, where the run was given them as Python objects.
+    Cost: seconds; tracing. Raises `RunError` if the folder is not empty or cannot be written,
+    `ConfigError` for a format that is not available or a network that cannot be traced, and what
+    reading the run and its data raises; then nothing is left.
+    """
+    run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    chosen = tuple(dict.fromkeys(formats))
+    if not chosen:
+        raise ConfigError(f"formats must name one of {', '.join(FORMATS)} at least; got none.")
+    for name in chosen:
+        check_available(name)
+    folder = Path(out).resolve()
+    _check_free(folder)
+    built = trained_network(run, network=network)
+    test = dataset_of(run, data).test
+    images, _ = test.batch(torch.arange(min(CHECKED, len(test))))
+    with _appearing(folder) as staging:
+        differences = {name: _written(name, built, images, staging) for name in chosen}
+        names = run.class_names()
+        if names:
+            write_json(staging / "classes.json", list(names))
+        write_json(staging / MODEL, run.section("model", dict[str, Any]))
+        card = card_text(run, differences, test.image_shape, len(images))
+        write_atomically(staging / "README.md", card)
+        files = tuple(sorted(path.name for path in staging.iterdir()))
+    return Exported(
+        folder=Path(out), files=files, differences=differences, checked_images=len(images)
+    )
+
+
+def _written(
+    name: str, network: nn.Module, images: Float32[Tensor, " B C H W"], staging: Path
+) -> float:
+    form = FORMATS[name]
+    path = staging / form.file
+    form.write(network, images, path)
+    found = difference(network, form.read(network, path), images)
+    allowed = 0.0 if form.exact else TOLERANCE
+    if not found <= allowed:
+        raise ConfigError(
+            f"the network exported to {name} must give the logits of the run's within {allowed:g}, "
+            f"or it would be another; they differ by {found:.2g} on {len(images)} test images. "
+            "Nothing was exported; export to another format."
+        )
+    return found
+
+
+def _check_free(folder: Path) -> None:
+    with run_errors("look into", folder):
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if occupied:
+        raise RunError(
+            f"an export needs an empty folder, so that nothing is overwritten; {folder} holds "
+            "something, or is a file. Choose another: -o FOLDER"
+        )
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside it, which takes its name once all is written; removed on failure."""
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    with run_errors("write", folder):
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+            for path in staging.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            staging.replace(folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise

@@ -1,0 +1,169 @@
+"""Classes of images by a run's network, and whether they withstand an attack.
+
+Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, Threat
+from sparring.data import Dataset
+from sparring.data.of_run import dataset_of
+from sparring.errors import ConfigError
+from sparring.models import computing_threads, trained_network
+from sparring.prediction.reading import Unread, picture_files, read_pictures
+from sparring.records import RunDirectory
+from sparring.records.ranges import at_least
+
+TOP = 3
+"""Classes told of an image."""
+STEPS = 40
+"""Steps of each of the two attacks."""
+LOSSES = ("cross-entropy", "margin")
+"""What they climb, one after the other."""
+BATCH = 256
+"""Images asked at once: a few MB of pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One class that an image may be of."""
+
+    label: int
+    """Its number."""
+    name: str
+    """Its name; its number where the run has no name for it."""
+    probability: float
+    """Softmax of the logits, in [0, 1]; networks are often surer than they should be."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What the network says of one image."""
+
+    source: str
+    """The file, or "test 0" for the first test image."""
+    top: tuple[Candidate, ...]
+    """The likeliest classes, at most three, likeliest first; the first is the prediction."""
+    true: str | None = None
+    """The true class of a test image."""
+    withstands: bool | None = None
+    """Whether no attack changed the prediction; none if that was not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """Of all images, in the order in which they were named."""
+
+    found: tuple[Prediction, ...]
+    """Those that could be read."""
+    unread: tuple[Unread, ...]
+    """The others."""
+    attack: str | None = None
+    """What they were attacked with, in words; none if they were not."""
+
+
+def predict(  # noqa: PLR0913 - which images, and the settings by keyword
+    run: RunDirectory | Path | str,
+    images: Sequence[Path | str] = (),
+    *,
+    test: int = 0,
+    resize: bool = False,
+    attack: bool = False,
+    seed: int = 0,
+    threads: int = 0,
+    network: nn.Module | None = None,
+    data: Dataset | None = None,
+) -> Predictions:
+    """The class of each picture file, of those in folders, and of the first `test` test images.
+
+    Files are read as in training, made grey or coloured as the network needs them; `resize` fits
+    others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
+    the run's threat and away from the prediction, from starts that every image has from `seed`
+    alone. To withstand it is no proof. `network` and `data` as in `export`.
+    Cost: a pass; with `attack` some 80 forward and backward. Raises `ConfigError`, `DataError`,
+    `RunError` or `CheckpointError` for what is wrong with the run; a wrong file is told in
+    `unread`.
+    """
+    run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    at_least("test", test, 0)
+    if not images and not test:
+        raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
+    dataset = dataset_of(run, data)
+    if test > len(dataset.test):
+        raise ConfigError(
+            f"test must be at most {len(dataset.test)}, because the test set has so many images; "
+            f"got {test}."
+        )
+    built = trained_network(run, network=network)
+    files, unread = picture_files(images)
+    size = dataset.test.image_shape
+    asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
+    found: list[Prediction] = []
+    with computing_threads(threads):
+        for start in range(0, len(files), BATCH):
+            part = files[start : start + BATCH]
+            pixels, sources, wrong = read_pictures(part, run, size, resize=resize)
+            unread += wrong
+            if sources:
+                found += asked.answers(pixels, sources, None)
+        for start in range(0, test, BATCH):
+            places = torch.arange(start, min(start + BATCH, test))
+            pixels, labels = dataset.test.batch(places)
+            found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
+    words = f"PGD, {STEPS} steps, {' and '.join(LOSSES)}, seed {seed}" if attack else None
+    return Predictions(found=tuple(found), unread=tuple(unread), attack=words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A network that is asked about one batch after the other."""
+
+    network: nn.Module
+    names: tuple[str, ...]
+    threat: Threat
+    attack: bool
+    seed: int
+
+    def answers(
+        self,
+        images: Float[Tensor, " B C H W"],
+        sources: Sequence[str],
+        labels: Int64[Tensor, " B"] | None,
+    ) -> list[Prediction]:
+        with torch.no_grad():
+            shares = self.network(images).softmax(1)
+        top = shares.topk(min(TOP, shares.shape[1]), dim=1)
+        safe = self._withstands(images, top.indices[:, 0]).tolist() if self.attack else None
+        found = []
+        for row, source in enumerate(sources):
+            pairs = zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
+            candidates = tuple(
+                Candidate(label=label, name=self._name(label), probability=share)
+                for label, share in pairs
+            )
+            true = None if labels is None else self._name(int(labels[row]))
+            survives = None if safe is None else safe[row]
+            found.append(Prediction(source=source, top=candidates, true=true, withstands=survives))
+        return found
+
+    def _withstands(
+        self, images: Float[Tensor, " B C H W"], predicted: Int64[Tensor, " B"]
+    ) -> Bool[Tensor, " B"]:
+        safe = torch.ones_like(predicted, dtype=torch.bool)
+        seeds = torch.full_like(predicted, self.seed)
+        for loss in LOSSES:
+            search = PGD(threat=self.threat, steps=STEPS, loss=loss)
+            start = search.starts(images, seeds)
+            attacked = search.search_from(start, self.network, images, predicted)
+            with torch.no_grad():
+                safe &= self.network(attacked).argmax(1) == predicted
+        return safe
+
+    def _name(self, label: int) -> str:
+        return self.names[label] if label < len(self.names) else str(label)

@@ -1,0 +1,94 @@
+"""What is said of pictures is what the network says of their pixels; wrong files stop no others."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bundles.test_export import untrained
+from sparring.cli.main import main
+from sparring.data import load_dataset
+from sparring.errors import ConfigError
+from sparring.models import PaperNetwork, trained_network
+from sparring.prediction import predict
+from sparring.records import RunDirectory
+
+TEST = load_dataset("mnist").test
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    return untrained(folder, PaperNetwork(initialisation="torch"))
+
+
+def picture(path: Path, index: int = 0, *, side: int = 28, mode: str = "L") -> Path:
+    levels = TEST.levels(torch.tensor([index]))[0, 0].numpy()
+    Image.fromarray(levels).resize((side, side)).convert(mode).save(path)
+    return path
+
+
+def test_a_picture_is_predicted_as_the_test_image_that_it_holds(run, tmp_path):
+    files = [picture(tmp_path / f"{index}.png", index) for index in range(3)]
+    found = predict(run, files, test=3)
+    assert [one.top for one in found.found[:3]] == [one.top for one in found.found[3:]]
+    images, labels = TEST.batch(torch.arange(3))
+    with torch.no_grad():
+        shares = trained_network(run)(images).softmax(1)
+    for one, share, label in zip(found.found[3:], shares, labels, strict=True):
+        assert [c.label for c in one.top] == share.topk(3).indices.tolist()
+        assert one.top[0].probability == pytest.approx(float(share.max()))
+        assert one.true == str(int(label))
+
+
+def test_colour_becomes_grey_and_folders_are_read_in_order(run, tmp_path):
+    picture(tmp_path / "b.png", 1)
+    picture(tmp_path / "a.png", 1, mode="RGB")
+    one, other = predict(run, [tmp_path]).found
+    assert one.source.endswith("a.png")
+    assert one.top == other.top
+
+
+def test_whether_it_withstands_depends_on_no_other_image(run, tmp_path):
+    all_of_them = predict(run, test=6, attack=True, threads=1)
+    answers = [one.withstands for one in all_of_them.found]
+    last = predict(run, [picture(tmp_path / "5.png", 5)], attack=True, threads=1)
+    assert last.found[0].withstands == answers[5]
+    assert None not in answers
+    assert "seed 0" in str(all_of_them.attack)
+
+
+def test_a_threat_of_nothing_is_withstood_and_one_of_everything_is_not(run, tmp_path):
+    for eps, wanted in ((1e-9, True), (1.0, False)):
+        settings = json.loads(run.config.read_text())
+        settings["threat"]["eps"] = eps
+        other = untrained(tmp_path / f"{eps}", PaperNetwork(initialisation="torch"))
+        other.config.write_text(json.dumps(settings))
+        found = predict(other, test=4, attack=True, threads=1).found
+        assert [one.withstands for one in found] == [wanted] * 4
+
+
+def test_wrong_files_have_a_line_each_and_the_others_their_answer(run, tmp_path, capsys):
+    good = picture(tmp_path / "good.png")
+    large = picture(tmp_path / "large.png", side=40)
+    (tmp_path / "text.png").write_text("no picture")
+    words = [str(good), str(large), str(tmp_path / "text.png"), str(tmp_path / "none.png")]
+    assert main(["predict", str(run.path), *words, "--json"]) == 2
+    shown = capsys.readouterr()
+    (only,) = json.loads(shown.out)["found"]
+    assert only["source"] == str(good)
+    lines = shown.err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("error: ") for line in lines)
+    assert any("must be 28 x 28 pixels" in line and "--resize fits it" in line for line in lines)
+    assert main(["predict", str(run.path), str(large), "--resize"]) == 0
+    assert "large.png" in capsys.readouterr().out
+
+
+def test_no_images_and_too_many_are_refused(run, capsys):
+    assert main(["predict", str(run.path)]) == 2
+    assert "needs a run and images" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="must be at most 10000"):
+        predict(run, test=10_001)
