@@ -72,7 +72,7 @@ def test_a_run_shows_loss_robust_accuracy_speed_and_notices(display, capsys):
     text = plain(shown)
     assert (
         f"runs/x: {config.updates:,} updates of {config.batch_size} images on cpu, 1 thread, fp32; "
-        "staleness at most 0\n" in text
+        "against Linf 0.3; staleness at most 0\n" in text
     )
     assert all(part in text for part in ("loss 1.250", "robust 50.0 %", "640 images/s"))
     assert "\nnotice: dead start: look out\n" in text

@@ -63,7 +63,7 @@ def test_an_equal_replay_is_told_and_exits_with_0(run, capsys):
     begin, _, end = shown.err.partition("fp32 spectral")
     assert (begin, end) == (
         "runs/a run: 8 updates of 8 images on cpu, 1 thread, ",
-        "; staleness at most 2\n",
+        "; against Linf 0.3; staleness at most 2\n",
     )
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
