@@ -18,7 +18,7 @@ from sparring.models import (
     PreActResNet18,
     SmallNetwork,
     WideResNet,
-    given_network,
+    built_network,
 )
 from sparring.models.residual import wide_resnet
 from sparring.records import from_json, to_json
@@ -190,11 +190,11 @@ def test_an_argument_that_the_factory_does_not_take_is_told(own):
 def test_a_given_network_is_copied_and_only_its_owner_can_build_it():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     spec = Given(name="Sequential")
-    copied = given_network(spec, network)
+    copied = built_network(spec, network)
     assert same(copied, network)
     assert copied is not network
     with pytest.raises(ConfigError, match="Pass network="):
         spec.build(0)
-    wrapped = given_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
+    wrapped = built_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
     bias = network.get_parameter("1.bias")
     assert wrapped(torch.full((1, 1, 1, 3), 0.5)).flatten().allclose(bias)

@@ -24,6 +24,7 @@ from sparring.training import (
     resume,
     train,
 )
+from sparring.training.averaging import Average
 from training.own_nets import Own
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
@@ -189,3 +190,29 @@ def test_trades_with_its_own_attack_and_an_own_objective_train(tmp_path):
 def test_an_objective_that_is_none_is_refused(tmp_path, name, complaint):
     with pytest.raises(ConfigError, match=complaint):
         train(small(objective=OwnObjective(factory=f"{FILE}:{name}")), tmp_path / "run")
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(784, 10)
+        self.again = nn.Linear(784, 10)
+        self.again.weight = self.first.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.first(images.flatten(1)) + self.again(images.flatten(1) ** 2)
+
+
+def test_weights_that_layers_share_are_averaged_once_and_stored(tmp_path):
+    torch.manual_seed(0)
+    network = Tied()
+    average = Average(network, decay=0.5)
+    before = network.first.weight.detach().clone()
+    with torch.no_grad():
+        network.first.weight.add_(1)
+    average.update(network, 100)
+    torch.testing.assert_close(average.network.get_parameter("first.weight"), before + 0.5)
+    run = train(small(average=0.9), tmp_path / "run", network=network)
+    assert_same_bits(weights_of(trained_network(run.run, network=Tied())), weights_of(run.network))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from sparring.models import ModelKind, given_network, load_weights
+from sparring.models import ModelKind, built_network, load_weights
 from sparring.records import from_json, read_json
 
 MODEL = "model.json"
@@ -19,6 +19,6 @@ def exported_network(folder: Path | str, *, network: nn.Module | None = None) ->
     """
     path = Path(folder) / MODEL
     model: ModelKind = from_json(ModelKind, read_json(path), where=str(path))
-    built = model.build(seed=0) if network is None else given_network(model, network)
+    built = built_network(model, network)
     load_weights(built, Path(folder) / "weights.safetensors")
     return built.eval()

@@ -13,7 +13,7 @@ from sparring.cli.console import (
     print_table,
     result_table,
 )
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory, to_json
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if a file could not be used; the others are told all the same.
 examples:
   sparring predict runs/fast-20300101-120000 seven.png three.png
   sparring predict runs/fast-20300101-120000 --test 10 --attack"""
-
-WRONG_INPUT = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +79,7 @@ def run(argv: list[str]) -> int:
         _print(found)
     for wrong in found.unread:
         PROGRESS.print(f"error: {wrong.reason}", soft_wrap=True)
-    return WRONG_INPUT if found.unread else 0
+    return DataError.exit_code if found.unread else 0
 
 
 def _print(found: "Predictions") -> None:

@@ -12,7 +12,7 @@ from sparring.attacks import L2, Linf, Threat
 from sparring.attacks.plausible import usual
 from sparring.cli.model_settings import with_model, with_objective
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
-from sparring.data import Dataset
+from sparring.data import Dataset, open_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
@@ -44,16 +44,25 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     return override(with_objective(with_model(config, flags), flags), flags.set)
 
 
-def sized(config: TrainConfig, flags: TrainFlags, dataset: Dataset) -> TrainConfig:
+def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
     """The same, against a threat of the size that is usual for such images, if none was asked for.
 
-    Presets are for grey images.
+    Presets are for grey images such as the bundled ones. Cost: other data are opened, where nothing
+    was asked for. Raises `DataError` if they cannot be.
     """
     asked = flags.eps is not None or flags.config is not None
     asked |= any(word.startswith(("threat", "attack.threat")) for word in flags.set)
-    if asked or dataset.image_shape[0] == 1:
+    if asked or config.data == TrainConfig().data:
         return config
-    return _withstanding(config, usual(type(config.threat), dataset.image_shape[0]))
+    channels = opened(config).image_shape[0]
+    if channels == 1:
+        return config
+    return _withstanding(config, usual(type(config.threat), channels))
+
+
+def opened(config: TrainConfig) -> Dataset:
+    """The data that the settings name; pictures are decoded only where they are looked at."""
+    return open_dataset(config.data, image_size=config.image_size, data_memory=config.data_memory)
 
 
 NORMS: Mapping[str, type[Linf | L2]] = MappingProxyType({"linf": Linf, "l2": L2})

@@ -45,17 +45,13 @@ def run(argv: list[str]) -> int:
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
-    from sparring.cli.settings import resolved, sized
-    from sparring.data import open_dataset
+    from sparring.cli.settings import opened, resolved, sized
     from sparring.training import train
     from sparring.training.start import check_fits, fitted
 
-    config = resolved(flags)
-    dataset = open_dataset(
-        config.data, image_size=config.image_size, data_memory=config.data_memory
-    )
-    config = sized(config, flags, dataset)
+    config = sized(resolved(flags), flags)
     if flags.dry_run:
+        dataset = opened(config)
         config = fitted(config, dataset)
         check_fits(config, dataset)
         print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))

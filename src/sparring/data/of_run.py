@@ -4,7 +4,7 @@ from sparring.data.images import Dataset
 from sparring.data.source import GIVEN, load_dataset, open_dataset
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError, DataError
-from sparring.records import RunDirectory, read_json
+from sparring.records import RunDirectory
 
 _NAMED = 10
 """Classes in a message: enough to see which is new or gone."""
@@ -44,13 +44,18 @@ def dataset_of(run: RunDirectory, given: Dataset | None = None) -> Dataset:
         _check_given(source, given)
         check_classes(run, given)
         return given
-    settings = read_json(run.config)
-    stored = settings if isinstance(settings, dict) else {}
-    image_size = run.section("image_size", int | None) if "image_size" in stored else None
-    data_memory = run.section("data_memory", int) if "data_memory" in stored else DATA_MEMORY
-    dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
+    dataset = open_dataset(
+        source,
+        image_size=image_size_of(run),
+        data_memory=run.section_or("data_memory", int, DATA_MEMORY),
+    )
     check_classes(run, dataset)
     return dataset
+
+
+def image_size_of(run: RunDirectory) -> int | None:
+    """To what the run's pictures are resized; none if they are taken as they are."""
+    return run.section_or("image_size", int | None, None)
 
 
 def check_classes(run: RunDirectory, dataset: Dataset) -> None:

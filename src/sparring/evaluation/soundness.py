@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from sparring.attacks import Classifier
 from sparring.attacks.search import no_trace
 from sparring.evaluation.contender import Slice
-from sparring.models import evaluation_mode
+from sparring.models import are_probabilities, evaluation_mode
 from sparring.records import Finding, Reading
 
 ALIKE = 1e-3
 """Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
-WHOLE = 1e-4
-"""How near to 1 the sum of probabilities is."""
 
 
 def outputs(piece: Slice) -> Iterator[Finding]:
@@ -70,7 +68,7 @@ def _batch(difference: float, noise: float) -> Finding:
 
 def _probabilities(logits: Tensor) -> Finding:
     off = float((logits.sum(1) - 1).abs().max())
-    flagged = bool((logits >= 0).all()) and off < WHOLE
+    flagged = are_probabilities(logits)
     return Finding(
         check="probabilities for logits",
         flagged=flagged,

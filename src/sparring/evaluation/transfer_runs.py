@@ -10,7 +10,7 @@ import torch
 from sparring.attacks import Threat
 from sparring.attacks.plausible import threat_text
 from sparring.data import Dataset
-from sparring.data.of_run import dataset_of
+from sparring.data.of_run import dataset_of, image_size_of
 from sparring.errors import ConfigError
 from sparring.evaluation.transfer import TransferObserver, transfer
 from sparring.models import chosen_device, computing_threads, trained_network
@@ -47,6 +47,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
     _shared(runs, "data", [run.section("data", str) for run in runs])
+    _shared(runs, "image_size", [image_size_of(run) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images

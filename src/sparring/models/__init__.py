@@ -5,7 +5,7 @@ the cheapest faithful way to run one on its device; weights are kept as safetens
 """
 
 from sparring.models.arithmetic import Precision, WorkingCopy, working_copy
-from sparring.models.fitness import check_network
+from sparring.models.fitness import are_probabilities, check_network
 from sparring.models.hardware import (
     chosen_device,
     computing_threads,
@@ -25,8 +25,8 @@ from sparring.models.spec import (
     PreActResNet18,
     SmallNetwork,
     WideResNet,
+    built_network,
     drawing_from,
-    given_network,
 )
 from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import load_weights, save_weights
@@ -44,13 +44,14 @@ __all__ = [
     "SmallNetwork",
     "WideResNet",
     "WorkingCopy",
+    "are_probabilities",
     "begin_with",
+    "built_network",
     "check_network",
     "chosen_device",
     "computing_threads",
     "drawing_from",
     "evaluation_mode",
-    "given_network",
     "has_bf16_units",
     "has_matrix_units",
     "load_weights",

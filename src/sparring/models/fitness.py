@@ -41,6 +41,12 @@ def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_cla
         _check_gradient(logits, images, name)
 
 
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether rows of numbers are from 0 on and sum to 1."""
+    sums = logits.detach().float().sum(1)
+    return bool((logits >= 0).all()) and float((sums - 1).abs().max()) < PROBABLE
+
+
 def _asked(network: nn.Module, images: Tensor) -> object:
     try:
         with torch.enable_grad():
@@ -75,8 +81,7 @@ def _checked(logits: object, name: str, count: int, num_classes: int) -> Tensor:
 
 
 def _check_not_probabilities(logits: Tensor, name: str) -> None:
-    sums = logits.detach().float().sum(1)
-    if bool((logits >= 0).all()) and float((sums - 1).abs().max()) < PROBABLE:
+    if are_probabilities(logits):
         raise ConfigError(
             f"the network must return logits, because losses take their softmax; {name} returned "
             "rows of numbers from 0 on that sum to 1: probabilities. Remove the softmax at its end."

@@ -264,9 +264,14 @@ class Normalised:
 ModelKind = Network | Normalised
 
 
-def given_network(model: ModelKind, network: nn.Module) -> nn.Module:
-    """A copy of a network that was handed over, behind the normalisation of the record."""
-    own = copy.deepcopy(network)
+def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> nn.Module:
+    """What the record builds; or a copy of a network that was given, behind its normalisation.
+
+    Raises `ConfigError` where it cannot be built.
+    """
+    if given is None:
+        return model.build(seed)
+    own = copy.deepcopy(given)
     return model.around(own) if isinstance(model, Normalised) else own
 
 

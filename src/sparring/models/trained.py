@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.models.normalised import NormalisedNetwork
-from sparring.models.spec import ModelKind, given_network
+from sparring.models.spec import ModelKind, built_network
 from sparring.models.weights import load_weights, put_weights, read_weights
 from sparring.records import RunDirectory
 
@@ -24,7 +24,7 @@ def trained_network(
     Raises `CheckpointError` or `ConfigError` where the run's files are missing or damaged.
     """
     model: ModelKind = run.section("model", ModelKind)
-    built = model.build(seed=0) if network is None else given_network(model, network)
+    built = built_network(model, network)
     load_weights(built, run.weights if version is None else run.snapshot(version))
     return built.eval()
 

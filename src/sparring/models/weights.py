@@ -19,7 +19,10 @@ def save_weights(
 
     Raises `OSError` if the disk refuses; a file that was there before is then untouched.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    kept = torch.contiguous_format  # and copies: a file has no tensor that two layers share
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
+    }
     write_atomically(path, save(tensors, metadata=dict(about or {})))
 
 

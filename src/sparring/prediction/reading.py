@@ -12,9 +12,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sparring.data.of_run import image_size_of
 from sparring.data.pictures import SUFFIXES, read_picture
 from sparring.errors import DataError
-from sparring.records import RunDirectory, read_json
+from sparring.records import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +50,7 @@ def read_pictures(
 
     `size` is what the network takes: channels, rows, columns.
     """
-    settings = read_json(run.config)
-    stored = isinstance(settings, dict) and "image_size" in settings
-    image_size = run.section("image_size", int | None) if stored else None
+    image_size = image_size_of(run)
     levels, sources, unread = [], [], []
     for file in files:
         try:

@@ -170,6 +170,14 @@ class RunDirectory:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
         write_json(self.config, to_json(config))
 
+    def section_or(
+        self, name: str, cls: type[Section] | UnionType | GenericAlias, otherwise: Section
+    ) -> Section:
+        """As `section`; `otherwise` for a run that was begun before there was such a setting."""
+        settings = read_json(self.config)
+        there = not isinstance(settings, dict) or name in settings
+        return self.section(name, cls) if there else otherwise
+
     def section(self, name: str, cls: type[Section] | UnionType | GenericAlias) -> Section:
         """One setting of the run, read as type `cls` without knowing the others.
 

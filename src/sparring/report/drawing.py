@@ -116,8 +116,7 @@ def _heat_map(chart: HeatMap) -> "Sheet":
 
 def _lengths(lengths: Lengths) -> "Sheet":
     plan = LengthPlan.of(lengths)
-    bars = len(lengths.names) * max(1, len(lengths.groups))
-    page = sheet(LONG, 1.1 + BAR * bars)
+    page = sheet(LONG, 1.1 + BAR * plan.bars)
     plan.draw(page.subplots())
     if len(lengths.groups) > 1:
         page.set_figheight(page.get_figheight() + 0.2)

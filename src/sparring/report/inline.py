@@ -118,8 +118,7 @@ def _heat_map(chart: HeatMap, setting: Setting) -> Iterator[Inline]:
 def _lengths(lengths: Lengths, setting: Setting) -> Inline:
     """Every bar is a row of its own, for those who point at it or go by keys."""
     plan = LengthPlan.of(lengths)
-    count = len(lengths.names) * max(1, len(lengths.groups))
-    page = sheet(SIZE[0], 0.7 + BAR * count)
+    page = sheet(SIZE[0], 0.7 + BAR * plan.bars)
     axes = page.subplots()
     plan.draw(axes)
     if len(lengths.groups) > 1:

@@ -43,6 +43,11 @@ class LengthPlan:
         )
 
     @property
+    def bars(self) -> int:
+        """How many there are, or rooms for them."""
+        return len(self.lengths.names) * max(1, len(self.lengths.groups))
+
+    @property
     def thick(self) -> float:
         """Height of one bar, where a name has the room 1."""
         return FILLED / max(1, len(self.lengths.groups))

@@ -1,9 +1,11 @@
 """An exponential moving average of a network's weights: the network that is evaluated."""
 
 import copy
+from collections.abc import Iterator
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Average:
@@ -23,9 +25,13 @@ class Average:
     def update(self, network: nn.Module, version: int) -> None:
         """Take in the weights that have seen `version` updates."""
         decay = min(self._decay, (1 + version) / (10 + version))
-        state = network.state_dict(keep_vars=True)
-        for name, averaged in self.network.state_dict(keep_vars=True).items():
+        for averaged, value in zip(_tensors(self.network), _tensors(network), strict=True):
             if averaged.is_floating_point():
-                averaged.lerp_(state[name], 1 - decay)
+                averaged.lerp_(value, 1 - decay)
             else:
-                averaged.copy_(state[name])
+                averaged.copy_(value)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and buffers, each once, also one that several layers share."""
+    return chain(network.parameters(), network.buffers())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.attacks import AttackedBatch, TicketAttack
 from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
-from sparring.models import Precision, given_network
+from sparring.models import Precision, built_network
 from sparring.training.config import TrainConfig
 
 
@@ -136,8 +136,7 @@ class AttackJob:
 
     def network(self) -> nn.Module:
         """A network of the run's kind; its weights do not matter."""
-        model = self.config.model
-        return model.build(0) if self.given is None else given_network(model, self.given)
+        return built_network(self.config.model, self.given)
 
     def attacks(self, images: Images, device: torch.device) -> RunTickets:
         """How the tickets of these training images are attacked."""

@@ -13,9 +13,9 @@ from sparring.models import (
     ModelKind,
     Normalised,
     begin_with,
+    built_network,
     check_network,
     chosen_device,
-    given_network,
 )
 from sparring.records.imported import anchored
 from sparring.training.config import TrainConfig
@@ -56,10 +56,7 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
 
 def starting_network(config: TrainConfig, network: nn.Module | None = None) -> nn.Module:
     """The network of version 0: drawn from the seed, read from `init`, or a copy of a given one."""
-    if network is None:
-        built = config.model.build(derive_seed(config.seed, "weights"))
-    else:
-        built = given_network(config.model, network)
+    built = built_network(config.model, network, derive_seed(config.seed, "weights"))
     if config.init is not None:
         begin_with(built, config.init)
     return built
