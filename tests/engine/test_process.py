@@ -3,97 +3,30 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparring.attacks import PGD, AttackedBatch, Linf, TicketAttack
-from sparring.data import Images, ImageSet, Order
-from sparring.engine import Broker, Engine, FixedLag, Lease, Policy, Work
-from sparring.engine.attacker import Attacker, layout, publish
+from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena
+from sparring.engine import Broker, Engine, FixedLag, Policy
+from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import Died, Done, Up
 from sparring.engine.transports.process import ProcessTransport
-from sparring.models import Precision
 
 pytestmark = pytest.mark.process
-IMAGES = ImageSet(
-    pixels=(torch.arange(40 * 16) % 256).to(torch.uint8).view(40, 1, 4, 4),
-    labels=torch.arange(40) % 3,
-    num_classes=3,
-)
-CPU = torch.device("cpu")
 Kind = TypeVar("Kind", Up, Done, Died)
-
-
-def network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-
-
-@dataclass(frozen=True)
-class Attack:
-    images: Images
-    device: torch.device
-
-    def __call__(  # noqa: PLR0913 - the protocol's
-        self,
-        number: int,
-        *,
-        version: int,
-        logits_of: Callable[[Tensor], Tensor],
-        part: int = 0,
-        parts: int = 1,
-        stage: str = "whole",
-        begun: Tensor | None = None,
-    ) -> AttackedBatch:
-        assert (stage, begun) == ("whole", None)
-        order = Order(num_images=len(self.images), batch_size=8, seed=5)
-        attack = TicketAttack(
-            images=self.images, attack=PGD(threat=Linf(eps=0.3), steps=2), device=self.device
-        )
-        ticket = order.ticket(number).part(part, parts)
-        return attack(ticket, eps=0.3, version=version, logits_of=logits_of)
-
-
-@dataclass(frozen=True)
-class SmallJob:
-    """Eight images a ticket and a linear network; some tickets may be hard to attack."""
-
-    raises_at: int = -1
-    hangs_at: int = -1
-    precision: Precision = "fp32"
-    batch_size: int = 8
-
-    def network(self) -> nn.Module:
-        return network(0)
-
-    def attacks(self, images: Images, device: torch.device) -> Callable[..., AttackedBatch]:
-        attack = Attack(images, device)
-
-        def disturbed(number: int, **more: Any) -> AttackedBatch:
-            if number == self.raises_at:
-                raise ArithmeticError(f"ticket {number} cannot be attacked")
-            if number == self.hangs_at:
-                time.sleep(1000)
-            return attack(number, **more)
-
-        return disturbed
 
 
 @contextmanager
 def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTransport]]:
-    shapes = layout(job.network(), IMAGES, batch=8, buffers=policy.buffers, slots=policy.window)
-    arena = Arena(shapes)
-    arena["pixels"].copy_(IMAGES.pixels)
-    arena["labels"].copy_(IMAGES.labels)
-    transport = ProcessTransport(job, arena, num_classes=3)
+    arena = small_arena(policy, job)
+    transport = ProcessTransport(job, arena, IMAGES)
     try:
         yield arena, transport
     finally:
@@ -110,24 +43,6 @@ def until(transport: ProcessTransport, kind: type[Kind], seconds: float = 60) ->
                 return event
             assert isinstance(event, Up), event
     raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
-
-
-def lease(worker: object, ticket: int, **more: Any) -> Lease:
-    """The first lease of all, unless told otherwise."""
-    first = Lease(
-        number=1,
-        worker=worker,
-        ticket=ticket,
-        part=0,
-        parts=1,
-        stage="whole",
-        version=0,
-        buffer=0,
-        slot=0,
-        since=0,
-        trained=0,
-    )
-    return replace(first, **more)
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
@@ -188,25 +103,6 @@ def test_stopping_leaves_no_process_and_no_descriptor():
     # The first spawn of a process starts Python's own resource tracker, which keeps one pipe.
     assert len(after) <= len(before) + 1
     transport.stop()
-
-
-class Home:
-    """A trainer whose update is a known step, so that a run has a known end."""
-
-    def __init__(self, arena: Arena, job: SmallJob) -> None:
-        self.network, self._arena = network(1), arena
-        self._attacker = Attacker(job, arena, 3, CPU)
-
-    def publish(self, buffer: int) -> None:
-        publish(self.network, self._arena, buffer)
-
-    def attack(self, lease: Lease) -> Work:
-        return self._attacker(lease)
-
-    @torch.no_grad()
-    def update(self, adversarial: Tensor) -> None:
-        for value in self.network.parameters():
-            value.add_(adversarial.mean() * 0.01 + value.roll(1) * 0.1)
 
 
 def run(workers: int, *, helps: bool, kills: int = 0) -> tuple[dict[str, Tensor], Broker]:

@@ -1,22 +1,20 @@
 """Carries out leases: the same code in a worker's process and in the trainer's.
 
-Shapes: B batch, N training images, C H W image.  Units: pixels in [0, 1].
+Shapes: B batch, C H W image.  Units: pixels in [0, 1].
 """
 
-import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import Images, ImageSet, rows
+from sparring.data import Images, rows
 from sparring.engine.delivery import Delivery
 from sparring.engine.lease import Lease, Stage, Work
 from sparring.engine.memory import Arena, Shape
-from sparring.errors import DataError
 from sparring.models import Precision, working_copy
 
 
@@ -66,47 +64,20 @@ class Job(Protocol):
 
 
 def layout(
-    network: nn.Module, images: Images, *, batch: int, buffers: int, slots: int
+    network: nn.Module, image_shape: Sequence[int], *, batch: int, buffers: int, slots: int
 ) -> dict[str, Shape]:
-    """What the trainer and its workers share: weights, attacked batches, the training images.
-
-    Images that are streamed are not shared: every process reads them itself.
-    """
+    """What passes between the trainer and its workers: weights and attacked batches."""
     weights = {
         _weight(buffer, name): Shape(sizes=tuple(value.shape), dtype=value.dtype)
         for buffer in range(buffers)
         for name, value in network.state_dict().items()
     }
     attacked = {
-        f"{what} {slot}": Shape(sizes=(batch, *images.image_shape))
+        f"{what} {slot}": Shape(sizes=(batch, *image_shape))
         for what in ("slot", "begun")
         for slot in range(slots)
     }
-    if not isinstance(images, ImageSet):
-        return weights | attacked
-    pixels = Shape(sizes=tuple(images.pixels.shape), dtype=torch.uint8)
-    labels = Shape(sizes=tuple(images.labels.shape), dtype=torch.int64)
-    return weights | attacked | {"pixels": pixels, "labels": labels}
-
-
-def share(images: Images, arena: Arena) -> Images | None:
-    """Copy the training images to the arena; if they are streamed, what reads them instead.
-
-    Cost: one copy. Raises `DataError` for what cannot be sent to other processes.
-    """
-    if not isinstance(images, ImageSet):
-        try:
-            pickle.dumps(images)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise DataError(
-                "Images that are streamed must pickle, because every worker reads them itself; "
-                f"got: {error}. Define their class at the top of a module, hold no open files in "
-                "it, or raise data_memory so that they are held in memory."
-            ) from error
-        return images
-    arena["pixels"].copy_(images.pixels)
-    arena["labels"].copy_(images.labels)
-    return None
+    return weights | attacked
 
 
 def publish(network: nn.Module, arena: Arena, buffer: int) -> None:
@@ -121,29 +92,26 @@ def load(network: nn.Module, arena: Arena, buffer: int) -> None:
         value.copy_(arena[_weight(buffer, name)])
 
 
+def weights(network: nn.Module, arena: Arena, buffer: int) -> Tensor:
+    """A buffer's bytes, the same for every arena that is laid out for such a network."""
+    return arena.block([_weight(buffer, name) for name in network.state_dict()])
+
+
 class Attacker:
-    """Attacks leased tickets with the weights that the lease names, into the lease's slot.
+    """Attacks leased tickets with the weights that the lease names, into the lease's slot."""
 
-    The training images are those of the arena, unless they are `streamed`.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        arena: Arena,
-        num_classes: int,
-        device: torch.device,
-        streamed: Images | None = None,
-    ) -> None:
+    def __init__(self, job: Job, arena: Arena, images: Images, device: torch.device) -> None:
         self._arena = arena
         self.delivery = Delivery(arena, device)
         self._network = job.network().to(device).train()
         self._copy = working_copy(self._network, job.precision)
-        images = streamed or ImageSet(
-            pixels=arena["pixels"], labels=arena["labels"], num_classes=num_classes
-        )
         self._attack = job.attacks(images, device)
         self._version: int | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """The form in which it computes passes: bits differ between two of them."""
+        return self._copy.name
 
     def __call__(self, lease: Lease, logits_of: Callable[[Tensor], Tensor] | None = None) -> Work:
         """Cost: the attack, a copy of the batch, and of the weights where they are new.

@@ -23,7 +23,7 @@ class Crew:
     A single death is answered at once. Where one after the other dies at its start or its first
     lease, the cause is not in the process: no more are started, and the run goes on with those that
     are left. Who dies later, or with nothing to do, was able to work and does not count. Who is not
-    up `arrival` seconds after its start hangs.
+    up `arrival` seconds after it was placed hangs.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Crew:
             self._due.remove(when)
             self._starting[self._transport.start()] = now
         for worker, since in self._starting.items():
-            if now - since > self._arrival:
+            if not self._transport.is_placed(worker):
+                self._starting[worker] = now  # it cannot be late before it has a machine
+            elif now - since > self._arrival:
                 self._starting[worker] = math.inf  # once is enough: its death is to come
                 arrival = self._arrival
                 log.warning("worker %s was not up after %.0f s; it is killed", worker, arrival)

@@ -103,11 +103,16 @@ class EmulatedJob:
 def workplace(job: EmulatedJob, policy: Policy) -> Iterator[tuple[Arena, ProcessTransport]]:
     """Shared memory and a transport for emulated workers, gone when the block ends."""
     images = job.images()
-    shapes = layout(
-        job.network(), images, batch=job.batch_size, buffers=policy.buffers, slots=policy.window
+    arena = Arena(
+        layout(
+            job.network(),
+            images.image_shape,
+            batch=job.batch_size,
+            buffers=policy.buffers,
+            slots=policy.window,
+        )
     )
-    arena = Arena(shapes)
-    transport = ProcessTransport(job, arena, num_classes=images.num_classes)
+    transport = ProcessTransport(job, arena, images)
     try:
         yield arena, transport
     finally:
@@ -121,7 +126,7 @@ class EmulatedHome:
     def __init__(self, job: EmulatedJob, arena: Arena) -> None:
         self._network, self._arena = job.network(), arena
         self._logits_of = working_copy(self._network, "fp32").attacked
-        self._attacker = Attacker(job, arena, 2, torch.device("cpu"))
+        self._attacker = Attacker(job, arena, job.images(), torch.device("cpu"))
 
     def publish(self, buffer: int) -> None:
         """Copy the weights."""

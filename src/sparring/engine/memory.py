@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
@@ -58,6 +58,11 @@ class Arena:
         """All of it, in bytes."""
         return self._memory
 
+    def block(self, names: Sequence[str]) -> Tensor:
+        """The bytes from the first of these tensors to the last: neighbours, in order."""
+        first, last = names[0], names[-1]
+        return self._memory[self._begins[first] : self._begins[last] + self._shapes[last].nbytes]
+
     def close(self) -> None:
         """Give up this process's view; tensors that are still used keep their memory."""
         if self._file >= 0:
@@ -82,6 +87,7 @@ class Arena:
         view = memoryview(mmap.mmap(self._file, 0))
         self._memory = torch.frombuffer(view, dtype=torch.uint8)
         self._tensors: dict[str, Tensor] = {}
+        self._begins: dict[str, int] = {}
         begin = 0
         for name, shape in self._shapes.items():
             end = begin + shape.nbytes
@@ -90,6 +96,7 @@ class Arena:
             else:
                 flat = torch.empty(0, dtype=shape.dtype)  # frombuffer refuses nothing
             self._tensors[name] = flat.view(shape.sizes)
+            self._begins[name] = begin
             begin += _pages(shape)
 
 

@@ -47,10 +47,10 @@ class Environment:
 def describe(*, threads: int, device: str, precision: str) -> Environment:
     """Environment of this process, given what only the caller knows. Cost: two calls of git."""
     return Environment(
-        sparring=_version("sparring"),
+        sparring=installed_version("sparring"),
         python=platform.python_version(),
-        torch=_version("torch"),
-        numpy=_version("numpy"),
+        torch=installed_version("torch"),
+        numpy=installed_version("numpy"),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=available_cores(),
@@ -62,7 +62,8 @@ def describe(*, threads: int, device: str, precision: str) -> Environment:
     )
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Version of an installed package, or that it is unknown."""
     try:
         return version(package)
     except PackageNotFoundError:

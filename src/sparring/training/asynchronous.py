@@ -12,13 +12,11 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind, Ready, Spent, Work
-from sparring.engine.attacker import Attacker, layout, load, publish, share
+from sparring.engine.attacker import Attacker, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
-from sparring.engine.transports.process import ProcessTransport
+from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
-from sparring.models import neighbours
-from sparring.records.environment import available_cores
 from sparring.records.ranges import at_least
 from sparring.training.desk import Desk
 
@@ -30,8 +28,10 @@ class Asynchronous:
     """Workers attack batches with slightly old weights while the trainer updates (section 5)."""
 
     workers: int | None = None
-    """Processes that attack; with 0 the trainer does. Not given, one for each CUDA device but the
-    trainer's, and on a CPU one less than there are cores."""
+    """How many attack; with 0 the trainer does. Not given, processes: one for each CUDA device but
+    the trainer's, on a CPU one less than there are cores; Ray: as many as the policy keeps busy."""
+    transport: TransportKind = field(default_factory=Processes)
+    """Where they are: processes of this machine, or actors of a Ray cluster."""
     policy: PolicyKind = field(default_factory=FixedLag)
     """Which weights a batch is attacked with, and how far attacks may run ahead."""
     fresh_steps: int = 4
@@ -70,13 +70,11 @@ class Asynchronous:
         """The largest staleness of a batch, by the policy."""
         return self.policy.bound
 
-    def devices(self, trainer: torch.device) -> list[str]:
-        """Where each worker computes beside a trainer on this device."""
-        places = neighbours(trainer)
-        count = self.workers
-        if count is None:
-            count = len(places) if trainer.type == "cuda" else max(1, available_cores() - 1)
-        return [str(places[worker % len(places)]) for worker in range(count)]
+    def count(self, trainer: torch.device) -> int:
+        """Workers beside a trainer on this device."""
+        if self.workers is not None:
+            return self.workers
+        return self.transport.workers(self.policy, trainer)
 
     def open(self, desk: Desk, updates: int) -> "AsyncSource":
         """A source of `updates` batches; its workers start with the first."""
@@ -89,15 +87,20 @@ class AsyncSource:
     def __init__(self, kind: Asynchronous, desk: Desk, updates: int) -> None:
         self._kind, self._desk, self._updates = kind, desk, updates
         network, images, policy = desk.network, desk.images, kind.policy
-        self._devices = kind.devices(desk.device)
+        self._workers = kind.count(desk.device)
         self._broker = self._new_broker(trained=0)
-        shapes = layout(
-            network, images, batch=desk.job.batch_size, buffers=policy.buffers, slots=policy.window
+        self._arena = Arena(
+            layout(
+                network,
+                images.image_shape,
+                batch=desk.job.batch_size,
+                buffers=policy.buffers,
+                slots=policy.window,
+            )
         )
-        self._arena = Arena(shapes)
-        self._streamed = share(images, self._arena)
-        self._attacker = Attacker(
-            desk.job, self._arena, images.num_classes, desk.device, self._streamed
+        self._attacker = Attacker(desk.job, self._arena, images, desk.device)
+        self._transport = kind.transport.open(
+            desk.job, self._arena, images, trainer=desk.device, threads=torch.get_num_threads()
         )
         self._engine: Engine | None = None
         self._ready: Ready | None = None
@@ -174,8 +177,7 @@ class AsyncSource:
 
     def close(self) -> None:
         """End the workers and give the memory back; may be called twice."""
-        if self._engine is not None:
-            self._engine.close()
+        self._transport.stop()
         self._arena.close()
 
     def updated(self) -> None:
@@ -198,7 +200,7 @@ class AsyncSource:
         return Broker(kind.policy, tickets=self._updates, trained=trained, fresh=fresh)
 
     def _start(self) -> Engine:
-        policy, workers = self._kind.policy, len(self._devices)
+        policy, workers = self._kind.policy, self._workers
         if policy.window * policy.split < workers:
             log.warning(
                 "%d workers cannot all work: at most %d parts of batches are out at one time "
@@ -209,17 +211,9 @@ class AsyncSource:
                 policy.window,
                 policy.split,
             )
-        transport = ProcessTransport(
-            self._desk.job,
-            self._arena,
-            num_classes=self._desk.images.num_classes,
-            devices=self._devices,
-            threads=torch.get_num_threads(),
-            streamed=self._streamed,
-        )
         return Engine(
             self._broker,
-            transport,
+            self._transport,
             self,
             workers=workers,
             helps=self._kind.helps,

@@ -18,6 +18,7 @@ from sparring.models import (
     chosen_device,
 )
 from sparring.records.imported import anchored
+from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
 from sparring.training.events import check_events_can_be_written
 
@@ -48,6 +49,8 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
     chosen_device(config.device)
     if config.tensorboard:
         check_events_can_be_written()
+    if isinstance(config.source, Asynchronous):
+        config.source.transport.check()
     config.model.fitted(dataset.image_shape, dataset.num_classes)
     images, _ = dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))
     outputs = config.model.outputs(dataset.num_classes)

@@ -21,6 +21,7 @@ import torch
 
 from sparring.data import Images
 from sparring.engine.attacker import Attacker, Job
+from sparring.engine.handed_images import SharedImages
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
 from sparring.engine.transports.birth import Birth, live
@@ -40,12 +41,10 @@ class Workplace:
     """What to attack, and how."""
     arena: Arena
     """Where weights, images and results are."""
-    num_classes: int
-    """Classes of the training set."""
+    shared: SharedImages
+    """The training images."""
     threads: int
     """CPU threads of the worker."""
-    streamed: Images | None
-    """The training images, if they are not in the arena."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,28 +59,21 @@ class _Hand:
 class ProcessTransport:
     """Spawned processes; every worker's name is a number that is never used again.
 
-    A worker computes on the one of `devices` that has the fewest of them. Training images are those
-    of the arena, unless they are `streamed`; those every worker reads itself.
+    A worker computes on the one of `devices` that has the fewest of them. Cost: a copy of the
+    training images that are in memory. Raises `DataError` for images that cannot be handed over.
     """
 
-    def __init__(  # noqa: PLR0913 - a job and its arena, the settings by keyword
+    def __init__(
         self,
         job: Job,
         arena: Arena,
+        images: Images,
         *,
-        num_classes: int,
         devices: Sequence[str] = ("cpu",),
         threads: int = 1,
-        streamed: Images | None = None,
     ) -> None:
         self._devices = devices
-        self._place = Workplace(
-            job=job,
-            arena=arena,
-            num_classes=num_classes,
-            threads=threads,
-            streamed=streamed,
-        )
+        self._place = Workplace(job=job, arena=arena, shared=SharedImages(images), threads=threads)
         self._hands: dict[Worker, _Hand] = {}
         self._names = itertools.count()
 
@@ -107,6 +99,10 @@ class ProcessTransport:
         theirs.close()
         self._hands[name] = _Hand(process=process, pipe=ours, device=device)  # pyright: ignore
         return name
+
+    def is_placed(self, worker: Worker) -> bool:
+        """It always has: this machine."""
+        return True
 
     def submit(self, lease: Lease) -> None:
         """Send the lease down its worker's pipe."""
@@ -140,6 +136,7 @@ class ProcessTransport:
                 hand.process.join()
             hand.process.close()
         self._hands.clear()
+        self._place.shared.close()
 
     @property
     def processes(self) -> dict[Worker, int]:
@@ -186,9 +183,7 @@ def work(place: Workplace, device: str, pipe: Connection) -> None:
     """Leases in, numbers out, until the pipe closes."""
     try:
         torch.set_num_threads(place.threads)
-        attacker = Attacker(
-            place.job, place.arena, place.num_classes, torch.device(device), place.streamed
-        )
+        attacker = Attacker(place.job, place.arena, place.shared.images, torch.device(device))
         pipe.send(None)
         while True:
             lease = pipe.recv()

@@ -48,6 +48,10 @@ class Transport(Protocol):
         """One more worker, by a name that is never used again; its `Up` follows, or its `Died`."""
         ...
 
+    def is_placed(self, worker: Worker) -> bool:
+        """Whether a worker that was started has a machine to begin on, or still waits for one."""
+        ...
+
     def submit(self, lease: Lease) -> None:
         """Hand a lease to its worker; if that is dead, its `Died` is still to come."""
         ...

@@ -64,6 +64,10 @@ class SimulatedTransport:
             self._add(self._ends[name], Died(worker=name, reason="its time was up"))
         return name
 
+    def is_placed(self, worker: Worker) -> bool:
+        """Always."""
+        return True
+
     def submit(self, lease: Lease) -> None:
         """Queue the lease behind those that its worker has."""
         if lease.worker not in self._free_from:

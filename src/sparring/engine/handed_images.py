@@ -1,0 +1,73 @@
+"""Training images on their way to the processes that attack them.
+
+Shapes: N training images, C H W image.
+"""
+
+import pickle
+
+from sparring.data import Images, ImageSet
+from sparring.engine.memory import Arena, Shape
+from sparring.errors import DataError
+
+
+class SharedImages:
+    """Training images for processes that are spawned with it: those in memory are shared.
+
+    Images that are streamed are not: every process reads them itself.
+    Cost: one copy of the images. Raises `DataError` for what cannot be sent to other processes.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._streamed: Images | None = None
+        self._arena: Arena | None = None
+        if isinstance(images, ImageSet):
+            self._num_classes = images.num_classes
+            self._arena = _copied(images)
+        else:
+            self._streamed = sendable(images)
+
+    @property
+    def images(self) -> Images:
+        """They, as this process sees them."""
+        if self._streamed is not None:
+            return self._streamed
+        if self._arena is None:
+            raise ValueError("the images were given back: close() comes after their last use")
+        return ImageSet(
+            pixels=self._arena["pixels"],
+            labels=self._arena["labels"],
+            num_classes=self._num_classes,
+        )
+
+    def close(self) -> None:
+        """Give up this process's view; may be called twice."""
+        if self._arena is not None:
+            self._arena.close()
+
+
+def sendable(images: Images) -> Images:
+    """The same streamed images, which every worker reads itself.
+
+    Raises `DataError` for what cannot be sent to other processes.
+    """
+    try:
+        pickle.dumps(images)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DataError(
+            "Images that are streamed must pickle, because every worker reads them itself; "
+            f"got: {error}. Define their class at the top of a module, hold no open files in "
+            "it, or raise data_memory so that they are held in memory."
+        ) from error
+    return images
+
+
+def _copied(images: ImageSet) -> Arena:
+    arena = Arena(
+        {
+            "pixels": Shape(sizes=tuple(images.pixels.shape), dtype=images.pixels.dtype),
+            "labels": Shape(sizes=tuple(images.labels.shape), dtype=images.labels.dtype),
+        }
+    )
+    arena["pixels"].copy_(images.pixels)
+    arena["labels"].copy_(images.labels)
+    return arena

@@ -1,0 +1,134 @@
+"""Where a run's workers are, as its settings have it; each kind opens its transport.
+
+None of them changes what is attacked: with a fixed lag the weights are the same bits under all.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from sparring.data import Images
+from sparring.engine.attacker import Job
+from sparring.engine.memory import Arena
+from sparring.engine.policies import Policy
+from sparring.engine.transports.process import ProcessTransport
+from sparring.engine.transports.protocol import Transport
+from sparring.errors import ConfigError
+from sparring.models import neighbours
+from sparring.records.environment import available_cores
+
+SPARE = 1
+"""Cores of a machine that are left to the trainer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """Workers are processes of this machine, and share the trainer's memory."""
+
+    def workers(self, policy: Policy, trainer: torch.device) -> int:
+        """How many there are if nobody says: one for each device that the trainer leaves."""
+        if trainer.type == "cuda":
+            return len(neighbours(trainer))
+        return max(1, available_cores() - SPARE)
+
+    def check(self) -> None:
+        """Nothing is needed."""
+
+    def open(
+        self, job: Job, arena: Arena, images: Images, *, trainer: torch.device, threads: int
+    ) -> Transport:
+        """A transport without workers yet."""
+        devices = [str(place) for place in neighbours(trainer)]
+        return ProcessTransport(job, arena, images, devices=devices, threads=threads)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ray:
+    """Workers are actors of a Ray cluster, on as many machines as it has; needs the extra `ray`.
+
+    The cluster is the one that this process is connected to, or whose address is in RAY_ADDRESS, or
+    else one that is started on this machine for the run.
+    """
+
+    cpus: float = 1.0
+    """CPUs of its node that a worker reserves."""
+    gpus: float = 0.0
+    """CUDA devices that it reserves; above 0, it attacks on one."""
+    resources: tuple[str, ...] = ()
+    """Other resources that it reserves, as name=amount, of those that nodes were started with."""
+    labels: tuple[str, ...] = ()
+    """What its node's labels must be, as name=value; Ray's label selectors."""
+    scheduling: Literal["SPREAD", "DEFAULT"] = "SPREAD"
+    """Ray's strategy: over as many nodes as there are, or on few of them."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("cpus", "gpus"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"source.transport.{name} must be 0 or more because a worker reserves so many; "
+                    f"got {getattr(self, name):g}."
+                )
+        _ = self.amounts, self.selector
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """`resources` by name."""
+        found: dict[str, float] = {}
+        for name, text in _pairs(self.resources, "resources", "tpu=1").items():
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = math.nan
+            if not 0 < found[name] < math.inf:
+                raise ConfigError(
+                    "source.transport.resources must name amounts above 0, because a worker "
+                    f"reserves so much; got {name}={text}. Write for example tpu=1."
+                )
+        return found
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """`labels` by name."""
+        return _pairs(self.labels, "labels", "ray.io/accelerator-type=A100")
+
+    def workers(self, policy: Policy, trainer: torch.device) -> int:
+        """As many as the policy can keep busy; those for whom there is no room wait for it."""
+        return policy.window * policy.split
+
+    def check(self) -> None:
+        """Raise `ConfigError` if Ray is not installed."""
+        if find_spec("ray") is None:
+            raise ConfigError(
+                "source.transport Ray needs Ray to be installed, because workers are its actors; "
+                "it is not. Install it with: pip install 'sparring[ray]'"
+            )
+
+    def open(
+        self, job: Job, arena: Arena, images: Images, *, trainer: torch.device, threads: int
+    ) -> Transport:
+        """A transport without workers yet. Cost: some seconds, if a cluster must be started."""
+        # An extra, and seconds to import.
+        from sparring.engine.transports.ray_actors import RayTransport
+
+        return RayTransport(job, arena, images, place=self, threads=threads)
+
+
+TransportKind = Processes | Ray
+
+
+def _pairs(words: Sequence[str], name: str, example: str) -> dict[str, str]:
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise ConfigError(
+                f"source.transport.{name} must read name=value, because nodes have them by name; "
+                f"got {word!r}. Write for example {example}."
+            )
+        found[key] = value
+    return found

@@ -1,0 +1,229 @@
+"""Workers as actors of a Ray cluster: as many machines as it has, one trainer.
+
+The broker, its leases and the arena are those of every transport, and the arena stays with the
+trainer: weights go to Ray's object store once a publication, attacked images come back by it and
+are written to their slot here. So nothing that a worker does late can touch a slot: a lease whose
+worker is taken for dead is no longer listened to.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from sparring.data import Images, ImageSet
+from sparring.engine.attacker import Job, weights
+from sparring.engine.handed_images import sendable
+from sparring.engine.lease import Lease, Worker
+from sparring.engine.memory import Arena
+from sparring.engine.transports.protocol import Died, Done, Event, Up
+from sparring.engine.transports.ray_cluster import Connection
+from sparring.engine.transports.ray_worker import (
+    Post,
+    RayWorker,
+    begun_images,
+    done_images,
+    handed,
+    readable,
+)
+from sparring.records.environment import installed_version
+
+if TYPE_CHECKING:
+    from sparring.engine.transports.kinds import Ray
+
+GRACE = 5.0
+"""Seconds that Ray has to end actors before the trainer goes on without its word."""
+NEWS = 20.0
+"""Seconds for which workers may wait for a machine before that is told."""
+LAST_WORDS = 2000
+"""Characters of a worker's traceback that are told."""
+
+log = logging.getLogger(__name__)
+Awaited = Lease | None | bool
+"""What a reference will bring: a lease's images, an arrival, or only a machine (True)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Hand:
+    actor: Any
+    since: float
+    is_placed: bool = False
+
+
+class RayTransport:
+    """Actors of a cluster; every worker's name is a number that is never used again.
+
+    Ray restarts nothing: a worker that dies, with its node or alone, is replaced as any other is,
+    by one that waits for a machine if there is none. Cost: the training images once for each node,
+    the weights once a publication for each node. Raises `ConfigError` if no cluster answers,
+    `DataError` for images that cannot be handed over.
+    """
+
+    def __init__(
+        self, job: Job, arena: Arena, images: Images, *, place: "Ray", threads: int
+    ) -> None:
+        self._arena, self._probe = arena, job.network()
+        if not isinstance(images, ImageSet):
+            sendable(images)
+        self._connection = Connection()
+        self._post = Post(
+            job=job,
+            device="cuda" if place.gpus else "cpu",
+            threads=threads,
+            version=installed_version("sparring"),
+        )
+        self._images = ray.put(handed(images))
+        self._make = ray.remote(RayWorker).options(**_options(place))
+        self._hands: dict[Worker, _Hand] = {}
+        self._awaited: dict[ray.ObjectRef, tuple[Worker, Awaited]] = {}
+        self._published: dict[int, tuple[int, ray.ObjectRef]] = {}
+        self._ended: list[Died] = []
+        self._arithmetics: set[str] = set()
+        self._told = 0
+        self._names = itertools.count()
+
+    def start(self) -> Worker:
+        """Ask for an actor. Cost: some seconds until it attacks, once there is a machine for it."""
+        name, actor = next(self._names), self._ask()
+        self._hands[name] = _Hand(actor=actor, since=time.monotonic())
+        self._awaited[actor.__ray_ready__.remote()] = name, True
+        self._awaited[actor.prepare.remote(self._post, self._images)] = name, None
+        return name
+
+    def is_placed(self, worker: Worker) -> bool:
+        """Whether its process runs."""
+        hand = self._hands.get(worker)
+        return hand is None or hand.is_placed
+
+    def submit(self, lease: Lease) -> None:
+        """Send the lease, and the weights with it if its node has them not yet."""
+        hand = self._hands.get(lease.worker)
+        if hand is None:
+            return
+        begun = None
+        if lease.stage == "last":
+            begun = begun_images(self._arena, lease).numpy()
+        reference = hand.actor.attack.remote(lease, self._weights(lease), begun)
+        self._awaited[reference] = lease.worker, lease
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        """Take what has come, and write attacked images to their slots."""
+        events, self._ended = list[Event](self._ended), []
+        for reference in self._come(0 if events else timeout):
+            if reference in self._awaited:  # else its worker was found dead just now
+                events += self._read(reference)
+        self._tell_of_waiting()
+        return events
+
+    def kill(self, worker: Worker) -> None:
+        """End it, and from now on listen to nothing from it, wherever it is."""
+        if worker in self._hands:
+            self._ended.append(self._bury(worker, "killed"))
+
+    def stop(self) -> None:
+        """End all actors, and the cluster if it was started for them."""
+        actors = [hand.actor for hand in self._hands.values()]
+        for worker in list(self._hands):
+            self._bury(worker, "the run ended")
+        if actors:
+            gone = [actor.__ray_ready__.remote() for actor in actors]
+            ray.wait(gone, num_returns=len(gone), timeout=GRACE)
+        self._published.clear()
+        self._ended.clear()
+        self._connection.close()
+
+    @property
+    def actors(self) -> dict[Worker, Any]:
+        """Handles of the workers that are not known to be dead."""
+        return {name: hand.actor for name, hand in self._hands.items()}
+
+    def _ask(self) -> Any:
+        return self._make.remote()
+
+    def _weights(self, lease: Lease) -> ray.ObjectRef:
+        """The lease's weights in the object store, written there once a publication."""
+        version, reference = self._published.get(lease.buffer, (None, None))
+        if version != lease.version or reference is None:
+            reference = ray.put(weights(self._probe, self._arena, lease.buffer).numpy())
+            self._published[lease.buffer] = lease.version, reference
+        return reference
+
+    def _come(self, timeout: float) -> list[ray.ObjectRef]:
+        """References that have something, or whose worker is dead."""
+        references = list[Any](self._awaited)
+        if not references:
+            time.sleep(timeout)
+            return []
+        come, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if not come and timeout > 0:
+            come, _ = ray.wait(references, num_returns=1, timeout=timeout)
+        return come
+
+    def _read(self, reference: ray.ObjectRef) -> list[Event]:
+        worker, awaited = self._awaited.pop(reference)
+        try:
+            value = ray.get(reference)
+        except RayError as error:
+            return [self._bury(worker, _reason(error))]
+        if awaited is True:
+            self._hands[worker].is_placed = True
+            return []
+        if not isinstance(awaited, Lease):
+            self._compare(value)
+            return [Up(worker=worker)]
+        work, images = value
+        done_images(self._arena, awaited).copy_(readable(images))
+        return [Done(worker=worker, lease=awaited.number, work=work)]
+
+    def _bury(self, worker: Worker, reason: str) -> Died:
+        ray.kill(self._hands.pop(worker).actor, no_restart=True)
+        self._awaited = {r: item for r, item in self._awaited.items() if item[0] != worker}
+        self._published.clear()  # in case it was the loss of one of those
+        return Died(worker=worker, reason=reason)
+
+    def _compare(self, arithmetic: str) -> None:
+        """Tell once if workers compute differently."""
+        self._arithmetics.add(arithmetic)
+        if len(self._arithmetics) == 2:
+            log.warning(
+                "workers differ in how they compute (%s), as their hardware does: bits of the "
+                "weights now depend on who attacks what. Set precision to fp32, or take nodes of "
+                "one kind",
+                ", ".join(sorted(self._arithmetics)),
+            )
+
+    def _tell_of_waiting(self) -> None:
+        now = time.monotonic()
+        waiting = [h for h in self._hands.values() if not h.is_placed and now - h.since > NEWS]
+        if len(waiting) > self._told:
+            log.warning(
+                "%d of %d workers wait for room in the Ray cluster; they begin when there is some",
+                len(waiting),
+                len(self._hands),
+            )
+        self._told = len(waiting)
+
+
+def _options(place: "Ray") -> dict[str, object]:
+    options: dict[str, object] = {
+        "num_cpus": place.cpus,
+        "num_gpus": place.gpus,
+        "resources": place.amounts,
+        "scheduling_strategy": place.scheduling,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+    }
+    return options | ({"label_selector": place.selector} if place.selector else {})
+
+
+def _reason(error: RayError) -> str:
+    """A worker's traceback, or what Ray says of its end in one line."""
+    if isinstance(error, RayTaskError):
+        return error.traceback_str[-LAST_WORDS:]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason was given'}"

@@ -1,0 +1,73 @@
+"""The connection of this process to a Ray cluster, which is ended only where it was begun.
+
+Ray takes over SIGTERM when it connects; here that stays with whoever had it, because a run that is
+asked to stop writes its checkpoint first.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from sparring.errors import ConfigError
+from sparring.records.environment import available_cores
+
+LOCAL = "local"
+"""Ray's word for a cluster that is started on this machine and ends with this process."""
+
+
+class Connection:
+    """This process's part in a cluster, from now until `close`.
+
+    Whoever is connected already stays so. Else it is the cluster at `address`; without one that in
+    the environment's RAY_ADDRESS, as Ray has it; and without that either a new one on this machine,
+    with all cores but the trainer's. Cost: some seconds for a new one. Raises `ConfigError` if no
+    cluster answers or can be started.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._is_ours = not ray.is_initialized()
+        if self._is_ours:
+            _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends it if it was started here; may be called twice."""
+        if self._is_ours:
+            ray.shutdown()
+            self._is_ours = False
+
+
+def _connect(address: str) -> None:
+    settings = {}
+    if address == LOCAL:
+        # Ray reports the use of a cluster to its makers unless told otherwise.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        settings = {"num_cpus": max(1, available_cores() - 1), "include_dashboard": False}
+    try:
+        with _signals_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            "a Ray cluster must answer, because workers are its actors; connecting to "
+            f"{address!r} failed ({reason[:200]}). Start one with `ray start --head`, give the "
+            "address of its head as host:port, or leave the address out for a local one."
+        ) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back who handles SIGTERM and SIGINT; only the main thread can lose them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

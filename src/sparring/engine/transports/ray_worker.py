@@ -1,0 +1,113 @@
+"""A worker in a Ray actor. Imports no Ray: an actor is made of it by the transport.
+
+Shapes: C H W image.  Units: pixels in [0, 1].
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparring.data import Images, ImageSet, rows
+from sparring.engine.attacker import Attacker, Job, layout, weights
+from sparring.engine.lease import Lease, Work
+from sparring.engine.memory import Arena
+from sparring.errors import ConfigError
+from sparring.records.environment import installed_version
+
+Handed = tuple[np.ndarray, np.ndarray, int] | Images
+"""Training images in the object store: grey levels, labels and number of classes; or streamed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Post:
+    """All that a worker is told when it starts, but for the images."""
+
+    job: Job
+    """What to attack, and how."""
+    device: str
+    """Where it computes."""
+    threads: int
+    """Its CPU threads."""
+    version: str
+    """The trainer's version of sparring; a worker's must be the same."""
+
+
+class RayWorker:
+    """Attacks leases with weights that come with them; nothing is shared with the trainer."""
+
+    def prepare(self, post: Post, handed: Handed) -> str:
+        """Build the network and take the images; the form of its arithmetic.
+
+        Raises `ConfigError` if another version of sparring is installed here than there.
+        """
+        here = installed_version("sparring")
+        if post.version != here:
+            raise ConfigError(
+                "a worker must run the trainer's version of sparring, because attacks may differ "
+                f"otherwise; here is {here}, there {post.version}. Install the "
+                "same on every node."
+            )
+        torch.set_num_threads(post.threads)
+        images = _images(handed)
+        self._probe = post.job.network()
+        shape = images.image_shape
+        self._arena = Arena(
+            layout(self._probe, shape, batch=post.job.batch_size, buffers=1, slots=1)
+        )
+        self._attacker = Attacker(post.job, self._arena, images, torch.device(post.device))
+        self._version: int | None = None
+        return self._attacker.arithmetic
+
+    def attack(
+        self, lease: Lease, published: np.ndarray, begun: np.ndarray | None
+    ) -> tuple[Work, np.ndarray]:
+        """What the lease took, and its attacked images; `begun` are those of its first steps."""
+        lease = replace(lease, buffer=0, slot=0)
+        if lease.version != self._version:
+            weights(self._probe, self._arena, 0).copy_(readable(published))
+            self._version = lease.version
+        if begun is not None:
+            begun_images(self._arena, lease).copy_(readable(begun))
+        work = self._attacker(lease)
+        return work, done_images(self._arena, lease).numpy()
+
+
+def begun_images(arena: Arena, lease: Lease) -> Tensor:
+    """Where the first steps of a lease's ticket leave its images."""
+    return _part(arena[f"begun {lease.slot}"], lease)
+
+
+def done_images(arena: Arena, lease: Lease) -> Tensor:
+    """Where a lease's images are when it is done."""
+    if lease.stage == "first":
+        return begun_images(arena, lease)
+    return _part(arena[f"slot {lease.slot}"], lease)
+
+
+def _part(slot: Tensor, lease: Lease) -> Tensor:
+    return slot[rows(len(slot), lease.part, lease.parts)]
+
+
+def readable(array: np.ndarray) -> Tensor:
+    """An array of the object store, which nobody may write to, as a tensor; no copy."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def handed(images: Images) -> Any:
+    """Training images in the form in which nodes keep one copy for all of their workers."""
+    if isinstance(images, ImageSet):
+        return images.pixels.numpy(), images.labels.numpy(), images.num_classes
+    return images
+
+
+def _images(handed: Handed) -> Images:
+    if not isinstance(handed, tuple):
+        return handed
+    pixels, labels, num_classes = handed
+    return ImageSet(pixels=readable(pixels), labels=readable(labels), num_classes=num_classes)
