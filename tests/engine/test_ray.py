@@ -21,7 +21,7 @@ from sparring.engine import Broker, Engine, FixedLag, Policy, Sync
 from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import Died, Done, Event, Up
-from sparring.engine.transports.kinds import Processes, Ray
+from sparring.engine.transports.kinds import Ray
 from sparring.errors import ConfigError
 from sparring.records import MetricsLog
 from sparring.training import Asynchronous, resume, train
@@ -33,6 +33,8 @@ from sparring.engine.transports.ray_actors import RayTransport  # noqa: E402 - a
 from sparring.engine.transports.ray_cluster import Connection  # noqa: E402
 
 pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore::FutureWarning")]
+TESTS = str(Path(__file__).parents[1])
+"""Nodes find the modules of tests here."""
 MEMORY = 100 * 2**20
 """Bytes of a node's object store: more than the least that Ray takes."""
 Kind = TypeVar("Kind", Up, Done, Died)
@@ -41,7 +43,7 @@ Kind = TypeVar("Kind", Up, Done, Died)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head without room for workers, and a node with room for two."""
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": TESTS}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     # The path of a socket may have no more than a hundred characters.
@@ -152,22 +154,24 @@ def test_nodes_that_go_and_come_change_no_bit_of_the_weights(cluster):
     assert ledger.leased == ledger.done + ledger.lost
     assert ledger.done == 60 * broker.parts
     deaths = [event for event in told if isinstance(event, Died)]
-    assert len(deaths) == ledger.deaths >= 2
-    assert all("node" in death.reason for death in deaths)
+    assert len(deaths) == ledger.deaths >= 1
+    assert any("node was terminated" in death.reason for death in deaths)
+    assert ledger.lost
     up = {event.worker for event in told if isinstance(event, Up)}
     assert len(up - {death.worker for death in deaths}) == 2
 
 
-def test_a_run_on_a_cluster_is_the_run_on_processes_and_alone_bit_for_bit(cluster, tmp_path):
+def test_a_run_on_a_cluster_with_a_stop_is_the_run_alone_bit_for_bit(cluster, tmp_path):
+    """As a run on processes is: tests/training/test_asynchronous.py."""
     source = Asynchronous(workers=0, policy=FixedLag(lag=3), fresh_steps=1)
     expected = weights_of(train(small(source=source), tmp_path / "alone").network)
-    for name, transport in (("processes", Processes()), ("ray", Ray())):
-        config = small(source=replace(source, workers=2, transport=transport, helps=False))
-        train(config, tmp_path / name, until=5)
-        done = resume(tmp_path / name)
-        assert_same_bits(weights_of(done.network), expected)
-        rows = [row for row in MetricsLog(done.run.metrics).rows() if "worker" in row]
-        assert not any("trainer" in str(row["worker"]) for row in rows)
+    config = small(source=replace(source, workers=2, transport=Ray(), helps=False))
+    train(config, tmp_path / "ray", until=5)
+    done = resume(tmp_path / "ray")
+    assert_same_bits(weights_of(done.network), expected)
+    rows = [row for row in MetricsLog(done.run.metrics).rows() if "worker" in row]
+    assert len(rows) == 8
+    assert not any("trainer" in str(row["worker"]) for row in rows)
     assert ray.is_initialized()
 
 
@@ -197,11 +201,10 @@ def test_a_cluster_that_a_run_starts_ends_with_it_and_leaves_signals_alone(tmp_p
         import ray
         assert not ray.is_initialized()
     """)
-    here = str(Path(__file__).parents[1])
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run")],
-        env=environment | {"PYTHONPATH": here},
+        env=environment | {"PYTHONPATH": TESTS},
         check=True,
         timeout=100,
     )

@@ -14,6 +14,7 @@ from sparring.cli.model_settings import with_model, with_objective
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
+from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError
 from sparring.records import from_json, override, read_json
 from sparring.records.refusal import shown
@@ -114,6 +115,12 @@ POLICIES: Mapping[str, type[FixedLag | Newest | Sync | Sharded]] = MappingProxyT
 """Policies by the names that the command line gives them."""
 
 
+TRANSPORTS: Mapping[str, type[Processes | Ray]] = MappingProxyType(
+    {"process": Processes, "ray": Ray}
+)
+"""Transports by the names that the command line gives them."""
+
+
 def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
     wanted = before
     if flags.source is not None and not isinstance(before, SOURCES[flags.source]):
@@ -122,7 +129,7 @@ def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
         if not isinstance(wanted, Stale):
             raise _needs_source("staleness", "stale", "only there batches wait for a fixed time")
         wanted = replace(wanted, staleness=flags.staleness)
-    for name in ("workers", "policy", "lag", "publish_every"):
+    for name in ("workers", "transport", "policy", "lag", "publish_every"):
         if getattr(flags, name) is not None and not isinstance(wanted, Asynchronous):
             raise _needs_source(name, "async", "no other source has workers")
     return _asynchronous(wanted, flags) if isinstance(wanted, Asynchronous) else wanted
@@ -131,7 +138,9 @@ def _source(before: SourceKind, flags: TrainFlags) -> SourceKind:
 def _asynchronous(before: Asynchronous, flags: TrainFlags) -> Asynchronous:
     """Workers, policy, lag and period; a ticket in shards has one for each who attacks."""
     workers = before.workers if flags.workers is None else flags.workers
-    policy, fresh = before.policy, before.fresh_steps
+    policy, fresh, transport = before.policy, before.fresh_steps, before.transport
+    if flags.transport is not None and not isinstance(transport, TRANSPORTS[flags.transport]):
+        transport = TRANSPORTS[flags.transport]()
     if flags.policy is not None and not isinstance(policy, POLICIES[flags.policy]):
         policy = POLICIES[flags.policy]()
         if isinstance(policy, Sharded) and workers is not None:
@@ -145,7 +154,7 @@ def _asynchronous(before: Asynchronous, flags: TrainFlags) -> Asynchronous:
             raise _needs_policy("publish_every", "fixed-lag or --policy newest", policy)
         policy = replace(policy, period=flags.publish_every)
         fresh = fresh if flags.publish_every == 1 else 0
-    return replace(before, workers=workers, policy=policy, fresh_steps=fresh)
+    return replace(before, workers=workers, transport=transport, policy=policy, fresh_steps=fresh)
 
 
 def _needs_source(name: str, source: str, why: str) -> ConfigError:

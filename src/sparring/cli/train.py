@@ -18,7 +18,16 @@ from sparring.cli.console import (
 )
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError
-from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
+from sparring.records import (
+    MetricsLog,
+    Proportion,
+    Row,
+    RunDirectory,
+    from_json,
+    read_json,
+    run_errors,
+    to_json,
+)
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
 
@@ -44,6 +53,7 @@ def run(argv: list[str]) -> int:
         _refuse_settings(flags)
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
+    from sparring.cli.cluster import connected
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, sized
     from sparring.training import train
@@ -57,7 +67,11 @@ def run(argv: list[str]) -> int:
         print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
     beginning = flags.config.stem if flags.config else flags.preset or DEFAULT_PRESET
-    with _destination(flags.out, beginning) as out, watched_training() as observer:
+    with (
+        connected(config.source, flags.ray_address),
+        _destination(flags.out, beginning) as out,
+        watched_training() as observer,
+    ):
         done = train(config, out, observer=observer)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
@@ -65,10 +79,12 @@ def run(argv: list[str]) -> int:
 
 def _resume(flags: TrainFlags, run: Path) -> int:
     directory = RunDirectory.open(run)
+    from sparring.cli.cluster import connected
     from sparring.cli.progress import watched_training
-    from sparring.training import resume
+    from sparring.training import TrainConfig, resume
 
-    with watched_training() as observer:
+    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    with connected(config.source, flags.ray_address), watched_training() as observer:
         done = resume(directory.path, observer=observer)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
@@ -78,7 +94,8 @@ def _refuse_settings(flags: TrainFlags) -> None:
     given = [
         "--" + field.name.replace("_", "-")
         for field in fields(flags)
-        if field.name not in ("resume", "json") and getattr(flags, field.name) != field.default
+        if field.name not in ("resume", "json", "ray_address")
+        and getattr(flags, field.name) != field.default
     ]
     if given:
         raise ConfigError(

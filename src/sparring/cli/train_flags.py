@@ -57,6 +57,12 @@ class TrainFlags:
     """Updates for which a batch waits under --source stale."""
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
     """Processes that attack under --source async; 0: the trainer does."""
+    transport: Annotated[
+        str | None, flag("--transport", one_of("process", "ray"), "process|ray"), PLAIN
+    ] = None
+    """Workers as processes of this machine, or as actors of a Ray cluster."""
+    ray_address: Annotated[str | None, flag("--ray-address", str, "HOST:PORT"), PLAIN] = None
+    """Head of a running Ray cluster; else RAY_ADDRESS, else a local one."""
     policy: Annotated[
         str | None,
         flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "P"),

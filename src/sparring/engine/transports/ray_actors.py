@@ -224,6 +224,6 @@ def _options(place: "Ray") -> dict[str, object]:
 def _reason(error: RayError) -> str:
     """A worker's traceback, or what Ray says of its end in one line."""
     if isinstance(error, RayTaskError):
-        return error.traceback_str[-LAST_WORDS:]
+        return str(error)[-LAST_WORDS:]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no reason was given'}"

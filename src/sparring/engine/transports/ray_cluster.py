@@ -7,6 +7,7 @@ asked to stop writes its checkpoint first.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import ray
 from sparring.errors import ConfigError
 from sparring.records.environment import available_cores
 
+PATIENCE = 10.0
+"""Seconds in which the head of a cluster must answer."""
 LOCAL = "local"
 """Ray's word for a cluster that is started on this machine and ends with this process."""
 
@@ -48,15 +51,23 @@ def _connect(address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings = {"num_cpus": max(1, available_cores() - 1), "include_dashboard": False}
     try:
+        _knock(address)
         with _signals_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
             "a Ray cluster must answer, because workers are its actors; connecting to "
             f"{address!r} failed ({reason[:200]}). Start one with `ray start --head`, give the "
             "address of its head as host:port, or leave the address out for a local one."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` at once where nobody listens: Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 @contextmanager
