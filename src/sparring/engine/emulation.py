@@ -21,7 +21,8 @@ from sparring.engine.lease import Lease, Ledger, Stage, Work
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.speed import Costs
-from sparring.engine.transports.process import ProcessTransport
+from sparring.engine.transports import Transport
+from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
 from sparring.models import Precision, working_copy
 
@@ -100,8 +101,10 @@ class EmulatedJob:
 
 
 @contextmanager
-def workplace(job: EmulatedJob, policy: Policy) -> Iterator[tuple[Arena, ProcessTransport]]:
-    """Shared memory and a transport for emulated workers, gone when the block ends."""
+def workplace(
+    job: EmulatedJob, policy: Policy, kind: TransportKind | None = None
+) -> Iterator[tuple[Arena, Transport]]:
+    """Memory and a transport for emulated workers, by default processes; gone with the block."""
     images = job.images()
     arena = Arena(
         layout(
@@ -112,7 +115,8 @@ def workplace(job: EmulatedJob, policy: Policy) -> Iterator[tuple[Arena, Process
             slots=policy.window,
         )
     )
-    transport = ProcessTransport(job, arena, images)
+    cpu = torch.device("cpu")
+    transport = (kind or Processes()).open(job, arena, images, trainer=cpu, threads=1)
     try:
         yield arena, transport
     finally:

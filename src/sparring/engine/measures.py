@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from sparring.engine.broker import Broker
 from sparring.engine.emulation import EmulatedHome, EmulatedJob, emulate, workplace
@@ -16,6 +17,7 @@ from sparring.engine.overheads import Overheads, measure_overheads
 from sparring.engine.policies import FixedLag, Newest
 from sparring.engine.simulation import Simulation
 from sparring.engine.speed import Costs
+from sparring.engine.transports.process import ProcessTransport
 
 POINT = 6.0
 """Seconds for which each emulated point is measured, once all its workers are up."""
@@ -172,7 +174,7 @@ def soak(tickets: int, *, progress: Callable[[str], None]) -> list[dict[str, flo
             if (ready.ticket + 1) % every:
                 continue
             now = time.perf_counter()
-            (worker,) = transport.processes.values()
+            (worker,) = cast("ProcessTransport", transport).processes.values()
             sample = {
                 "tickets": float(ready.ticket + 1),
                 "tickets_per_second": every / (now - mark),

@@ -16,8 +16,8 @@ from sparring.engine.emulation import EmulatedHome, EmulatedJob, workplace
 from sparring.engine.engine import Engine
 from sparring.engine.lease import Lease, Work
 from sparring.engine.policies import FixedLag, Policy
-from sparring.engine.transports import Done, Up
-from sparring.engine.transports.process import ProcessTransport
+from sparring.engine.transports import Done, Transport, Up
+from sparring.engine.transports.kinds import TransportKind
 
 MICRO = 1e6
 
@@ -29,7 +29,7 @@ class Overheads:
     broker: float
     """Every decision about one batch: lease, result, hand-over; no process is involved."""
     lease: float
-    """A lease to a worker and its result back, through the pipes; nothing is done for it."""
+    """A lease to a worker and its result back; nothing is done for it."""
     batch: float
     """A worker's copy of the attacked batch into its slot."""
     load: float
@@ -42,14 +42,19 @@ class Overheads:
     """A batch through everything at once, with one worker: publication, lease, hand-over."""
 
 
-def measure_overheads(job: EmulatedJob | None = None, *, rounds: int = 400) -> Overheads:
+def measure_overheads(
+    job: EmulatedJob | None = None, *, rounds: int = 400, kind: TransportKind | None = None
+) -> Overheads:
     """Measure on this machine, for batches and weights of the paper's sizes unless told otherwise.
+
+    Workers are processes unless another kind is given.
 
     Cost: some seconds.
     """
     job = job or EmulatedJob(seconds=0.0)
     policy = FixedLag(lag=3, split=1)
-    with workplace(job, policy) as (arena, transport):
+    whole = _whole(job, policy, rounds, kind)
+    with workplace(job, policy, kind) as (arena, transport):
         home = EmulatedHome(job, arena)
         worker = transport.start()
         while not any(isinstance(event, Up) for event in transport.poll(1.0)):
@@ -68,12 +73,12 @@ def measure_overheads(job: EmulatedJob | None = None, *, rounds: int = 400) -> O
             load=MICRO * (median(o for _, o in new) - median(o for _, o in same)),
             handover=_timed(lambda: arena["slot 0"].to("cpu"), rounds),
             publication=_timed(lambda: home.publish(0), rounds),
-            whole=_whole(job, policy, rounds),
+            whole=whole,
         )
 
 
 def _round_trips(
-    transport: ProcessTransport, worker: object, rounds: int, *, new_weights: bool
+    transport: Transport, worker: object, rounds: int, *, new_weights: bool
 ) -> list[tuple[float, float]]:
     """Seconds of each lease there and back, and of the worker's own work in it."""
     found: list[tuple[float, float]] = []
@@ -121,8 +126,8 @@ def _broker(policy: Policy, rounds: int) -> float:
     return _timed(batch, rounds)
 
 
-def _whole(job: EmulatedJob, policy: Policy, rounds: int) -> float:
-    with workplace(job, policy) as (arena, transport):
+def _whole(job: EmulatedJob, policy: Policy, rounds: int, kind: TransportKind | None) -> float:
+    with workplace(job, policy, kind) as (arena, transport):
         broker = Broker(policy, tickets=10**9)
         engine = Engine(broker, transport, EmulatedHome(job, arena), workers=1, helps=False)
         marks = []
