@@ -44,6 +44,9 @@ def test_ray_reads_the_cluster_of_hosts():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (hosts,) = documents("ray/hosts.yaml")
+    hosts["file_mounts"]["~/.ray/auth_token"] = str(
+        ROOT / "constraints.txt"
+    )  # any file that exists
     validate_config(prepare_config(hosts))
     with pytest.raises(Exception, match="head_ip"):
         validate_config(hosts | {"provider": {"type": "local"}})

@@ -59,7 +59,8 @@ def _connect(address: str) -> None:
         raise ConfigError(
             "a Ray cluster must answer, because workers are its actors; connecting to "
             f"{address!r} failed ({reason[:200]}). Start one with `ray start --head`, give the "
-            "address of its head as host:port, or leave the address out for a local one."
+            "address of its head as host:port, or leave the address out for a local one. Where a "
+            "cluster asks for a token, set RAY_AUTH_MODE=token."
         ) from error
 
 
