@@ -21,6 +21,7 @@ from sparring.models import neighbours
 from sparring.records.environment import available_cores
 from sparring.records.ranges import at_least
 from sparring.training.desk import Desk
+from sparring.training.team import Place
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Asynchronous:
 
     workers: int | None = None
     """Processes that attack; with 0 the trainer does. Not given, one for each CUDA device but the
-    trainer's, and on a CPU one less than there are cores."""
+    trainer's, and on a CPU one less than there are cores; several trainers share both evenly."""
     policy: PolicyKind = field(default_factory=FixedLag)
     """Which weights a batch is attacked with, and how far attacks may run ahead."""
     fresh_steps: int = 4
@@ -70,12 +71,13 @@ class Asynchronous:
         """The largest staleness of a batch, by the policy."""
         return self.policy.bound
 
-    def devices(self, trainer: torch.device) -> list[str]:
+    def devices(self, trainer: torch.device, place: Place) -> list[str]:
         """Where each worker computes beside a trainer on this device."""
-        places = neighbours(trainer)
+        places = neighbours(trainer, *place)
         count = self.workers
         if count is None:
-            count = len(places) if trainer.type == "cuda" else max(1, available_cores() - 1)
+            free = (available_cores() - place.of) // place.of
+            count = len(places) if trainer.type == "cuda" else max(1, free)
         return [str(places[worker % len(places)]) for worker in range(count)]
 
     def open(self, desk: Desk, updates: int) -> "AsyncSource":
@@ -89,7 +91,7 @@ class AsyncSource:
     def __init__(self, kind: Asynchronous, desk: Desk, updates: int) -> None:
         self._kind, self._desk, self._updates = kind, desk, updates
         network, images, policy = desk.network, desk.images, kind.policy
-        self._devices = kind.devices(desk.device)
+        self._devices = kind.devices(desk.device, desk.place)
         self._broker = self._new_broker(trained=0)
         shapes = layout(
             network, images, batch=desk.job.batch_size, buffers=policy.buffers, slots=policy.window
