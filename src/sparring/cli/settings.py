@@ -64,8 +64,8 @@ def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
 def shared(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
     """The same for as many trainers as were started together, in effective numbers.
 
-    Settings of one trainer are scaled, or only split where `--scaling none` asks for it; those of so
-    many, from a file, are taken as they are. Raises `ConfigError` if they do not fit together.
+    Settings of one trainer are scaled, or only split where `--scaling none` asks for it; those of
+    so many, from a file, are taken as they are. Raises `ConfigError` if they do not fit together.
     """
     trainers = launched()
     if flags.scaling is not None and trainers == 1:

@@ -40,9 +40,20 @@ def one_voice() -> Iterator[None]:
         if _is_told_by_another(error):
             raise SystemExit(error.exit_code) from error
         raise
+
+
+@contextmanager
+def met() -> Iterator[None]:
+    """Be in touch with the other trainers, if there are any, while the block lasts."""
+    from sparring.training import joined
+
+    try:
+        with joined():
+            yield
     finally:
-        # Once the first one is gone, torchrun tells the others to go. They do, with their own code.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if asked_for():
+            # Once the first one is gone, torchrun ends the others: they go, by their own code.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _is_told_by_another(error: SparringError) -> bool:

@@ -16,7 +16,7 @@ from sparring.cli.console import (
     print_json,
     print_result,
 )
-from sparring.cli.several import leads, one_voice
+from sparring.cli.several import leads, met, one_voice
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError
 from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
@@ -53,7 +53,7 @@ def _run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, shared, sized
-    from sparring.training import joined, train
+    from sparring.training import train
     from sparring.training.start import check_fits, fitted
 
     config = shared(sized(resolved(flags), flags), flags)
@@ -65,7 +65,7 @@ def _run(argv: list[str]) -> int:
             print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
     beginning = flags.config.stem if flags.config else flags.preset or DEFAULT_PRESET
-    with joined(), _destination(flags.out, beginning) as out, watched_training() as observer:
+    with met(), _destination(flags.out, beginning) as out, watched_training() as observer:
         done = train(config, out, observer=observer)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
@@ -75,9 +75,9 @@ def _resume(flags: TrainFlags, run: Path) -> int:
     if leads():
         RunDirectory.open(run)
     from sparring.cli.progress import watched_training
-    from sparring.training import joined, resume
+    from sparring.training import resume
 
-    with joined(), watched_training() as observer:
+    with met(), watched_training() as observer:
         done = resume(run, observer=observer)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0

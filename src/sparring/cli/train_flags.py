@@ -69,7 +69,9 @@ class TrainFlags:
     """Updates by which attacks of fixed-lag run ahead."""
     publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
     """Updates between publications; above 1, no fresh steps."""
-    scaling: Annotated[str | None, flag("--scaling", one_of(*SCALINGS), "linear|none"), PLAIN] = None
+    scaling: Annotated[str | None, flag("--scaling", one_of(*SCALINGS), "linear|none"), PLAIN] = (
+        None
+    )
     """Under torchrun: linear (the default) multiplies batch and learning rate."""
     precision: Annotated[
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN

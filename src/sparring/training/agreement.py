@@ -9,6 +9,13 @@ from sparring.data import Dataset
 from sparring.errors import DataError
 from sparring.training.team import Team
 
+UNLIKE = (
+    "trainers must have the same weights bit for bit, because each makes the same updates; those "
+    "of trainer {} are not trainer 0's. Their machines compute differently: take the same "
+    "processor and the same PyTorch for all."
+)
+"""What a run says of trainers whose hardware or software rounds differently."""
+
 
 def check_same_data(team: Team, dataset: Dataset) -> None:
     """Refuse trainers that have other training images than their leader, as far as labels tell.

@@ -26,8 +26,8 @@ from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.training.config import TrainConfig
 from sparring.training.start import check_fits
-from sparring.training.trace import REMEDY, Traced, read_trace
 from sparring.training.team import Solo
+from sparring.training.trace import REMEDY, Traced, read_trace
 from sparring.training.trainer import Trainer, update_together
 from sparring.training.watch import Observer, Silent
 

@@ -1,9 +1,9 @@
-"""How settings for one trainer become those of several: larger batches, larger steps, fewer updates.
+"""How settings for one trainer become those of several: larger batches and steps, fewer updates.
 
 Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", sections
-2.1 and 2.2: when the batch is multiplied by k, multiply the learning rate by k, and warm it up from
-the unscaled one over the first 5 of 90 epochs. Bhat, Tsipras & Madry 2019 propose it for adversarial
-training in their discussion.
+2.1 and 2.2: when the batch is multiplied by k, multiply the learning rate by k, and warm it up
+from the unscaled one over the first 5 of 90 epochs. Bhat, Tsipras & Madry 2019 propose to combine
+it with theirs in their discussion.
 """
 
 from dataclasses import replace

@@ -145,9 +145,10 @@ class EarlySteps:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gradual:
-    """Another schedule, reached by a linear rise from `start` of it over the first share of the run.
+    """Another schedule, approached from `start` of it by a linear rise early in the run.
 
-    Source: Goyal et al. 2017, section 2.2, gradual warm-up: 5 of 90 epochs, from one trainer's rate.
+    Source: Goyal et al. 2017, section 2.2, gradual warm-up: 5 of 90 epochs, from the rate of one
+    trainer.
     """
 
     share: float = 5 / 90

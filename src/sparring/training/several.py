@@ -1,8 +1,8 @@
 """Several trainers, each a process, that meet by torch.distributed.
 
 Whatever ends one of them ends the others with a sentence: an error that is met together by
-`together`, a process that dies by the connection that ends with it. On the CPU they meet by gloo; on
-CUDA, which is untested, gradients by NCCL and everything else by gloo.
+`together`, a process that dies by the connection that ends with it. On the CPU they meet by gloo;
+on CUDA, which is untested, gradients by NCCL and everything else by gloo.
 
 Units: seconds are wall-clock.
 """

@@ -1,8 +1,8 @@
 """What each of several trainers makes of its part of a batch, and how that is averaged.
 
-An update of W trainers is the mean of W shares, computed by one sum over one flat tensor. Everything
-that all must know travels in it, so that nothing else need be agreed on: gradients, BatchNorm's
-statistics, the loss, and who was asked to stop.
+An update of W trainers is the mean of W shares, computed by one sum over one flat tensor.
+Everything that all must know travels in it, so that nothing else need be agreed on: gradients,
+BatchNorm's statistics, the loss, and who was asked to stop.
 
 Shapes: P numbers of all weights with a gradient, S of all floating-point buffers.
 """

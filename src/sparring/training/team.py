@@ -105,7 +105,7 @@ class Solo:
 
     rank: int = 0
     size: int = 1
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
     restarted: bool = False
     _stop: StopRequest = field(default_factory=StopRequest)
 

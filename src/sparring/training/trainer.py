@@ -132,9 +132,7 @@ class Trainer:
         share = self.measure(batch)
         if self.team.size > 1:
             share = self.unpacked(self.team.mean(self.packed(share)))
-        return self.take(
-            share, batch, supply_seconds=supply_seconds, updated=updated, begun=begun
-        )
+        return self.take(share, batch, supply_seconds=supply_seconds, updated=updated, begun=begun)
 
     def measure(self, batch: AttackedBatch) -> Share:
         """What one's own batch says of the weights, which stay as they are; statistics move."""
@@ -164,7 +162,7 @@ class Trainer:
         """The mean of flat shares as a share."""
         return self._packing.unpack(mean)
 
-    def take(  # noqa: PLR0913 - a share, and by keyword what the step should say of it
+    def take(
         self,
         share: Share,
         batch: AttackedBatch,
@@ -263,4 +261,5 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
     pairs = list(zip(trainers, batches, strict=True))
     flat = [trainer.packed(trainer.measure(batch)) for trainer, batch in pairs]
     mean = mean_of(flat)
-    return [trainer.take(trainer.unpacked(mean.clone()), batch) for trainer, batch in pairs][0]
+    steps = [trainer.take(trainer.unpacked(mean.clone()), batch) for trainer, batch in pairs]
+    return steps[0]
