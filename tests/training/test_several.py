@@ -239,35 +239,30 @@ def test_a_replay_of_three_is_refused(tmp_path):
         replay(run.path)
 
 
-def test_one_that_is_killed_ends_the_others_with_a_line_and_torchrun_goes_on(tmp_path):
-    config = shared(source=replace(LAG, workers=0), updates=60, checkpoint_every=5)
+def children(process: int) -> list[int]:
+    """Processes that it has started."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return sorted(int(child) for child in found.split())
+
+
+def test_one_that_is_killed_ends_the_others_with_a_line_and_a_restart_goes_on(tmp_path):
+    """As torchrun restarts it: all processes, with the same words, into the same folder."""
+    source = replace(LAG, workers=0)
+    config = shared(source=source, updates=60, checkpoint_every=5)
     settings, out = tmp_path / "settings.json", tmp_path / "run"
     write_json(settings, to_json(config))
-    words = [
-        sys.executable,
-        "-m",
-        "sparring",
-        "train",
-        "--config",
-        str(settings),
-        "--out",
-        str(out),
-    ]
-    with started(words) as (leader, follower):
+    (env,) = environments(1)
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words += ["--max-restarts", "1", "--master-port", env["MASTER_PORT"], "-m", "sparring", "train"]
+    words += ["--config", str(settings), "--out", str(out)]
+    with started(words, count=1) as (launcher,):
         until(lambda: RunDirectory(out).resume.exists())
-        follower.kill()
-        told = leader.communicate(timeout=60)[1].splitlines()
-        assert leader.returncode == 1
-    command = f"torchrun --nproc-per-node 2 -m sparring train --resume {out}"
-    errors = [line for line in told if line.startswith("error: ")]
+        os.kill(children(launcher.pid)[-1], signal.SIGKILL)
+        printed, told = launcher.communicate(timeout=100)
+        assert launcher.returncode == 0, told
+    errors = [line for line in told.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert errors[0].endswith(f"{command}.")
-    assert not any("Traceback" in line for line in told)
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    again = [*launcher, *["--nproc-per-node", "2", "-m", "sparring", "train", "--resume"], str(out)]
-    done = subprocess.run(
-        again, env=environments(1)[0], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained for 60 updates") == 1
+    assert errors[0].endswith(f"torchrun --nproc-per-node 2 -m sparring train --resume {out}.")
+    assert "Traceback" not in told
+    assert printed.count("trained for 60 updates") == 1
     assert replay(out).is_equal

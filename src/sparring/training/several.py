@@ -8,6 +8,7 @@ Units: seconds are wall-clock.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sparring.errors import (
     ConfigError,
@@ -31,6 +34,10 @@ from sparring.training.share import REQUESTS
 from sparring.training.team import Place, Solo, Team
 
 Thing = TypeVar("Thing")
+REASON = 120
+"""Characters of what torch.distributed says that are passed on."""
+_SOURCE = re.compile(r"\[\S+\.cc:\d+\] ")
+"""Where in its own source gloo found something."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -176,8 +183,11 @@ def joined() -> Iterator[None]:
         yield
         return
     with _told():
-        cuda = torch.cuda.is_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        # A launcher's store outlives a restart, and with it the addresses of those who are gone.
+        own = PrefixStore(f"attempt {_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size)
     try:
         yield
     finally:
@@ -190,8 +200,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrainerLost(reason[0][:120]) from error
+        lines = _SOURCE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+        raise TrainerLost(lines[0].split(". ")[0][:REASON]) from error
 
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
