@@ -6,14 +6,16 @@
     ├── RunError            a run directory is missing, occupied, unwritable or not one
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
     │   └── CheckpointNotWritten   it could not be written; the previous one is whole
+    ├── FailedElsewhere     another trainer of the same run failed at this
     └── TrainingError       training cannot go on
         ├── NonFiniteLoss   the loss became infinite or NaN
+        ├── TrainerLost     another trainer of the same run ended, or cannot be reached
         └── Interrupted     someone asked it to stop; the checkpoint is written
 
 Every message says what must hold and why, what came instead and where, and what to do.
 The command line prints it as one sentence: exit code 2 for what the user can mend in the
 command or its input, 1 (`TrainingError`, `CheckpointNotWritten`) for a failed run, and 128 plus
-the signal's number for one that was asked to stop.
+the signal's number for one that was asked to stop; for `FailedElsewhere` that of the other's error.
 """
 
 import shlex
@@ -50,6 +52,14 @@ class CheckpointNotWritten(CheckpointError):
     exit_code = 1
 
 
+class FailedElsewhere(SparringError):
+    """An error that another trainer of the same run met, and tells."""
+
+    def __init__(self, rank: int, message: str, exit_code: int) -> None:
+        super().__init__(f"trainer {rank} cannot go on, and none can without it: {message}")
+        self.exit_code = exit_code
+
+
 class TrainingError(SparringError):
     """Training that cannot go on."""
 
@@ -60,12 +70,33 @@ class NonFiniteLoss(TrainingError):
     """A loss that became infinite or NaN."""
 
 
+class TrainerLost(TrainingError):
+    """Another trainer that ended, or cannot be reached, in the middle of a run."""
+
+    def __init__(self, reason: str, remedy: str = "then start all again") -> None:
+        super().__init__(
+            "all trainers of a run must stay to its end, because each trains a part of every "
+            f"batch; one is gone or cannot be reached ({reason}). See what it said last, {remedy}."
+        )
+        self.reason = reason
+
+
 class Interrupted(TrainingError):
     """Training that was asked to stop and did, with its checkpoint written."""
 
-    def __init__(self, signal: Signals, step: int, run: Path) -> None:
+    def __init__(self, signal: Signals, step: int, run: Path, trainers: int = 1) -> None:
         super().__init__(
             f"stopped at step {step} by {signal.name}; the checkpoint is written. "
-            f"Go on with: sparring train --resume {shlex.quote(str(run))}"
+            f"Go on with: {resume_command(run, trainers)}"
         )
         self.exit_code = 128 + signal
+
+
+def resume_command(run: Path | str, trainers: int = 1) -> str:
+    """What to type to go on with a run; of several trainers, all on one machine."""
+    return f"{launcher(trainers)} train --resume {shlex.quote(str(run))}"
+
+
+def launcher(trainers: int) -> str:
+    """How a command line of so many trainers begins, all on one machine."""
+    return "sparring" if trainers == 1 else f"torchrun --nproc-per-node {trainers} -m sparring"

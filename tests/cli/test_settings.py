@@ -12,7 +12,7 @@ from sparring.cli.main import main
 from sparring.engine import FixedLag, Newest, Sharded, Sync
 from sparring.models import Imported, Normalised, PaperNetwork, SmallNetwork, WideResNet
 from sparring.records import from_json, override, to_json
-from sparring.training import TRADES, Asynchronous, Fresh, Stale, TrainConfig
+from sparring.training import TRADES, Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
 from sparring.training.presets import PRESETS, fast, madry, paper
 
 
@@ -207,3 +207,58 @@ def test_a_norm_that_it_has_already_changes_nothing(asked, preset):
 def test_a_model_or_objective_that_cannot_be_meant_is_refused(words, complaint, capsys):
     assert main(["train", "--dry-run", *words]) == 2
     assert re.search(complaint, capsys.readouterr().err)
+
+
+@pytest.fixture
+def several(monkeypatch):
+    """Be one of two processes that torchrun started."""
+
+    def be(rank: int) -> None:
+        for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
+            monkeypatch.setenv(name, str(value))
+
+    return be
+
+
+def test_several_trainers_scale_settings_of_one_and_take_their_own_as_they_are(
+    asked, several, tmp_path
+):
+    several(0)
+    scaled = linearly_scaled(fast(), 2)
+    assert asked() == asked("--scaling", "linear") == scaled
+    assert asked("--updates", "300").updates == 150
+    assert asked("--scaling", "none") == replace(fast(), trainers=2)
+    file = tmp_path / "two.json"
+    file.write_text(json.dumps(to_json(scaled)))
+    assert asked("--config", str(file)) == asked("--config", str(file), "--scaling", "none")
+    assert asked("--config", str(file)) == scaled
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--set", "trainers=4"), "got 4 in the settings and 2 processes. Take: torchrun"),
+        (("--set", "trainers=2", "--scaling", "linear"), "scaled already; got trainers = 2"),
+        (("--set", "batch_size=3", "--scaling", "none"), "must be a multiple of trainers"),
+    ],
+)
+def test_of_several_trainers_one_tells_what_is_wrong(words, complaint, several, capsys):
+    for rank in (0, 1):
+        several(rank)
+        assert main(["train", "--dry-run", *words]) == 2
+        told = capsys.readouterr()
+        assert (complaint in told.err) == (rank == 0)
+        assert not told.out
+
+
+def test_of_several_trainers_one_prints(several, capsys):
+    several(1)
+    assert main(["train", "--dry-run"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_environment_that_torchrun_did_not_make_is_refused(several, monkeypatch, capsys):
+    several(0)
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert main(["train", "--dry-run"]) == 2
+    assert "WORLD_SIZE must be a number" in capsys.readouterr().err

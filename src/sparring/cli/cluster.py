@@ -1,11 +1,13 @@
 """The Ray cluster that a command's workers live on: joined before anything is written."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 from sparring.engine.transports.kinds import Ray
 from sparring.errors import ConfigError
-from sparring.training import Asynchronous
+from sparring.records import RunDirectory, from_json, read_json
+from sparring.training import Asynchronous, TrainConfig
 from sparring.training.sources import SourceKind
 
 
@@ -35,3 +37,12 @@ def connected(source: SourceKind, address: str | None) -> Iterator[None]:
         yield
     finally:
         connection.close()
+
+
+def connected_as_before(run: Path, address: str | None) -> AbstractContextManager[None]:
+    """The same for a run that is gone on with; nothing where its directory is another host's."""
+    if not run.exists():
+        return nullcontext()
+    directory = RunDirectory.open(run)
+    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    return connected(config.source, address)

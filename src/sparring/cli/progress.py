@@ -61,9 +61,10 @@ class TrainingLines:
         """One line about what is about to happen, and where."""
         self.updates = config.updates
         self._begun = time.perf_counter()
+        team = "" if config.trainers == 1 else f"{config.trainers} trainers, "
         _say(
             f"{run.path}: {counted(config.updates, 'update')} of {config.batch_size} images on "
-            f"{where.device}, {counted(where.threads, 'thread')}, {where.precision}; against "
+            f"{team}{where.device}, {counted(where.threads, 'thread')}, {where.precision}; against "
             f"{threat_text(config.threat)}; staleness at most {config.source.bound}"
         )
 

@@ -15,12 +15,13 @@ from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, launcher
 from sparring.records import from_json, override, read_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
-from sparring.training import Asynchronous, Fresh, Stale, TrainConfig
+from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
 from sparring.training.presets import PRESETS
+from sparring.training.several import launched
 from sparring.training.sources import SourceKind
 
 
@@ -59,6 +60,36 @@ def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
     if channels == 1:
         return config
     return _withstanding(config, usual(type(config.threat), channels))
+
+
+def shared(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
+    """The same for as many trainers as were started together, in effective numbers.
+
+    Settings of one trainer are scaled, or only split where `--scaling none` asks for it; those of
+    so many, from a file, are taken as they are. Raises `ConfigError` if they do not fit together.
+    """
+    trainers = launched()
+    if flags.scaling is not None and trainers == 1:
+        raise ConfigError(
+            "--scaling needs several trainers, because it says how to go from one to them; got one."
+            " Start them with: torchrun --nproc-per-node 2 -m sparring train …"
+        )
+    if config.trainers == 1:
+        if flags.scaling == "none":
+            return replace(config, trainers=trainers)
+        return linearly_scaled(config, trainers)
+    if flags.scaling == "linear":
+        raise ConfigError(
+            "--scaling linear needs settings of one trainer, because those of several are scaled "
+            f"already; got trainers = {config.trainers}. Leave it out."
+        )
+    if config.trainers != trainers:
+        raise ConfigError(
+            "trainers must be the number of processes, because each has its own part of every "
+            f"batch; got {config.trainers} in the settings and {trainers} processes. Take: "
+            f"{launcher(config.trainers)} train …"
+        )
+    return config
 
 
 def opened(config: TrainConfig) -> Dataset:

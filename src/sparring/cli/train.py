@@ -16,18 +16,10 @@ from sparring.cli.console import (
     print_json,
     print_result,
 )
+from sparring.cli.several import leads, met, one_voice
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError
-from sparring.records import (
-    MetricsLog,
-    Proportion,
-    Row,
-    RunDirectory,
-    from_json,
-    read_json,
-    run_errors,
-    to_json,
-)
+from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
 
@@ -35,7 +27,8 @@ examples:
   sparring train
   sparring train --preset paper --source stale --staleness 64
   sparring train --data images/ --model small-cnn --eps 8/255
-  sparring train --resume runs/fast-20300101-120000"""
+  sparring train --resume runs/fast-20300101-120000
+  torchrun --nproc-per-node 2 -m sparring train --out runs/two"""
 
 
 FORM = Form(
@@ -48,6 +41,11 @@ FORM = Form(
 
 def run(argv: list[str]) -> int:
     """Train, or go on training, as the words ask; return the exit code."""
+    with one_voice():
+        return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     flags, _ = FORM.read(argv)
     if flags.resume is not None:
         _refuse_settings(flags)
@@ -55,19 +53,21 @@ def run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.cluster import connected
     from sparring.cli.progress import watched_training
-    from sparring.cli.settings import opened, resolved, sized
+    from sparring.cli.settings import opened, resolved, shared, sized
     from sparring.training import train
     from sparring.training.start import check_fits, fitted
 
-    config = sized(resolved(flags), flags)
+    config = shared(sized(resolved(flags), flags), flags)
     if flags.dry_run:
         dataset = opened(config)
         config = fitted(config, dataset)
         check_fits(config, dataset)
-        print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
+        if leads():
+            print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
     beginning = flags.config.stem if flags.config else flags.preset or DEFAULT_PRESET
     with (
+        met(),
         connected(config.source, flags.ray_address),
         _destination(flags.out, beginning) as out,
         watched_training() as observer,
@@ -78,14 +78,19 @@ def run(argv: list[str]) -> int:
 
 
 def _resume(flags: TrainFlags, run: Path) -> int:
-    directory = RunDirectory.open(run)
-    from sparring.cli.cluster import connected
-    from sparring.cli.progress import watched_training
-    from sparring.training import TrainConfig, resume
+    from sparring.cli.cluster import connected_as_before
 
-    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
-    with connected(config.source, flags.ray_address), watched_training() as observer:
-        done = resume(directory.path, observer=observer)
+    if leads():
+        RunDirectory.open(run)
+    from sparring.cli.progress import watched_training
+    from sparring.training import resume
+
+    with (
+        met(),
+        connected_as_before(run, flags.ray_address),
+        watched_training() as observer,
+    ):
+        done = resume(run, observer=observer)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -107,7 +112,13 @@ def _refuse_settings(flags: TrainFlags) -> None:
 
 @contextmanager
 def _destination(out: Path | None, beginning: str) -> Iterator[Path]:
-    """The folder for a new run; one that we chose ourselves goes again if nothing came into it."""
+    """The folder for a new run; one that we chose ourselves goes again if nothing came into it.
+
+    Of several trainers the leader chooses.
+    """
+    if not leads():
+        yield out or RUNS
+        return
     if out is not None:
         yield out
         return
@@ -140,6 +151,8 @@ def _fresh_folder(name: str) -> Path:
 
 
 def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: bool) -> None:
+    if not leads():
+        return
     rows = MetricsLog(run.metrics).rows()
     looks = [row for row in rows if "robust_accuracy" in row]
     staleness = [age for row in rows if isinstance(age := row.get("staleness"), int)]

@@ -9,6 +9,8 @@ from tyro.conf import UseAppendAction, arg
 from sparring.cli.arguments import PLAIN, flag, number, one_of, path, several, whole
 from sparring.records.sizes import eps_from
 
+SCALINGS = ("linear", "none")
+"""What several trainers may do to settings that are meant for one."""
 DEFAULT_PRESET = "fast"
 """Settings of a command that names none."""
 
@@ -73,6 +75,10 @@ class TrainFlags:
     """Updates by which attacks of fixed-lag run ahead."""
     publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
     """Updates between publications; above 1, no fresh steps."""
+    scaling: Annotated[str | None, flag("--scaling", one_of(*SCALINGS), "linear|none"), PLAIN] = (
+        None
+    )
+    """Under torchrun: linear (the default) multiplies batch and learning rate."""
     precision: Annotated[
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
     ] = None

@@ -115,8 +115,8 @@ def workplace(
             slots=policy.window,
         )
     )
-    cpu = torch.device("cpu")
-    transport = (kind or Processes()).open(job, arena, images, trainer=cpu, threads=1)
+    cpu = [torch.device("cpu")]
+    transport = (kind or Processes()).open(job, arena, images, neighbours=cpu, threads=1)
     try:
         yield arena, transport
     finally:

@@ -28,13 +28,17 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def neighbours(device: torch.device) -> list[torch.device]:
+def neighbours(device: torch.device, number: int = 0, of: int = 1) -> list[torch.device]:
     """Where others of this machine may compute beside one that computes on this device.
 
-    All other CUDA devices; the same one, where it is the only one or the CPU.
+    All other CUDA devices; the same one, where it is the only one or the CPU. Of several that have
+    the first devices, each has an even share of the others: the one of this `number` its own.
     """
     if device.type != "cuda":
         return [device]
+    if of > 1:
+        shared = [torch.device("cuda", i) for i in range(of, torch.cuda.device_count())]
+        return shared[number::of] or [device]
     own = torch.cuda.current_device() if device.index is None else device.index
     others = [torch.device("cuda", i) for i in range(torch.cuda.device_count()) if i != own]
     return others or [device]

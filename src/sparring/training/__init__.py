@@ -11,7 +11,17 @@ from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natur
 from sparring.training.optimizers import SGD, Adam
 from sparring.training.replay import Parting, Replay, replay
 from sparring.training.run import TrainedRun, resume, train
-from sparring.training.schedules import Constant, EarlySteps, OneCycle, Steps, Triangular, WarmUp
+from sparring.training.scaling import linearly_scaled
+from sparring.training.schedules import (
+    Constant,
+    EarlySteps,
+    Gradual,
+    OneCycle,
+    Steps,
+    Triangular,
+    WarmUp,
+)
+from sparring.training.several import joined
 from sparring.training.sources import Fresh, Stale
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import Look, Observer, Silent
@@ -25,6 +35,7 @@ __all__ = [
     "Constant",
     "EarlySteps",
     "Fresh",
+    "Gradual",
     "Look",
     "Loss",
     "Mixed",
@@ -44,6 +55,8 @@ __all__ = [
     "Triangular",
     "Validation",
     "WarmUp",
+    "joined",
+    "linearly_scaled",
     "presets",
     "replay",
     "resume",

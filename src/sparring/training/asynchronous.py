@@ -17,8 +17,10 @@ from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
+from sparring.models import neighbours
 from sparring.records.ranges import at_least
 from sparring.training.desk import Desk
+from sparring.training.team import Place
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ class Asynchronous:
 
     workers: int | None = None
     """How many attack; with 0 the trainer does. Not given, processes: one for each CUDA device but
-    the trainer's, on a CPU one less than there are cores; Ray: as many as the policy keeps busy."""
+    the trainer's, on a CPU one less than there are cores, and several trainers share both evenly;
+    Ray: as many as the policy keeps busy."""
     transport: TransportKind = field(default_factory=Processes)
     """Where they are: processes of this machine, or actors of a Ray cluster."""
     policy: PolicyKind = field(default_factory=FixedLag)
@@ -70,11 +73,11 @@ class Asynchronous:
         """The largest staleness of a batch, by the policy."""
         return self.policy.bound
 
-    def count(self, trainer: torch.device) -> int:
+    def count(self, trainer: torch.device, place: Place) -> int:
         """Workers beside a trainer on this device."""
         if self.workers is not None:
             return self.workers
-        return self.transport.workers(self.policy, trainer)
+        return self.transport.workers(self.policy, trainer, place)
 
     def open(self, desk: Desk, updates: int) -> "AsyncSource":
         """A source of `updates` batches; its workers start with the first."""
@@ -87,7 +90,7 @@ class AsyncSource:
     def __init__(self, kind: Asynchronous, desk: Desk, updates: int) -> None:
         self._kind, self._desk, self._updates = kind, desk, updates
         network, images, policy = desk.network, desk.images, kind.policy
-        self._workers = kind.count(desk.device)
+        self._workers = kind.count(desk.device, desk.place)
         self._broker = self._new_broker(trained=0)
         self._arena = Arena(
             layout(
@@ -100,7 +103,11 @@ class AsyncSource:
         )
         self._attacker = Attacker(desk.job, self._arena, images, desk.device)
         self._transport = kind.transport.open(
-            desk.job, self._arena, images, trainer=desk.device, threads=torch.get_num_threads()
+            desk.job,
+            self._arena,
+            images,
+            neighbours=neighbours(desk.device, *desk.place),
+            threads=torch.get_num_threads(),
         )
         self._engine: Engine | None = None
         self._ready: Ready | None = None

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import pickle
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparring.errors import CheckpointError, CheckpointNotWritten
+from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
 from sparring.models import save_weights
 from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.training.config import TrainConfig
@@ -40,11 +39,15 @@ class Progress:
 def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds: float) -> None:
     """Write weights.safetensors (the averaged weights) and resume.pt, each by atomic rename.
 
+    All trainers of a team must call it; the leader writes.
     Raises `CheckpointNotWritten` if the disk refuses; the previous checkpoint is then whole.
     Cost: 65 MB to disk for the paper's network with Adam.
     """
+    own = trainer.team.gather(_own_state(trainer, source))
+    if not trainer.team.leads:
+        return
     buffer = io.BytesIO()
-    torch.save(_state(trainer, source, seconds), buffer)
+    torch.save(_state(trainer, own, seconds), buffer)
     with _safely(run, trainer):
         _save_weights(trainer, run.weights)
         write_atomically(run.resume, buffer.getvalue())
@@ -75,33 +78,52 @@ def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
         raise CheckpointNotWritten(
             f"The checkpoint of step {trainer.version} must be written for the run to be safe; "
             f"{run.path} refused it ({error.strerror or error}). The previous checkpoint is whole: "
-            f"make room, then go on with: "
-            f"sparring train --resume {shlex.quote(str(run.path))}"
+            f"make room, then go on with: {resume_command(run.path, trainer.team.size)}"
         ) from error
 
 
 def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> Progress:
     """Put trainer and source back to where the run's last checkpoint was taken.
 
+    All trainers of a team must call it; the leader reads.
     Raises `CheckpointError` if it is damaged, of another layout or of another configuration.
     """
-    state = _load(run.resume, trainer)
-    _check_same_run(run.resume, state, trainer)
+    team = trainer.team
+    state = team.lead(lambda: _of_this_run(run.resume, trainer))
+    with team.together():
+        return _restored(run.resume, state, trainer, source)
+
+
+def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
+    state = _load(path, trainer)
+    _check_same_run(path, state, trainer)
+    return state
+
+
+def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Source) -> Progress:
     try:
         trainer.network.load_state_dict(state["network"])
         trainer.average.network.load_state_dict(state["average"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.version = int(state["version"])
-        source.restore(state["source"], trainer.version)
-        torch.set_rng_state(state["random"].cpu())
+        own = [state, *state.get("others", [])][trainer.team.rank]
+        kept = {name: value.to(trainer.device) for name, value in own["source"].items()}
+        source.restore(kept, trainer.version)
+        torch.set_rng_state(own["random"].cpu())
         progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(run.resume, error) from error
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
     trainer.copy.refresh()
     return progress
 
 
-def _state(trainer: Trainer, source: Source, seconds: float) -> dict[str, Any]:
+def _own_state(trainer: Trainer, source: Source) -> dict[str, Any]:
+    """What each trainer of a team has for itself."""
+    return {"source": dict(source.state()), "random": torch.get_rng_state()}
+
+
+def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    others = {"others": own[1:]} if len(own) > 1 else {}
     return {
         "format": FORMAT,
         "config": _digest(trainer.config),
@@ -112,15 +134,14 @@ def _state(trainer: Trainer, source: Source, seconds: float) -> dict[str, Any]:
         "network": trainer.network.state_dict(),
         "average": trainer.average.network.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
-        "source": dict(source.state()),
-        "random": torch.get_rng_state(),
+        **own[0],
+        **others,
     }
 
 
 def _load(path: Path, trainer: Trainer) -> dict[str, Any]:
-    device = next(trainer.network.parameters()).device
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise _damaged(path, error) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

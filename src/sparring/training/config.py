@@ -74,7 +74,9 @@ class TrainConfig:
     source: SourceKind = field(default_factory=Fresh)
     """Where attacked batches come from."""
     batch_size: int = 128
-    """Images an update."""
+    """Images an update, of all trainers together."""
+    trainers: int = 1
+    """Processes that share each update: each has an equal part of every batch."""
     updates: int = 60_000
     """Updates of the whole run."""
     seed: int = 0
@@ -104,6 +106,13 @@ class TrainConfig:
         if self.image_size is not None:
             at_least("image_size", self.image_size, 1)
         at_least("batch_size", self.batch_size, 1)
+        at_least("trainers", self.trainers, 1)
+        if self.batch_size % self.trainers:
+            raise ConfigError(
+                "batch_size must be a multiple of trainers, because each has an equal part of "
+                f"every batch; got {self.batch_size} images for {self.trainers} trainers. Take "
+                f"{-(-self.batch_size // self.trainers) * self.trainers}."
+            )
         at_least("updates", self.updates, 1)
         at_least("seed", self.seed, 0)
         at_least("threads", self.threads, 0)
@@ -127,10 +136,11 @@ class TrainConfig:
                 f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
             )
 
-        if self.source.split > self.batch_size:
+        if self.source.split > self.batch_size // self.trainers:
             raise ConfigError(
-                "source.policy.split must be at most batch_size, because every part of a batch "
-                f"needs an image; got {self.source.split} parts of {self.batch_size} images. "
+                "source.policy.split must be at most batch_size, for each of several trainers its "
+                "part of that, because every part of a batch needs an image; got "
+                f"{self.source.split} parts of {self.batch_size // self.trainers} images. "
                 "Split into fewer."
             )
         if self.source.fresh_steps and self.attack.restarts > 1:

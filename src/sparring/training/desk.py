@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparring.attacks import AttackedBatch
 from sparring.data import Images
 from sparring.engine.attacker import Job
+from sparring.training.team import Place
 
 
 @runtime_checkable
@@ -32,6 +33,11 @@ class Desk(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the trainer computes."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Which of the trainers of this machine it is."""
         ...
 
     @property

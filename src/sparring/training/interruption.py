@@ -12,13 +12,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class StopRequest:
     """Whether someone asked the run to stop, and by which signal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.signal: signal.Signals | None = None
+        self._patient = patient
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note the first request; the next one meets the handler that was there before."""
+        """Note the first request; the next one meets the handler that was there before.
+
+        Who is patient notes that too: a launcher sends one more to those that stop together.
+        """
         self.signal = signal.Signals(number)
-        self.restore()
+        if not self._patient:
+            self.restore()
 
     def install(self) -> None:
         """Take over the signals that are not ignored, as nohup has it, remembering who had them."""
@@ -32,13 +37,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Collect requests to stop while the block runs.
+def stop_request(*, patient: bool = False) -> Iterator[StopRequest]:
+    """Collect requests to stop while the block runs; if `patient`, any number of them.
 
     Only the main thread may take signals over; in another one the request never comes and Ctrl-C
     does what it did before.
     """
-    request = StopRequest()
+    request = StopRequest(patient=patient)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

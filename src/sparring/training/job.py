@@ -18,7 +18,10 @@ from sparring.training.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RunTickets:
-    """Attacks tickets by their number, at the ε and in the steps that are theirs in the run."""
+    """Attacks tickets by their number, at the ε and in the steps that are theirs in the run.
+
+    Of several trainers each has an equal part of every ticket, and that is what a ticket is here.
+    """
 
     config: TrainConfig
     """Says both."""
@@ -26,6 +29,8 @@ class RunTickets:
     """Which images a ticket has."""
     attack: TicketAttack
     """Attacks them."""
+    trainer: int = 0
+    """Whose part of them."""
 
     def __call__(  # noqa: PLR0913 - a ticket, and by keyword which share of its attack
         self,
@@ -42,7 +47,7 @@ class RunTickets:
 
         With the stage "first", but for its fresh steps; with "last", `begun` after those.
         """
-        ticket = self._ticket(number).part(part, parts)
+        ticket = self._ticket(number, part, parts)
         eps, steps = self.config.eps_of(number), self.config.steps_of(number)
         fresh = self.config.fresh_steps_of(number)
         if begun is not None:
@@ -93,15 +98,18 @@ class RunTickets:
 
     def recall(self, number: int) -> AttackedBatch:
         """The ticket's images as they are, for a source that kept what became of them."""
-        return self.attack.recall(self._ticket(number))
+        return self.attack.recall(self._ticket(number, 0, 1))
 
-    def _ticket(self, number: int) -> Ticket:
-        """The ticket; the images of the next ones begin to be read, where they are streamed."""
-        images = self.attack.images
+    def _ticket(self, number: int, part: int, parts: int) -> Ticket:
+        """A part of the trainer's part of a ticket.
+
+        The trainer's images of the next tickets begin to be read, where they are streamed.
+        """
+        images, trainers = self.attack.images, self.config.trainers
         tickets = [self.order.ticket(number + n) for n in range(images.reads_ahead + 1)]
         for ticket in tickets if images.reads_ahead else ():
-            images.expect(ticket.indices)
-        return tickets[0]
+            images.expect(ticket.part(self.trainer, trainers).indices)
+        return tickets[0].part(self.trainer * parts + part, trainers * parts)
 
     def _joined(self, number: int, pieces: Sequence[AttackedBatch]) -> AttackedBatch:
         if len(pieces) == 1:
@@ -123,6 +131,8 @@ class AttackJob:
     """The run's settings."""
     given: nn.Module | None = None
     """Its network, where that is no record but an object, which must pickle for workers."""
+    trainer: int = 0
+    """Rank of the trainer whose part of every ticket is attacked."""
 
     @property
     def precision(self) -> Precision:
@@ -131,8 +141,8 @@ class AttackJob:
 
     @property
     def batch_size(self) -> int:
-        """Images of a ticket."""
-        return self.config.batch_size
+        """Images of the trainer's part of a ticket."""
+        return self.config.batch_size // self.config.trainers
 
     def network(self) -> nn.Module:
         """A network of the run's kind; its weights do not matter."""
@@ -148,4 +158,4 @@ class AttackJob:
             device=device,
             augmentation=config.augmentation,
         )
-        return RunTickets(config=config, order=order, attack=attack)
+        return RunTickets(config=config, order=order, attack=attack, trainer=self.trainer)

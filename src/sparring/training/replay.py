@@ -26,10 +26,13 @@ from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.training.config import TrainConfig
 from sparring.training.start import check_fits
+from sparring.training.team import Solo
 from sparring.training.trace import REMEDY, Traced, read_trace
-from sparring.training.trainer import Trainer
+from sparring.training.trainer import Trainer, update_together
 from sparring.training.watch import Observer, Silent
 
+MOST_TRAINERS = 2
+"""Two numbers have one sum; of more, it depends on their order."""
 DECISIVE = ("sparring", "torch", "processor", "device", "precision")
 """Fields of an environment on which the bits of a result depend, beside the number of threads."""
 
@@ -101,8 +104,11 @@ def replay(
     )
     check_classes(directory, dataset)
     check_fits(config, dataset)
+    _check_trainers(config)
     with computing_threads(recorded.threads):
-        trainer = Trainer(config, dataset, device)
+        teams = [Solo(rank=rank, size=config.trainers) for rank in range(config.trainers)]
+        trainers = [Trainer(config, dataset, device, team=team) for team in teams]
+        trainer = trainers[0]
         here = describe(
             threads=torch.get_num_threads(), device=str(device), precision=trainer.copy.name
         )
@@ -110,7 +116,7 @@ def replay(
         observer.started(replace(config, updates=len(trace)), directory, here)
         for difference in _differences(recorded, here):
             observer.noticed(difference)
-        parting = _follow(trace, trainer, observer)
+        parting = _follow(trace, trainers, observer)
     updates = parting.step if parting else len(trace)
     compared = stored if parting is None else None
     return Replay(
@@ -131,21 +137,39 @@ class _Stored(NamedTuple):
     tensors: Mapping[str, Tensor]
 
 
-def _follow(trace: Sequence[Traced], trainer: Trainer, observer: Observer) -> Parting | None:
+def _check_trainers(config: TrainConfig) -> None:
+    if config.trainers > MOST_TRAINERS:
+        raise ConfigError(
+            f"a replay needs a run of at most {MOST_TRAINERS} trainers, because one process cannot "
+            f"add what more of them found in the order in which their connection did; this one has "
+            f"{config.trainers}. Train it again with torchrun, and compare: with a fixed lag it "
+            "ends in the same weights."
+        )
+
+
+def _follow(
+    trace: Sequence[Traced], trainers: Sequence[Trainer], observer: Observer
+) -> Parting | None:
     """Update after update; each ticket is attacked as soon as its version is there.
+
+    Of several trainers, each trainer's part of it.
 
     Versions need not rise from ticket to ticket: a lost lease is given out again, with newer
     weights than those of the tickets after it.
     """
-    tickets_of: defaultdict[int, list[int]] = defaultdict(list)
+    tickets_of: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for ticket, traced in enumerate(trace):
-        tickets_of[ticket - traced.staleness].append(ticket)
-    waiting: dict[int, AttackedBatch] = {}
+        for rank in range(len(trainers)):
+            tickets_of[ticket - traced.staleness_of(rank)].append((ticket, rank))
+    waiting: dict[tuple[int, int], AttackedBatch] = {}
     for version, traced in enumerate(trace):
-        for ticket in tickets_of[version]:
-            waiting[ticket] = trainer.attack_now(ticket)
+        for ticket, rank in tickets_of[version]:
+            waiting[ticket, rank] = trainers[rank].attack_now(ticket)
+        batches = [
+            trainer.finish(waiting.pop((version, rank))) for rank, trainer in enumerate(trainers)
+        ]
         try:
-            step = trainer.update(trainer.finish(waiting.pop(version)))
+            step = update_together(trainers, batches)
         except NonFiniteLoss:
             return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
         observer.stepped(step)

@@ -1,53 +1,21 @@
 """A whole run: from a configuration to a run directory with a trained network."""
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from sparring.attacks import AttackedBatch
-from sparring.attacks.plausible import doubt
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset, given_name
-from sparring.errors import Interrupted, NonFiniteLoss
-from sparring.models import chosen_device, computing_threads
-from sparring.records import (
-    MetricsLog,
-    RunDirectory,
-    describe,
-    from_json,
-    read_json,
-    to_json,
-    write_json,
-)
-from sparring.training.alarm import OverfittingAlarm
-from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
+from sparring.errors import launcher, resume_command
+from sparring.records import RunDirectory, from_json, read_json
+from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig
-from sparring.training.events import Events, events
-from sparring.training.interruption import StopRequest, stop_request
-from sparring.training.notices import warnings_to
-from sparring.training.sources import Source
+from sparring.training.several import check_size, present_team
+from sparring.training.sitting import Sitting, TrainedRun
 from sparring.training.start import check_fits, fitted
-from sparring.training.trainer import Step, Trainer
-from sparring.training.watch import DeadStart, Observer, Silent, ValidationSlice
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TrainedRun:
-    """What a finished run leaves behind."""
-
-    run: RunDirectory
-    """The run directory."""
-    network: nn.Module
-    """The network that is evaluated, in evaluation mode: averaged weights where averaging is on."""
-    version: int
-    """Updates that it has seen."""
-    seconds: float
-    """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
+from sparring.training.team import Solo
+from sparring.training.watch import Observer, Silent
 
 
 def train(  # noqa: PLR0913 - a run, and by keyword what it is given
@@ -64,17 +32,24 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
     instead of what the settings name; whoever goes on with the run, or judges it, must have them.
     A `network` takes the place of `config.model`: a copy of it is trained, from its weights on.
+    Where `config.trainers` is above 1, so many processes of torch.distributed must call it, and
+    the one of rank 0 alone writes `out` and talks to the observer.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
-    occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop.
+    occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
+    of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
     """
     if data is not None:
         config = replace(config, data=given_name(data))
-    dataset = _dataset(config, data)
-    config = fitted(config, dataset, network)
-    check_fits(config, dataset, network)
-    run = RunDirectory.create(out)
-    run.write_config(config)
-    return _Sitting(config, dataset, run, observer or Silent(), until, network).work()
+    team = Solo() if config.trainers == 1 else present_team()
+    check_size(team, config.trainers, launcher(config.trainers) + " train …")
+    with team.together():
+        dataset = _dataset(config, data)
+        config = fitted(config, dataset, network)
+        check_fits(config, dataset, network)
+    config = team.lead(lambda: config)
+    check_same_data(team, dataset)
+    run = team.lead(lambda: _new_run(config, out, again=team.restarted))
+    return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
 def resume(
@@ -92,159 +67,35 @@ def resume(
     was.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
+    team = present_team()
+    directory, config = team.lead(lambda: _opened(run))
+    check_size(team, config.trainers, resume_command(run, config.trainers))
+    with team.together():
+        dataset = _dataset(config, data)
+        if team.leads:
+            check_classes(directory, dataset)
+        check_fits(config, dataset, network)
+    check_same_data(team, dataset)
+    return Sitting(team, config, dataset, directory, observer or Silent(), until, network).work()
+
+
+def _new_run(config: TrainConfig, out: Path | str, *, again: bool) -> RunDirectory:
+    """A new directory, or the one that these settings are in, where a launcher starts `again`."""
+    there = RunDirectory(Path(out))
+    if again and there.config.is_file() and _opened(out)[1] == config:
+        return there
+    run = RunDirectory.create(out)
+    run.write_config(config)
+    return run
+
+
+def _opened(run: Path | str) -> tuple[RunDirectory, TrainConfig]:
     directory = RunDirectory.open(run)
-    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
-    dataset = _dataset(config, data)
-    check_classes(directory, dataset)
-    check_fits(config, dataset, network)
-    return _Sitting(config, dataset, directory, observer or Silent(), until, network).work()
+    stored = read_json(directory.config)
+    return directory, from_json(TrainConfig, stored, where=str(directory.config))
 
 
 def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
     return chosen_dataset(
         config.data, given, image_size=config.image_size, data_memory=config.data_memory
     )
-
-
-class _Sitting:
-    """One process's share of a run, from its start or last checkpoint to its end or a stop."""
-
-    def __init__(  # noqa: PLR0913 - a run, and what it is given
-        self,
-        config: TrainConfig,
-        dataset: Dataset,
-        run: RunDirectory,
-        observer: Observer,
-        until: int | None,
-        network: nn.Module | None,
-    ) -> None:
-        self.network = network
-        self.end = config.updates if until is None else min(until, config.updates)
-        self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
-        self.metrics = MetricsLog(run.metrics)
-        self.device = chosen_device(config.device)
-        self.dead_start = DeadStart(dataset.num_classes)
-        self.events: Events | None = None
-        self.seconds_before, self.all_threads = 0.0, 0
-
-    def work(self) -> TrainedRun:
-        self.all_threads = self.config.threads or torch.get_num_threads()
-        with computing_threads(self.config.computing_threads), stop_request() as stop:
-            trainer = Trainer(self.config, self.dataset, self.device, self.network)
-            source = self.config.source.open(trainer, self.config.updates)
-            with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
-                self._begin(trainer, source)
-                self.slice = ValidationSlice(self.config, self.dataset, self.device)
-                self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
-                self.begun = time.perf_counter()
-                if trainer.version < self.end:
-                    with events(self.run, trainer.version, wanted=self.config.tensorboard) as sink:
-                        self.events = sink
-                        self._loop(trainer, source, stop)
-                seconds = self._seconds()
-        network = trainer.average.network.eval()
-        return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
-
-    def _begin(self, trainer: Trainer, source: Source) -> None:
-        if self.run.resume.exists():
-            self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
-        self.metrics.truncate(trainer.version)
-        where = describe(
-            threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
-        )
-        write_json(self.run.environment, to_json(where))
-        self.run.write_class_names(self.dataset.class_names)
-        self.observer.started(self.config, self.run, where)
-        if not trainer.version:
-            self._first(trainer)
-
-    def _first(self, trainer: Trainer) -> None:
-        """What is done and said once, before the first update."""
-        if self.config.snapshot_every:
-            save_snapshot(self.run, trainer)
-        if doubtful := doubt(self.config.threat, self.dataset.image_shape):
-            self._notice(trainer, f"{doubtful}.")
-
-    def _loop(self, trainer: Trainer, source: Source, stop: StopRequest) -> None:
-        """The trainer's loop: attacked batches in, updates out."""
-        for batch, seconds in _timed(source):
-            self._record(trainer, source, self._update(trainer, source, batch, seconds))
-            if self.config.attack.steps and _due(
-                self.config.validation.alarm_every, trainer.version
-            ):
-                self._compare(trainer)
-            complete = trainer.version == self.config.updates
-            last = trainer.version == self.end
-            if complete or _due(self.config.validation.every, trainer.version):
-                self._look(trainer)
-            if _due(self.config.snapshot_every, trainer.version):
-                save_snapshot(self.run, trainer)
-            if last or stop.signal or _due(self.config.checkpoint_every, trainer.version):
-                self._save(trainer, source)
-            if stop.signal and not last:
-                raise Interrupted(stop.signal, trainer.version, self.run.path)
-            if last and not complete:
-                break
-
-    def _update(
-        self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
-    ) -> Step:
-        try:
-            return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
-        except NonFiniteLoss as error:
-            last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
-            self._write("notices", {"step": trainer.version, "event": str(error)})
-            raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
-
-    def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
-        figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}
-        self._write("update", figures)
-        self.observer.stepped(step)
-        notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
-        if notice:
-            self._notice(trainer, notice)
-
-    def _notice(self, trainer: Trainer, text: str) -> None:
-        self._write("notices", {"step": trainer.version, "event": text})
-        self.observer.noticed(text)
-
-    def _look(self, trainer: Trainer) -> None:
-        """Judge the weights on all threads: workers soon have nothing to do but to wait for it."""
-        with computing_threads(self.all_threads):
-            look = self.slice.look(trainer)
-        self._write("validation", asdict(look))
-        self.observer.validated(look)
-
-    def _compare(self, trainer: Trainer) -> None:
-        """Look for catastrophic overfitting."""
-        found = self.alarm.compare(trainer)
-        self._write("alarm", asdict(found))
-        if notice := self.alarm.notice(found):
-            self._notice(trainer, notice)
-
-    def _save(self, trainer: Trainer, source: Source) -> None:
-        """Write a checkpoint, and beside it the source's account of the run so far."""
-        totals = source.totals()
-        if totals:
-            self._write("tickets", {"step": trainer.version, **totals})
-        save_checkpoint(self.run, trainer, source, self._seconds())
-
-    def _write(self, kind: str, row: Mapping[str, int | float | str | None]) -> None:
-        self.metrics.append(row)
-        if self.events is not None:
-            self.events.append(kind, row)
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.begun
-
-
-def _timed(source: Source) -> Iterator[tuple[AttackedBatch, float]]:
-    """Each batch, with the seconds that it took to come."""
-    begun = time.perf_counter()
-    for batch in source:
-        yield batch, time.perf_counter() - begun
-        begun = time.perf_counter()
-
-
-def _due(every: int, version: int) -> bool:
-    return every > 0 and version % every == 0

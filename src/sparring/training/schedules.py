@@ -6,7 +6,7 @@ it needs no state to resume, and whoever attacks a ticket can compute the ticket
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from sparring.errors import ConfigError
@@ -143,7 +143,33 @@ class EarlySteps:
             )
 
 
-LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gradual:
+    """Another schedule, approached from `start` of it by a linear rise early in the run.
+
+    Source: Goyal et al. 2017, section 2.2, gradual warm-up: 5 of 90 epochs, from the rate of one
+    trainer.
+    """
+
+    share: float = 5 / 90
+    """Share of the run that the rise takes, in (0, 1]."""
+    start: float = 0.5
+    """Factor at the first update, in [0, 1]."""
+    then: Constant | WarmUp | Triangular | OneCycle | Steps = field(default_factory=Constant)
+    """What it is a factor of, and what is left of it after the rise."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check("share", self.share, above=0.0)
+        _check("start", self.start)
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress`."""
+        risen = min(1.0, self.start + (1 - self.start) * progress / self.share)
+        return risen * self.then(progress)
+
+
+LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps | Gradual
 EpsSchedule = Constant | WarmUp
 
 

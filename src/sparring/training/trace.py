@@ -21,6 +21,12 @@ class Traced(NamedTuple):
     """Version of the weights that it was trained on minus the version it was attacked with."""
     loss: float
     """The objective's value when it was trained on."""
+    of_trainers: tuple[int, ...] = ()
+    """Of several trainers, each one's own staleness."""
+
+    def staleness_of(self, rank: int) -> int:
+        """That of the part of this trainer."""
+        return self.of_trainers[rank] if rank < len(self.of_trainers) else self.staleness
 
 
 def read_trace(run: RunDirectory, updates: int | None = None) -> list[Traced]:
@@ -64,4 +70,18 @@ def _traced(run: RunDirectory, row: Row, step: int) -> Traced:
             f"the loss of step {step} must be a number, because a replay is compared with it; "
             f"{run.metrics} has {shown(loss)}. {REMEDY}"
         )
-    return Traced(staleness=staleness, loss=loss)
+    return Traced(staleness=staleness, loss=loss, of_trainers=_of_trainers(run, row, step))
+
+
+def _of_trainers(run: RunDirectory, row: Row, step: int) -> tuple[int, ...]:
+    ages = row.get("staleness_of_trainers")
+    if ages is None:
+        return ()
+    own = tuple(int(age) for age in str(ages).split("+") if age.isdecimal())
+    if not own or max(own) != row["staleness"] or "+".join(map(str, own)) != ages:
+        raise RunError(
+            f"staleness_of_trainers of step {step} must be a number for each trainer, the largest "
+            f"of them its staleness, because a replay attacks each one's part with that version; "
+            f"{run.metrics} has {shown(ages)}. {REMEDY}"
+        )
+    return own

@@ -5,7 +5,7 @@ Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,9 @@ from sparring.models import drawing_from, working_copy
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
 from sparring.training.job import AttackJob
+from sparring.training.share import Packing, Share, floating_buffers, mean_of
 from sparring.training.start import starting_network
+from sparring.training.team import Place, Solo, Team
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -43,7 +45,7 @@ class Step:
     eps: float
     """ε of the batch's attack."""
     staleness: int
-    """Version at this update minus the version that was attacked."""
+    """Version at this update minus the version that was attacked; of several trainers the most."""
     attack_seconds: float
     """Time that the batch's attack took, wherever and in how many parts it was computed."""
     supply_seconds: float
@@ -59,7 +61,8 @@ class Trainer:
 
     `version` counts the updates that they have seen; `copy` is the form in which their passes are
     computed; `average` holds the weights that are evaluated. A copy of a `network` that is given
-    takes the place of what `config.model` would build.
+    takes the place of what `config.model` would build. In a `team` of several each attacks and
+    measures its part of every batch, and all make the same update of the mean.
     """
 
     def __init__(
@@ -68,17 +71,27 @@ class Trainer:
         dataset: Dataset,
         device: torch.device,
         network: nn.Module | None = None,
+        team: Team | None = None,
     ) -> None:
         self.config = config
         self.version = 0
+        self.team: Team = team or Solo()
         self.network: nn.Module = starting_network(config, network)
+        self.team.align(self.network)
         self.network.to(device).train()
         self.copy = working_copy(self.network, config.precision)
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device
-        self.job = AttackJob(config=config, given=network)
+        self.job = AttackJob(config=config, given=network, trainer=self.team.rank)
         self._tickets = self.job.attacks(dataset.train, device)
+        self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
+        self._staleness: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Which of the trainers of this machine it is."""
+        return self.team.place
 
     def attack_now(self, number: int) -> AttackedBatch:
         """Attack the ticket of this number with the current weights, but for its fresh steps."""
@@ -107,28 +120,69 @@ class Trainer:
         supply_seconds: float | None = None,
         updated: Callable[[], None] = lambda: None,
     ) -> Step:
-        """One step of the optimiser on one batch.
+        """One step of the optimiser on one batch, together with the team.
 
         `supply_seconds` is what the batch took to come, by default its attack. `updated` is called
         as soon as the weights are new; what it does is not the update's time. What the network
-        draws at random, as dropout does, follows from seed and version. Cost: one forward and one
-        full backward pass. Raises `NonFiniteLoss`, before the weights are touched, if the loss is
-        infinite or NaN.
+        draws at random, as dropout does, follows from seed, version and rank. Cost: one forward and
+        one full backward pass, and the team's mean. Raises `NonFiniteLoss`, before the weights are
+        touched and for the whole team, if the loss is infinite or NaN.
         """
         begun = time.perf_counter()
+        share = self.measure(batch)
+        if self.team.size > 1:
+            share = self.unpacked(self.team.mean(self.packed(share)))
+        return self.take(share, batch, supply_seconds=supply_seconds, updated=updated, begun=begun)
+
+    def measure(self, batch: AttackedBatch) -> Share:
+        """What one's own batch says of the weights, which stay as they are; statistics move."""
+        team = self.team
+        mine = (team.rank,) if team.rank else ()
+        buffers = floating_buffers(self.network) if team.size > 1 else []
+        before = [each.clone() for each in buffers]
+        with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
+            loss, correct = self.config.objective(self.copy.trained, batch)
+        parameters = self._parameters()
+        return Share(
+            gradients=torch.autograd.grad(loss, parameters, allow_unused=True),
+            statistics=tuple(
+                None if torch.equal(old, new) else new
+                for old, new in zip(before, buffers, strict=True)
+            ),
+            loss=loss.item(),
+            accuracy=correct.float().mean().item(),
+            staleness=(self.version - batch.version,),
+        )
+
+    def packed(self, share: Share) -> torch.Tensor:
+        """A share of this trainer's, flat. Cost: one copy."""
+        return self._packing.pack(share)
+
+    def unpacked(self, mean: torch.Tensor) -> Share:
+        """The mean of flat shares as a share."""
+        return self._packing.unpack(mean)
+
+    def take(
+        self,
+        share: Share,
+        batch: AttackedBatch,
+        *,
+        supply_seconds: float | None = None,
+        updated: Callable[[], None] = lambda: None,
+        begun: float | None = None,
+    ) -> Step:
+        """The update that a share, or the mean of all, asks for; see `update`."""
+        begun = time.perf_counter() if begun is None else begun
         progress = self.config.progress(self.version)
         rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
-        with drawing_from(derive_seed(self.config.seed, "update", self.version)):
-            loss, correct = self.config.objective(self.copy.trained, batch)
-        value = loss.item()
-        if not math.isfinite(value):
+        if not math.isfinite(share.loss):
             raise NonFiniteLoss(
-                f"The loss must stay finite, because no update can be made from {value}; it became "
-                f"so at step {self.version + 1} with learning rate {rate:g} and staleness "
-                f"{self.version - batch.version}. Lower the learning rate or clip the gradient."
+                f"The loss must stay finite, because no update can be made from {share.loss}; it "
+                f"became so at step {self.version + 1} with learning rate {rate:g} and staleness "
+                f"{max(share.staleness)}. Lower the learning rate or clip the gradient."
             )
-        self._step(loss, rate)
-        staleness = self.version - batch.version
+        self._step(share, rate)
+        self._staleness = share.staleness
         self.version += 1
         stepped = time.perf_counter()
         updated()
@@ -139,21 +193,41 @@ class Trainer:
         seconds = time.perf_counter() - begun
         return Step(
             step=self.version,
-            loss=value,
-            accuracy=correct.float().mean().item(),
+            loss=share.loss,
+            accuracy=share.accuracy,
             learning_rate=rate,
             eps=batch.eps,
-            staleness=staleness,
+            staleness=max(share.staleness),
             attack_seconds=batch.attack_seconds,
             supply_seconds=supply,
             update_seconds=seconds - elsewhere,
-            images_per_second=len(batch.labels) / (supply + seconds),
+            images_per_second=self.team.size * len(batch.labels) / (supply + seconds),
         )
 
-    def _step(self, loss: torch.Tensor, rate: float) -> None:
-        parameters = [each for each in self.network.parameters() if each.requires_grad]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+    def figures(self) -> Mapping[str, int | float | str]:
+        """What a run's log should say of the team's part in the last update, by name."""
+        if len(self._staleness) < 2:
+            return {}
+        ages = "+".join(map(str, self._staleness))
+        return {**self.team.figures(), "staleness_of_trainers": ages}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [each for each in self.network.parameters() if each.requires_grad]
+
+    @torch.no_grad()
+    def _take_statistics(self, share: Share) -> None:
+        for buffer, mean in zip(
+            floating_buffers(self.network) if share.statistics else (),
+            share.statistics,
+            strict=True,
+        ):
+            if mean is not None:
+                buffer.copy_(mean)
+
+    def _step(self, share: Share, rate: float) -> None:
+        parameters = self._parameters()
+        self._take_statistics(share)
+        for parameter, gradient in zip(parameters, share.gradients, strict=True):
             parameter.grad = gradient
         if self.config.clip_norm is not None:
             clip_grad_norm_(parameters, self.config.clip_norm)
@@ -174,3 +248,18 @@ class Trainer:
             for value in state.values():
                 if isinstance(value, torch.Tensor) and value.dim():
                     value.copy_(hardshrink(value, TRACE))
+
+
+def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch]) -> Step:
+    """One update of a team whose trainers are all in this process, each with its own batch.
+
+    Each ends in the weights that it has in processes of its own, bit for bit if there are no more
+    than two: the order in which more are summed is the connection's.
+    """
+    if len(trainers) == 1:
+        return trainers[0].update(batches[0])
+    pairs = list(zip(trainers, batches, strict=True))
+    flat = [trainer.packed(trainer.measure(batch)) for trainer, batch in pairs]
+    mean = mean_of(flat)
+    steps = [trainer.take(trainer.unpacked(mean.clone()), batch) for trainer, batch in pairs]
+    return steps[0]

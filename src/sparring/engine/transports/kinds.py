@@ -21,28 +21,35 @@ from sparring.errors import ConfigError
 from sparring.models import neighbours
 from sparring.records.environment import available_cores
 
-SPARE = 1
-"""Cores of a machine that are left to the trainer."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
     """Workers are processes of this machine, and share the trainer's memory."""
 
-    def workers(self, policy: Policy, trainer: torch.device) -> int:
-        """How many there are if nobody says: one for each device that the trainer leaves."""
+    def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
+        """How many there are if nobody says: one for each device that trainers leave.
+
+        `place` is the trainer's number among those of this machine, and how many these are.
+        """
         if trainer.type == "cuda":
-            return len(neighbours(trainer))
-        return max(1, available_cores() - SPARE)
+            return len(neighbours(trainer, *place))
+        _, trainers = place
+        return max(1, (available_cores() - trainers) // trainers)
 
     def check(self) -> None:
         """Nothing is needed."""
 
     def open(
-        self, job: Job, arena: Arena, images: Images, *, trainer: torch.device, threads: int
+        self,
+        job: Job,
+        arena: Arena,
+        images: Images,
+        *,
+        neighbours: Sequence[torch.device],
+        threads: int,
     ) -> Transport:
-        """A transport without workers yet."""
-        devices = [str(place) for place in neighbours(trainer)]
+        """A transport without workers yet, who will compute on these devices."""
+        devices = [str(device) for device in neighbours]
         return ProcessTransport(job, arena, images, devices=devices, threads=threads)
 
 
@@ -96,7 +103,7 @@ class Ray:
         """`labels` by name."""
         return _pairs(self.labels, "labels", "ray.io/accelerator-type=A100")
 
-    def workers(self, policy: Policy, trainer: torch.device) -> int:
+    def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
         """As many as the policy can keep busy; those for whom there is no room wait for it."""
         return policy.window * policy.split
 
@@ -109,9 +116,18 @@ class Ray:
             )
 
     def open(
-        self, job: Job, arena: Arena, images: Images, *, trainer: torch.device, threads: int
+        self,
+        job: Job,
+        arena: Arena,
+        images: Images,
+        *,
+        neighbours: Sequence[torch.device],
+        threads: int,
     ) -> Transport:
-        """A transport without workers yet. Cost: some seconds, if a cluster must be started."""
+        """A transport without workers yet, who will compute where the cluster has room.
+
+        Cost: some seconds, if a cluster must be started.
+        """
         # An extra, and seconds to import.
         from sparring.engine.transports.ray_actors import RayTransport
 

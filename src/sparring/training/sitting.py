@@ -1,0 +1,228 @@
+"""One process's share of a run: the loop, and what is written and looked at beside it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import chain
+
+import torch
+from torch import nn
+
+from sparring.attacks import AttackedBatch
+from sparring.attacks.plausible import doubt
+from sparring.data import Dataset
+from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
+from sparring.models import computing_threads
+from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
+from sparring.training.agreement import UNLIKE, unlike
+from sparring.training.alarm import OverfittingAlarm
+from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
+from sparring.training.config import TrainConfig
+from sparring.training.events import Events, events
+from sparring.training.interruption import stop_request
+from sparring.training.notices import warnings_to
+from sparring.training.sources import Source
+from sparring.training.team import Team
+from sparring.training.trainer import Step, Trainer
+from sparring.training.watch import DeadStart, Observer, ValidationSlice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TrainedRun:
+    """What a finished run leaves behind."""
+
+    run: RunDirectory
+    """The run directory."""
+    network: nn.Module
+    """The network that is evaluated, in evaluation mode: averaged weights where averaging is on."""
+    version: int
+    """Updates that it has seen."""
+    seconds: float
+    """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
+
+
+class Sitting:
+    """One process's share of a run, from its start or last checkpoint to its end or a stop.
+
+    Of several trainers the leader writes and is watched; the others attack and update.
+    """
+
+    def __init__(  # noqa: PLR0913 - a run, and what it is given
+        self,
+        team: Team,
+        config: TrainConfig,
+        dataset: Dataset,
+        run: RunDirectory,
+        observer: Observer,
+        until: int | None,
+        network: nn.Module | None,
+    ) -> None:
+        self.team, self.network = team, network
+        self.end = config.updates if until is None else min(until, config.updates)
+        self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
+        self.metrics = MetricsLog(run.metrics)
+        self.device = team.device(config.device)
+        self.untold: list[str] = []
+        self.dead_start = DeadStart(dataset.num_classes)
+        self.events: Events | None = None
+        self.seconds_before, self.all_threads = 0.0, 0
+
+    def work(self) -> TrainedRun:
+        """Train to the end; raises what `sparring.training.train` does."""
+        self.all_threads = self.config.threads or torch.get_num_threads()
+        try:
+            with (
+                computing_threads(self.config.computing_threads),
+                stop_request(patient=self.team.size > 1) as stop,
+            ):
+                self.team.attend(stop)
+                return self._work()
+        except TrainerLost as error:
+            command = resume_command(self.run.path, self.team.size)
+            remedy = f"then go on from the last checkpoint: {command}"
+            raise TrainerLost(error.reason, remedy) from error
+
+    def _work(self) -> TrainedRun:
+        trainer = Trainer(self.config, self.dataset, self.device, self.network, self.team)
+        source = self.config.source.open(trainer, self.config.updates)
+        with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
+            if self.team.lead(self.run.resume.exists):
+                self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
+            self.team.lead(lambda: self._begin(trainer))
+            self.begun = time.perf_counter()
+            if trainer.version < self.end:
+                wanted = self.config.tensorboard and self.team.leads
+                with events(self.run, trainer.version, wanted=wanted) as sink:
+                    self.events = sink
+                    self._loop(trainer, source)
+            seconds = self._seconds()
+        network = trainer.average.network.eval()
+        return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
+
+    def _begin(self, trainer: Trainer) -> None:
+        """What the leader does before the first update of a sitting."""
+        self.slice = ValidationSlice(self.config, self.dataset, self.device)
+        self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
+        self.metrics.truncate(trainer.version)
+        where = describe(
+            threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
+        )
+        write_json(self.run.environment, to_json(where))
+        self.run.write_class_names(self.dataset.class_names)
+        self.observer.started(self.config, self.run, where)
+        if not trainer.version:
+            self._first(trainer)
+
+    def _first(self, trainer: Trainer) -> None:
+        """What is done and said once, before the first update."""
+        if self.config.snapshot_every:
+            save_snapshot(self.run, trainer)
+        if doubtful := doubt(self.config.threat, self.dataset.image_shape):
+            self._notice(trainer, f"{doubtful}.")
+
+    def _loop(self, trainer: Trainer, source: Source) -> None:
+        """The trainer's loop: attacked batches in, updates out."""
+        for batch, seconds in _timed(source):
+            step = self._update(trainer, source, batch, seconds)
+            if self.team.leads:
+                self._watch(trainer, source, step)
+            last, asked = trainer.version == self.end, self.team.heard
+            if last or asked or _due(self.config.checkpoint_every, trainer.version):
+                self._save(trainer, source)
+            if last or asked:
+                self.team.wait()  # who is gone while the leader still writes looks like a crash
+            if asked and not last:
+                raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
+            if last and trainer.version < self.config.updates:
+                break
+
+    def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
+        """What the leader does after every update: write it down, and look at it now and then."""
+        self._record(trainer, source, step)
+        if self.config.attack.steps and _due(self.config.validation.alarm_every, trainer.version):
+            self._compare(trainer)
+        complete = trainer.version == self.config.updates
+        if complete or _due(self.config.validation.every, trainer.version):
+            self._look(trainer)
+        if _due(self.config.snapshot_every, trainer.version):
+            save_snapshot(self.run, trainer)
+
+    def _update(
+        self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
+    ) -> Step:
+        try:
+            return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
+        except NonFiniteLoss as error:
+            last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
+            if self.team.leads:
+                self._write("notices", {"step": trainer.version, "event": str(error)})
+            raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
+
+    def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
+        figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}
+        self._write("update", figures | dict(trainer.figures()))
+        self.observer.stepped(step)
+        notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
+        if notice:
+            self._notice(trainer, notice)
+
+    def _notice(self, trainer: Trainer, text: str) -> None:
+        if not self.team.leads:
+            self.untold.append(f"trainer {self.team.rank}: {text}")
+            return
+        self._write("notices", {"step": trainer.version, "event": text})
+        self.observer.noticed(text)
+
+    def _look(self, trainer: Trainer) -> None:
+        """Judge the weights on all threads: workers soon have nothing to do but to wait for it."""
+        with computing_threads(self.all_threads):
+            look = self.slice.look(trainer)
+        self._write("validation", asdict(look))
+        self.observer.validated(look)
+
+    def _compare(self, trainer: Trainer) -> None:
+        """Look for catastrophic overfitting."""
+        found = self.alarm.compare(trainer)
+        self._write("alarm", asdict(found))
+        if notice := self.alarm.notice(found):
+            self._notice(trainer, notice)
+
+    def _save(self, trainer: Trainer, source: Source) -> None:
+        """Write a checkpoint, and beside it the sources' account of the run so far.
+
+        Totals are sums over the trainers; what the others had to notice is told now.
+        """
+        totals = self.team.gather(dict(source.totals()))
+        for text in chain.from_iterable(self.team.gather(self.untold)):
+            self._notice(trainer, text)
+        self.untold = []
+        if any(totals):
+            self._write("tickets", {"step": trainer.version, **_summed(totals)})
+        if others := unlike(self.team, trainer.network):
+            self._notice(trainer, UNLIKE.format(", ".join(map(str, others))))
+        save_checkpoint(self.run, trainer, source, self._seconds())
+
+    def _write(self, kind: str, row: Mapping[str, int | float | str | None]) -> None:
+        self.metrics.append(row)
+        if self.events is not None:
+            self.events.append(kind, row)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.begun
+
+
+def _summed(totals: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {name: sum(own[name] for own in totals) for name in totals[0]}
+
+
+def _timed(source: Source) -> Iterator[tuple[AttackedBatch, float]]:
+    """Each batch, with the seconds that it took to come."""
+    begun = time.perf_counter()
+    for batch in source:
+        yield batch, time.perf_counter() - begun
+        begun = time.perf_counter()
+
+
+def _due(every: int, version: int) -> bool:
+    return every > 0 and version % every == 0

@@ -1,0 +1,80 @@
+"""One trainer of several, in a process of its own: what a list asks for, one after the other.
+
+    python teammate.py LIST.json FOLDER
+
+with the environment that torchrun makes. Of each entry it leaves FOLDER/name-rank.pt: the weights,
+or the error. An entry has a name, the settings and the run directory; it may say that the run is
+resumed, and which rank asks all to stop, or lies about its data, and when.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.errors import SparringError
+from sparring.records import from_json
+from sparring.training import TrainConfig, joined, resume, train
+from sparring.training.trainer import Trainer
+
+
+class Plain(nn.Module):
+    """A small network whose passes know nothing of the rest of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10, bias=False)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@contextmanager
+def stopped_before(version: int | None, by: signal.Signals) -> Iterator[None]:
+    """Ask this process to stop while it begins its update of this version."""
+    update = Trainer.update
+
+    def asked(trainer: Trainer, *given: Any, **settings: Any) -> Any:
+        if trainer.version == version:
+            os.kill(os.getpid(), by)
+        return update(trainer, *given, **settings)
+
+    Trainer.update = asked  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        Trainer.update = update
+
+
+def carried_out(entry: dict[str, Any], rank: int) -> dict[str, Any]:
+    config = from_json(TrainConfig, entry["config"] | entry.get(f"only {rank}", {}))
+    stop = entry.get("stop") if rank == entry.get("stop rank") else None
+    try:
+        with stopped_before(stop, signal.SIGTERM):
+            done = (
+                resume(entry["out"]) if entry.get("resume") else train(config, Path(entry["out"]))
+            )
+    except SparringError as error:
+        return {"error": type(error).__name__, "text": str(error), "code": error.exit_code}
+    return {"weights": done.network.state_dict(), "version": done.version}
+
+
+def main(entries: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    with joined():
+        for entry in json.loads(Path(entries).read_text()):
+            torch.save(carried_out(entry, rank), Path(folder) / f"{entry['name']}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
