@@ -44,6 +44,8 @@ class Simulation:
     """Mean time after which a worker dies (exponential)."""
     arrival: float = 0.0
     """Time from a worker's start until it takes leases."""
+    restart: float | None = None
+    """The same, of a worker that replaces a dead one; not given, as of the first."""
     seed: int = 0
     """Of all that is random."""
     numbered_from: int = 0
@@ -118,6 +120,8 @@ class TrainerOnPaper:
             patience=math.inf,
             clock=self.clock,
         )
+        if run.restart is not None:
+            self.transport.arrival = run.restart  # the first workers are started by now
 
     def fetch(self) -> bool:
         """Let time pass until the next ticket is ready; false if every one is trained."""
