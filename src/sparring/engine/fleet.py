@@ -40,7 +40,9 @@ class Fleet:
     def even(cls, run: Simulation, trainers: int, *, all_reduce: float = 0.0) -> "Fleet":
         """So many trainers like this one; slow workers are spread evenly over all of them."""
         each = (
-            replace(run, seed=run.seed + place, numbered_from=run.numbered_from + place * run.workers)
+            replace(
+                run, seed=run.seed + place, numbered_from=run.numbered_from + place * run.workers
+            )
             for place in range(trainers)
         )
         return cls(trainers=tuple(each), all_reduce=all_reduce)

@@ -82,8 +82,8 @@ class Site:
         for name in ("slow", "spread"):
             if not 0 <= getattr(self, name) <= 0.5:
                 raise ConfigError(
-                    f"{name} must be a share of a half at most, because the costs are those of most "
-                    f"devices; got {getattr(self, name):g}. Give the costs of the slow ones."
+                    f"{name} must be a share of a half at most, because the costs are those of "
+                    f"most devices; got {getattr(self, name):g}. Give the costs of the slow ones."
                 )
         if not self.lifetime > 0 or not 0 <= self.restart < math.inf:
             raise ConfigError(
@@ -106,7 +106,7 @@ class Layout:
     workers: int
     """N, of each trainer; with none the trainers attack themselves, with current weights."""
     lag: int = 0
-    """Updates by which attacks run ahead, which is the staleness of every batch; 0 without workers."""
+    """Updates by which attacks run ahead, the staleness of every batch; 0 without workers."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -143,11 +143,11 @@ def doubled(costs: Costs) -> Costs:
 def rate(site: Site, layout: Layout) -> float:
     """Batches a second, by the formula: T min(S(N) of a trainer's own, L P / (A + d)).
 
-    S(N) is `Costs.speed_up` with the all-reduce as part of the update; a fixed lag of L with tickets
-    in P parts has no more than L P parts to be worked on. The trainer with most slow workers sets
-    the pace, and its slow ones count half; so does a slow trainer, of those without workers. Workers
-    count for the share of the time for which they are up, trainers' failures by `uptime`. Spread
-    has no part in it.
+    S(N) is `Costs.speed_up` with the all-reduce as part of the update; a fixed lag of L with
+    tickets in P parts has no more than L P parts to be worked on. The trainer with most slow
+    workers sets the pace, and its slow ones count half; so does a slow trainer, of those without
+    workers. Workers count for the share of the time for which they are up, trainers' failures by
+    `uptime`. Spread has no part in it.
     """
     slow, costs = layout.num_slow(site), layout.costs(site)
     if slow and not layout.workers:

@@ -70,7 +70,9 @@ def look(site: Site, layout: Layout, *, seed: int = 0) -> Outlook:
     filled = 2 * layout.lag + 4
     # Trainers that are alike in everything end each update together: one stands for all.
     simulated = layout.trainers if site.is_uneven or site.spread else 1
-    run = fleet(site, layout, trainers=simulated, tickets=filled + updates + layout.lag + 1, seed=seed)
+    run = fleet(
+        site, layout, trainers=simulated, tickets=filled + updates + layout.lag + 1, seed=seed
+    )
     played = run.play()
     alone = played.rate(filled, filled + updates) / simulated
     ages = played.ages(filled, filled + updates)

@@ -36,10 +36,10 @@ class Order:
     devices: int = 8
     """How many there are."""
     max_staleness: int = 32
-    """The largest staleness that a batch may have, in updates; up to 32 the paper finds harmless."""
+    """The largest staleness of a batch, in updates; up to 32 the paper finds harmless."""
     max_trainers: int = 32
-    """The largest global batch, in batches of one trainer. Goyal et al. (2017) went from 256 to 8,192
-    images, 32 times as many, by the linear-scaling rule without loss; here that is not shown."""
+    """The largest global batch, in batches of one trainer. Goyal et al. (2017) went from 256 to
+    8,192 images, 32 times as many, by the linear-scaling rule without loss; not shown here."""
     seed: int = 0
     """Of the simulation."""
 
@@ -125,7 +125,7 @@ def saturation(order: Order) -> Saturation:
 
 
 def _rates(order: Order, most_trainers: int, devices: float) -> dict[Layout, float]:
-    """Every layout on so many devices, by the formula; workers up to where one more gains nothing."""
+    """Every layout on so many devices, by the formula, with no more workers than gain something."""
     found: dict[Layout, float] = {}
     for trainers in range(1, most_trainers + 1):
         alone = Layout(trainers=trainers, workers=0)

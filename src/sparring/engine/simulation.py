@@ -158,6 +158,7 @@ class TrainerOnPaper:
         return Work(attack=seconds)
 
     def cost(self, lease: Lease) -> float:
+        """What a worker takes for a lease."""
         costs, slow = self.run.costs, self.run.slow
         number = lease.worker if isinstance(lease.worker, int) else 0
         number += self.run.numbered_from
@@ -173,5 +174,6 @@ class TrainerOnPaper:
         return steps * jitter / lease.parts
 
     def lifetime(self) -> float:
+        """Of the next worker."""
         mean = self.run.lifetime
         return self.random.expovariate(1 / mean) if mean < math.inf else math.inf
