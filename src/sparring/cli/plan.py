@@ -55,6 +55,8 @@ class PlanFlags:
     """From its failure until it works again; 60 by default."""
     price: Annotated[float | None, flag("--price", number, "P"), PLAIN] = None
     """Of a device for an hour, in any currency."""
+    trainer_waits: Annotated[bool, PLAIN] = False
+    """Trainers attack nothing while they wait, as the paper's."""
     calibrate: Annotated[bool, PLAIN] = False
     """Measure what is not given: in RUN's log, or here."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0

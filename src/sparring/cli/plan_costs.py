@@ -51,6 +51,11 @@ class Ordered:
     train: str
     """What `sparring train` needs to be told beside the layout."""
 
+    @property
+    def helps(self) -> bool:
+        """Whether trainers attack too."""
+        return self.order.site.helps
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Measured:
@@ -76,6 +81,7 @@ def ordered(flags: "PlanFlags", word: str | None, *, say: Callable[[str], None])
         slow=flags.slow,
         lifetime=3600 * flags.mtbf_hours if flags.mtbf_hours is not None else math.inf,
         restart=restart if failing else 0.0,
+        helps=not flags.trainer_waits,
     )
     order = Order(
         site=site,

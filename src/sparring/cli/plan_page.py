@@ -25,9 +25,9 @@ BOTTLENECKS = {
     "staleness": "the largest staleness: attacks may not run further ahead",
 }
 ENDS = {
-    "trainers": "more trainers may not be (--max-trainers), and more workers of each gain nothing",
-    "all-reduce": "more trainers would exchange gradients for longer than they gain",
-    "failures": "more trainers would fail more often than they gain",
+    "trainers": "--max-trainers allows no more, and more workers of each gain nothing",
+    "all-reduce": "more trainers exchange gradients for longer than they gain",
+    "failures": "more trainers fail more often than they gain",
 }
 
 
@@ -82,6 +82,7 @@ def command(layout: Layout, ordered: Ordered) -> str:
             f"--source async --workers {layout.workers} --policy fixed-lag --lag {layout.lag} "
             "--set source.fresh_steps=0"
         )
+        source += "" if ordered.helps else " --set source.helps=false"
     return f"{words} {ordered.train} {source}"
 
 
@@ -166,11 +167,8 @@ def _kinds(plan: Plan) -> Iterator[str]:
         "was trained, and no accuracy is told."
     )
     if site.lifetime < math.inf:
-        yield (
-            f"  Meanwhile {counted(best.deaths, 'worker')} died; what trainers' failures cost, a "
-            "restart and half"
-        )
-        yield f"  of the {count_text(CHECKPOINT)} updates between two checkpoints, is the formula's."
+        yield f"  Meanwhile {counted(best.deaths, 'worker')} died. A trainer's failure costs all a"
+        yield f"  restart and {CHECKPOINT // 2} updates since a checkpoint, by the formula."
 
 
 def _words(layout: Layout) -> str:

@@ -21,7 +21,7 @@ from sparring.engine.layouts import (
 from sparring.engine.simulation import Simulation
 
 SAMPLED = 12_000
-"""Batches of all trainers that are simulated, between the two limits below."""
+"""Batches of all trainers that are simulated, within the two limits below."""
 FEWEST, MOST = 24, 600
 """Updates that are simulated, after the first ones have filled the pipeline."""
 FULL = 0.97
@@ -64,9 +64,9 @@ class Outlook:
         return self.layout.devices / self.simulated
 
 
-def look(site: Site, layout: Layout, *, seed: int = 0) -> Outlook:
-    """Simulate a layout. Cost: 0.1 ms a batch, of which there are 12,000, or 24 a trainer."""
-    updates = max(FEWEST, min(MOST, SAMPLED // layout.trainers))
+def look(site: Site, layout: Layout, *, seed: int = 0, sampled: int = SAMPLED) -> Outlook:
+    """Simulate a layout over so many batches, or 24 of each trainer. Cost: 0.1 ms a batch."""
+    updates = max(FEWEST, min(MOST, sampled // layout.trainers))
     filled = 2 * layout.lag + 4
     # Trainers that are alike in everything end each update together: one stands for all.
     simulated = layout.trainers if site.is_uneven or site.spread else 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparring.engine.layouts import SPARE, Layout, Site, rate, uptime
-from sparring.engine.outlook import Outlook, look
+from sparring.engine.outlook import SAMPLED, Outlook, look
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
 
@@ -42,6 +42,8 @@ class Order:
     8,192 images, 32 times as many, by the linear-scaling rule without loss; not shown here."""
     seed: int = 0
     """Of the simulation."""
+    sampled: int = SAMPLED
+    """Batches that are simulated of each layout; never fewer than 24 of each trainer."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -98,7 +100,7 @@ def plan(order: Order, *, progress: Callable[[str], None] = lambda _: None) -> P
     found: dict[Layout, Outlook] = {}
     for layout in dict.fromkeys([*candidates, *shown]):
         progress(f"simulating {layout.trainers} x (1 + {layout.workers}) devices")
-        found[layout] = look(order.site, layout, seed=order.seed)
+        found[layout] = look(order.site, layout, seed=order.seed, sampled=order.sampled)
     chosen = _choose([found[layout] for layout in candidates])
     by_size = sorted({chosen.layout, *shown}, key=lambda at: (at.trainers, at.workers, at.lag))
     progress("looking for where it saturates")
