@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -115,10 +116,10 @@ def test_slow_workers_and_trainers_are_in_the_formula():
     without = Layout(trainers=8, workers=0)
     assert rate(slow, without) == pytest.approx(8 / (2 * 9 + 0.5))
     assert look(slow, without, sampled=1).simulated == pytest.approx(8 / (2 * 9 + 0.5))
-    helped = Layout(trainers=2, workers=7, lag=17)
-    found = look(slow, helped, sampled=160)
-    assert found.simulated == pytest.approx(rate(slow, helped), rel=0.1)
-    assert found.simulated < 0.9 * look(replace(slow, slow=0.0), helped, sampled=160).simulated
+    waits = replace(slow, helps=False)
+    found = look(waits, Layout(trainers=2, workers=4, lag=13), sampled=160)
+    assert found.formula == pytest.approx(2 * 3.5 / 8)
+    assert found.simulated == pytest.approx(found.formula, rel=0.05)
 
 
 def test_the_time_lost_to_trainers_failures_is_what_a_run_of_them_loses():
@@ -172,8 +173,8 @@ def test_it_saturates_where_going_through_every_layout_says(steps):
 def test_more_trainers_stop_gaining_where_they_exchange_or_fail_for_longer():
     ring = Site(costs=PAPERS, all_reduce=AllReduce(latency=0.1, transfer=0.1))
     assert saturation(Order(site=ring, max_trainers=200)).why == "all-reduce"
-    failing = Site(costs=PAPERS, lifetime=1e5, restart=60.0)
-    assert saturation(Order(site=failing, max_trainers=2000)).why == "failures"
+    failing = Site(costs=PAPERS, lifetime=3e4, restart=60.0)
+    assert saturation(Order(site=failing, max_trainers=500)).why == "failures"
 
 
 def test_more_devices_are_never_slower():
@@ -222,8 +223,8 @@ def test_a_plan_keeps_to_its_limits(devices, steps, max_staleness, max_trainers,
 
 
 def test_what_holds_a_layout_back_is_named():
-    def held(layout: Layout, **more: object) -> str:
-        site = Site(costs=PAPERS, **more)  # pyright: ignore[reportArgumentType]
+    def held(layout: Layout, **more: Any) -> str:
+        site = Site(costs=PAPERS, **more)
         return look(site, layout, sampled=60 * layout.trainers).bottleneck
 
     assert held(Layout(trainers=1, workers=2, lag=5)) == "attacks"
