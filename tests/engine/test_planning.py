@@ -239,10 +239,10 @@ def test_what_cannot_be_planned_is_refused():
     site = Site(costs=PAPERS)
     for wrong in ({"devices": 0}, {"max_staleness": -1}, {"devices": 20_000}):
         with pytest.raises(ConfigError, match=r"devices|max_staleness"):
-            Order(site=site, **wrong)
+            replace(Order(site=site), **wrong)
     for wrong in ({"slow": 0.6}, {"lifetime": 0.0}, {"restart": -1.0}):
         with pytest.raises(ConfigError, match=r"share of a half|time between failures"):
-            Site(costs=PAPERS, **wrong)
+            replace(site, **wrong)
     with pytest.raises(ConfigError, match=r"all_reduce\.latency must be a time"):
         AllReduce(latency=-1.0)
     run = Simulation(costs=PAPERS, workers=1, policy=FixedLag())

@@ -98,7 +98,7 @@ def _advice(plan: Plan, ordered: Ordered) -> Iterator[str]:
     yield (
         f"take {_words(layout)}: {count_text(layout.devices)} of {counted(order.devices, 'device')}"
     )
-    yield "  no other that was simulated is 2 % faster, none within 2 % takes fewer devices;"
+    yield "  no other that was simulated is 2 % faster, none within 2 % takes fewer devices"
     yield (
         f"  {plan.speed_up(best.simulated):.2f} times one device simulated, "
         f"{plan.speed_up(best.formula):.2f} by the formula: {best.simulated:,.0f} batches, "

@@ -3,6 +3,7 @@
 Units: seconds; staleness in updates; rates in batches a second of all trainers together.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ SAMPLED = 12_000
 FEWEST, MOST = 24, 600
 """Updates that are simulated, after the first ones have filled the pipeline."""
 FULL = 0.97
-"""Share of its ceiling at which trainers are as good as always busy."""
+"""Share of its ceiling, or of what even devices would do, that is as good as the whole."""
 HELD_UP = 0.1
 """Share of the trainers' time that they may wait for one another before that is what holds them."""
 
@@ -122,7 +123,8 @@ def _slowed(trainers: tuple[Simulation, ...], slow: int) -> Iterator[Simulation]
 
 
 def _bottleneck(site: Site, layout: Layout, alone: float, played: FleetPlayed) -> Bottleneck:
-    if played.barrier > HELD_UP:
+    even = replace(site, slow=0.0, lifetime=math.inf)
+    if played.barrier > HELD_UP and layout.trainers * alone < FULL * rate(even, layout):
         return "barrier"
     if not layout.workers or layout.trainers * alone >= FULL * ceiling(site, layout):
         return busiest(site, layout)
