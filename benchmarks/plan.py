@@ -48,7 +48,7 @@ def curves() -> None:
     figure = Figure(
         name="devices",
         title="Speed-up of planned layouts (simulated)",
-        caption="Against one device that attacks and updates in turn, at the paper's costs, κ = 8, "
+        caption="T trainers with N workers each, against one device that attacks and updates in turn, at the paper's costs, κ = 8, "
         "all-reduce by a ring of 100 Gbit/s and 10 µs. A global batch grows with the trainers.",
         alternative="Speed-up against devices. One trainer levels at 9, up to 32 trainers at 191; "
         "with any number of trainers workers beside them gain most.",
@@ -81,14 +81,14 @@ def curves() -> None:
 def _points(base: Order) -> Iterator[tuple[int, str, float]]:
     for devices in DEVICES:
         for name, most in (
-            ("one trainer", 1),
-            ("up to 32 trainers", base.max_trainers),
-            ("any number of trainers", LARGEST),
+            ("T = 1", 1),
+            ("T to 32", base.max_trainers),
+            ("any T", LARGEST),
         ):
             found = plan(replace(base, devices=devices, max_trainers=most))
             yield devices, name, found.speed_up(found.chosen.simulated)
         alone = look(base.site, Layout(trainers=devices, workers=0), seed=base.seed)
-        yield devices, "trainers without workers", alone.simulated / base.single
+        yield devices, "N = 0", alone.simulated / base.single
 
 
 def emulated() -> None:

@@ -11,9 +11,9 @@ from sparring.errors import ConfigError
 
 ABOUT = """Plan a run on many devices: trainers, workers, throughput, staleness, cost.
 
-Beside --calibrate, RUN is a run whose log has the costs; without it some updates
-of the preset paper are timed here, a core standing for a device, and the
-engine. Nothing is trained, and nothing is said of accuracy.
+Beside --calibrate, RUN is a run whose log has the costs; without it updates of
+the preset paper are timed here, a core standing for a device, and the engine.
+Nothing is trained, and nothing is said of accuracy.
 
 examples:
   sparring plan

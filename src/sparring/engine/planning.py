@@ -91,7 +91,7 @@ class Plan:
 
 
 def plan(order: Order, *, progress: Callable[[str], None] = lambda _: None) -> Plan:
-    """Look for the best layout. Cost: a second for 8 devices, some ten for thousands, here."""
+    """Look for the best layout. Cost: a second for 8 devices, a minute for 4,096 trainers."""
     limit = min(order.devices, order.max_trainers)
     progress("comparing layouts by the formula")
     rates = _rates(order, limit, order.devices)
