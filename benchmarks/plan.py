@@ -49,7 +49,8 @@ def curves() -> None:
         name="devices",
         title="Speed-up of planned layouts (simulated)",
         caption="T trainers with N workers each, against one device that attacks and updates in "
-        "turn, at the paper's costs, κ = 8, all-reduce by a ring of 100 Gbit/s and 10 µs. A global batch grows with the trainers.",
+        "turn, at the paper's costs, κ = 8, all-reduce by a ring of 100 Gbit/s and 10 µs. A global "
+        "batch grows with the trainers.",
         alternative="Speed-up against devices. One trainer levels at 9, up to 32 trainers at 191; "
         "with any number of trainers workers beside them gain most.",
         drawing=Curves(
