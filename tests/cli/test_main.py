@@ -24,6 +24,9 @@ FLAGS = {
     "study": "scale only until jobs into",
     "report": "out",
     "bench": "devices steps step-ms soak json",
+    "plan": "devices kappa attack-ms update-ms batch allreduce-ms weights-mb bandwidth-gbit "
+    "latency-us max-staleness max-trainers slow mtbf-hours restart-s price trainer-waits "
+    "calibrate seed json",
     "inspect": "json",
     "replay": "json",
 }
@@ -89,6 +92,7 @@ def test_the_help_names_all_presets_and_suites(capsys):
         (["transfer", "a-run"], ["torch", "matplotlib"]),
         (["report", "nowhere"], ["torch", "matplotlib"]),
         (["data"], ["torch"]),
+        (["plan", "--devices", "1"], ["torch"]),
         (["export", "--to", "onxx"], ["torch"]),
         (["predict", "--tset", "3"], ["torch"]),
         (["predict"], ["torch"]),

@@ -43,6 +43,7 @@ VERBS = MappingProxyType(
         "study": Verb("sparring.cli.study", "ask again what the paper asks, figure by figure"),
         "report": Verb("sparring.cli.report", "put runs and studies on one page of HTML"),
         "bench": Verb("sparring.cli.bench", "measure the engine: overheads and speed-up"),
+        "plan": Verb("sparring.cli.plan", "say how many trainers and workers to take, and why"),
         "inspect": Verb("sparring.cli.inspect", "show a run's settings, curves and results"),
         "replay": Verb("sparring.cli.replay", "compute a run's weights again, and compare them"),
     }

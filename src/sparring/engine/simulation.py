@@ -44,8 +44,12 @@ class Simulation:
     """Mean time after which a worker dies (exponential)."""
     arrival: float = 0.0
     """Time from a worker's start until it takes leases."""
+    restart: float | None = None
+    """The same, of a worker that replaces a dead one; not given, as of the first."""
     seed: int = 0
     """Of all that is random."""
+    numbered_from: int = 0
+    """Number of its first worker among those of all trainers, which decides who of them is slow."""
 
     def __post_init__(self) -> None:
         """Refuse shares outside [0, 1]."""
@@ -57,7 +61,11 @@ class Simulation:
 
     def play(self) -> "Played":
         """Let it happen. Cost: 0.2 ms a ticket for 16 workers, here."""
-        return _Play(self).play()
+        with silent():
+            trainer = TrainerOnPaper(self)
+            while trainer.fetch():
+                trainer.update()
+            return trainer.played()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +87,7 @@ class Played:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """What dies on paper is no news."""
     logger = logging.getLogger("sparring.engine")
     before = logger.level
@@ -90,8 +98,11 @@ def _silent() -> Iterator[None]:
         logger.setLevel(before)
 
 
-class _Play:
-    """The trainer's own process, on paper."""
+class TrainerOnPaper:
+    """The trainer's own process, on paper, and its workers; whoever drives it says when it updates.
+
+    Each has a clock of its own.
+    """
 
     def __init__(self, run: Simulation) -> None:
         self.run, self.clock, self.random = run, VirtualClock(), Random(run.seed)
@@ -99,14 +110,8 @@ class _Play:
             self.clock, self.cost, arrival=run.arrival, lifetime=self.lifetime
         )
         self.broker = Broker(run.policy, tickets=run.tickets, fresh=run.fresh > 0)
-
-    def play(self) -> Played:
-        with _silent():
-            return self._play()
-
-    def _play(self) -> Played:
-        run = self.run
-        engine = Engine(
+        self.trace: list[tuple[int, int]] = []
+        self.engine = Engine(
             self.broker,
             self.transport,
             self,
@@ -115,18 +120,31 @@ class _Play:
             patience=math.inf,
             clock=self.clock,
         )
-        trace: list[tuple[int, int]] = []
-        for ready in engine:
-            trace.append((ready.ticket, ready.version))
-            self.clock.advance(run.costs.update + run.costs.handover)
-        seconds = self.clock.now
+        if run.restart is not None:
+            self.transport.arrival = run.restart  # the first workers are started by now
+
+    def fetch(self) -> bool:
+        """Let time pass until the next ticket is ready; false if every one is trained."""
+        ready = next(self.engine, None)
+        if ready is None:
+            return False
+        self.trace.append((ready.ticket, ready.version))
+        return True
+
+    def update(self, more: float = 0.0) -> None:
+        """Train on the ticket that was fetched; `more` is what an update takes beside its costs."""
+        self.clock.advance(self.run.costs.update + self.run.costs.handover + more)
+
+    def played(self) -> Played:
+        """What came of it."""
+        run, seconds = self.run, self.clock.now
         return Played(
             seconds=seconds,
             speed_up=run.tickets * run.costs.serial / seconds,
             worker_busy=self.transport.busy_seconds / (seconds * max(run.workers, 1)),
-            trainer_wait=engine.spent.wait / seconds,
+            trainer_wait=self.engine.spent.wait / seconds,
             ledger=replace(self.broker.ledger),
-            trace=tuple(trace),
+            trace=tuple(self.trace),
         )
 
     def publish(self, buffer: int) -> None:
@@ -140,8 +158,10 @@ class _Play:
         return Work(attack=seconds)
 
     def cost(self, lease: Lease) -> float:
+        """What a worker takes for a lease."""
         costs, slow = self.run.costs, self.run.slow
         number = lease.worker if isinstance(lease.worker, int) else 0
+        number += self.run.numbered_from
         is_slow = math.floor((number + 1) * slow) > math.floor(number * slow)  # evenly spread
         time = costs.attack * self.share(lease) + costs.lease / lease.parts
         return 2 * time if is_slow else time
@@ -154,5 +174,6 @@ class _Play:
         return steps * jitter / lease.parts
 
     def lifetime(self) -> float:
+        """Of the next worker."""
         mean = self.run.lifetime
         return self.random.expovariate(1 / mean) if mean < math.inf else math.inf

@@ -54,19 +54,19 @@ class Costs:
         """Workers that keep one trainer busy; more of them gain nothing."""
         return (self.attack + self.lease) / self.trainer
 
-    def speed_up(self, workers: int, *, helps: bool) -> float:
+    def speed_up(self, workers: float, *, helps: bool) -> float:
         """Batches a second over those of one device that does both in turn.
 
         Without help it is S(N) = (A + U) min(N / (A + d), 1 / (U + h + p)); a trainer that helps
         spends what time it has left on attacks: as one device more, up to the same ceiling. No
-        worker at all is the baseline.
+        worker at all is the baseline. A slower worker counts as part of one.
         """
         attacked = workers / (self.attack + self.lease)
         if helps or not workers:
             attacked = (1 + self.attack * attacked) / (self.attack + self.trainer)
         return self.serial * min(attacked, 1 / self.trainer)
 
-    def bottleneck(self, workers: int, *, helps: bool) -> Literal["workers", "trainer"]:
+    def bottleneck(self, workers: float, *, helps: bool) -> Literal["workers", "trainer"]:
         """Who keeps the others waiting."""
         ceiling = self.serial / self.trainer
         return "trainer" if self.speed_up(workers, helps=helps) >= ceiling else "workers"

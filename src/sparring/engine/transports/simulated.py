@@ -44,7 +44,7 @@ class SimulatedTransport:
         lifetime: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._clock, self._cost = clock, cost
-        self._arrival, self._lifetime = arrival, lifetime
+        self.arrival, self._lifetime = arrival, lifetime
         self._names = itertools.count()
         self._free_from: dict[Worker, float] = {}
         self._ends: dict[Worker, float] = {}
@@ -56,7 +56,7 @@ class SimulatedTransport:
     def start(self) -> Worker:
         """A worker by a new number."""
         name = next(self._names)
-        self._free_from[name] = self._clock.now + self._arrival
+        self._free_from[name] = self._clock.now + self.arrival
         self._ends[name] = self._clock.now + self._lifetime()
         if self._free_from[name] < self._ends[name]:
             self._add(self._free_from[name], Up(worker=name))

@@ -1,0 +1,35 @@
+"""How long an attack and an update take on this machine: a few of them are made.
+
+Units: seconds.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from sparring.engine import Costs
+from sparring.engine.calibration import WARM, costs_of
+from sparring.records import MetricsLog
+from sparring.training.config import TrainConfig, Validation
+from sparring.training.run import train
+from sparring.training.sources import Fresh
+
+TIMED = 30
+"""Updates that are timed."""
+
+
+def timed_costs(config: TrainConfig, *, updates: int = TIMED) -> Costs:
+    """Medians over so many updates of this configuration, attacked by turns, on one thread.
+
+    Their run directory is removed. Cost: those updates and five more. Raises what `train` raises.
+    """
+    config = replace(
+        config,
+        source=Fresh(),
+        threads=1,
+        validation=Validation(every=0, alarm_every=0),
+        early_steps=(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = train(config, Path(folder) / "timed", until=WARM + updates)
+        return costs_of(MetricsLog(done.run.metrics).rows(), where="it")
