@@ -14,8 +14,8 @@ from sparring.training.presets import PRESETS
 
 FLAGS = {
     "train": "preset config out resume seed updates data model model-args mean std init objective "
-    "threat eps steps source staleness workers policy lag publish-every precision threads set "
-    "dry-run json",
+    "threat eps steps source staleness workers transport ray-address policy lag "
+    "publish-every scaling precision threads set dry-run json",
     "data": "image-size data-memory json",
     "evaluate": "suite images seed threads precision no-checks json",
     "predict": "test attack seed resize threads json",

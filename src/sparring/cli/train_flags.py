@@ -58,13 +58,13 @@ class TrainFlags:
     staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
     """Updates for which a batch waits under --source stale."""
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
-    """Processes that attack under --source async; 0: the trainer does."""
+    """Who attack under --source async; with 0 the trainer does."""
     transport: Annotated[
         str | None, flag("--transport", one_of("process", "ray"), "process|ray"), PLAIN
     ] = None
-    """Workers as processes of this machine, or as actors of a Ray cluster."""
+    """Workers: processes of this machine, or actors of Ray."""
     ray_address: Annotated[str | None, flag("--ray-address", str, "HOST:PORT"), PLAIN] = None
-    """Head of a running Ray cluster; else RAY_ADDRESS, else a local one."""
+    """Of a running Ray cluster; or RAY_ADDRESS, or a local one."""
     policy: Annotated[
         str | None,
         flag("--policy", one_of("fixed-lag", "newest", "sync", "sharded"), "P"),
