@@ -17,8 +17,8 @@ ROOM = 0.04
 """Share of an axis that stays free at either end."""
 NAMES = 12
 """Most values that an even axis names; of more, some are left out."""
-WIDE = 5
-"""Characters of a number from which names beside each other need to be turned."""
+WIDE = 36
+"""Characters that fit beside each other below a panel, all names as wide as the widest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,7 @@ class Direction:
         every = math.ceil(len(self.values) / NAMES)
         places = list(range(0, len(self.values), every))
         names = [short(self.values[place]) for place in places]
-        crowded = which == "x" and len(names) > 6 and max(map(len, names)) >= WIDE
+        crowded = which == "x" and len(names) * max(map(len, names)) > WIDE
         turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         (axes.set_xticks if which == "x" else axes.set_yticks)(places, names, **turned)
         ends = (-0.5, len(self.values) - 0.5)
