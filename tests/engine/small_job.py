@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sparring.engine import Lease, Work
 from sparring.engine.attacker import Attacker, layout, publish
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
+from sparring.engine.transports import Died, Done, Transport, Up
 from sparring.models import Precision
 
 IMAGES = ImageSet(
@@ -22,6 +23,7 @@ IMAGES = ImageSet(
     num_classes=3,
 )
 CPU = torch.device("cpu")
+Kind = TypeVar("Kind", Up, Done, Died)
 
 
 def network(seed: int) -> nn.Module:
@@ -101,6 +103,17 @@ def lease(worker: object, ticket: int, **more: Any) -> Lease:
         trained=0,
     )
     return replace(first, **more)
+
+
+def until(transport: Transport, kind: type[Kind], seconds: float = 60) -> Kind:
+    """The next event of this kind; that a worker is up may come before it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for event in transport.poll(1.0):
+            if isinstance(event, kind):
+                return event
+            assert isinstance(event, Up), event
+    raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
 
 
 class Home:

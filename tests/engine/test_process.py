@@ -6,21 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena
+from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena, until
 from sparring.engine import Broker, Engine, FixedLag, Policy
 from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
-from sparring.engine.transports import Died, Done, Up
+from sparring.engine.transports import Died, Done
 from sparring.engine.transports.process import ProcessTransport
 
 pytestmark = pytest.mark.process
-Kind = TypeVar("Kind", Up, Done, Died)
 
 
 @contextmanager
@@ -32,17 +30,6 @@ def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTra
     finally:
         transport.stop()
         arena.close()
-
-
-def until(transport: ProcessTransport, kind: type[Kind], seconds: float = 60) -> Kind:
-    """The next event of this kind; that a worker is up may come before it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for event in transport.poll(1.0):
-            if isinstance(event, kind):
-                return event
-            assert isinstance(event, Up), event
-    raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would():

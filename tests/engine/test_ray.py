@@ -6,17 +6,16 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
 
-from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena
+from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena, until
 from sparring.engine import Broker, Engine, FixedLag, Policy, Sync
 from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
@@ -37,7 +36,6 @@ TESTS = str(Path(__file__).parents[1])
 """Nodes find the modules of tests here."""
 MEMORY = 100 * 2**20
 """Bytes of a node's object store: more than the least that Ray takes."""
-Kind = TypeVar("Kind", Up, Done, Died)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +85,6 @@ def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, RayTranspo
     finally:
         transport.stop()
         arena.close()
-
-
-def until(transport: RayTransport, kind: type[Kind], seconds: float = 60) -> Kind:
-    """The next event of this kind; that a worker is up may come before it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for event in transport.poll(1.0):
-            if isinstance(event, kind):
-                return event
-            assert isinstance(event, Up), event
-    raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would(cluster):
