@@ -121,32 +121,31 @@ def _shares(found: Measurements, names: tuple[str, ...]) -> tuple[tuple[float, .
 
 
 def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """What a network costs, and what it withstands at the end."""
-    costs = found.having("update_seconds")
+    """What a network's updates cost, and what it withstands at the end."""
+    trials = found.where(of="time")
     strongest = max((int(steps) for steps in found.where(of="test").column("steps")), default=0)
     points = []
-    for row in costs.rows:
-        looks = found.where(network=str(row["network"]), of="test", steps=strongest)
-        if looks and row["update_seconds"] is not None:
-            points.append((row, looks.sorted("version").rows[-1]))
+    for row in trials.rows:
+        name = str(row["recipe"])
+        looks = found.where(network=name, of="test", steps=strongest).sorted("version")
+        if looks:
+            cost = 1000 * float(row["spent"] or 0) / float(row["trained"] or 1)
+            last = Measurements(rows=[looks.rows[-1]])
+            points.append(accuracy_series(f"κ = {name[1:]}", (cost,), last))
     if not points:
         return
-    last = Measurements(rows=[look for _, look in points])
-    kappas = tuple(float(str(row["network"])[1:]) for row, _ in points)
-    seconds = tuple(1000 * float(row["update_seconds"] or 0) for row, _ in points)
+    timed = int(trials.column("trained")[0])
     yield Figure(
         name="balance",
         title="What more attack steps cost, and what they bring",
-        caption=f"Above, accuracy of each network under {strongest} steps at its last snapshot; "
-        "below, milliseconds an update with its attack, one thread, two networks at a time.",
-        alternative="Accuracy and cost of an update against the steps of the training attack.",
+        caption=f"Each point a network: milliseconds of an update with its attack, timed over "
+        f"{timed} updates, one thread, nothing beside; accuracy under {strongest} steps at its "
+        "last snapshot, 95 % intervals.",
+        alternative="Accuracy against the cost of an update, a point for each training attack.",
         drawing=Curves(
-            x=Axis(label="κ of training", scale="even"),
-            y=Axis(label="per cent, milliseconds"),
-            panels=(
-                Panel(title="robustness", series=(accuracy_series("right", kappas, last),)),
-                Panel(title="cost", series=(Series(name="an update", x=kappas, y=seconds),)),
-            ),
+            x=Axis(label="an update", unit="ms", scale="log"),
+            y=ACCURACY,
+            panels=(Panel(title="trained against", series=tuple(points)),),
         ),
         provenance=provenance,
     )

@@ -6,10 +6,11 @@ The paper's section 4, its Figures 3 and 4 and Table 1.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
+from sparring.records import Claim, Figure, Provenance
 from sparring.studies.attacker_figures import balance, curves, matrix
-from sparring.studies.networks import attacked
-from sparring.studies.snapshots import SnapshotUnderAttack, reached, update_seconds
+from sparring.studies.networks import attacked, hardly_watched
+from sparring.studies.recipes import TimeTrial
+from sparring.studies.snapshots import SnapshotUnderAttack
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.transfer_table import TransferTable
 from sparring.studies.verdicts import all_of, per_cent
@@ -23,27 +24,12 @@ IMAGES = {"smoke": 16, "short": 256, "paper": 512}
 """Images of a look along training."""
 CONTEST = {"smoke": 16, "short": 1000, "paper": 1000}
 """Test images of the transfer matrix."""
+TIMED = 20
+"""Updates from which a network's cost is told; half of them are timed."""
 WEAK, STRONG = (1, 4), (8, 128)
 """κ that the paper finds too weak, and strong enough."""
 SAME = 0.05
 """Shares that differ by less count as the same: those of a few hundred images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What an update of a network took."""
-
-    network: str
-    run: RunDirectory
-
-    @property
-    def name(self) -> str:
-        """The network, as far as it has come."""
-        return f"seconds an update of {self.network}@{reached(self.run)}"
-
-    def __call__(self) -> Sequence[Row]:
-        """One row: the median over the run's updates."""
-        return [{"network": self.network, "update_seconds": update_seconds(self.run)}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,15 @@ class AttackerPower:
             for of in ("test", "training")
         ]
         contests = [TransferTable(runs=runs, steps=k, images=CONTEST[scale]) for k in attackers]
-        costs = [Cost(name, run) for name, run in runs.items()]
+        recipes = self.networks(scale)
+        costs = [
+            TimeTrial(
+                recipe=name,
+                config=hardly_watched(recipes[name]),
+                updates=min(TIMED, recipes[name].updates),
+            )
+            for name in runs
+        ]
         # The longest first, so that none is left alone at the end.
         return [*reversed(contests if len(runs) > 1 else []), *looks, *costs]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal, NamedTuple
 
 import torch
@@ -83,16 +82,6 @@ def under_attack(network: nn.Module, images: Tensor, labels: Tensor, attack: PGD
         loss += float(cross_entropy(logits, labels[part]).sum())
         right += int((logits.argmax(1) == labels[part]).sum())
     return Outcome(loss=loss / len(labels), right=right)
-
-
-def update_seconds(run: RunDirectory) -> float | None:
-    """Median seconds of one update of a run, its attack included; none if it has made none."""
-    times = [
-        float(row["attack_seconds"] or 0) + float(row["update_seconds"] or 0)
-        for row in MetricsLog(run.metrics).rows()
-        if "update_seconds" in row
-    ]
-    return median(times) if times else None
 
 
 def pace(run: RunDirectory) -> Account:
