@@ -87,10 +87,10 @@ def test_every_word_of_a_study_is_on_its_page(tmp_path: Path) -> None:
     for claim in study.claims:
         assert claim.paper in text
         assert claim.found in text
-    assert re.findall(r"holds here|does not hold here|this scale cannot tell", text) == [
+    assert re.findall(r"holds here|does not hold here|cannot be told", text) == [
         "holds here",
         "does not hold here",
-        "this scale cannot tell",
+        "cannot be told",
     ]
     assert study.provenance.command in text
     assert "3, 14" in text

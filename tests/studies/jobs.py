@@ -10,6 +10,7 @@ from sparring.errors import ConfigError
 from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
 from sparring.studies import Measurement, Measurements, Runs, Scale
 from sparring.studies.processes import Tell
+from sparring.studies.snapshots import weights_digest
 from sparring.training import TrainConfig
 from training.small_runs import small
 
@@ -69,6 +70,10 @@ class Weighing:
     @property
     def name(self) -> str:
         return f"weighing {self.network}@{max(self.run.snapshots())}"
+
+    @property
+    def subject(self) -> str:
+        return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:
         if self.obstacle is not None and self.obstacle.exists():

@@ -14,7 +14,7 @@ HERE = Provenance(
 
 
 def looked(
-    network: str, shares: dict[int, float], of: str = "test", version: int = 10
+    network: str, shares: dict[int, float], of: str = "test", version: int = 980
 ) -> list[Row]:
     return [
         {
@@ -31,13 +31,19 @@ def looked(
 
 
 def crossed(target: str, steps: int, shares: dict[str, float]) -> list[Row]:
-    return [
-        {"source": name, "target": target, "steps": steps, "images": 100, "right": round(100 * s)}
-        for name, s in shares.items()
-    ]
+    """As if of two attacks one broke all that the other did."""
+    own = round(100 * shares[target])
+    rows: list[Row] = []
+    for name, share in shares.items():
+        right = round(100 * share)
+        broken = {"only_transferred": max(0, own - right), "only_white_box": max(0, right - own)}
+        cell: Row = {"source": name, "target": target, "steps": steps, "images": 100}
+        rows.append({**cell, "right": right, **broken})
+    return rows
 
 
 FOOLED, FIRM = {1: 0.98, 4: 0.3, 8: 0.1, 128: 0.0}, {1: 0.96, 4: 0.95, 8: 0.94, 128: 0.93}
+DEAD = dict.fromkeys(FIRM, 0.11)
 BLUNTED = {1: 0.7, 4: 0.99, 8: 0.6, 128: 0.5}
 NETWORKS = {"k1": FOOLED, "k4": BLUNTED, "k8": FIRM, "k128": FIRM}
 
@@ -61,12 +67,33 @@ def test_what_the_paper_found_is_said_to_hold_by_the_last_looks():
 
 @pytest.mark.parametrize(
     ("network", "shares", "holds"),
-    [("k1", FIRM, [False, True, True]), ("k8", FOOLED, [True, False, True])],
+    [
+        ("k1", FIRM, [False, True, True]),
+        ("k1", DEAD, [False, True, True]),
+        ("k8", FOOLED, [True, False, True]),
+    ],
 )
 def test_a_network_that_does_otherwise_makes_the_claim_fail(network, shares, holds):
     rows = [row for row in as_in_the_paper().rows if row.get("network") != network]
     found = Measurements(rows=[*rows, *looked(network, shares)])
     assert [claim.holds for claim in AttackerPower().claims("short", found)] == holds
+
+
+@pytest.mark.parametrize(
+    ("changed", "untold"),
+    [
+        (lambda row: None if row.get("network") == "k128" else row, "it takes k128 as well"),
+        (
+            lambda row: {**row, "version": 882} if row.get("network") == "k128" else row,
+            "k128 has seen 882 of 980 updates",
+        ),
+    ],
+)
+def test_a_network_that_lacks_or_is_not_trained_leaves_its_claims_open(changed, untold):
+    rows = [changed(row) for row in as_in_the_paper().rows]
+    first, *others = AttackerPower().claims("short", Measurements(rows=list(filter(None, rows))))
+    assert (first.holds, first.untold) == (True, "")
+    assert [(claim.holds, untold in claim.untold) for claim in others] == [(None, True)] * 2
 
 
 def test_without_a_network_nothing_is_claimed_of_it():
@@ -86,10 +113,10 @@ def test_the_transfer_matrix_has_targets_in_rows_and_sources_in_columns():
 
 
 def aged(network: str, fresh: float, stale: float, robust: float, natural: float) -> list[Row]:
-    old: Row = {"network": network, "version": 10, "stale": stale}
+    old: Row = {"network": network, "version": 1274, "stale": stale}
     return [
-        *looked(network, {8: fresh}, of="training"),
-        *looked(network, {8: robust, 0: natural}),
+        *looked(network, {8: fresh}, of="training", version=1274),
+        *looked(network, {8: robust, 0: natural}, version=1274),
         old,
     ]
 
@@ -100,10 +127,12 @@ def aged(network: str, fresh: float, stale: float, robust: float, natural: float
         ((0.9, 0.92, 0.9, 0.98), (0.1, 0.95, 0.1, 0.97), [True, True, True]),
         ((0.1, 0.92, 0.9, 0.98), (0.9, 0.95, 0.9, 0.97), [False, False, False]),
         ((0.9, 0.92, 0.9, 0.98), (0.1, 0.95, 0.1, 0.10), [True, True, False]),
+        (None, (0.1, 0.95, 0.1, 0.97), [None, True, None]),
     ],
 )
 def test_staleness_is_judged_by_the_gap_and_the_end(of_32, of_64, holds):
-    rows = aged("s0", 0.9, 0.91, 0.92, 0.98) + aged("s32", *of_32) + aged("s64", *of_64)
+    rows = aged("s0", 0.9, 0.91, 0.92, 0.98) + aged("s64", *of_64)
+    rows += aged("s32", *of_32) if of_32 else aged("s16", 0.9, 0.9, 0.9, 0.9)
     claims = Staleness().claims("short", Measurements(rows=rows))
     assert [claim.holds for claim in claims] == holds
     along, ends = Staleness().figures(Measurements(rows=rows), HERE)
@@ -115,7 +144,8 @@ def test_staleness_is_judged_by_the_gap_and_the_end(of_32, of_64, holds):
 def test_gradients_that_say_nothing_of_each_other_are_shattered(weak, strong, holds):
     seen = {"k1": weak, "k8": strong}
     rows: list[Row] = [
-        {"network": name, "alignment": cosine, "turning": 1.0} for name, cosine in seen.items()
+        {"network": name, "version": 980, "alignment": cosine, "turning": 1.0}
+        for name, cosine in seen.items()
     ]
     (claim,) = Landscape().claims("short", Measurements(rows=rows))
     assert claim.holds is holds

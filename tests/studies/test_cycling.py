@@ -60,7 +60,8 @@ def _measured(films: dict[str, np.ndarray]) -> Measurements:
     """Two-pixel films around a grey image."""
     rows = []
     for network, film in films.items():
-        for version, frame in enumerate([np.zeros(2), *film]):
+        for count, frame in enumerate([np.zeros(2), *film]):
+            version = 1274 + count if count else 0
             grey = np.round((0.5 + 0.4 * frame / np.abs(film).max()) * 255).astype(np.uint8)
             rows.append(
                 {

@@ -1,6 +1,5 @@
 """A study goes on where it was stopped, and measures everything exactly once."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +60,11 @@ def test_a_part_of_the_updates_and_of_the_networks_and_then_the_rest(tmp_path):
     assert names == ["one", "weighing one@4"]
     assert found.networks == (Trained(name="one", updates=4, planned=8, seed=0),)
     assert "--only one --until 4" in found.provenance.command
-    _, names = carried_out(whole)
+    everything, names = carried_out(whole)
     assert sorted(names) == ["one", "other", "weighing one@8", "weighing other@8"]
+    assert everything.claims[0].found == str(len(ROWS))  # those of one@4 are not counted again
+    other, names = carried_out(replace(whole, only=("other",)))
+    assert (names, other.claims[0].found) == ([], "3")
 
 
 def test_after_a_failure_only_what_is_missing_is_done(tmp_path):
@@ -74,18 +76,6 @@ def test_after_a_failure_only_what_is_missing_is_done(tmp_path):
     obstacle.unlink()
     _, names = carried_out(study)
     assert names == ["weighing one@8", "weighing other@8"]
-    assert measured(study) == sorted(ROWS)
-
-
-def test_rows_of_a_measurement_that_was_cut_short_are_measured_again(tmp_path):
-    study = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path)
-    carried_out(study)
-    table = study.folder / TABLE
-    lines = table.read_text().splitlines()
-    assert "seconds" in json.loads(lines[-1])
-    table.write_text("\n".join(lines[:-1]) + "\n")
-    _, names = carried_out(study)
-    assert names == ["weighing other@8"]
     assert measured(study) == sorted(ROWS)
 
 

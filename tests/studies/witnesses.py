@@ -18,6 +18,7 @@ class Witness:
     """Needs one core, and does not know that one could ask for more."""
 
     name: str
+    subject: str = ""
 
     def __call__(self) -> Sequence[Row]:
         return _seen()
@@ -27,6 +28,7 @@ class Witness:
 class LonelyWitness:
     name: str
     alone: bool = True
+    subject: str = ""
 
     def __call__(self) -> Sequence[Row]:
         return _seen()

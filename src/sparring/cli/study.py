@@ -1,6 +1,6 @@
 """`sparring study`: the paper's figures and tables, asked again: list them, show one, run some."""
 
-import os
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Claim, StudyResult
+from sparring.records.environment import available_cores
 from sparring.records.ranges import at_least
 from sparring.records.spelling import did_you_mean, nearest
 
@@ -47,7 +48,7 @@ examples:
 
 INTO = Path("studies")
 """Where studies go unless the user says otherwise."""
-VERDICTS = {True: "holds here", False: "does not hold here", None: "cannot be told at this scale"}
+VERDICTS = {True: "holds here", False: "does not hold here", None: "cannot be told"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +123,11 @@ def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
         table = result_table("network", "updates", "done", "steps", "staleness", "images a batch")
         for name, config in runs.networks.items():
             done = reached(RunDirectory(runs.network_folder(name)))
-            numbers = (config.updates, done, config.attack.steps, config.source.bound)
+            numbers = (runs.until_for(config), done, config.attack.steps, config.source.bound)
             table.add_row(name, *map(count_text, (*numbers, config.batch_size)))
         print_table(table)
         print_result()
-    print_ending("nothing", f"sparring study run {studies[0].name} --scale {flags.scale}")
+    print_ending("nothing", _command(studies, flags))
 
 
 def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
@@ -142,9 +143,9 @@ def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
             into=flags.into,
             only=flags.only,
             until=flags.until,
-            jobs=flags.jobs or len(os.sched_getaffinity(0)),
+            jobs=flags.jobs or available_cores(),
         )
-        with watched_study(study.name) as watch:
+        with watched_study(study.name) as watch, _kept(_command(studies, flags)):
             found = one.run(watch.told, watch.begins)
         for figure in found.figures:
             draw(figure, one.folder / f"{figure.name}.svg")
@@ -152,7 +153,8 @@ def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
         folders.append(one.folder)
     wrote = ", ".join(str(folder / RESULT) for folder in folders)
     print_ending(
-        f"{wrote} and its figures", f"sparring report {' '.join(map(str, folders))} -o report.html"
+        f"{wrote} and its figures",
+        f"{shlex.join(['sparring', 'report', *map(str, folders)])} -o report.html",
     )
 
 
@@ -166,6 +168,27 @@ def _some(studies: "Sequence[Study]", action: str) -> "Sequence[Study]":
             "more; got none. See sparring study list."
         )
     return studies
+
+
+def _command(studies: "Sequence[Study]", flags: StudyFlags) -> str:
+    """What runs these studies with these flags."""
+    words = ["sparring", "study", "run", *(study.name for study in studies)]
+    words += ["--scale", flags.scale]
+    words += ["--only", *flags.only] if flags.only else []
+    words += ["--until", str(flags.until)] if flags.until is not None else []
+    words += ["--jobs", str(flags.jobs)] if flags.jobs else []
+    words += ["--into", str(flags.into)] if flags.into != INTO else []
+    return shlex.join(words)
+
+
+@contextmanager
+def _kept(command: str) -> Iterator[None]:
+    """Says after Ctrl-C that nothing is lost, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        PROGRESS.print(f"what was done is kept; go on with: {command}", soft_wrap=True)
+        raise
 
 
 def _scale(flags: StudyFlags) -> "Scale":
@@ -185,7 +208,8 @@ def _print_found(found: StudyResult) -> None:
         print_result()
         _print_claim(claim)
     print_result()
-    print_result(hardware_text(found.provenance.environment))
+    for where in (found.provenance.environment, *found.provenance.others):
+        print_result(hardware_text(where))
     print_result(f"measured in {duration_text(found.seconds)}")
 
 
@@ -195,7 +219,8 @@ def _print_claim(claim: Claim) -> None:
         print_result(f"{word:<8} {lines[0]}")
         for line in lines[1:]:
             print_result(f"{'':<8} {line}")
-    print_result(f"{'':<8} {VERDICTS[claim.holds]}")
+    verdict = VERDICTS[claim.holds] + (f": {claim.untold}" if claim.untold else "")
+    print_result(f"{'':<8} {verdict}")
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

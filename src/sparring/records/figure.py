@@ -215,6 +215,8 @@ class Provenance:
     """The seeds of the networks behind them."""
     environment: Environment
     """What they were computed with."""
+    others: tuple[Environment, ...] = ()
+    """What some of them were computed with instead: another machine, version or share of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

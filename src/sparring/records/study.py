@@ -17,7 +17,9 @@ class Claim:
     found: str
     """What the study's numbers say to that."""
     holds: bool | None
-    """Whether it holds here; null where this scale cannot tell."""
+    """Whether it holds here; null where that cannot be told."""
+    untold: str = ""
+    """Why it cannot be told, and what would tell it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,14 +6,15 @@ The paper's section 4, its Figures 3 and 4 and Table 1.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.records import Claim, Figure, Provenance
+from sparring.records import Claim, Figure, Provenance, Row, sign_test
+from sparring.records.transfer import SIGNIFICANT
 from sparring.studies.attacker_figures import balance, curves, matrix
-from sparring.studies.networks import attacked, hardly_watched
+from sparring.studies.networks import PAPERS, attacked, hardly_watched
 from sparring.studies.recipes import TimeTrial
 from sparring.studies.snapshots import SnapshotUnderAttack
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.transfer_table import TransferTable
-from sparring.studies.verdicts import all_of, per_cent
+from sparring.studies.verdicts import all_of, judged, lacking, per_cent, too_small
 from sparring.training import TrainConfig
 
 LENGTHS = {"smoke": (1, 8), "short": (1, 2, 4, 8, 16, 32, 64, 128)}
@@ -29,7 +30,7 @@ TIMED = 20
 WEAK, STRONG = (1, 4), (8, 128)
 """κ that the paper finds too weak, and strong enough."""
 SAME = 0.05
-"""Shares that differ by less count as the same: those of a few hundred images."""
+"""Shares of a few hundred images that differ by less count as the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class AttackerPower:
         return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
 
     def enough(self, scale: Scale) -> int | None:
-        """All updates."""
-        return None
+        """All updates; at the scale paper the paper's, after which cycling's networks have some."""
+        return PAPERS if scale == "paper" else None
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Every snapshot under all attackers, on images trained on and not; who breaks whom."""
@@ -74,43 +75,39 @@ class AttackerPower:
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         """What the paper says of weak attackers, of strong ones and of shattered gradients."""
-        tells = scale != "smoke"
+        every = (*WEAK, *STRONG)
         return [
-            Claim(
-                paper="Networks trained against κ = 1 and κ = 4 are robust only to the attack that "
-                "they were trained on (Figures 3a and 3b).",
-                found=" ".join(_withstood(found, k) for k in WEAK),
-                holds=all_of(not _robust(found, k) for k in _trained(found, WEAK))
-                if tells
-                else None,
+            judged(
+                "Networks trained against κ = 1 and κ = 4 are robust only to the attack that they "
+                "were trained on (Figures 3a and 3b).",
+                " ".join(_withstood(found, k) for k in WEAK),
+                untold=self._lacks(scale, found, WEAK),
+                holds=lambda: all(_only_to_its_own(found, k) for k in WEAK),
             ),
-            Claim(
-                paper="Networks trained against κ = 8 and κ = 128 are robust to attacks of all "
-                "lengths (Figures 3c and 3d).",
-                found=" ".join(_withstood(found, k) for k in STRONG),
-                holds=all_of(_robust(found, k) for k in _trained(found, STRONG)) if tells else None,
+            judged(
+                "Networks trained against κ = 8 and κ = 128 are robust to attacks of all lengths "
+                "(Figures 3c and 3d).",
+                " ".join(_withstood(found, k) for k in STRONG),
+                untold=self._lacks(scale, found, STRONG),
+                holds=lambda: all(_robust(found, k) for k in STRONG),
             ),
-            Claim(
-                paper="Networks of κ = 1 and κ = 4 withstand their own attack only on themselves: "
-                "made on another network it breaks them, a sign of shattered gradients; those of "
-                "κ = 8 and κ = 128 show no such sign (Table 1).",
-                found=" ".join(_transferred(found, k) for k in (*WEAK, *STRONG)),
-                holds=all_of(
-                    _shattered(found, k) == (k in WEAK) for k in _trained(found, (*WEAK, *STRONG))
-                )
-                if tells
-                else None,
+            judged(
+                "Networks of κ = 1 and κ = 4 withstand their own attack only on themselves: made "
+                "on another network it breaks them, a sign of shattered gradients; those of κ = 8 "
+                "and κ = 128 show no such sign (Table 1).",
+                " ".join(_transferred(found, k) for k in every),
+                untold=self._lacks(scale, found, every),
+                holds=lambda: all_of(_as_in_table(found, k) for k in every),
             ),
         ]
+
+    def _lacks(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> str:
+        names = [f"k{k}" for k in lengths]
+        return too_small(scale) or lacking(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Loss and accuracy along training, the transfer matrix, and cost against robustness."""
         return [*curves(found, provenance), *matrix(found, provenance), *balance(found, provenance)]
-
-
-def _trained(found: Measurements, lengths: Sequence[int]) -> list[int]:
-    """Which of these networks there are."""
-    return [k for k in lengths if found.where(network=f"k{k}", of="test")]
 
 
 def _shares(found: Measurements, kappa: int) -> dict[int, float]:
@@ -129,6 +126,13 @@ def _robust(found: Measurements, kappa: int) -> bool:
     return strongest > 0.5 and strongest > shares.get(kappa, strongest) - SAME
 
 
+def _only_to_its_own(found: Measurements, kappa: int) -> bool:
+    """Whether its own attack leaves it half right, and the strongest breaks much more."""
+    shares = _shares(found, kappa)
+    own, strongest = shares[kappa], shares[max(shares)]
+    return own > 0.5 and strongest < own - SAME
+
+
 def _withstood(found: Measurements, kappa: int) -> str:
     shares = _shares(found, kappa)
     if not shares:
@@ -137,32 +141,32 @@ def _withstood(found: Measurements, kappa: int) -> str:
     return f"κ = {kappa}: right are {each}."
 
 
-def _worst_source(found: Measurements, kappa: int) -> tuple[float, float, str] | None:
-    """Accuracy under its own κ: white-box, and as least of the others' examples, and whose."""
-    cells = found.where(target=f"k{kappa}", steps=kappa)
-    shares = {
-        str(row["source"]): counted.share
-        for row, counted in zip(cells.rows, cells.shares, strict=True)
-    }
-    own = shares.pop(f"k{kappa}", None)
-    if own is None or not shares:
+def _duels(found: Measurements, kappa: int) -> tuple[Row, list[Row]] | None:
+    """Under its own κ: the white-box attack, and those on the others; none if there is no other."""
+    cells = found.where(target=f"k{kappa}", steps=kappa).rows
+    own = [row for row in cells if row["source"] == row["target"]]
+    others = [row for row in cells if row["source"] != row["target"]]
+    return (own[-1], others) if own and others else None
+
+
+def _as_in_table(found: Measurements, kappa: int) -> bool | None:
+    """Whether an attack from elsewhere is the stronger one where the paper has it so, else not."""
+    if (duels := _duels(found, kappa)) is None:
         return None
-    source = min(shares, key=shares.__getitem__)
-    return own, shares[source], source
-
-
-def _shattered(found: Measurements, kappa: int) -> bool | None:
-    """Whether an attack from elsewhere is the stronger one, by more than noise."""
-    worst = _worst_source(found, kappa)
-    return None if worst is None else worst[1] < worst[0] - SAME
+    chances = (
+        sign_test(int(row["only_transferred"] or 0), int(row["only_white_box"] or 0))
+        for row in duels[1]
+    )
+    return (min(chances) < SIGNIFICANT / len(duels[1])) == (kappa in WEAK)
 
 
 def _transferred(found: Measurements, kappa: int) -> str:
-    worst = _worst_source(found, kappa)
-    if worst is None:
+    if (duels := _duels(found, kappa)) is None:
         return f"κ = {kappa} has not been compared."
-    own, other, source = worst
+    own, others = duels
+    worst = min(others, key=lambda row: int(row["right"] or 0))
+    (white,), (other,) = (Measurements(rows=[row]).shares for row in (own, worst))
     return (
-        f"κ = {kappa}: right are {per_cent(own)} under its own attack, and {per_cent(other)} under "
-        f"the same from {source}."
+        f"κ = {kappa}: right are {per_cent(white.share)} under its own attack, and "
+        f"{per_cent(other.share)} under the same from {worst['source']}."
     )

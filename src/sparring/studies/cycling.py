@@ -30,9 +30,10 @@ from sparring.records import (
     read_json,
 )
 from sparring.studies.networks import enough, stale
-from sparring.studies.snapshots import reached
+from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.staleness import network_name
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
+from sparring.studies.verdicts import judged, lacking, too_small
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
 
@@ -61,6 +62,11 @@ class Filming:
     def name(self) -> str:
         """The network, as far as it has come."""
         return f"film of {self.frames} updates of {self.network}@{reached(self.run)}"
+
+    @property
+    def subject(self) -> str:
+        """The weights that it goes on from."""
+        return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:
         """A row for the clean image, and one for each update's adversarial example."""
@@ -119,13 +125,15 @@ class Cycling:
             f"after {seen.after} updates and then rises to {seen.high:.2f} at {seen.again}."
             for name, seen in filmed.items()
         ]
-        fresh, old = (filmed.get(network_name(scale, lag)) for lag in LAGS[scale])
+        names = [network_name(scale, lag) for lag in LAGS[scale]]
+        fresh, old = (filmed.get(name) for name in names)
         return [
-            Claim(
-                paper="With s = 64 the adversarial examples of an image cycle; without staleness "
-                "they look random (Figure 6).",
-                found=" ".join(told) or "Nothing has been filmed.",
-                holds=None if scale == "smoke" else _only_old_returns(fresh, old),
+            judged(
+                "With s = 64 the adversarial examples of an image cycle; without staleness they "
+                "look random (Figure 6).",
+                " ".join(told) or "Nothing has been filmed.",
+                untold=too_small(scale) or lacking(self, scale, found, names),
+                holds=lambda: _only_old_returns(fresh, old),
             )
         ]
 

@@ -13,7 +13,7 @@ from sparring.engine.account import Account
 from sparring.engine.measures import measure_point, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.studies.networks import ATTACK
-from sparring.studies.snapshots import pace, reached
+from sparring.studies.snapshots import pace, reached, weights_digest
 
 Trainer = Literal["waits", "helps"]
 """What a trainer does while the next batch is not ready."""
@@ -42,6 +42,11 @@ class EmulatedDevices:
     def alone(self) -> bool:
         """Who sleeps must be woken in time."""
         return True
+
+    @property
+    def subject(self) -> str:
+        """Nothing that is trained."""
+        return ""
 
     def __call__(self) -> Sequence[Row]:
         """One row. Cost: as long as it lasts, and some seconds for each worker's start."""
@@ -77,6 +82,11 @@ class FarDevices:
         """The workers and their attack."""
         return f"{self.workers} simulated workers, {self.steps} steps"
 
+    @property
+    def subject(self) -> str:
+        """Nothing that is trained."""
+        return ""
+
     def __call__(self) -> Sequence[Row]:
         """One row. Cost: a second or a few."""
         found = simulate_far(self.steps, self.workers)
@@ -107,6 +117,11 @@ class RealCores:
     def name(self) -> str:
         """The network, as far as it has come."""
         return f"speed and staleness of {self.network}@{reached(self.run)}"
+
+    @property
+    def subject(self) -> str:
+        """The weights that it has come to."""
+        return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:
         """A row of its speed once workers are up, and one for each staleness, over all updates."""

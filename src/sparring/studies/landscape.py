@@ -16,9 +16,10 @@ from sparring.attacks.checks import looked_at
 from sparring.data import load_dataset
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
-from sparring.studies.networks import attacked
-from sparring.studies.snapshots import reached
+from sparring.studies.networks import PAPERS, attacked
+from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
+from sparring.studies.verdicts import judged, lacking, too_small
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)
@@ -52,6 +53,11 @@ class Surface:
         size = f"{self.points} x {self.points} points, {self.images} images"
         return f"surface of {self.network}@{reached(self.run)}, {size}"
 
+    @property
+    def subject(self) -> str:
+        """The weights that it has come to."""
+        return weights_digest(self.run)
+
     def __call__(self) -> Sequence[Row]:
         """A row for each point of the surface, and one for the gradients.
 
@@ -83,6 +89,7 @@ class Surface:
         size = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
         told: Row = {
             "network": self.network,
+            "version": reached(self.run),
             "images": self.images,
             "alignment": float(aligned.mean()),
             "turning": float((change / size).median()),
@@ -115,8 +122,8 @@ class Landscape:
         return {f"k{k}": attacked(scale, k) for k in LENGTHS}
 
     def enough(self, scale: Scale) -> int | None:
-        """All updates."""
-        return None
+        """All updates; at the scale paper the paper's, after which cycling's networks have some."""
+        return PAPERS if scale == "paper" else None
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Each network's surface, as far as it has come."""
@@ -127,7 +134,8 @@ class Landscape:
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         """Shattered gradients say little of each other."""
-        weak, strong = (_seen(found, f"k{k}", "alignment") for k in LENGTHS)
+        names = [f"k{k}" for k in LENGTHS]
+        weak, strong = (_seen(found, name, "alignment") for name in names)
         told = [
             f"κ = {k}: the gradients at an image and at a random point of its threat have a mean "
             f"cosine of {cosine:.2f}; a step of 0.01 in every pixel changes the gradient by "
@@ -136,12 +144,12 @@ class Landscape:
             if cosine is not None
         ]
         return [
-            Claim(
-                paper="A network trained against a single step corrupts its loss surface so that "
-                "a step of that strength meets no useful gradient; one of κ = 8 does not "
-                "(section 4).",
-                found=" ".join(told) or "No such network has been trained.",
-                holds=None if scale == "smoke" else _differ(weak, strong),
+            judged(
+                "A network trained against a single step corrupts its loss surface so that a step "
+                "of that strength meets no useful gradient; one of κ = 8 does not (section 4).",
+                " ".join(told) or "No such network has been trained.",
+                untold=too_small(scale) or lacking(self, scale, found, names),
+                holds=lambda: _differ(weak, strong),
             )
         ]
 

@@ -12,6 +12,10 @@ EPS = 0.3
 """The paper's threat, at every scale."""
 ATTACK = 8
 """Steps of the attack that the paper settles on."""
+PAPERS = paper().updates
+"""Updates of the paper's networks."""
+SPARE = 512
+"""Updates after these, in which a network can be seen to go on: its settings are constant."""
 SNAPSHOTS = {"smoke": 4, "short": 98, "paper": 2000}
 """Updates between two snapshots."""
 
@@ -24,7 +28,7 @@ def attacked(scale: Scale, steps: int) -> TrainConfig:
     """
     attack = PGD(threat=Linf(eps=EPS), steps=steps, start="uniform")
     if scale == "paper":
-        return _watched(replace(paper(), attack=attack), scale)
+        return _watched(replace(paper(), attack=attack, updates=PAPERS + SPARE), scale)
     short = replace(fast(), attack=attack, early_steps=())
     return _watched(short if scale == "short" else _tiny(short), scale)
 
@@ -38,7 +42,9 @@ def stale(scale: Scale, staleness: int) -> TrainConfig:
     source = Stale(staleness=staleness) if staleness else Fresh()
     attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
     if scale == "paper":
-        return _watched(replace(paper(), attack=attack, source=source), scale)
+        return _watched(
+            replace(paper(), attack=attack, source=source, updates=PAPERS + SPARE), scale
+        )
     short = replace(
         fast(),
         attack=attack,
@@ -53,13 +59,12 @@ def stale(scale: Scale, staleness: int) -> TrainConfig:
     return _watched(short if scale == "short" else _tiny(short, updates=16), scale)
 
 
-def enough(scale: Scale) -> int | None:
+def enough(scale: Scale) -> int:
     """Updates of a stale network after which it has shown what becomes of it.
 
-    There are more, so that a network can be seen to go on, its queue being full. The scale paper
-    has none to spare: there --until says where to stop.
+    There are more, so that a network can be seen to go on, its queue being full.
     """
-    return {"smoke": 8, "short": 1274}.get(scale)
+    return {"smoke": 8, "short": 1274, "paper": PAPERS}[scale]
 
 
 def _tiny(config: TrainConfig, updates: int = 8) -> TrainConfig:

@@ -15,9 +15,10 @@ from sparring.evaluation import evaluate_run
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.studies.networks import ATTACK, SNAPSHOTS, hardly_watched
 from sparring.studies.plain import PlainNetwork
-from sparring.studies.snapshots import pace, reached
+from sparring.studies.snapshots import pace, reached, weights_digest
 from sparring.studies.study import Scale
 from sparring.training import Asynchronous, TrainConfig, train
+from sparring.training.checkpoint import settings_digest
 from sparring.training.presets import fast, madry, paper, paper_async
 
 PLAIN, BASELINE, FEWER_STEPS = "madry-plain", "madry", "madry-k8"
@@ -72,6 +73,11 @@ class TimeTrial:
         """Whatever is timed has the machine to itself."""
         return True
 
+    @property
+    def subject(self) -> str:
+        """The recipe's settings."""
+        return settings_digest(self.config)
+
     def __call__(self) -> Sequence[Row]:
         """One row: updates that were timed, and what they took."""
         with TemporaryDirectory() as folder:
@@ -101,6 +107,11 @@ class Clock:
     def name(self) -> str:
         """The network, as far as it has come."""
         return f"time of {self.network}@{reached(self.run)}"
+
+    @property
+    def subject(self) -> str:
+        """The weights that it has come to."""
+        return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:
         """One row, of the form of a time trial's."""
@@ -136,6 +147,11 @@ class Judgement:
         """The network, the suite and the images."""
         return f"{self.network}@{reached(self.run)} under {self.suite}, {self.images} test images"
 
+    @property
+    def subject(self) -> str:
+        """The weights that are judged."""
+        return weights_digest(self.run)
+
     def __call__(self) -> Sequence[Row]:
         """One row of counts. Cost: that of the suite."""
         found = evaluate_run(self.run, suite=self.suite, num_images=self.images, checks=self.checks)
@@ -163,6 +179,11 @@ class SimulatedDevices:
     def name(self) -> str:
         """The devices."""
         return f"{self.devices} simulated devices"
+
+    @property
+    def subject(self) -> str:
+        """Nothing that is trained."""
+        return ""
 
     def __call__(self) -> Sequence[Row]:
         """A row for a trainer that waits, and one for a trainer that helps."""

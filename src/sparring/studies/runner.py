@@ -7,7 +7,6 @@
 Whatever is stopped, goes on where it was when the same study is run again.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from sparring.errors import ConfigError
 from sparring.models import working_copy
 from sparring.records import (
-    MetricsLog,
+    Environment,
     Provenance,
     Row,
     RunDirectory,
@@ -28,12 +27,13 @@ from sparring.records import (
     from_json,
     read_json,
     run_errors,
-    write_atomically,
 )
 from sparring.records.environment import available_cores
+from sparring.records.sole_use import sole_use
 from sparring.studies.processes import Job, Tell, Workers
 from sparring.studies.snapshots import reached
-from sparring.studies.study import Demanding, Measurement, Measurements, Runs, Scale, Study
+from sparring.studies.study import Demanding, Measurement, Runs, Scale, Study
+from sparring.studies.table import StudyTable
 from sparring.training import Asynchronous, Silent, Step, TrainConfig, resume, train
 
 TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
@@ -148,24 +148,32 @@ class StudyRun:
         """The run directory of a network, which need not exist."""
         return self.into / self.scale / NETWORKS / name
 
+    def until_for(self, config: TrainConfig) -> int:
+        """Updates of a network that are enough for now."""
+        return min(config.updates, self.until or self._planned(config))
+
     def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
         """Train, measure and sum up; `begins` hears what is about to be done.
 
         Raises `ConfigError` where a network's folder holds another one, `RunError` for folders that
-        cannot be written, and what training raises. What is done before that is kept.
+        cannot be written or that another process works in, and what training raises. What is done
+        before that is kept.
         """
         with run_errors("create the folder of the study", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with Workers(told=told) as workers:
+        with sole_use(self.folder, "run a study"), Workers(told=told) as workers:
             trainings = self._trainings()
             begins(trainings)
             for job, _ in self._done(workers, trainings):
                 told(job, 1.0)
-            table = _whole(MetricsLog(self.folder / TABLE))
-            measuring = self._measurings(table)
-            begins(measuring)
-            for job, (rows, seconds) in self._done(workers, measuring):
-                _append(table, job.name, rows, seconds)
+            lacking = self.table.lacks(self._wanted())
+            self.table.clear(lacking)
+            measuring = {each.name: Measuring(measurement=each) for each in lacking}
+            begins(list(measuring.values()))
+            where = {alone: self._environment(alone=alone) for alone in (False, True)}
+            for job, (rows, seconds) in self._done(workers, list(measuring.values())):
+                this = measuring[job.name]
+                self.table.add(this.measurement, rows, seconds, where[this.alone])
                 told(job, 1.0)
         return self.sum_up()
 
@@ -179,17 +187,19 @@ class StudyRun:
         yield from workers.carry_out(alone, at_once=1, threads=available_cores())
 
     def sum_up(self) -> StudyResult:
-        """What the table says now, left as study.json."""
-        rows = [row for row in MetricsLog(self.folder / TABLE).rows() if "seconds" not in row]
-        found = Measurements(rows=rows)
-        runs = self._runs()
-        networks = tuple(self._trained(name, run) for name, run in runs.items())
-        known = self.study.networks(self.scale)
-        where = describe(threads=_threads(known), device="cpu", precision=_arithmetic(known))
+        """What the table says now of these networks as far as they have come, left as study.json.
+
+        Rows of other networks, and of the same at earlier stops, stay in the table.
+        """
+        wanted = self._wanted()
+        found = self.table.found(wanted)
+        networks = tuple(self._trained(name, run) for name, run in self._runs().items())
+        where, *others = self.table.environments(wanted) or (self._environment(alone=False),)
         provenance = Provenance(
             command=self.command,
             seeds=tuple(sorted({network.seed for network in networks})),
             environment=where,
+            others=tuple(others),
         )
         result = StudyResult(
             study=self.study.name,
@@ -199,10 +209,15 @@ class StudyRun:
             figures=tuple(self.study.figures(found, provenance)),
             networks=networks,
             provenance=provenance,
-            seconds=self._seconds(),
+            seconds=self.table.seconds(wanted),
         )
         result.save(self.folder / RESULT)
         return result
+
+    @property
+    def table(self) -> StudyTable:
+        """What has been measured."""
+        return StudyTable(self.folder / TABLE)
 
     @property
     def command(self) -> str:
@@ -217,15 +232,11 @@ class StudyRun:
         found = []
         for name, config in self.networks.items():
             folder = self.network_folder(name)
-            until = self._until(config)
+            until = self.until_for(config)
             _check_same(folder, config)
             if reached(RunDirectory(folder)) < until:
                 found.append(Training(name=name, config=config, folder=folder, until=until))
         return sorted(found, key=lambda training: training.cost, reverse=True)
-
-    def _until(self, config: TrainConfig) -> int:
-        """Updates that are enough for now."""
-        return min(config.updates, self.until or self._planned(config))
 
     def _planned(self, config: TrainConfig) -> int:
         """Updates that are enough for the study."""
@@ -236,38 +247,20 @@ class StudyRun:
         planned = self._planned(config)
         return Trained(name=name, updates=reached(run), planned=planned, seed=config.seed)
 
-    def _measurings(self, table: MetricsLog) -> list[Measuring]:
-        """What the table lacks."""
-        done = {row["measurement"] for row in table.rows() if "seconds" in row}
-        wanted = self.study.measurements(self.scale, self._runs())
-        return [Measuring(measurement=each) for each in wanted if each.name not in done]
+    def _wanted(self) -> Sequence[Measurement]:
+        """What is to be measured of the networks as far as they have come."""
+        return self.study.measurements(self.scale, self._runs())
+
+    def _environment(self, *, alone: bool) -> Environment:
+        """Where its measurements are made now: those that are alone have all cores."""
+        threads = available_cores() if alone else 1
+        known = self.study.networks(self.scale)
+        return describe(threads=threads, device="cpu", precision=_arithmetic(known))
 
     def _runs(self) -> Runs:
         """Networks that have come to a snapshot, in the study's order."""
         runs = {name: RunDirectory(self.network_folder(name)) for name in self.networks}
         return {name: run for name, run in runs.items() if reached(run)}
-
-    def _seconds(self) -> float:
-        rows = MetricsLog(self.folder / TABLE).rows()
-        return sum(float(row["seconds"] or 0) for row in rows if "seconds" in row)
-
-
-def _append(table: MetricsLog, name: str, rows: Sequence[Row], seconds: float) -> None:
-    """A measurement's rows, and last the one that says that they are all there."""
-    for row in rows:
-        table.append({"measurement": name, **row})
-    table.append({"measurement": name, "seconds": seconds})
-
-
-def _whole(table: MetricsLog) -> MetricsLog:
-    """Without the rows of measurements that a crash cut short."""
-    rows = table.rows()
-    done = {row["measurement"] for row in rows if "seconds" in row}
-    kept = [row for row in rows if row["measurement"] in done]
-    if len(kept) < len(rows):
-        with run_errors("write", table.path):
-            write_atomically(table.path, "".join(json.dumps(row) + "\n" for row in kept))
-    return table
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:
@@ -288,8 +281,3 @@ def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
     for config in networks.values():
         return working_copy(config.model.build(0), config.precision).name
     return "none"
-
-
-def _threads(networks: Mapping[str, TrainConfig]) -> int:
-    """Most threads that a network is trained with."""
-    return max((net.computing_threads or available_cores() for net in networks.values()), default=1)

@@ -21,9 +21,9 @@ from sparring.records import (
 )
 from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
 from sparring.studies.networks import ATTACK, enough, stale
-from sparring.studies.snapshots import SnapshotUnderAttack, reached
+from sparring.studies.snapshots import SnapshotUnderAttack, reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import all_of, per_cent
+from sparring.studies.verdicts import judged, lacking, per_cent, too_small
 from sparring.training import TrainConfig
 
 LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}
@@ -56,6 +56,11 @@ class StaleAccuracy:
     def name(self) -> str:
         """The network, as far as it has come."""
         return f"stale accuracy of {self.network}@{reached(self.run)}"
+
+    @property
+    def subject(self) -> str:
+        """The weights that it has come to."""
+        return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:
         """A row for each snapshot: mean accuracy of the batches of the last updates before it."""
@@ -118,28 +123,33 @@ class Staleness:
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         """What the paper says of little staleness, of much, and of natural accuracy."""
-        tells = scale != "smoke"
-        little = [lag for lag in _lags(found) if 0 < lag <= HARMLESS]
-        much = [lag for lag in _lags(found) if lag >= HARMFUL]
+        ends = (0, HARMLESS, HARMFUL)
         return [
-            Claim(
-                paper="With s = 32 fresh accuracy follows stale accuracy (Figure 5a).",
-                found=" ".join(_gap_told(found, lag) for lag in (*_lags(found)[:1], *little[-1:])),
-                holds=all_of(_gap(found, lag) < GAP for lag in little[-1:]) if tells else None,
+            judged(
+                f"With s = {HARMLESS} fresh accuracy follows stale accuracy (Figure 5a).",
+                _gaps_told(found, (0, HARMLESS)),
+                untold=self._lacks(scale, found, (0, HARMLESS)),
+                holds=lambda: _gap(found, HARMLESS) < GAP,
             ),
-            Claim(
-                paper="With s = 64 the network memorises stale examples and is not robust to fresh "
-                "ones (Figure 5b).",
-                found=" ".join(_gap_told(found, lag) for lag in much[:1]),
-                holds=all_of(_gap(found, lag) > GAP for lag in much[:1]) if tells else None,
+            judged(
+                f"With s = {HARMFUL} the network memorises stale examples and is not robust to "
+                "fresh ones (Figure 5b).",
+                _gaps_told(found, (HARMFUL,)),
+                untold=self._lacks(scale, found, (HARMFUL,)),
+                holds=lambda: _gap(found, HARMFUL) > GAP,
             ),
-            Claim(
-                paper="In the end robust accuracy is lost for large s, natural accuracy is not "
+            judged(
+                "In the end robust accuracy is lost for large s, natural accuracy is not "
                 "(Figure 8).",
-                found=_ends_told(found),
-                holds=_lost(found, much) if tells else None,
+                _ends_told(found),
+                untold=self._lacks(scale, found, ends),
+                holds=lambda: _lost(found),
             ),
         ]
+
+    def _lacks(self, scale: Scale, found: Measurements, lags: Sequence[int]) -> str:
+        names = [network_name(scale, lag) for lag in lags]
+        return too_small(scale) or lacking(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Fresh and stale accuracy along training, and the ends of all networks."""
@@ -176,6 +186,11 @@ def _gap(found: Measurements, lag: int) -> float:
     return _stale(found, lag) - _fresh(found, lag)
 
 
+def _gaps_told(found: Measurements, lags: Sequence[int]) -> str:
+    there = [lag for lag in lags if lag in _lags(found)]
+    return " ".join(_gap_told(found, lag) for lag in there)
+
+
 def _gap_told(found: Measurements, lag: int) -> str:
     fresh, old = per_cent(_fresh(found, lag)), per_cent(_stale(found, lag))
     return f"s = {lag}: at the end {fresh} of training images are right when attacked afresh, " + (
@@ -196,12 +211,15 @@ def _ends_told(found: Measurements) -> str:
     return f"Robust and natural accuracy on test images: {'; '.join(each)}."
 
 
-def _lost(found: Measurements, much: Sequence[int]) -> bool | None:
-    """Whether robust accuracy is below half of that without staleness, natural is not."""
-    lags = _lags(found)
-    if not lags or lags[0] or not much:
-        return None
+def _lost(found: Measurements) -> bool | None:
+    """Whether robust accuracy is below half of that without staleness, natural is not.
+
+    Open where there is none to lose.
+    """
+    much = [lag for lag in _lags(found) if lag >= HARMFUL]
     robust, natural = _end(found, 0, ATTACK), _end(found, 0, 0)
+    if robust < 0.5:
+        return None
     return all(_end(found, lag, ATTACK) < robust / 2 for lag in much) and all(
         _end(found, lag, 0) > natural - GAP for lag in much
     )

@@ -74,6 +74,11 @@ class Measurement(Protocol):
         """What it is known by within its study: its rows carry it, and so it is not repeated."""
         ...
 
+    @property
+    def subject(self) -> str:
+        """A digest of the weights or settings that it is made of: of others it is made anew."""
+        ...
+
     def __call__(self) -> Sequence[Row]:
         """Measure. Cost: seconds to minutes on one thread."""
         ...

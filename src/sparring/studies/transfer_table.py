@@ -10,7 +10,7 @@ from sparring.data import load_dataset
 from sparring.evaluation import transfer
 from sparring.models import trained_network
 from sparring.records import Row, RunDirectory
-from sparring.studies.snapshots import reached
+from sparring.studies.snapshots import reached, weights_digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,11 @@ class TransferTable:
         """The networks, as far as they have come, and the attack."""
         who = " ".join(f"{name}@{reached(run)}" for name, run in self.runs.items())
         return f"transfer of {self.steps} steps among {who}, {self.images} test images"
+
+    @property
+    def subject(self) -> str:
+        """The weights that the networks have come to."""
+        return " ".join(map(weights_digest, self.runs.values()))
 
     def __call__(self) -> Sequence[Row]:
         """A row for each source and target: how many of the source's examples it gets right."""

@@ -1,6 +1,58 @@
 """How studies judge and word what they found."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from sparring.records import Claim
+from sparring.studies.study import Measurements, Scale, Study
+
+SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
+"""Why smoke tells nothing."""
+UNMEASURED = "not all that it takes has been measured"
+
+
+def judged(paper: str, found: str, *, untold: str = "", holds: Callable[[], bool | None]) -> Claim:
+    """A claim with its verdict, which is not asked for where something keeps it from being told."""
+    verdict = None if untold else holds()
+    return Claim(
+        paper=paper,
+        found=found,
+        holds=verdict,
+        untold=untold or (UNMEASURED if verdict is None else ""),
+    )
+
+
+def too_small(scale: Scale) -> str:
+    """Why this scale cannot tell; empty if it can."""
+    return SECONDS_ONLY if scale == "smoke" else ""
+
+
+def lacking(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> str:
+    """Why nothing can be told of these networks, and what it takes; empty if something can.
+
+    Each must have been measured, and trained as far as the study plans.
+    """
+    come = {name: _come(found, name) for name in names}
+    if missing := [name for name, updates in come.items() if not updates]:
+        command = f"sparring study run {study.name} --scale {scale}"
+        return f"it takes {', '.join(missing)} as well: {command}"
+    planned = {name: _planned(study, scale, name) for name in names}
+    early = [
+        f"{name} has seen {come[name]:,} of {planned[name]:,} updates"
+        for name in names
+        if come[name] < planned[name]
+    ]
+    return ", ".join(early) or too_small(scale)
+
+
+def _come(found: Measurements, network: str) -> int:
+    """Updates of the last snapshot that was measured."""
+    rows = found.where(network=network).having("version")
+    return int(max(rows.column("version"), default=0))
+
+
+def _planned(study: Study, scale: Scale, network: str) -> int:
+    updates = study.networks(scale)[network].updates
+    return min(updates, study.enough(scale) or updates)
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:

@@ -65,7 +65,7 @@ def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
 
 
 def _save_weights(trainer: Trainer, path: Path) -> None:
-    about = {"version": str(trainer.version), "config": _digest(trainer.config)}
+    about = {"version": str(trainer.version), "config": settings_digest(trainer.config)}
     save_weights(trainer.average.network.state_dict(), path, about=about)
 
 
@@ -126,7 +126,7 @@ def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[
     others = {"others": own[1:]} if len(own) > 1 else {}
     return {
         "format": FORMAT,
-        "config": _digest(trainer.config),
+        "config": settings_digest(trainer.config),
         "arithmetic": trainer.copy.name,
         "threads": torch.get_num_threads(),
         "version": trainer.version,
@@ -153,7 +153,7 @@ def _load(path: Path, trainer: Trainer) -> dict[str, Any]:
 
 
 def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None:
-    if state.get("config") != _digest(trainer.config):
+    if state.get("config") != settings_digest(trainer.config):
         raise CheckpointError(
             f"{path} must belong to the config.json beside it; it was written under other "
             f"settings. Put the original config.json back, or start a new run."
@@ -178,5 +178,6 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _digest(config: TrainConfig) -> str:
+def settings_digest(config: TrainConfig) -> str:
+    """What tells settings apart: equal ones, and no others, have the same."""
     return hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()

@@ -96,7 +96,9 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one is always written at the end."""
     snapshot_every: int = 0
-    """Updates between two copies of the weights that are kept, 13 MB each; 0 for none."""
+    """Updates between two copies of the weights that are kept, 13 MB each; 0 for none.
+
+    The weights of the last update, or of a planned stop, are kept as well."""
     tensorboard: bool = False
     """Write the measurements also as TensorBoard events; needs the extra `tensorboard`."""
 

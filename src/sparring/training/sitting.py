@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from itertools import chain
 
@@ -15,6 +15,7 @@ from sparring.data import Dataset
 from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
 from sparring.models import computing_threads
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
+from sparring.records.sole_use import sole_use
 from sparring.training.agreement import UNLIKE, unlike
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
@@ -86,7 +87,12 @@ class Sitting:
     def _work(self) -> TrainedRun:
         trainer = Trainer(self.config, self.dataset, self.device, self.network, self.team)
         source = self.config.source.open(trainer, self.config.updates)
-        with closing(source), warnings_to(lambda text: self._notice(trainer, text)):
+        with (
+            closing(source),
+            ExitStack() as kept,
+            warnings_to(lambda text: self._notice(trainer, text)),
+        ):
+            self.team.lead(lambda: kept.enter_context(sole_use(self.run.path, "train a run")))
             if self.team.lead(self.run.resume.exists):
                 self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
             self.team.lead(lambda: self._begin(trainer))
@@ -145,7 +151,8 @@ class Sitting:
         complete = trainer.version == self.config.updates
         if complete or _due(self.config.validation.every, trainer.version):
             self._look(trainer)
-        if _due(self.config.snapshot_every, trainer.version):
+        every = self.config.snapshot_every
+        if _due(every, trainer.version) or (every and trainer.version == self.end):
             save_snapshot(self.run, trainer)
 
     def _update(
