@@ -170,10 +170,9 @@ class StudyRun:
             self.table.clear(lacking)
             measuring = {each.name: Measuring(measurement=each) for each in lacking}
             begins(list(measuring.values()))
-            where = {alone: self._environment(alone=alone) for alone in (False, True)}
+            where = self._environment()
             for job, (rows, seconds) in self._done(workers, list(measuring.values())):
-                this = measuring[job.name]
-                self.table.add(this.measurement, rows, seconds, where[this.alone])
+                self.table.add(measuring[job.name].measurement, rows, seconds, where)
                 told(job, 1.0)
         return self.sum_up()
 
@@ -194,7 +193,7 @@ class StudyRun:
         wanted = self._wanted()
         found = self.table.found(wanted)
         networks = tuple(self._trained(name, run) for name, run in self._runs().items())
-        where, *others = self.table.environments(wanted) or (self._environment(alone=False),)
+        where, *others = self.table.environments(wanted) or (self._environment(),)
         provenance = Provenance(
             command=self.command,
             seeds=tuple(sorted({network.seed for network in networks})),
@@ -251,11 +250,10 @@ class StudyRun:
         """What is to be measured of the networks as far as they have come."""
         return self.study.measurements(self.scale, self._runs())
 
-    def _environment(self, *, alone: bool) -> Environment:
-        """Where its measurements are made now: those that are alone have all cores."""
-        threads = available_cores() if alone else 1
+    def _environment(self) -> Environment:
+        """Where its measurements are made now; threads are the most that a network has."""
         known = self.study.networks(self.scale)
-        return describe(threads=threads, device="cpu", precision=_arithmetic(known))
+        return describe(threads=_threads(known), device="cpu", precision=_arithmetic(known))
 
     def _runs(self) -> Runs:
         """Networks that have come to a snapshot, in the study's order."""
@@ -281,3 +279,8 @@ def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
     for config in networks.values():
         return working_copy(config.model.build(0), config.precision).name
     return "none"
+
+
+def _threads(networks: Mapping[str, TrainConfig]) -> int:
+    """Most threads that a network is trained with."""
+    return max((net.computing_threads or available_cores() for net in networks.values()), default=1)
