@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attacks import oracles
+from attacks.far_device import FAR, far_device
 from sparring.attacks import (
     APGD,
     FAB,
@@ -235,3 +236,16 @@ def test_images_the_model_gets_wrong_stay_as_they_are():
     for attack in ATTACKS:
         found = adversarial_images(attack, model, images, labels, generator=seeded())
         assert torch.equal(found, images)
+
+
+@pytest.mark.parametrize("threat", THREATS)
+@pytest.mark.parametrize("attack", [APGD(steps=2), FAB(steps=1, targets=1), Square(queries=3)])
+def test_on_another_device_the_same_is_found(attack, threat):
+    model, images = curved(), images_of(2)
+    labels, aimed = model(images).argmax(1), attack.against(threat)
+    found = adversarial_images(aimed, model, images, labels, generator=seeded())
+    with far_device():
+        far = images.to(FAR), labels.to(FAR)
+        there = adversarial_images(aimed, model.to(FAR), *far, generator=seeded())
+        assert str(there.device) == FAR
+        assert torch.equal(there.cpu(), found)

@@ -30,6 +30,8 @@ def refused(*fragments: str):
     [
         (torch.zeros(2, 6, dtype=torch.uint8), ["torch.uint8 of shape (2, 6)", "by 255"]),
         (torch.zeros(2, 6, dtype=torch.int64), ["torch.int64 of shape (2, 6)", "by 255"]),
+        (torch.zeros(2, 6, dtype=torch.float16), ["float32 or float64", "torch.float16", "inside"]),
+        (torch.zeros(2, 6, dtype=torch.bfloat16), ["torch.bfloat16", "images.float()"]),
         (torch.zeros(2), ["torch.float32 of shape (2,)"]),
         (torch.full((2, 6), 128.0), ["[0, 1]", "values from 128 to 128", "by 255"]),
         (torch.tensor([[0.5] * 6, [0.5] * 5 + [1.0001]]), ["values from 0.5 to 1.0001"]),

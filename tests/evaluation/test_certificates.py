@@ -22,18 +22,20 @@ def seeded(seed: int = 0) -> Generator:
 
 
 class Residual(nn.Module):
-    """A sum of two ways, pooled, in methods and functions."""
+    """A sum of two ways, pooled, in methods and functions; linear over features that come last."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(2, 3, 3, padding=1)
         self.second = nn.Conv2d(3, 3, 3, padding="same", bias=False)
+        self.channels, self.rows = nn.Linear(3, 5), nn.Linear(5, 3)
         self.last = nn.Linear(3 * 3 * 3, 4)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = functional.relu(self.first(images))
         hidden = (hidden + self.second(hidden)).relu()
-        return self.last(functional.max_pool2d(hidden, 2).permute(0, 2, 3, 1).reshape(-1, 27))
+        pixels = self.channels(functional.max_pool2d(hidden, 2).permute(0, 2, 3, 1))
+        return self.last(self.rows(pixels.reshape(-1, 9, 5)).flatten(1))
 
 
 def layered() -> nn.Module:
@@ -143,6 +145,16 @@ class Doubled(nn.Module):
         return torch.add(flat, flat, alpha=3)
 
 
+class InPlace(nn.Module):
+    """A sum into a tensor that has another name, which no trace shows."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = torch.flatten(images, 1)
+        total = hidden = torch.relu(flat)
+        total += flat
+        return total + hidden
+
+
 class Branching(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
@@ -155,6 +167,7 @@ class Branching(nn.Module):
         (nn.Sequential(nn.Conv2d(1, 1, 1, padding_mode="circular")), "padding mode circular"),
         (Branching(), "cannot be traced"),
         (Doubled(), "none is known for add"),
+        (InPlace(), "computes what its trace shows"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).half(), "weights in torch.float16"),
     ],
 )

@@ -17,10 +17,11 @@ from sparring.attacks import (
     Classifier,
     Linf,
     Square,
+    Threat,
     adversarial_images,
 )
 from sparring.errors import ConfigError
-from sparring.evaluation import SUITES, Progress, Suite, Verdict, partial
+from sparring.evaluation import SUITES, Progress, Suite, Verdict, certificates, partial
 from sparring.evaluation import evaluate as evaluate_and_check
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN
@@ -247,6 +248,10 @@ def test_the_standard_suite_is_that_of_autoattack() -> None:
     assert ranks == [search.rank for search in third.searches(10)] == list(range(1, 10))
 
 
+def short_of_memory(images: Tensor, threat: Threat) -> None:
+    raise torch.OutOfMemoryError("tried to allocate 9 GiB\nand more lines")
+
+
 def test_a_suite_that_certifies_brackets_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = Suite(name="both", summary="", attacks=(PGD(steps=10),), certifies=True)
     monkeypatch.setattr(suites_module, "SUITES", {"both": suite})
@@ -261,6 +266,12 @@ def test_a_suite_that_certifies_brackets_the_truth(monkeypatch: pytest.MonkeyPat
     opaque = evaluate(lambda x: model(x), images, labels, threat, suite="both").evaluation
     assert opaque.certified is None
     assert opaque.caveats[0].startswith("no certificate: it needs a torch.nn.Module")
+    monkeypatch.setattr(certificates, "around", short_of_memory)
+    kept = evaluate(model, images, labels, threat, suite="both").evaluation
+    assert kept.robust == found.robust
+    assert kept.caveats == (
+        "no certificate: it could not be computed (OutOfMemoryError: tried to allocate 9 GiB)",
+    )
 
 
 def test_few_classes_are_attacked_as_far_as_they_go_and_it_is_said() -> None:

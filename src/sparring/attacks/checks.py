@@ -44,9 +44,15 @@ class Remembering(Protocol):
 def check_batch(images: Tensor, labels: Tensor) -> None:
     """Refuse images and labels that no attack could mean.
 
-    Raises `ConfigError` unless images are floating point with pixels in [0, 1], and labels are one
-    int64 class index, not below 0, per image.
+    Raises `ConfigError` unless images are float32 or float64 with pixels in [0, 1], and labels are
+    one int64 class index, not below 0, per image.
     """
+    if images.is_floating_point() and images.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(
+            "images must be float32 or float64, because the rounding of fewer bits takes what an "
+            f"attack finds out of the threat; got {images.dtype}. Pass images.float(), and cast "
+            "inside the model."
+        )
     if not images.is_floating_point() or images.ndim < 2:
         raise ConfigError(
             "images must be a floating-point tensor of shape (batch, ...) because an attack "

@@ -187,7 +187,7 @@ def adversarial_images(
     """
     check_batch(images, labels)
     with no_trace(model):
-        images, labels = images.detach().clone(), labels.clone()
+        images, labels = images.detach().clone(), labels.to(images.device, copy=True)
         found = images.clone()
         if not len(images):
             return found
@@ -195,7 +195,7 @@ def adversarial_images(
         logits = logits_of(images)
         robust = (logits.argmax(1) == labels).cpu()
         for search in attack.searches(logits.shape[1]):
-            seeds = torch.randint(2**62, (len(images),), generator=generator)
+            seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
             task = Task(images, labels, ranked(logits, labels, search.rank), seeds)
             waiting = robust.nonzero().flatten()
             if not len(waiting):

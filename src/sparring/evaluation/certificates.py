@@ -53,8 +53,10 @@ def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) 
 
     `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
     average-pooling, BatchNorm, normalisation, sums and changes of shape. A ball in L2 is enclosed
-    in the cube of the same size, which is sound and loose. Cost: three forward passes in float64.
-    Raises `ConfigError` for a layer of which no bound is known, and for weights below float32.
+    in the cube of the same size, which is sound and loose. Cost: three forward passes in float64,
+    and one of the network itself.
+    Raises `ConfigError` for a layer of which no bound is known, for weights below float32, and for
+    a network whose own logits of clean images lie outside the bounds.
     """
     held = 0
     first = next(model.parameters(), images)
@@ -64,8 +66,10 @@ def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) 
     with torch.no_grad(), evaluation_mode(model):
         bounds = Bounds(model)
         for part in parts(len(labels)):
-            box = around(images[part].to(device), threat)
-            held += int(_holds(bounds.of(box), labels[part].to(device)).sum())
+            clean = images[part].to(device)
+            box = bounds.of(around(clean, threat))
+            _check_encloses(box, model(clean.to(first.dtype)))
+            held += int(_holds(box, labels[part].to(device)).sum())
     return Proportion(successes=held, total=len(labels))
 
 
@@ -77,6 +81,19 @@ def around(images: Tensor, threat: Threat) -> Interval:
         )
     centre, reach = images.double(), threat.eps + TOLERANCE
     return Interval((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
+
+
+def _check_encloses(box: Interval, logits: Tensor) -> None:
+    """A trace does not show everything: a sum in place, say, that changes what another name holds.
+
+    Raises `ConfigError` where a network does not say of clean images what its trace does.
+    """
+    if not bool(((logits >= box.low) & (logits <= box.high)).all()):
+        raise ConfigError(
+            "a certificate needs a network that computes what its trace shows, in float32 or more, "
+            "because the bounds are of the trace; its logits of clean images lie outside them. "
+            "Replace operations in place, such as +=, or leave the certificate out."
+        )
 
 
 def _holds(logits: Interval, labels: Tensor) -> Tensor:
@@ -156,7 +173,7 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
 
 METHODS: Mapping[str, Callable[..., Tensor]] = {
     "relu": torch.relu,
-    "relu_": torch.relu,
+    "relu_": torch.relu_,
     "flatten": torch.flatten,
     "permute": Tensor.permute,
     "transpose": torch.transpose,
@@ -175,19 +192,16 @@ def _sum(one: Any, other: Any) -> Interval:
 
 
 def _linear(layer: nn.Linear, x: Interval) -> Interval:
-    def product(values: Tensor, weight: Tensor) -> Tensor:
-        return functional.linear(values, weight)
-
-    return _affine(x, layer.weight, layer.bias, product, layer.in_features)
+    return _affine(x, layer.weight, layer.bias, functional.linear, layer.in_features)
 
 
 def _convolution(layer: nn.Conv2d, x: Interval) -> Interval:
     if layer.padding_mode != "zeros":
         raise _unknown(f"a convolution with padding mode {layer.padding_mode}")
 
-    def product(values: Tensor, weight: Tensor) -> Tensor:
+    def product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.conv2d(
-            values, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+            values, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
         )
 
     return _affine(x, layer.weight, layer.bias, product, layer.weight[0].numel())
@@ -197,16 +211,18 @@ def _affine(
     x: Interval,
     weight: Tensor,
     bias: Tensor | None,
-    product: Callable[[Tensor, Tensor], Tensor],
+    product: Callable[..., Tensor],
     terms: int,
 ) -> Interval:
-    """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order."""
+    """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order.
+
+    `product` is of values, weight and, if given, bias, and knows along which dimension that goes.
+    """
     weight, sizes = weight.double(), weight.double().abs()
+    shift = None if bias is None else bias.double()
     centre, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
-    shift = weight.new_zeros(len(weight)) if bias is None else bias.double()
-    shift = shift.view(-1, *[1] * (centre.ndim - 2))
-    middle, spread = product(centre, weight) + shift, product(radius, sizes)
-    size = product(x.largest, sizes) + shift.abs()
+    middle, spread = product(centre, weight, shift), product(radius, sizes)
+    size = product(x.largest, sizes, None if shift is None else shift.abs())
     error = (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
     return Interval(middle - spread, middle + spread).widened(size * error)
 

@@ -149,13 +149,16 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 def _certificate(
     model: Classifier, images: Tensor, labels: Tensor, threat: Threat
 ) -> tuple[Proportion | None, str | None]:
-    """The lower bound, or why there is none."""
+    """The lower bound, or why there is none: whatever happens, what the attacks found is kept."""
     if not isinstance(model, nn.Module):
         return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
     try:
         return certified(model, images, labels, threat), None
     except ConfigError as error:
         return None, f"no certificate: {error}"
+    except Exception as error:  # of the walk through a network of one's own, or of memory
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return None, f"no certificate: it could not be computed ({reason})"
 
 
 def _forms(contender: Contender, precision: Precision) -> tuple[list[Classifier], str]:
