@@ -29,6 +29,7 @@ MISTAKES = {
     "train --seed x": '--seed must be an integer; got "x".',
     "train --seed 1.5": '--seed must be an integer; got "1.5".',
     "train --seed None": '--seed must be an integer; got "None".',
+    "train --source async --policy sharded": "--policy sharded needs --workers",
     "train --seed -1": "seed must be 0 or more",
     "train --updates 0": "updates must be 1 or more",
     "train --eps 0": "eps must lie in (0, 1]",

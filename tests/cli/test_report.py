@@ -9,6 +9,7 @@ import sparring.cli.report
 from records.figures import CURVES, study_of
 from report.pages import a_run
 from sparring.cli.main import main
+from sparring.report.page import stories_in
 
 MISTAKES = {
     "": "a run must be named, or lie in the folder runs here; there is no such folder.",
@@ -55,7 +56,8 @@ def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, folder, caps
 
 
 def test_runs_and_studies_become_one_page(folder, capsys):
-    assert main(["report", "run-a", "study", "run-a", "-o", "a page.html"]) == 0
+    words = ["run-a", "study", "run-a", "study/study.json", "run-a/config.json"]
+    assert main(["report", *words, "-o", "a page.html"]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     wrote, after = shown.out.splitlines()
@@ -63,6 +65,16 @@ def test_runs_and_studies_become_one_page(folder, capsys):
     assert after == "next: python -m webbrowser 'a page.html'"
     assert "<h1>1 study, 1 run</h1>" in (folder / "a page.html").read_text()
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_folder_stands_for_the_runs_and_studies_in_it(folder):
+    for name in ("short/staleness", "short/cycling"):
+        (folder / "all" / name).mkdir(parents=True)
+        study_of([CURVES]).save(folder / "all" / name / "study.json")
+    a_run(folder / "all" / "short" / "networks" / "k1")
+    assert stories_in("all") == stories_in("all/short")
+    assert [path.name for path in stories_in("all")] == ["cycling", "staleness"]
+    assert stories_in("run-a") == stories_in("run-a/config.json") == [Path("run-a")]
 
 
 def test_without_words_it_is_the_newest_run_and_report_html(folder, capsys):

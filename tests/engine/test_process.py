@@ -1,10 +1,13 @@
 """Real worker processes: what they attack, how they end, and what they leave behind."""
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,39 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
         expected = Attack(IMAGES, CPU)(3, version=0, logits_of=weights)
         assert torch.equal(arena["slot 1"], expected.adversarial)
         assert not arena["slot 0"].any()
+
+
+class Poison:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (3,)
+
+
+@dataclass(frozen=True)
+class Heavy(SmallJob):
+    """More than a pipe holds, behind something that nobody survives."""
+
+    poison: Poison = field(default_factory=Poison)
+    load: bytes = b"0" * 300_000
+
+
+def test_a_worker_that_dies_while_it_is_handed_much_keeps_nobody_waiting():
+    with workplace(FixedLag(lag=1), Heavy()) as (_, transport):
+        worker = transport.start()
+        assert until(transport, Died).worker == worker
+
+
+def test_a_worker_that_the_system_has_no_room_for_is_a_death(monkeypatch):
+    def refused(process: SpawnProcess) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+        worker = transport.start()
+        reason = "it could not be started: Resource temporarily unavailable"
+        assert list(transport.poll(10.0)) == [Died(worker=worker, reason=reason)]
+        assert not transport.processes
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparring.attacks import L2, Classifier, Linf, Threat
-from sparring.evaluation import evaluate
+from sparring.evaluation import evaluate, examination
 from sparring.records import Finding
 
 EPS = 0.25
@@ -228,3 +228,20 @@ def test_findings_are_of_the_seed_and_not_asked_for_means_none() -> None:
     assert without.findings is None
     assert without.flags == ()
     assert without.robust == one.robust
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_images_are_checked_by_a_model_that_takes_no_empty_batch(count: int) -> None:
+    def logits_of(images: Tensor) -> Tensor:
+        flat = images.view(images.shape[0], -1)
+        return torch.stack([flat.sum(1), -flat.sum(1)], 1)
+
+    labels = torch.zeros(count, dtype=torch.int64)
+    assert evaluate(logits_of, GREY[:count], labels, Linf(eps=EPS)).evaluation.findings
+
+
+@pytest.mark.parametrize("right", [5, 128, 129, 254, 1000])
+def test_images_are_looked_at_from_the_first_to_the_last_that_is_right(right: int) -> None:
+    looked = examination.evenly(torch.arange(right))
+    assert (int(looked[0]), int(looked[-1])) == (0, right - 1)
+    assert len(looked) == len(looked.unique()) == min(right, examination.IMAGES)

@@ -13,7 +13,7 @@ from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
 from sparring.training.trainer import FORGET_EVERY
-from training.small_runs import small, weights_of
+from training.small_runs import assert_same_bits, small, weights_of
 
 
 def batch_of(images: Tensor, adversarial: Tensor, labels: list[int]) -> AttackedBatch:
@@ -162,6 +162,20 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dat
     after = weights_of(trainer.network)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert trainer.version == 0
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+def test_neither_does_a_gradient_that_is_not_finite(few: Dataset, wrong: float) -> None:
+    trainer = trainer_of(few)
+    batch = trainer.attack_now(0)
+    before = {name: value.clone() for name, value in weights_of(trainer.network).items()}
+    share = trainer.measure(batch)
+    last = share.gradients[-1]
+    assert last is not None
+    last.view(-1)[-1] = wrong
+    with pytest.raises(NonFiniteLoss, match="made from its gradient"):
+        trainer.take(share, batch)
+    assert_same_bits(weights_of(trainer.network), before)
 
 
 @pytest.mark.parametrize(

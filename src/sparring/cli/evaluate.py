@@ -96,10 +96,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
         table.add_row("certified at least", *_cells(found.certified), "")
     print_table(table)
     print_result()
-    for line in _checks(found):
+    for line in doubts(found):
         print_result(line)
-    for caveat in found.caveats:
-        print_result(f"note: {caveat}")
     print_result(hardware_text(found.environment))
     others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
     print_ending(
@@ -108,8 +106,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     )
 
 
-def _checks(found: Evaluation) -> Iterator[str]:
-    """Every flag in its own line, or that there is none."""
+def doubts(found: Evaluation) -> Iterator[str]:
+    """Every flag in its own line, or that there is none, and every caveat."""
     if found.findings is None:
         yield "checks for gradient masking were not asked for"
     elif found.flags:
@@ -117,6 +115,7 @@ def _checks(found: Evaluation) -> Iterator[str]:
             yield f"flag, {flagged.check}: {flagged.sentence}"
     elif found.findings:
         yield f"{len(found.findings)} checks for gradient masking: nothing flagged"
+    yield from (f"note: {caveat}" for caveat in found.caveats)
 
 
 def _cells(accuracy: Proportion) -> tuple[str, str]:

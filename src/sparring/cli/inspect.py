@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from sparring.cli.arguments import PLAIN, Form, chosen_run
 from sparring.cli.console import (
     count_text,
+    counted,
     duration_text,
     hardware_text,
     print_json,
@@ -23,8 +24,9 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.cli.engine_page import engine_lines
+from sparring.cli.evaluate import doubts
 from sparring.engine.account import Account
-from sparring.errors import RunError
+from sparring.errors import RunError, launcher, resume_command
 from sparring.records import (
     Environment,
     Evaluation,
@@ -139,15 +141,17 @@ class Story:
     def command(self) -> str:
         """What to type next."""
         path = shlex.quote(str(self.run.path))
+        trainers = self.config.get("trainers", 1)
+        trainers = trainers if isinstance(trainers, int) else 1
         if not self.is_complete:
-            return f"sparring train --resume {path}"
+            return resume_command(self.run.path, trainers)
         if not self.evaluations:
             return f"sparring evaluate {path}"
         if STRONGEST not in [found.suite for found in self.evaluations]:
             return f"sparring evaluate {path} --suite {STRONGEST}"
         seed = self.config.get("seed")
         other = seed + 1 if isinstance(seed, int) else 1
-        return f"sparring train --config {path} --seed {other}"
+        return f"{launcher(trainers)} train --config {path} --seed {other}"
 
     @property
     def source(self) -> Mapping[str, object]:
@@ -202,16 +206,21 @@ def _print(story: Story) -> None:
         _print_looks(story.looks)
     print_result()
     for found in story.evaluations:
-        print_result(
-            f"suite {found.suite}, {found.threat}, {count_text(found.num_images)} test images:"
-        )
-        print_result(f"  natural {found.natural}   robust {found.robust}")
-        if found.certified is not None:
-            print_result(f"  certified {found.certified}")
+        _print_verdict(found)
     if not story.evaluations:
         print_result("not evaluated yet")
     print_result("wrote nothing")
     print_result(f"next: {story.command}")
+
+
+def _print_verdict(found: Evaluation) -> None:
+    images = counted(found.num_images, "test image")
+    print_result(f"suite {found.suite}, {found.threat}, {images}:")
+    print_result(f"  natural {found.natural}   robust {found.robust}")
+    if found.certified is not None:
+        print_result(f"  certified {found.certified}")
+    for line in doubts(found):
+        print_result(f"  {line}")
 
 
 def _lines(story: Story) -> Iterator[str]:

@@ -10,6 +10,7 @@ from sparring.engine.calibration import costs_of, with_overheads
 from sparring.engine.layouts import AllReduce, Site
 from sparring.engine.planning import Order
 from sparring.engine.speed import Costs
+from sparring.errors import ConfigError
 from sparring.records import MetricsLog, RunDirectory
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def _measured(flags: "PlanFlags", word: str | None, say: Callable[[str], None]) 
 
 def _of_run(word: str) -> _Measured:
     run = RunDirectory.open(word)
+    if (trainers := run.section_or("trainers", int, 1)) > 1:
+        raise ConfigError(
+            "a plan is calibrated from a run of one trainer, because the times of several include "
+            f"their waiting for each other; {word} has {trainers}. Name a run of one."
+        )
     steps = run.section("attack", dict).get("steps")
     return _Measured(
         costs=costs_of(MetricsLog(run.metrics).rows(), where=word),

@@ -15,19 +15,22 @@ from sparring.report.page import (
     Written,
     check_page_name,
     read_story,
+    stories_in,
     write_page,
 )
 
 ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their numbers.
 
 RUN is a run directory; a study's folder, which holds study.json, may stand in
-its place. Left out, the newest run in runs/ is taken. The page needs no
+its place, and so may a folder that holds some of either. Left out, the newest
+run in runs/ is taken. The page needs no
 network and no other file; a page of the same name is replaced.
 
 examples:
   sparring report
   sparring report runs/fast-20300101-120000
-  sparring report runs/a runs/b studies/staleness -o comparison.html"""
+  sparring report runs/a runs/b studies/short/staleness -o comparison.html
+  sparring report studies/short"""
 
 NAME = Path("report.html")
 """The page, unless the user says otherwise."""
@@ -54,7 +57,8 @@ def run(argv: list[str]) -> int:
     flags, words = FORM.read_all(argv)
     check_page_name(flags.out)
     chosen = words or [str(chosen_run(None).path)]
-    stories = [read_story(word) for word in dict.fromkeys(chosen)]
+    folders = [folder for word in chosen for folder in stories_in(word)]
+    stories = [read_story(folder) for folder in dict.fromkeys(folders)]
     written = write_page(stories, flags.out)
     if written.size > USUAL:
         PROGRESS.print(_warning(written), soft_wrap=True)

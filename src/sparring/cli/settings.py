@@ -174,8 +174,8 @@ def _asynchronous(before: Asynchronous, flags: TrainFlags) -> Asynchronous:
         transport = TRANSPORTS[flags.transport]()
     if flags.policy is not None and not isinstance(policy, POLICIES[flags.policy]):
         policy = POLICIES[flags.policy]()
-        if isinstance(policy, Sharded) and workers is not None:
-            policy = Sharded(split=max(1, workers + before.helps))
+        if isinstance(policy, Sharded):
+            policy = Sharded(split=max(1, _counted(workers) + before.helps))
     if flags.lag is not None:
         if not isinstance(policy, FixedLag):
             raise _needs_policy("lag", "fixed-lag", policy)
@@ -186,6 +186,15 @@ def _asynchronous(before: Asynchronous, flags: TrainFlags) -> Asynchronous:
         policy = replace(policy, period=flags.publish_every)
         fresh = fresh if flags.publish_every == 1 else 0
     return replace(before, workers=workers, transport=transport, policy=policy, fresh_steps=fresh)
+
+
+def _counted(workers: int | None) -> int:
+    if workers is None:
+        raise ConfigError(
+            "--policy sharded needs --workers, because each batch is cut into a part for each; got "
+            "none. Add --workers N."
+        )
+    return workers
 
 
 def _needs_source(name: str, source: str, why: str) -> ConfigError:

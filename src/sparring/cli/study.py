@@ -69,7 +69,9 @@ class StudyFlags:
     """Folder of all studies; studies by default."""
 
 
-FORM = Form(verb="study", flags=StudyFlags, about=ABOUT, word="list|show|run", many=True)
+FORM = Form(
+    verb="study", flags=StudyFlags, about=ABOUT, word="list|show|run", many=True, then="NAME"
+)
 
 
 def run(argv: list[str]) -> int:

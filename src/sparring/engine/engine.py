@@ -100,8 +100,8 @@ class Engine:
             self.close()
             raise StopIteration
         while True:
+            self._heed(self._transport.poll(0))  # first: who is up by now is not late
             self._crew.muster()
-            self._heed(self._transport.poll(0))
             self._give_out()
             ready = self.broker.ready
             if ready is not None:

@@ -43,6 +43,7 @@ class SharedImages:
         """Give up this process's view; may be called twice."""
         if self._arena is not None:
             self._arena.close()
+            self._arena = None
 
 
 def sendable(images: Images) -> Images:

@@ -12,12 +12,13 @@ from statistics import median
 import torch
 
 from sparring.engine.broker import Broker
-from sparring.engine.emulation import EmulatedHome, EmulatedJob, workplace
+from sparring.engine.emulation import ARRIVAL, EmulatedHome, EmulatedJob, workplace
 from sparring.engine.engine import Engine
 from sparring.engine.lease import Lease, Work
 from sparring.engine.policies import FixedLag, Policy
-from sparring.engine.transports import Done, Transport, Up
+from sparring.engine.transports import Died, Done, Transport, Up
 from sparring.engine.transports.kinds import TransportKind
+from sparring.errors import ConfigError
 
 MICRO = 1e6
 
@@ -57,8 +58,7 @@ def measure_overheads(
     with workplace(job, policy, kind) as (arena, transport):
         home = EmulatedHome(job, arena)
         worker = transport.start()
-        while not any(isinstance(event, Up) for event in transport.poll(1.0)):
-            pass
+        _await(transport)
         same, new = (
             _round_trips(transport, worker, rounds, new_weights=new) for new in (False, True)
         )
@@ -75,6 +75,26 @@ def measure_overheads(
             publication=_timed(lambda: home.publish(0), rounds),
             whole=whole,
         )
+
+
+def _await(transport: Transport) -> None:
+    """Until the worker is up. Raises `ConfigError` if it dies instead, or is not in time."""
+    latest = time.perf_counter() + ARRIVAL
+    while time.perf_counter() < latest:
+        events = transport.poll(1.0)
+        if any(isinstance(event, Up) for event in events):
+            return
+        for event in events:
+            if isinstance(event, Died):
+                raise ConfigError(
+                    "a worker must start for its overheads to be measured; it died "
+                    f"({event.reason}). Call this from a module that can be imported, behind a "
+                    "main guard."
+                )
+    raise ConfigError(
+        f"a worker must be up within {ARRIVAL:.0f} s for its overheads to be measured; it is not. "
+        "See what else this machine is busy with."
+    )
 
 
 def _round_trips(

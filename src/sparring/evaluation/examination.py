@@ -33,10 +33,16 @@ def examine(
     places = right.nonzero().flatten()
     if not len(places):
         return ()
-    chosen = places[torch.arange(0, len(places), max(1, len(places) // IMAGES))[:IMAGES]]
+    chosen = evenly(places)
     piece = Slice(contender, images[chosen], contender.judge.labels[chosen], seed)
     found: list[Finding] = []
     for number, check in enumerate(CHECKS, start=1):
         found += check(piece)
         observer(number / len(CHECKS))
     return tuple(found)
+
+
+def evenly(places: Tensor) -> Tensor:
+    """At most `IMAGES` of these [N], each once, from the first to the last at equal distances."""
+    count = min(IMAGES, len(places))
+    return places[torch.linspace(0, len(places) - 1, count).round().long()]

@@ -26,11 +26,12 @@ def outputs(piece: Slice) -> Iterator[Finding]:
     model, images = piece.contender.judge.model, piece.images.to(piece.contender.judge.device)
     with no_trace(model):
         first, again = model(images), model(images)
-        halves = torch.cat([model(part) for part in images.flip(0).tensor_split(3)]).flip(0)
+        thirds = images.flip(0).tensor_split(min(3, len(images)))
+        apart = torch.cat([model(part) for part in thirds]).flip(0)
     spread = float((first.amax(1) - first.amin(1)).mean().clamp_min(1e-12))
     noise = float((first - again).abs().max()) / spread
     yield _randomised(noise)
-    yield _batch(float((first - halves).abs().max()) / spread, noise)
+    yield _batch(float((first - apart).abs().max()) / spread, noise)
     yield _probabilities(first)
     yield _train_mode(model)
 

@@ -21,6 +21,10 @@ from sparring.report.sections import Section, sections, verdicts
 MEGABYTE = 1_000_000
 USUAL = 5 * MEGABYTE
 """Bytes that a page has at most, unless a figure is unusually large."""
+FILES = ("study.json", "config.json")
+"""By which a study's folder and a run directory are known."""
+WITHIN = ("*/study.json", "*/*/study.json", "*/config.json")
+"""Where they lie in a folder of runs, of studies, or of studies by scale."""
 ENDINGS = (".html", ".htm")
 """What the name of a page may end in."""
 
@@ -37,6 +41,21 @@ class Written:
     """Its largest figure, with its section's name; empty if it has none."""
     largest_size: int
     """Characters of that figure's drawings and data."""
+
+
+def stories_in(path: Path | str) -> list[Path]:
+    """Folders of the studies and runs in a folder, by name; itself if it is one, or holds none.
+
+    Studies of one scale or of all are found, the networks that they share are not.
+    """
+    path = Path(path)
+    if path.name in FILES:
+        return [path.parent]
+    with run_errors("open", path):
+        if any((path / name).is_file() for name in FILES):
+            return [path]
+        inside = {file.parent for each in WITHIN for file in path.glob(each)}
+    return sorted(inside) or [path]
 
 
 def read_story(path: Path | str) -> StudyResult | RunStory:

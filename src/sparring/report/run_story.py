@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.errors import RunError
+from sparring.errors import RunError, launcher
 from sparring.records import (
     Environment,
     Evaluation,
@@ -59,7 +59,8 @@ class RunStory:
             )
         rows = MetricsLog(run.metrics).rows()
         environment = run.read_environment()
-        command = f"sparring train --config {shlex.quote(str(run.path))}"
+        trainers = run.section_or("trainers", int, 1)
+        command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"
         steps = [row for row in rows if "loss" in row]
         return cls(
             name=str(run.path),

@@ -5,6 +5,7 @@ Shapes: B batch.
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
@@ -102,13 +103,16 @@ class AsyncSource:
             )
         )
         self._attacker = Attacker(desk.job, self._arena, images, desk.device)
-        self._transport = kind.transport.open(
-            desk.job,
-            self._arena,
-            images,
-            neighbours=neighbours(desk.device, *desk.place),
-            threads=torch.get_num_threads(),
-        )
+        with ExitStack() as unless_open:
+            unless_open.callback(self._arena.close)
+            self._transport = kind.transport.open(
+                desk.job,
+                self._arena,
+                images,
+                neighbours=neighbours(desk.device, *desk.place),
+                threads=torch.get_num_threads(),
+            )
+            unless_open.pop_all()
         self._engine: Engine | None = None
         self._ready: Ready | None = None
         self._spent = Spent()

@@ -1,5 +1,6 @@
 """What a run begins with: settings that fit its data, and a network that can be trained on them."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from sparring.data import Dataset, derive_seed
+from sparring.errors import ConfigError
 from sparring.models import (
     Given,
     Imported,
@@ -51,10 +53,22 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
         check_events_can_be_written()
     if isinstance(config.source, Asynchronous):
         config.source.transport.check()
+        if network is not None and config.source.workers != 0:
+            _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
     images, _ = dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))
     outputs = config.model.outputs(dataset.num_classes)
     check_network(starting_network(config, network), images, outputs)
+
+
+def _check_sendable(network: nn.Module) -> None:
+    try:
+        pickle.dumps(network)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            "a network that workers attack must pickle, because it is sent to their processes; "
+            f"got: {error}. Define its class at the top of a module, or train without workers."
+        ) from error
 
 
 def starting_network(config: TrainConfig, network: nn.Module | None = None) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sparring.engine import Costs
 from sparring.engine.calibration import WARM, costs_of
+from sparring.errors import Interrupted
 from sparring.records import MetricsLog
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.run import train
@@ -31,5 +32,8 @@ def timed_costs(config: TrainConfig, *, updates: int = TIMED) -> Costs:
         early_steps=(),
     )
     with tempfile.TemporaryDirectory() as folder:
-        done = train(config, Path(folder) / "timed", until=WARM + updates)
+        try:
+            done = train(config, Path(folder) / "timed", until=WARM + updates)
+        except Interrupted as error:  # its remedy names a folder that is about to go
+            raise KeyboardInterrupt from error
         return costs_of(MetricsLog(done.run.metrics).rows(), where="it")

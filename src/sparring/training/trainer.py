@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
@@ -126,7 +127,7 @@ class Trainer:
         as soon as the weights are new; what it does is not the update's time. What the network
         draws at random, as dropout does, follows from seed, version and rank. Cost: one forward and
         one full backward pass, and the team's mean. Raises `NonFiniteLoss`, before the weights are
-        touched and for the whole team, if the loss is infinite or NaN.
+        touched and for the whole team, if the loss or its gradient is infinite or NaN.
         """
         begun = time.perf_counter()
         share = self.measure(batch)
@@ -175,11 +176,13 @@ class Trainer:
         begun = time.perf_counter() if begun is None else begun
         progress = self.config.progress(self.version)
         rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
-        if not math.isfinite(share.loss):
+        if not math.isfinite(share.loss) or not _is_finite(share.gradients):
+            wrong = "its gradient" if math.isfinite(share.loss) else str(share.loss)
             raise NonFiniteLoss(
-                f"The loss must stay finite, because no update can be made from {share.loss}; it "
-                f"became so at step {self.version + 1} with learning rate {rate:g} and staleness "
-                f"{max(share.staleness)}. Lower the learning rate or clip the gradient."
+                "The loss and its gradient must stay finite, because no update can be made from "
+                f"{wrong} otherwise; it became so at step {self.version + 1} with learning rate "
+                f"{rate:g} and staleness {max(share.staleness)}. Lower the learning rate, clip the "
+                "gradient, or mend an objective whose slope is infinite somewhere."
             )
         self._step(share, rate)
         self._staleness = share.staleness
@@ -263,3 +266,9 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
     mean = mean_of(flat)
     steps = [trainer.take(trainer.unpacked(mean.clone()), batch) for trainer, batch in pairs]
     return steps[0]
+
+
+def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
+    """Whether every number is; one look at each."""
+    largest = [vector_norm(each, math.inf) for each in gradients if each is not None]
+    return bool(torch.stack(largest).isfinite().all()) if largest else True

@@ -5,8 +5,11 @@ Whatever happens to the trainer from then on, its workers end with it.
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
+import tempfile
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,8 +38,35 @@ class Birth:
             sys.exit(1)
 
 
-def live(birth: Birth, place: Any, device: str, pipe: Connection) -> None:
-    """A worker's life; `birth` has done its part, and with `place` PyTorch came in."""
+class Parcel:
+    """What a worker's process is handed by an open file and not through its first pipe.
+
+    A process that dies at its birth leaves that pipe's writer waiting for ever, if there is more to
+    write than the pipe holds (64 KiB): a network's weights are more.
+    """
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the child has it: `close`
+
+    def close(self) -> None:
+        """Give the file up, once the process is started."""
+        self._file.close()
+
+    def __getstate__(self) -> object:
+        reduction.ForkingPickler(self._file).dump(self.thing)
+        self._file.flush()
+        return reduction.DupFd(self._file.fileno())
+
+    def __setstate__(self, handle: Any) -> None:
+        self._file = os.fdopen(handle.detach(), "rb")
+        self._file.seek(0)
+        self.thing = pickle.load(self._file)
+        self.close()
+
+
+def live(birth: Birth, parcel: Parcel, device: str, pipe: Connection) -> None:
+    """A worker's life; `birth` has done its part, and with the parcel PyTorch came in."""
     from sparring.engine.transports.process import work
 
-    work(place, device, pipe)
+    work(parcel.thing, device, pipe)

@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -24,7 +24,7 @@ from sparring.engine.attacker import Attacker, Job
 from sparring.engine.handed_images import SharedImages
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
-from sparring.engine.transports.birth import Birth, live
+from sparring.engine.transports.birth import Birth, Parcel, live
 from sparring.engine.transports.protocol import Died, Done, Event, Up
 
 GRACE = 2.0
@@ -75,30 +75,49 @@ class ProcessTransport:
         self._devices = devices
         self._place = Workplace(job=job, arena=arena, shared=SharedImages(images), threads=threads)
         self._hands: dict[Worker, _Hand] = {}
+        self._stillborn: list[Died] = []
         self._names = itertools.count()
 
     def start(self) -> Worker:
-        """Spawn a process. Cost: some seconds until it attacks, most of them to import PyTorch."""
-        spawn, name = get_context("spawn"), next(self._names)
-        ours, theirs = spawn.Pipe()
+        """Spawn a process. Cost: some seconds until it attacks, most of them to import PyTorch.
+
+        One that the system has no room for is a death, which the next `poll` tells of.
+        """
+        name = next(self._names)
+        try:
+            self._hands[name] = self._spawned(f"sparring worker {name}")
+        except OSError as error:
+            reason = f"it could not be started: {error.strerror or error}"
+            self._stillborn.append(Died(worker=name, reason=reason))
+        return name
+
+    def _spawned(self, name: str) -> _Hand:
+        spawn = get_context("spawn")
         taken = Counter(hand.device for hand in self._hands.values())
         device = min(self._devices, key=taken.__getitem__)
+        parcel = Parcel(self._place)
+        ours, theirs = spawn.Pipe()
         process = spawn.Process(
             target=live,
-            args=(Birth(os.getpid()), self._place, device, theirs),
-            name=f"sparring worker {name}",
+            args=(Birth(os.getpid()), parcel, device, theirs),
+            name=name,
             daemon=True,
         )
         # Ctrl-C and the end of a terminal reach all of its processes and are the trainer's to
         # handle: workers are born with both blocked, so that neither can meet them in an import.
+        # The tracker of multiprocessing would unblock them, were it started by the first worker.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             process.start()
+        except OSError:
+            ours.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        self._hands[name] = _Hand(process=process, pipe=ours, device=device)  # pyright: ignore
-        return name
+            theirs.close()
+            parcel.close()
+        return _Hand(process=process, pipe=ours, device=device)  # pyright: ignore
 
     def is_placed(self, worker: Worker) -> bool:
         """It always has: this machine."""
@@ -114,8 +133,9 @@ class ProcessTransport:
     def poll(self, timeout: float) -> Sequence[Event]:
         """Read every pipe that has something to say."""
         names = {hand.pipe: name for name, hand in self._hands.items()}
-        events: list[Event] = []
-        for pipe in wait(list(names), timeout):
+        events: list[Event] = [*self._stillborn]
+        self._stillborn.clear()
+        for pipe in wait(list(names), 0 if events else timeout):
             name = names[pipe]  # pyright: ignore[reportArgumentType]
             events += self._read(name)
         return events
