@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from sparring.attacks import L2, Classifier, Linf, Threat
 from sparring.evaluation import evaluate
+from sparring.evaluation.contender import Contender, Slice
+from sparring.evaluation.soundness import outputs
 from sparring.records import Finding
 
 EPS = 0.25
@@ -184,6 +186,17 @@ class Stubborn(nn.Dropout):
             object.__setattr__(self, name, True)
         else:
             super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_few_images_are_asked_about_in_no_empty_batch(count: int) -> None:
+    def logits_of(images: Tensor) -> Tensor:
+        assert len(images)
+        return images.flatten(1)[:, :2]
+
+    contender = Contender(logits_of, noise(count), torch.zeros(count).long(), Linf(eps=EPS))
+    piece = Slice(contender, noise(count), contender.judge.labels, seed=0)
+    assert not any(finding.flagged for finding in outputs(piece))
 
 
 def test_a_layer_that_stays_in_train_mode_is_flagged() -> None:
