@@ -100,7 +100,7 @@ class Survey:
         self.robust, self.adversarial = natural == self.labels, natural.clone()
         self.broken_by = torch.full_like(self.labels, UNBROKEN)
         self.seconds = [0.0] * len(self.attacks)
-        self.shown = self.images[:SHOWN].float().cpu().clone()
+        self.shown = self.images[:SHOWN].to("cpu", copy=True)
 
     @property
     def robust_so_far(self) -> Proportion:
@@ -203,7 +203,7 @@ class Survey:
         for name in ("robust", "adversarial", "broken_by", "seconds", "left", "leg"):
             setattr(self, name, state[name])
         # An evaluation that was begun before images were kept goes on without.
-        self.shown = state.get("shown", self.shown[:0])
+        self.shown = state.get("shown", self.shown[:0]).to(self.shown)
         if state["waiting"] is not None:
             self.sweep = self._sweep(self.legs[self.leg], state["waiting"])
             device = self.judge.device
@@ -238,7 +238,7 @@ class Survey:
     def _show(self, places: Tensor, points: Tensor) -> None:
         """Keep what a search ended with, where it is of one of the first images."""
         first = places < len(self.shown)
-        self.shown[places[first]] = points[first.to(points.device)].float().cpu()
+        self.shown[places[first]] = points[first.to(points.device)].to(self.shown)
 
     def _progress(self, legs: Sequence[Leg], leg: Leg) -> Progress:
         of_attack = [place for place, other in enumerate(legs) if other.attack == leg.attack]
