@@ -39,7 +39,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
             ),
             Suite(
                 name="pgd-40",
-                summary="40 steps on the cross-entropy, as mnist_challenge's own evaluation",
+                summary="40 steps on the cross-entropy, for comparison with older papers",
                 attacks=(PGD(steps=40),),
             ),
             Suite(
