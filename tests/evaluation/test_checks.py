@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparring.attacks import L2, Classifier, Linf, Threat
-from sparring.evaluation import evaluate
+from sparring.evaluation import evaluate, examination
 from sparring.evaluation.contender import Contender, Slice
 from sparring.evaluation.soundness import outputs
 from sparring.records import Finding
@@ -202,6 +202,22 @@ def test_a_few_images_are_asked_about_in_no_empty_batch(count: int) -> None:
 def test_a_layer_that_stays_in_train_mode_is_flagged() -> None:
     flags = flagged(small_network(Stubborn(0.5)), noise(), Linf(eps=0.02))
     assert {"layers in train mode", "randomised outputs"} <= flags
+
+
+@pytest.mark.parametrize("right", [1, 100, 128, 129, 255, 300])
+def test_the_slice_reaches_evenly_to_the_last_image_that_is_right(
+    right: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Slice] = []
+    monkeypatch.setattr(examination, "CHECKS", (lambda piece: seen.append(piece) or (),))
+    images = torch.arange(right).view(-1, 1).double()
+    labels = torch.zeros(right).long()
+    contender = Contender(lambda x: x, images, labels, Linf(eps=EPS))
+    examination.examine(contender, images, right=labels == 0, seed=0)
+    chosen = seen[0].images.flatten()
+    assert len(chosen) == min(right, 128)
+    ends = torch.tensor([right], dtype=torch.float64)
+    assert torch.cat([chosen, ends]).diff().max() <= -(-right // 128)
 
 
 def test_the_slice_is_spread_over_the_images_that_are_right() -> None:

@@ -33,7 +33,8 @@ def examine(
     places = right.nonzero().flatten()
     if not len(places):
         return ()
-    chosen = places[torch.arange(0, len(places), max(1, len(places) // IMAGES))[:IMAGES]]
+    count = min(IMAGES, len(places))
+    chosen = places[torch.arange(count) * len(places) // count]
     piece = Slice(contender, images[chosen], contender.judge.labels[chosen], seed)
     found: list[Finding] = []
     for number, check in enumerate(CHECKS, start=1):
