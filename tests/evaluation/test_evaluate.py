@@ -86,6 +86,14 @@ def test_accuracies_of_a_linear_model_are_the_closed_form_ones() -> None:
         assert all(right for right, sure in zip(held, robust.tolist(), strict=True) if sure)
 
 
+def test_a_model_in_double_precision_is_shown_its_own_images() -> None:
+    model = nn.Sequential(nn.Flatten(), linear())
+    images = images_of(4).view(4, 1, 3, 4)
+    verdict = evaluate(model, images, torch.arange(4) % 2, Linf(eps=0.05))
+    assert verdict.examples is not None
+    assert len(verdict.examples.images) == 4
+
+
 def test_every_broken_image_names_its_attack_and_the_class_it_was_taken_for() -> None:
     images, labels = images_of(200), torch.arange(200) % 2
     verdict = verdict_of(linear(), images, labels)

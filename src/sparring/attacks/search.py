@@ -180,7 +180,7 @@ def adversarial_images(
     *,
     generator: torch.Generator,
 ) -> Tensor:
-    """Each image as the attack leaves it: misclassified where it could, else as near as it came.
+    """Each image as the attack leaves it: misclassified where it could, else where it ended last.
 
     Images that the model errs on when clean stay as they are. Neither model nor global random
     state are changed. Raises `ConfigError` for images, labels or logits that cannot be meant.
