@@ -186,36 +186,9 @@ class Stubborn(nn.Dropout):
             super().__setattr__(name, value)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_few_images_are_asked_about_in_no_empty_batch(count: int) -> None:
-    def logits_of(images: Tensor) -> Tensor:
-        assert len(images)
-        return images.flatten(1)[:, :2]
-
-    contender = Contender(logits_of, noise(count), torch.zeros(count).long(), Linf(eps=EPS))
-    piece = Slice(contender, noise(count), contender.judge.labels, seed=0)
-    assert not any(finding.flagged for finding in outputs(piece))
-
-
 def test_a_layer_that_stays_in_train_mode_is_flagged() -> None:
     flags = flagged(small_network(Stubborn(0.5)), noise(), Linf(eps=0.02))
     assert {"layers in train mode", "randomised outputs"} <= flags
-
-
-@pytest.mark.parametrize("right", [1, 100, 128, 129, 255, 300])
-def test_the_slice_reaches_evenly_to_the_last_image_that_is_right(
-    right: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Slice] = []
-    monkeypatch.setattr(examination, "CHECKS", (lambda piece: seen.append(piece) or (),))
-    images = torch.arange(right).view(-1, 1).double()
-    labels = torch.zeros(right).long()
-    contender = Contender(lambda x: x, images, labels, Linf(eps=EPS))
-    examination.examine(contender, images, right=labels == 0, seed=0)
-    chosen = seen[0].images.flatten()
-    assert len(chosen) == min(right, 128)
-    ends = torch.tensor([right], dtype=torch.float64)
-    assert torch.cat([chosen, ends]).diff().max() <= -(-right // 128)
 
 
 def test_the_slice_is_spread_over_the_images_that_are_right() -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.linalg import vector_norm
 from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
@@ -269,6 +268,6 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
 
 
 def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
-    """Whether every number is; one look at each."""
-    largest = [vector_norm(each, math.inf) for each in gradients if each is not None]
-    return bool(torch.stack(largest).isfinite().all()) if largest else True
+    """Whether every number is. The least and the largest tell; a norm takes far longer."""
+    ends = [end for each in gradients if each is not None for end in each.aminmax()]
+    return bool(torch.stack(ends).isfinite().all()) if ends else True
