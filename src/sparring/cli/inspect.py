@@ -5,6 +5,7 @@ Reads files only and loads no torch.
 
 import json
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run
 from sparring.cli.console import (
+    WIDTH,
     count_text,
     counted,
     duration_text,
@@ -220,7 +222,9 @@ def _print_verdict(found: Evaluation) -> None:
     if found.certified is not None:
         print_result(f"  certified {found.certified}")
     for line in doubts(found):
-        print_result(f"  {line}")
+        indented = textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ")
+        for each in indented:
+            print_result(each)
 
 
 def _lines(story: Story) -> Iterator[str]:
