@@ -143,8 +143,7 @@ class Story:
     def command(self) -> str:
         """What to type next."""
         path = shlex.quote(str(self.run.path))
-        trainers = self.config.get("trainers", 1)
-        trainers = trainers if isinstance(trainers, int) else 1
+        trainers = self.run.section_or("trainers", int, 1)
         if not self.is_complete:
             return resume_command(self.run.path, trainers)
         if not self.evaluations:

@@ -23,8 +23,8 @@ ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their
 
 RUN is a run directory; a study's folder, which holds study.json, may stand in
 its place, and so may a folder that holds some of either. Left out, the newest
-run in runs/ is taken. The page needs no
-network and no other file; a page of the same name is replaced.
+run in runs/ is taken. The page needs no network and no other file; a page of
+the same name is replaced.
 
 examples:
   sparring report

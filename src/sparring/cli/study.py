@@ -174,10 +174,10 @@ def _some(studies: "Sequence[Study]", action: str) -> "Sequence[Study]":
 
 def _command(studies: "Sequence[Study]", flags: StudyFlags) -> str:
     """What runs these studies with these flags."""
-    words = ["sparring", "study", "run", *(study.name for study in studies)]
-    words += ["--scale", flags.scale]
-    words += ["--only", *flags.only] if flags.only else []
-    words += ["--until", str(flags.until)] if flags.until is not None else []
+    from sparring.studies.study import command_words
+
+    names = [study.name for study in studies]
+    words = command_words(names, flags.scale, only=flags.only, until=flags.until)
     words += ["--jobs", str(flags.jobs)] if flags.jobs else []
     words += ["--into", str(flags.into)] if flags.into != INTO else []
     return shlex.join(words)

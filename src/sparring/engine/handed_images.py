@@ -46,19 +46,26 @@ class SharedImages:
             self._arena = None
 
 
+def unpicklable(thing: object) -> Exception | None:
+    """Why a thing cannot be sent to other processes; none if it can. Cost: it is pickled."""
+    try:
+        pickle.dumps(thing)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return error
+    return None
+
+
 def sendable(images: Images) -> Images:
     """The same streamed images, which every worker reads itself.
 
     Raises `DataError` for what cannot be sent to other processes.
     """
-    try:
-        pickle.dumps(images)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    if (reason := unpicklable(images)) is not None:
         raise DataError(
             "Images that are streamed must pickle, because every worker reads them itself; "
-            f"got: {error}. Define their class at the top of a module, hold no open files in "
+            f"got: {reason}. Define their class at the top of a module, hold no open files in "
             "it, or raise data_memory so that they are held in memory."
-        ) from error
+        ) from reason
     return images
 
 

@@ -45,7 +45,7 @@ class Arena:
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = dict(shapes)
-        self._file = _anonymous_file()
+        self._file = anonymous_file()
         os.ftruncate(self._file, max(ALIGNMENT, sum(map(_pages, self._shapes.values()))))
         self._map()
 
@@ -104,7 +104,8 @@ def _pages(shape: Shape) -> int:
     return -(-max(shape.nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
-def _anonymous_file() -> int:
+def anonymous_file() -> int:
+    """A new file without a name, open to read and write, that is gone with its last process."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("sparring", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from sparring.records import Claim, Figure, Provenance, Row, sign_test
 from sparring.records.transfer import SIGNIFICANT
 from sparring.studies.attacker_figures import balance, curves, matrix
-from sparring.studies.networks import PAPERS, attacked, hardly_watched
+from sparring.studies.networks import attacked, enough_attacked, hardly_watched
 from sparring.studies.recipes import TimeTrial
 from sparring.studies.snapshots import SnapshotUnderAttack
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.transfer_table import TransferTable
-from sparring.studies.verdicts import all_of, judged, lacking, per_cent, too_small
+from sparring.studies.verdicts import all_of, judged, lacking, per_cent
 from sparring.training import TrainConfig
 
 LENGTHS = {"smoke": (1, 8), "short": (1, 2, 4, 8, 16, 32, 64, 128)}
@@ -46,8 +46,8 @@ class AttackerPower:
         return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
 
     def enough(self, scale: Scale) -> int | None:
-        """All updates; at the scale paper the paper's, after which cycling's networks have some."""
-        return PAPERS if scale == "paper" else None
+        """All updates of the recipe."""
+        return enough_attacked(scale)
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Every snapshot under all attackers, on images trained on and not; who breaks whom."""
@@ -103,7 +103,7 @@ class AttackerPower:
 
     def _lacks(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> str:
         names = [f"k{k}" for k in lengths]
-        return too_small(scale) or lacking(self, scale, found, names)
+        return lacking(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Loss and accuracy along training, the transfer matrix, and cost against robustness."""

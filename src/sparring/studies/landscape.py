@@ -16,10 +16,10 @@ from sparring.attacks.checks import looked_at
 from sparring.data import load_dataset
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
-from sparring.studies.networks import PAPERS, attacked
+from sparring.studies.networks import attacked, enough_attacked
 from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking, too_small
+from sparring.studies.verdicts import judged, lacking
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)
@@ -122,8 +122,8 @@ class Landscape:
         return {f"k{k}": attacked(scale, k) for k in LENGTHS}
 
     def enough(self, scale: Scale) -> int | None:
-        """All updates; at the scale paper the paper's, after which cycling's networks have some."""
-        return PAPERS if scale == "paper" else None
+        """All updates of the recipe."""
+        return enough_attacked(scale)
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         """Each network's surface, as far as it has come."""
@@ -148,7 +148,7 @@ class Landscape:
                 "A network trained against a single step corrupts its loss surface so that a step "
                 "of that strength meets no useful gradient; one of κ = 8 does not (section 4).",
                 " ".join(told) or "No such network has been trained.",
-                untold=too_small(scale) or lacking(self, scale, found, names),
+                untold=lacking(self, scale, found, names),
                 holds=lambda: _differ(weak, strong),
             )
         ]

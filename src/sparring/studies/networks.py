@@ -28,7 +28,7 @@ def attacked(scale: Scale, steps: int) -> TrainConfig:
     """
     attack = PGD(threat=Linf(eps=EPS), steps=steps, start="uniform")
     if scale == "paper":
-        return _watched(replace(paper(), attack=attack, updates=PAPERS + SPARE), scale)
+        return _watched(_papers(attack), scale)
     short = replace(fast(), attack=attack, early_steps=())
     return _watched(short if scale == "short" else _tiny(short), scale)
 
@@ -42,9 +42,7 @@ def stale(scale: Scale, staleness: int) -> TrainConfig:
     source = Stale(staleness=staleness) if staleness else Fresh()
     attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
     if scale == "paper":
-        return _watched(
-            replace(paper(), attack=attack, source=source, updates=PAPERS + SPARE), scale
-        )
+        return _watched(replace(_papers(attack), source=source), scale)
     short = replace(
         fast(),
         attack=attack,
@@ -59,12 +57,25 @@ def stale(scale: Scale, staleness: int) -> TrainConfig:
     return _watched(short if scale == "short" else _tiny(short, updates=16), scale)
 
 
+def enough_attacked(scale: Scale) -> int | None:
+    """Updates of a network of `attacked` that are all of its recipe's; none told, all there are.
+
+    At the scale paper some are spare: cycling's networks are among these.
+    """
+    return PAPERS if scale == "paper" else None
+
+
 def enough(scale: Scale) -> int:
     """Updates of a stale network after which it has shown what becomes of it.
 
     There are more, so that a network can be seen to go on, its queue being full.
     """
     return {"smoke": 8, "short": 1274, "paper": PAPERS}[scale]
+
+
+def _papers(attack: PGD) -> TrainConfig:
+    """The paper's settings, and some updates to spare."""
+    return replace(paper(), attack=attack, updates=PAPERS + SPARE)
 
 
 def _tiny(config: TrainConfig, updates: int = 8) -> TrainConfig:

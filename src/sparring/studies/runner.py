@@ -32,7 +32,15 @@ from sparring.records.environment import available_cores
 from sparring.records.sole_use import sole_use
 from sparring.studies.processes import Job, Tell, Workers
 from sparring.studies.snapshots import reached
-from sparring.studies.study import Demanding, Measurement, Runs, Scale, Study
+from sparring.studies.study import (
+    Demanding,
+    Measurement,
+    Runs,
+    Scale,
+    Study,
+    command_words,
+    planned,
+)
 from sparring.studies.table import StudyTable
 from sparring.training import Asynchronous, Silent, Step, TrainConfig, resume, train
 
@@ -150,7 +158,7 @@ class StudyRun:
 
     def until_for(self, config: TrainConfig) -> int:
         """Updates of a network that are enough for now."""
-        return min(config.updates, self.until or self._planned(config))
+        return min(config.updates, self.until or planned(self.study, self.scale, config))
 
     def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
         """Train, measure and sum up; `begins` hears what is about to be done.
@@ -221,9 +229,7 @@ class StudyRun:
     @property
     def command(self) -> str:
         """What to type to get it again."""
-        words = ["sparring", "study", "run", self.study.name, "--scale", self.scale]
-        words += ["--only", *self.only] if self.only else []
-        words += ["--until", str(self.until)] if self.until is not None else []
+        words = command_words([self.study.name], self.scale, only=self.only, until=self.until)
         return shlex.join(words)
 
     def _trainings(self) -> list[Training]:
@@ -237,14 +243,10 @@ class StudyRun:
                 found.append(Training(name=name, config=config, folder=folder, until=until))
         return sorted(found, key=lambda training: training.cost, reverse=True)
 
-    def _planned(self, config: TrainConfig) -> int:
-        """Updates that are enough for the study."""
-        return min(config.updates, self.study.enough(self.scale) or config.updates)
-
     def _trained(self, name: str, run: RunDirectory) -> Trained:
         config = self.networks[name]
-        planned = self._planned(config)
-        return Trained(name=name, updates=reached(run), planned=planned, seed=config.seed)
+        enough = planned(self.study, self.scale, config)
+        return Trained(name=name, updates=reached(run), planned=enough, seed=config.seed)
 
     def _wanted(self) -> Sequence[Measurement]:
         """What is to be measured of the networks as far as they have come."""

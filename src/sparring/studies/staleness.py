@@ -23,7 +23,7 @@ from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
 from sparring.studies.networks import ATTACK, enough, stale
 from sparring.studies.snapshots import SnapshotUnderAttack, reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking, per_cent, too_small
+from sparring.studies.verdicts import judged, lacking, per_cent
 from sparring.training import TrainConfig
 
 LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}
@@ -149,7 +149,7 @@ class Staleness:
 
     def _lacks(self, scale: Scale, found: Measurements, lags: Sequence[int]) -> str:
         names = [network_name(scale, lag) for lag in lags]
-        return too_small(scale) or lacking(self, scale, found, names)
+        return lacking(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Fresh and stale accuracy along training, and the ends of all networks."""

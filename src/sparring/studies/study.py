@@ -65,6 +65,16 @@ class Measurements:
         return bool(self.rows)
 
 
+def command_words(
+    names: Sequence[str], scale: str, *, only: Sequence[str] = (), until: int | None = None
+) -> list[str]:
+    """What to type to run studies."""
+    words = ["sparring", "study", "run", *names, "--scale", scale]
+    words += ["--only", *only] if only else []
+    words += ["--until", str(until)] if until is not None else []
+    return words
+
+
 @runtime_checkable
 class Measurement(Protocol):
     """Something to be measured, once; it pickles and is carried out in a process of its own."""
@@ -132,3 +142,8 @@ class Study(Protocol):
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """What there is to see of it."""
         ...
+
+
+def planned(study: Study, scale: Scale, config: TrainConfig) -> int:
+    """Updates of a network that are enough for a study."""
+    return min(config.updates, study.enough(scale) or config.updates)

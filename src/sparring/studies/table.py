@@ -53,7 +53,7 @@ class StudyTable:
 
     def clear(self, measurements: Sequence[Measurement]) -> None:
         """Take out what is there of these, and rows that a crash left without their last one."""
-        rows = list(self._rows())
+        rows = self._rows()
         names = {each.name for each in measurements}
         whole = {row["measurement"] for row in rows if "seconds" in row} - names
         kept = [row for row in rows if row["measurement"] in whole]
@@ -77,8 +77,8 @@ class StudyTable:
         seen = (from_json(Environment, each, where=str(self.path)) for each in columns)
         return tuple(dict.fromkeys(seen))
 
-    def _rows(self) -> Iterator[Row]:
-        yield from MetricsLog(self.path).rows()
+    def _rows(self) -> list[Row]:
+        return MetricsLog(self.path).rows()
 
     def _ends(self, wanted: Sequence[Measurement] | None = None) -> Iterator[Row]:
         """The last rows, of all measurements or of these."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from sparring.records import Claim
-from sparring.studies.study import Measurements, Scale, Study
+from sparring.studies.study import Measurements, Scale, Study, command_words, planned
 
 SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
 """Why smoke tells nothing."""
@@ -29,30 +29,27 @@ def too_small(scale: Scale) -> str:
 def lacking(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> str:
     """Why nothing can be told of these networks, and what it takes; empty if something can.
 
-    Each must have been measured, and trained as far as the study plans.
+    Each must have been measured, and trained as far as the study plans, at a scale that tells.
     """
+    if reason := too_small(scale):
+        return reason
     come = {name: _come(found, name) for name in names}
     if missing := [name for name, updates in come.items() if not updates]:
-        command = f"sparring study run {study.name} --scale {scale}"
+        command = " ".join(command_words([study.name], scale))
         return f"it takes {', '.join(missing)} as well: {command}"
-    planned = {name: _planned(study, scale, name) for name in names}
-    early = [
-        f"{name} has seen {come[name]:,} of {planned[name]:,} updates"
+    known = study.networks(scale)
+    enough = {name: planned(study, scale, known[name]) for name in names}
+    return ", ".join(
+        f"{name} has seen {come[name]:,} of {enough[name]:,} updates"
         for name in names
-        if come[name] < planned[name]
-    ]
-    return ", ".join(early) or too_small(scale)
+        if come[name] < enough[name]
+    )
 
 
 def _come(found: Measurements, network: str) -> int:
     """Updates of the last snapshot that was measured."""
     rows = found.where(network=network).having("version")
     return int(max(rows.column("version"), default=0))
-
-
-def _planned(study: Study, scale: Scale, network: str) -> int:
-    updates = study.networks(scale)[network].updates
-    return min(updates, study.enough(scale) or updates)
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:

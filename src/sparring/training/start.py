@@ -1,6 +1,5 @@
 """What a run begins with: settings that fit its data, and a network that can be trained on them."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from sparring.data import Dataset, derive_seed
+from sparring.engine.handed_images import unpicklable
 from sparring.errors import ConfigError
 from sparring.models import (
     Given,
@@ -62,13 +62,11 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
 
 
 def _check_sendable(network: nn.Module) -> None:
-    try:
-        pickle.dumps(network)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    if (reason := unpicklable(network)) is not None:
         raise ConfigError(
             "a network that workers attack must pickle, because it is sent to their processes; "
-            f"got: {error}. Define its class at the top of a module, or train without workers."
-        ) from error
+            f"got: {reason}. Define its class at the top of a module, or train without workers."
+        ) from reason
 
 
 def starting_network(config: TrainConfig, network: nn.Module | None = None) -> nn.Module:

@@ -179,7 +179,7 @@ class Trainer:
             wrong = "its gradient" if math.isfinite(share.loss) else str(share.loss)
             raise NonFiniteLoss(
                 "The loss and its gradient must stay finite, because no update can be made from "
-                f"{wrong} otherwise; it became so at step {self.version + 1} with learning rate "
+                f"{wrong}; it became so at step {self.version + 1} with learning rate "
                 f"{rate:g} and staleness {max(share.staleness)}. Lower the learning rate, clip the "
                 "gradient, or mend an objective whose slope is infinite somewhere."
             )

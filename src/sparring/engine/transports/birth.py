@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -45,9 +44,9 @@ class Parcel:
     write than the pipe holds (64 KiB): a network's weights are more.
     """
 
-    def __init__(self, thing: Any) -> None:
+    def __init__(self, thing: Any, file: int) -> None:
         self.thing = thing
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the child has it: `close`
+        self._file = os.fdopen(file, "w+b")
 
     def close(self) -> None:
         """Give the file up, once the process is started."""

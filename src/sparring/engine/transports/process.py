@@ -23,7 +23,7 @@ from sparring.data import Images
 from sparring.engine.attacker import Attacker, Job
 from sparring.engine.handed_images import SharedImages
 from sparring.engine.lease import Lease, Worker
-from sparring.engine.memory import Arena
+from sparring.engine.memory import Arena, anonymous_file
 from sparring.engine.transports.birth import Birth, Parcel, live
 from sparring.engine.transports.protocol import Died, Done, Event, Up
 
@@ -95,7 +95,7 @@ class ProcessTransport:
         spawn = get_context("spawn")
         taken = Counter(hand.device for hand in self._hands.values())
         device = min(self._devices, key=taken.__getitem__)
-        parcel = Parcel(self._place)
+        parcel = Parcel(self._place, anonymous_file())
         ours, theirs = spawn.Pipe()
         process = spawn.Process(
             target=live,
