@@ -84,7 +84,7 @@ class TrainFlags:
     ] = None
     """auto takes bf16 where the hardware has units for it."""
     threads: Annotated[int | None, flag("--threads", whole, "N"), PLAIN] = None
-    """CPU threads; 0 for as many as there are cores."""
+    """CPU threads; 0 for all cores, and one beside workers."""
     set: Annotated[
         tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
     ] = ()

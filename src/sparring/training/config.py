@@ -90,7 +90,7 @@ class TrainConfig:
     device: str = "auto"
     """"auto": the first CUDA device if there is one, else "cpu"; or a PyTorch device name."""
     threads: int = 0
-    """CPU threads; 0 for as many as there are cores."""
+    """CPU threads; 0 for as many as there are cores, with an asynchronous source for one."""
     validation: Validation = field(default_factory=Validation)
     """How the run watches itself."""
     checkpoint_every: int = 1000
