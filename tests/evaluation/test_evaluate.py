@@ -189,6 +189,28 @@ def test_the_global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Centred(nn.Linear):
+    """Subtracts a constant that is neither parameter nor buffer, so that it fails in bf16."""
+
+    mean = torch.full((PIXELS,), 0.5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input - self.mean)
+
+
+def test_a_model_that_fails_in_bf16_is_searched_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    able = {"amx_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    images, labels = images_of(8).float(), torch.arange(8) % 2
+    precisions = [
+        evaluate(kind(PIXELS, 2), images, labels, Linf(eps=0.05)).evaluation.precision
+        for kind in (Centred, nn.Linear)
+    ]
+    assert precisions == ["fp32 direct", "bf16 shadow, channels-last, then fp32 direct"]
+    with pytest.raises(ConfigError, match="precision bf16 needs a network"):
+        evaluate(Centred(PIXELS, 2), images, labels, Linf(eps=0.05), precision="bf16")
+
+
 def test_an_observer_sees_every_batch_and_the_robust_accuracy_so_far() -> None:
     seen: list[Progress] = []
     images, labels = images_of(300), torch.arange(300) % 2

@@ -17,6 +17,7 @@ from sparring.models import (
     WorkingCopy,
     evaluation_mode,
     has_bf16_units,
+    possible_precision,
     working_copy,
 )
 from sparring.models.arithmetic import BFloat16Copy, DirectCopy, SpectralCopy
@@ -266,6 +267,31 @@ def test_auto_takes_what_is_fastest_on_the_processor(monkeypatch, capabilities, 
     assert has_bf16_units(CPU) is papers.startswith("bf16")
     assert working_copy(PaperNetwork().build(0)).name == papers
     assert working_copy(nn.Linear(3, 2)).name == others
+
+
+class Centred(nn.Module):
+    """Subtracts a constant that is neither parameter nor buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.full((1, 3, 1, 1), 0.5)
+        self.layer = nn.Conv2d(3, 2, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images - self.mean).flatten(1)
+
+
+@pytest.mark.parametrize(("capabilities", "possible"), [({}, "auto"), (AMD, "fp32"), (AMX, "fp32")])
+def test_a_network_that_fails_in_bf16_is_not_computed_in_it(monkeypatch, capabilities, possible):
+    has(monkeypatch, **capabilities)
+    images = torch.rand(8, 3, 4, 4)
+    assert possible_precision(Centred(), "fp32", images) == "fp32"
+    assert possible_precision(Centred(), "auto", images) == possible
+    plain = nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten())
+    assert [possible_precision(plain, p, images) for p in ("auto", "bf16")] == ["auto", "bf16"]
+    assert not images.requires_grad
+    with pytest.raises(ConfigError, match=r"Centred failed \(RuntimeError: .*--mean, --std"):
+        possible_precision(Centred(), "bf16", images)
 
 
 @pytest.mark.parametrize("capabilities", [{}, INTEL, AMD, AMX])

@@ -1,6 +1,6 @@
 """A user's own code: a network with normalisation and dropout, and an objective."""
 
-from torch import Tensor, nn
+from torch import Tensor, nn, tensor
 from torch.nn.functional import cross_entropy
 
 from sparring.training import Loss
@@ -20,6 +20,17 @@ class Own(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images))
+
+
+class Centred(Own):
+    """Subtracts a constant that is neither parameter nor buffer, so that it fails in bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = tensor([0.13]).view(1, 1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - self.mean)
 
 
 class Smoothed:

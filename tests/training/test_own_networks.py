@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparring.data import load_dataset
+from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.engine import FixedLag
 from sparring.errors import ConfigError, Interrupted
 from sparring.models import Imported, Normalised, SmallNetwork, trained_network
@@ -20,6 +20,7 @@ from sparring.training import (
     OwnObjective,
     Stale,
     Trainer,
+    Validation,
     replay,
     resume,
     train,
@@ -89,6 +90,26 @@ def test_an_attack_leaves_statistics_alone_and_an_update_moves_them_once(precisi
     tolerance = 1e-6 if precision == "fp32" else 5e-3
     wanted = 0.1 * convolution(batch.adversarial).mean((0, 2, 3))
     torch.testing.assert_close(mean, wanted, rtol=0, atol=tolerance)
+
+
+def test_a_network_that_fails_in_bf16_is_trained_in_single_precision_and_it_is_said(
+    tmp_path, monkeypatch
+):
+    able = {"cpu_name": "AMD EPYC", "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    pixels = torch.randint(256, (32, 1, 28, 28), dtype=torch.uint8)
+    images = ImageSet(pixels=pixels, labels=torch.arange(32) % 10, num_classes=10)
+    data = Dataset(name="grey", train=images, validation=images, test=images)
+    config = small(model=replace(OWN, factory=f"{FILE}:Centred", arguments=()), updates=1)
+    watching = Watching()
+    validation = Validation(every=1, images=8, steps=1)
+    auto = replace(config, precision="auto", validation=validation)
+    train(auto, tmp_path / "run", data=data, observer=watching)
+    assert [where.precision for where in watching.environments] == ["fp32 direct"]
+    assert [text for text in watching.notices if "single precision" in text]
+    with pytest.raises(ConfigError, match="precision bf16 needs a network"):
+        train(replace(config, precision="bf16"), tmp_path / "none", data=data)
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_dropout_draws_follows_from_the_seed_and_not_from_what_ran_before(tmp_path):

@@ -15,7 +15,7 @@ from sparring.data import Images, rows
 from sparring.engine.delivery import Delivery
 from sparring.engine.lease import Lease, Stage, Work
 from sparring.engine.memory import Arena, Shape
-from sparring.models import Precision, working_copy
+from sparring.models import PROBES, Precision, possible_precision, working_copy
 
 
 @runtime_checkable
@@ -104,7 +104,9 @@ class Attacker:
         self._arena = arena
         self.delivery = Delivery(arena, device)
         self._network = job.network().to(device).train()
-        self._copy = working_copy(self._network, job.precision)
+        few, _ = images.batch(torch.arange(min(PROBES, len(images))))
+        precision = possible_precision(self._network, job.precision, few)
+        self._copy = working_copy(self._network, precision)
         self._attack = job.attacks(images, device)
         self._version: int | None = None
 

@@ -23,7 +23,14 @@ from sparring.evaluation.examination import examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
-from sparring.models import Precision, computing_threads, has_matrix_units, working_copy
+from sparring.models import (
+    PROBES,
+    Precision,
+    computing_threads,
+    has_matrix_units,
+    possible_precision,
+    working_copy,
+)
 from sparring.records import Evaluation, Examples, Outcomes, Proportion, describe
 
 
@@ -62,8 +69,8 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 
     `precision` is that of the search. "fp32" searches in single precision. "bf16" searches in bf16
     first, and what that leaves again in single precision, so that rounding cannot make a model look
-    more robust; "auto" does so where the device has matrix units for bf16. Anything but a module
-    is searched as it is.
+    more robust; "auto" does so where the device has matrix units for bf16 and the model bears it.
+    Anything but a module is searched as it is.
 
     `resume` is a file in which an evaluation is kept while it goes on: if it holds one of the same
     model, images and settings, this goes on from there, to the same outcomes; any other is
@@ -93,7 +100,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     labels = labels.cpu()
     contender = Contender(model, images, labels, threat)
     judge, device = contender.judge, contender.judge.device
-    forms, arithmetic = _forms(contender, precision)
+    forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
         forms=forms,
@@ -161,7 +168,9 @@ def _certificate(
         return None, f"no certificate: it could not be computed ({reason})"
 
 
-def _forms(contender: Contender, precision: Precision) -> tuple[list[Classifier], str]:
+def _forms(
+    contender: Contender, precision: Precision, images: Tensor
+) -> tuple[list[Classifier], str]:
     """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
     model, device = contender.judge.model, contender.judge.device
     exact, arithmetic = contender.attacked, contender.arithmetic
@@ -169,7 +178,8 @@ def _forms(contender: Contender, precision: Precision) -> tuple[list[Classifier]
         return [exact], arithmetic
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
-        precision = "bf16" if has_matrix_units(device) and not buffered else "fp32"
+        precision = "auto" if has_matrix_units(device) and not buffered else "fp32"
+    precision = possible_precision(model, precision, images[:PROBES])
     if precision == "fp32":
         return [exact], arithmetic
     rough = working_copy(model, precision)

@@ -4,7 +4,13 @@ Records such as `PaperNetwork` and `Imported` describe networks and build them; 
 the cheapest faithful way to run one on its device; weights are kept as safetensors.
 """
 
-from sparring.models.arithmetic import Precision, WorkingCopy, working_copy
+from sparring.models.arithmetic import (
+    PROBES,
+    Precision,
+    WorkingCopy,
+    possible_precision,
+    working_copy,
+)
 from sparring.models.fitness import are_probabilities, check_network
 from sparring.models.hardware import (
     chosen_device,
@@ -32,6 +38,7 @@ from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import load_weights, save_weights
 
 __all__ = [
+    "PROBES",
     "Given",
     "Imported",
     "Initialisation",
@@ -56,6 +63,7 @@ __all__ = [
     "has_matrix_units",
     "load_weights",
     "neighbours",
+    "possible_precision",
     "save_weights",
     "sparse_passes",
     "trained_network",

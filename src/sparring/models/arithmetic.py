@@ -25,6 +25,8 @@ Precision = Literal["auto", "bf16", "fp32"]
 """What the user asks for; "auto" takes bf16 where the hardware has units for it."""
 
 
+PROBES = 8
+"""Images that a network is asked about before anything depends on it."""
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers that take bf16 activations beside weights and statistics in single precision."""
 
@@ -174,6 +176,32 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
     if type(network) is PaperCNN and device.type == "cpu" and not direct:
         return SpectralCopy(network, rounded=rounded)
     return BFloat16Copy(network) if rounded else DirectCopy(network)
+
+
+def possible_precision(network: nn.Module, precision: Precision, images: Tensor) -> Precision:
+    """The same precision, or fp32 where auto would take bf16 and the network fails in it.
+
+    As it does with a constant that is neither parameter nor buffer, which nothing casts. It is
+    asked about a few `images` [B C H W]. Cost: a pass there and back, where bf16 would be taken.
+    Raises `ConfigError` where bf16 is asked of such a network.
+    """
+    copy = working_copy(network, precision)
+    if not isinstance(copy, BFloat16Copy):
+        return precision
+    asked = images.detach().to(next(network.parameters()).device, copy=True).requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(copy.attacked(asked).sum(), asked)
+    except Exception as error:  # of a network of one's own
+        if precision == "auto":
+            return "fp32"
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(
+            "precision bf16 needs a network whose every number is a parameter, or follows from its "
+            f"images, because nothing else is cast; {type(network).__name__} failed ({reason}). "
+            "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
+        ) from error
+    return precision
 
 
 def _buffered(network: nn.Module) -> list[str]:

@@ -28,6 +28,12 @@ from sparring.training.team import Team
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import DeadStart, Observer, ValidationSlice
 
+SINGLE = (
+    "single precision, though this device computes faster in bf16: the network fails in that, as "
+    "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
+)
+"""What a run says of a network that has to do without bf16."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainedRun:
@@ -124,6 +130,8 @@ class Sitting:
         """What is done and said once, before the first update."""
         if self.config.snapshot_every:
             save_snapshot(self.run, trainer)
+        if trainer.precision != self.config.precision:
+            self._notice(trainer, SINGLE)
         if doubtful := doubt(self.config.threat, self.dataset.image_shape):
             self._notice(trainer, f"{doubtful}.")
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparring.data import Dataset, derive_seed
 from sparring.engine.handed_images import unpicklable
 from sparring.errors import ConfigError
 from sparring.models import (
+    PROBES,
     Given,
     Imported,
     ModelKind,
@@ -18,14 +19,12 @@ from sparring.models import (
     built_network,
     check_network,
     chosen_device,
+    possible_precision,
 )
 from sparring.records.imported import anchored
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
 from sparring.training.events import check_events_can_be_written
-
-PROBES = 8
-"""Training images that a network is asked before anything is written."""
 
 
 def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
@@ -45,10 +44,10 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
 def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
     """Refuse a device or an extra that is not there, and a network that cannot be trained.
 
-    Cost: the network is built and asked about eight images. Raises `ConfigError`, and
+    Cost: the network is built on the device and asked about eight images. Raises `ConfigError`, and
     `CheckpointError` for weights to begin with that are none of this network's.
     """
-    chosen_device(config.device)
+    device = chosen_device(config.device)
     if config.tensorboard:
         check_events_can_be_written()
     if isinstance(config.source, Asynchronous):
@@ -56,9 +55,14 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
         if network is not None and config.source.workers != 0:
             _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
-    images, _ = dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))
-    outputs = config.model.outputs(dataset.num_classes)
-    check_network(starting_network(config, network), images, outputs)
+    starting, images = starting_network(config, network).to(device), probes(dataset).to(device)
+    check_network(starting, images, config.model.outputs(dataset.num_classes))
+    possible_precision(starting, config.precision, images)
+
+
+def probes(dataset: Dataset) -> Tensor:
+    """Training images that a network is asked about before anything is written."""
+    return dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))[0]
 
 
 def _check_sendable(network: nn.Module) -> None:

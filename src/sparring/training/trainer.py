@@ -16,12 +16,12 @@ from torch.nn.utils import clip_grad_norm_
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, derive_seed
 from sparring.errors import NonFiniteLoss
-from sparring.models import drawing_from, working_copy
+from sparring.models import Precision, drawing_from, possible_precision, working_copy
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
 from sparring.training.job import AttackJob
 from sparring.training.share import Packing, Share, floating_buffers, mean_of
-from sparring.training.start import starting_network
+from sparring.training.start import probes, starting_network
 from sparring.training.team import Place, Solo, Team
 
 FORGET_EVERY = 64
@@ -60,9 +60,10 @@ class Trainer:
     """Owns the weights: attacks tickets with them when a source asks, and updates them.
 
     `version` counts the updates that they have seen; `copy` is the form in which their passes are
-    computed; `average` holds the weights that are evaluated. A copy of a `network` that is given
-    takes the place of what `config.model` would build. In a `team` of several each attacks and
-    measures its part of every batch, and all make the same update of the mean.
+    computed, in a `precision` that the network bears; `average` holds the weights that are
+    evaluated. A copy of a `network` that is given takes the place of what `config.model` would
+    build. In a `team` of several each attacks and measures its part of every batch, and all make
+    the same update of the mean.
     """
 
     def __init__(
@@ -79,7 +80,10 @@ class Trainer:
         self.network: nn.Module = starting_network(config, network)
         self.team.align(self.network)
         self.network.to(device).train()
-        self.copy = working_copy(self.network, config.precision)
+        self.precision: Precision = possible_precision(
+            self.network, config.precision, probes(dataset)
+        )
+        self.copy = working_copy(self.network, self.precision)
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device

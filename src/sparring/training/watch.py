@@ -88,7 +88,7 @@ class ValidationSlice:
 
     def look(self, trainer: Trainer) -> Look:
         """Judge the averaged weights. Cost: one pass and `validation.steps` more over the slice."""
-        network = working_copy(trainer.average.network, self._config.precision)
+        network = working_copy(trainer.average.network, trainer.precision)
         natural, robust = slice_accuracy(
             network.attacked, self._images, self._labels, self._attack, seed=self._config.seed
         )
