@@ -33,6 +33,20 @@ def test_the_last_twelfth_is_held_out_and_at_least_one_image(tmp_path, num_train
     assert (len(data.train), len(data.validation)) == (num_train - held_out, held_out)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_sorted_classes_are_refused_where_validation_would_show_few_of_them(tmp_path, copies):
+    """Ten classes, of which the last twelfth shows one or two."""
+    arrays = small_arrays(num_train=600)
+    arrays["y_train"] = np.tile(np.repeat(np.arange(10), 60 // copies), copies)
+    shuffled = arrays | {"y_train": np.random.default_rng(0).permutation(arrays["y_train"])}
+    known = load_dataset(str(write_folder(tmp_path / "shuffled", shuffled)))
+    assert len(known.validation) == 50
+    with pytest.raises(
+        DataError, match=r"last 50 of the 600.*show [12] of 10 classes.*x_validation"
+    ):
+        load_dataset(str(write_folder(tmp_path / "sorted", arrays)))
+
+
 def test_a_file_beside_its_own_gzipped_copy_counts_once(tmp_path):
     folder = write_folder(tmp_path / "toy", small_arrays())
     once = load_dataset(str(folder))

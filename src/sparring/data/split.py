@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H rows, W columns. Units: grey levels 0 to 255.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +18,8 @@ from sparring.errors import DataError
 
 _NAMED_CLASSES = 5
 """Enough missing classes in a message to see the pattern."""
+_UNLIKELY = 1e-9
+"""Chance below which images are not taken to be in an order without meaning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,8 +74,9 @@ def assemble(
     """The data set of these parts; without `validation`, the last twelfth of `train` is held out.
 
     The classes are 0 up to the largest training label. At least one image is held out.
-    Raises `DataError` if a class has no image left to train on, if there are fewer than two
-    classes, if a test or validation label is no class, or if image shapes differ.
+    Raises `DataError` if a class has no image left to train on, if what is held out lacks classes
+    because images are sorted by class, if there are fewer than two classes, if a test or validation
+    label is no class, or if image shapes differ.
     """
     num_classes = max(int(train.labels.max()) + 1, 1)
     check_labels(train.labels, num_classes, train.labels_from)
@@ -84,6 +88,8 @@ def assemble(
     num_held_out = 0 if validation is not None else max(1, len(train.labels) // VALIDATION)
     num_train = len(train.labels) - num_held_out
     _check_every_class_is_trained(train, num_classes, num_train)
+    if num_held_out:
+        _check_held_out_by_chance(train, num_classes, num_train)
     for part in (test, validation):
         if part is not None:
             check_labels(part.labels, num_classes, part.labels_from)
@@ -120,4 +126,24 @@ def _check_every_class_is_trained(train: Labelled, num_classes: int, num_train: 
         f"Every class from 0 to {num_classes - 1} must have images to train on, because a model "
         f"cannot learn a class it never sees; without any: {names}{more} ({train.labels_from}). "
         f"{remedy}"
+    )
+
+
+def _check_held_out_by_chance(train: Labelled, num_classes: int, num_train: int) -> None:
+    """Refuse to watch a run by images that lack most classes, since they are sorted by class.
+
+    M images drawn of all lack given classes, s of all images, with a chance of (1 - s)^M at most,
+    and some set of that size with 2^classes times that.
+    """
+    held_out = train.labels[num_train:]
+    there = torch.bincount(held_out, minlength=num_classes) > 0
+    lacking = 1 - float(there[train.labels].double().mean())
+    log_chance = len(held_out) * math.log1p(-lacking) + num_classes * math.log(2)
+    if log_chance >= math.log(_UNLIKELY):
+        return
+    raise DataError(
+        "Images must be in no order of their classes, because the last "
+        f"{len(held_out)} of the {len(train.labels)} training images are held out for validation; "
+        f"those show {int(there.sum())} of {num_classes} classes ({train.labels_from}). Shuffle "
+        "images and labels together, or give an .npz file with x_validation and y_validation."
     )
