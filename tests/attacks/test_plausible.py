@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sparring.attacks import L2, Linf
-from sparring.attacks.plausible import doubt, threat_text, usual
+from sparring.attacks.plausible import doubt, mismatch, threat_text, usual
 
 MNIST, CIFAR, PHOTO = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 
@@ -48,6 +48,15 @@ def test_a_size_of_another_unit_is_doubted(threat, shape, complaint):
     said = doubt(threat, shape)
     assert said is not None
     assert re.search(complaint, said)
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"),
+    [(0.3, None), (0.36, None), (0.29, "0.29, evaluation with 0.3: less"), (0.5, "far more")],
+)
+def test_training_against_another_size_than_is_to_be_withstood_is_said(size, complaint):
+    said = mismatch(Linf(eps=0.3), Linf(eps=size))
+    assert (said is None) if complaint is None else (complaint in str(said))
 
 
 def test_a_threat_in_words_has_grey_levels_where_they_are_whole():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparring.attacks import Linf
 from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.engine import FixedLag
 from sparring.errors import ConfigError, Interrupted
@@ -92,7 +93,7 @@ def test_an_attack_leaves_statistics_alone_and_an_update_moves_them_once(precisi
     torch.testing.assert_close(mean, wanted, rtol=0, atol=tolerance)
 
 
-def test_a_network_that_fails_in_bf16_is_trained_in_single_precision_and_it_is_said(
+def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said(
     tmp_path, monkeypatch
 ):
     able = {"cpu_name": "AMD EPYC", "avx512_bf16": True}
@@ -103,10 +104,12 @@ def test_a_network_that_fails_in_bf16_is_trained_in_single_precision_and_it_is_s
     config = small(model=replace(OWN, factory=f"{FILE}:Centred", arguments=()), updates=1)
     watching = Watching()
     validation = Validation(every=1, images=8, steps=1)
-    auto = replace(config, precision="auto", validation=validation)
+    auto = replace(config, precision="auto", validation=validation, threat=Linf(eps=0.4))
     train(auto, tmp_path / "run", data=data, observer=watching)
     assert [where.precision for where in watching.environments] == ["fp32 direct"]
-    assert [text for text in watching.notices if "single precision" in text]
+    single, smaller = watching.notices
+    assert single.startswith("single precision")
+    assert smaller.startswith("training attacks with ε = 0.3, evaluation with 0.4: less")
     with pytest.raises(ConfigError, match="precision bf16 needs a network"):
         train(replace(config, precision="bf16"), tmp_path / "none", data=data)
     assert not (tmp_path / "none").exists()

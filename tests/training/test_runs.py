@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from sparring.attacks import PGD, Linf
+from sparring.attacks import L2, PGD, Linf
 from sparring.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss, RunError
 from sparring.models import PaperNetwork
 from sparring.records import Environment, MetricsLog, RunDirectory, from_json, read_json, to_json
@@ -300,8 +301,9 @@ def test_the_madry_preset_is_mnist_challenge() -> None:
         ({"average": 1.0}, r"average must lie in \[0, 1\).*got 1"),
         ({"average": math.nan}, r"average must lie in \[0, 1\).*got nan"),
         ({"clip_norm": 0.0}, "clip_norm must be positive.*got 0"),
+        ({"threat": L2(eps=2.0)}, r"one norm.*got L2\(eps=2.0\) to withstand.*PGD\(threat=L2"),
     ],
 )
-def test_settings_outside_their_range_are_refused(changes: dict[str, float], message: str) -> None:
+def test_settings_outside_their_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small(**changes)

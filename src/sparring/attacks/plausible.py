@@ -24,6 +24,9 @@ SHORT = 0.1
 FAR = 0.15
 """An L2 ε above this many times the root of the number of pixels; mid-grey is 0.5 away at most."""
 
+BEYOND = 1.5
+"""What is trained against exceeds what is to be withstood by less: the preset `fast` by a fifth."""
+
 
 def usual(norm: type[Threat], channels: int) -> Threat:
     """The threat that images of so many channels are mostly asked to withstand."""
@@ -67,6 +70,22 @@ def _doubt_linf(eps: float, grey: bool, common: float) -> str | None:
             f"is {common:.3g}; one in grey levels is written 8/255"
         )
     return None
+
+
+def mismatch(threat: Threat, trained: Threat) -> str | None:
+    """Why training against one size may not serve to withstand another; none if it may."""
+    eps, size = threat.eps, trained.eps
+    if eps <= size <= BEYOND * eps:
+        return None
+    what = (
+        "less than is to be withstood, so that the network never sees the worst"
+        if size < eps
+        else "far more than is to be withstood, which costs natural accuracy"
+    )
+    return (
+        f"training attacks with ε = {size:.3g}, evaluation with {eps:.3g}: {what}. "
+        "Usual is as much, or a fifth more"
+    )
 
 
 def threat_text(threat: Threat) -> str:

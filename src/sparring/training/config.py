@@ -60,7 +60,7 @@ class TrainConfig:
     threat: Threat = field(default_factory=Linf)
     """What the network is to withstand: validation and evaluation use it."""
     attack: PGD = field(default_factory=PGD)
-    """What it is trained against; its ε may exceed the threat's."""
+    """What it is trained against, in the threat's norm; its ε may exceed the threat's."""
     eps_schedule: EpsSchedule = field(default_factory=Constant)
     """How the attack's ε moves, ticket by ticket."""
     early_steps: tuple[EarlySteps, ...] = ()
@@ -104,6 +104,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        _check_norms(self.threat, self.attack.threat)
         at_least("data_memory", self.data_memory, 0)
         if self.image_size is not None:
             at_least("image_size", self.image_size, 1)
@@ -179,3 +180,12 @@ class TrainConfig:
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
         return (number + 0.5) / self.updates
+
+
+def _check_norms(threat: Threat, trained: Threat) -> None:
+    if type(threat) is not type(trained):
+        raise ConfigError(
+            "threat and attack.threat must be of one norm, because a network withstands what it is "
+            f"trained against; got {threat} to withstand and {trained} to train against. Give both:"
+            f" attack=PGD(threat={threat}) in Python; --threat sets both."
+        )

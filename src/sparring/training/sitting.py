@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparring.attacks import AttackedBatch
-from sparring.attacks.plausible import doubt
+from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
 from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
 from sparring.models import computing_threads
@@ -132,7 +132,10 @@ class Sitting:
             save_snapshot(self.run, trainer)
         if trainer.precision != self.config.precision:
             self._notice(trainer, SINGLE)
-        if doubtful := doubt(self.config.threat, self.dataset.image_shape):
+        threat, attack = self.config.threat, self.config.attack
+        doubts = [doubt(threat, self.dataset.image_shape)]
+        doubts += [mismatch(threat, attack.threat)] if attack.steps else []
+        for doubtful in filter(None, doubts):
             self._notice(trainer, f"{doubtful}.")
 
     def _loop(self, trainer: Trainer, source: Source) -> None:
