@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Generator, nn
 
 from sparring.attacks import Linf
 from sparring.data import Dataset, ImageSet, load_dataset
@@ -37,6 +37,13 @@ MODELS = [
     SmallNetwork(width=2),
     Normalised(mean=(0.13,), std=(0.31,), network=OWN),
 ]
+
+
+def noise() -> Dataset:
+    """Where it does not matter what a network learns."""
+    pixels = torch.randint(256, (32, 1, 28, 28), dtype=torch.uint8, generator=Generator())
+    images = ImageSet(pixels=pixels, labels=torch.arange(32) % 10, num_classes=10)
+    return Dataset(name="noise", train=images, validation=images, test=images)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -98,20 +105,17 @@ def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said
 ):
     able = {"cpu_name": "AMD EPYC", "avx512_bf16": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    pixels = torch.randint(256, (32, 1, 28, 28), dtype=torch.uint8)
-    images = ImageSet(pixels=pixels, labels=torch.arange(32) % 10, num_classes=10)
-    data = Dataset(name="grey", train=images, validation=images, test=images)
     config = small(model=replace(OWN, factory=f"{FILE}:Centred", arguments=()), updates=1)
     watching = Watching()
     validation = Validation(every=1, images=8, steps=1)
     auto = replace(config, precision="auto", validation=validation, threat=Linf(eps=0.4))
-    train(auto, tmp_path / "run", data=data, observer=watching)
+    train(auto, tmp_path / "run", data=noise(), observer=watching)
     assert [where.precision for where in watching.environments] == ["fp32 direct"]
     single, smaller = watching.notices
     assert single.startswith("single precision")
     assert smaller.startswith("training attacks with ε = 0.3, evaluation with 0.4: less")
     with pytest.raises(ConfigError, match="precision bf16 needs a network"):
-        train(replace(config, precision="bf16"), tmp_path / "none", data=data)
+        train(replace(config, precision="bf16"), tmp_path / "none", data=noise())
     assert not (tmp_path / "none").exists()
 
 
@@ -163,12 +167,14 @@ def test_workers_have_a_given_network_too(tmp_path):
 
 
 @pytest.mark.parametrize("stored", ["weights.safetensors", "state.pt"])
-def test_a_run_begins_with_the_weights_of_a_file(tmp_path, stored):
-    first = train(small(model=OWN), tmp_path / "first")
+def test_a_run_begins_with_the_weights_of_a_file_and_goes_on_without_it(tmp_path, stored):
+    first = train(small(model=OWN), tmp_path / "first", data=noise())
     torch.save(first.network.state_dict(), tmp_path / "first" / "state.pt")
     file = tmp_path / "first" / stored
     config = small(model=OWN, init=str(file), optimizer=Adam(learning_rate=1e-12))
-    tuned = train(config, tmp_path / "tuned")
+    train(config, tmp_path / "tuned", data=noise(), until=1)
+    file.unlink()
+    tuned = resume(tmp_path / "tuned", data=noise())
     weight = "classifier.1.weight"
     torch.testing.assert_close(
         tuned.network.get_parameter(weight), first.network.get_parameter(weight)

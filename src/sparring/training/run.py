@@ -69,12 +69,13 @@ def resume(
     """
     team = present_team()
     directory, config = team.lead(lambda: _opened(run))
+    resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(run, config.trainers))
     with team.together():
         dataset = _dataset(config, data)
         if team.leads:
             check_classes(directory, dataset)
-        check_fits(config, dataset, network)
+        check_fits(config, dataset, network, resumed=resumed)
     check_same_data(team, dataset)
     return Sitting(team, config, dataset, directory, observer or Silent(), until, network).work()
 

@@ -91,7 +91,14 @@ class Sitting:
             raise TrainerLost(error.reason, remedy) from error
 
     def _work(self) -> TrainedRun:
-        trainer = Trainer(self.config, self.dataset, self.device, self.network, self.team)
+        trainer = Trainer(
+            self.config,
+            self.dataset,
+            self.device,
+            self.network,
+            self.team,
+            resumed=self.team.lead(self.run.resume.exists),
+        )
         source = self.config.source.open(trainer, self.config.updates)
         with (
             closing(source),

@@ -41,11 +41,18 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
     return replace(config, model=_anchored(model), init=init)
 
 
-def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
+def check_fits(
+    config: TrainConfig,
+    dataset: Dataset,
+    network: nn.Module | None = None,
+    *,
+    resumed: bool = False,
+) -> None:
     """Refuse a device or an extra that is not there, and a network that cannot be trained.
 
     Cost: the network is built on the device and asked about eight images. Raises `ConfigError`, and
-    `CheckpointError` for weights to begin with that are none of this network's.
+    `CheckpointError` for weights to begin with that are none of this network's, unless a checkpoint
+    will replace them.
     """
     device = chosen_device(config.device)
     if config.tensorboard:
@@ -55,7 +62,8 @@ def check_fits(config: TrainConfig, dataset: Dataset, network: nn.Module | None 
         if network is not None and config.source.workers != 0:
             _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
-    starting, images = starting_network(config, network).to(device), probes(dataset).to(device)
+    starting = starting_network(config, network, resumed=resumed).to(device)
+    images = probes(dataset).to(device)
     check_network(starting, images, config.model.outputs(dataset.num_classes))
     possible_precision(starting, config.precision, images)
 
@@ -73,10 +81,15 @@ def _check_sendable(network: nn.Module) -> None:
         ) from reason
 
 
-def starting_network(config: TrainConfig, network: nn.Module | None = None) -> nn.Module:
-    """The network of version 0: drawn from the seed, read from `init`, or a copy of a given one."""
+def starting_network(
+    config: TrainConfig, network: nn.Module | None = None, *, resumed: bool = False
+) -> nn.Module:
+    """The network of version 0: drawn from the seed, read from `init`, or a copy of a given one.
+
+    Of a run that is `resumed` from a checkpoint, which has all weights, `init` is not read.
+    """
     built = built_network(config.model, network, derive_seed(config.seed, "weights"))
-    if config.init is not None:
+    if config.init is not None and not resumed:
         begin_with(built, config.init)
     return built
 

@@ -62,22 +62,24 @@ class Trainer:
     `version` counts the updates that they have seen; `copy` is the form in which their passes are
     computed, in a `precision` that the network bears; `average` holds the weights that are
     evaluated. A copy of a `network` that is given takes the place of what `config.model` would
-    build. In a `team` of several each attacks and measures its part of every batch, and all make
-    the same update of the mean.
+    build; those of a run that is `resumed` are soon a checkpoint's. In a `team` of several each
+    attacks and measures its part of every batch, and all make the same update of the mean.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run, and what it is given
         self,
         config: TrainConfig,
         dataset: Dataset,
         device: torch.device,
         network: nn.Module | None = None,
         team: Team | None = None,
+        *,
+        resumed: bool = False,
     ) -> None:
         self.config = config
         self.version = 0
         self.team: Team = team or Solo()
-        self.network: nn.Module = starting_network(config, network)
+        self.network: nn.Module = starting_network(config, network, resumed=resumed)
         self.team.align(self.network)
         self.network.to(device).train()
         self.precision: Precision = possible_precision(
