@@ -168,6 +168,14 @@ def test_a_worker_that_never_comes_up_is_killed_and_replaced(caplog):
     assert "no worker is left" in caplog.text
 
 
+def test_who_came_up_while_the_trainer_was_busy_is_not_late():
+    run = Disturbed(FixedLag(lag=4, split=1), workers=1, helps=False)
+    engine = Engine(run.broker, run.transport, run, workers=1, helps=False, clock=run.clock)
+    run.clock.advance(1000.0)
+    next(engine)
+    assert run.broker.ledger.deaths == 0
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_where_workers_only_die_the_trainer_goes_on_alone(workers, caplog):
     """The first replacement comes at once, the next ones later and later, five in all."""

@@ -117,14 +117,26 @@ def test_a_killed_trainer_leaves_no_orphan_and_its_run_can_be_resumed(tmp_path):
     assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
 
 
+def is_deaf_to(process: int, number: signal.Signals) -> bool:
+    """Whether the process's main thread has the signal blocked."""
+    status = Path(f"/proc/{process}/status").read_text()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked.split()[1], 16) >> (number - 1) & 1)
+
+
 def test_a_closed_terminal_stops_the_run_at_a_checkpoint(tmp_path):
-    """The terminal's processes get SIGHUP, and writing to it fails from then on."""
+    """The terminal's processes get SIGHUP, and writing to it fails from then on.
+
+    Neither that nor Ctrl-C, which all of them get too, is their workers' business.
+    """
     expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
     ours, theirs = pty.openpty()
     terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
     Thread(target=_read_all, args=(ours,), daemon=True).start()
     with running(tmp_path / "run", tmp_path, **terminal) as process:
         workers = children(process.pid)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            assert all(is_deaf_to(worker, number) for worker in workers), number
         os.close(theirs)
         os.killpg(process.pid, signal.SIGHUP)
         assert process.wait(timeout=30) == 128 + signal.SIGHUP
