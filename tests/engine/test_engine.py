@@ -176,6 +176,23 @@ def test_who_came_up_while_the_trainer_was_busy_is_not_late():
     assert run.broker.ledger.deaths == 0
 
 
+def test_who_is_asked_to_stop_waits_no_longer():
+    run = Disturbed(FixedLag(lag=4, split=1), workers=1, helps=False, hangs={1})
+    engine = Engine(
+        run.broker,
+        run.transport,
+        run,
+        workers=1,
+        helps=False,
+        stopped=lambda: run.clock.now > 5,
+        clock=run.clock,
+    )
+    with pytest.raises(StopIteration):
+        next(engine)
+    assert run.clock.now < 5 + 2
+    assert run.broker.trained == 0
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_where_workers_only_die_the_trainer_goes_on_alone(workers, caplog):
     """The first replacement comes at once, the next ones later and later, five in all."""

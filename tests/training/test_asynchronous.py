@@ -1,6 +1,7 @@
 """Attacks by workers: the same weights as the delay line of the same length, whatever happens."""
 
 import multiprocessing
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,19 @@ import pytest
 import torch
 
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
+from sparring.errors import Interrupted
 from sparring.models import computing_threads
-from sparring.records import MetricsLog, RunDirectory
-from sparring.training import Asynchronous, Fresh, Stale, Step, Validation, resume, train
+from sparring.records import Environment, MetricsLog, RunDirectory
+from sparring.training import (
+    Asynchronous,
+    Fresh,
+    Stale,
+    Step,
+    TrainConfig,
+    Validation,
+    resume,
+    train,
+)
 from sparring.training.trainer import Trainer
 from sparring.training.watch import ValidationSlice
 from training.small_runs import Watching, assert_same_bits, small, weights_of
@@ -101,6 +112,20 @@ def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
     with pytest.raises(RuntimeError, match="leave"):
         train(small(source=source), tmp_path / "run", observer=Watching(leave))
     assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
+
+
+class StoppedAtOnce(Watching):
+    """Asks the run to stop before the first batch is attacked."""
+
+    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_request_to_stop_is_heard_while_a_batch_is_awaited(tmp_path):
+    config = small(source=asynchronous(0, FixedLag(lag=1)), updates=1)
+    with pytest.raises(Interrupted, match="stopped at step 0 by SIGINT"):
+        train(config, tmp_path / "run", observer=StoppedAtOnce())
+    assert resume(tmp_path / "run").version == 1
 
 
 def test_looks_have_all_threads_and_updates_one(tmp_path, monkeypatch):

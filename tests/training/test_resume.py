@@ -29,6 +29,7 @@ from sparring.training import (
     resume,
     train,
 )
+from sparring.training.interruption import stop_request
 from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
 
 CONFIGS = {
@@ -108,6 +109,19 @@ def test_sigterm_is_heeded_like_ctrl_c(tmp_path: Path) -> None:
     assert stopped.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert resume(tmp_path / "run").version == UPDATES
+
+
+def test_who_waits_for_others_relents_at_the_second_request() -> None:
+    """A launcher sends one more than it was sent; who never comes to an update must be ended."""
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_request(patient=True) as stop:
+        for _ in range(2):
+            stop.relent()
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is stop
+        stop.relent()
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert stop.signal == signal.SIGTERM
 
 
 def test_a_request_at_the_last_update_lets_the_run_finish(tmp_path: Path) -> None:

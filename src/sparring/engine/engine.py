@@ -60,7 +60,8 @@ class Engine:
     Where the next ticket is not ready, the trainer attacks one that nobody has yet, unless `helps`
     is off: it has nothing better to do, and what it attacks is one less for the workers. Without
     workers it attacks everything. Workers take leases once they are up; one that dies is replaced,
-    and with none left the trainer attacks everything too.
+    and with none left the trainer attacks everything too. It ends before its last ticket if nothing
+    is ready and `stopped`.
     """
 
     def __init__(  # noqa: PLR0913 - three that work together, the settings by keyword
@@ -72,11 +73,12 @@ class Engine:
         workers: int,
         helps: bool = True,
         patience: float = PATIENCE,
+        stopped: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.broker, self.spent = broker, Spent()
         self._transport, self._home = transport, home
-        self._patience, self._clock = patience, clock
+        self._patience, self._stopped, self._clock = patience, stopped, clock
         self._seconds: dict[Stage, float] = {}
         self._begun: dict[Worker, float] = {}
         self._killed: set[Worker] = set()
@@ -107,6 +109,8 @@ class Engine:
             if ready is not None:
                 self._training = True
                 return ready
+            if self._stopped():
+                raise StopIteration
             if not self._help():
                 self._wait()
 

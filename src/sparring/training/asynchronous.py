@@ -121,7 +121,10 @@ class AsyncSource:
         return self
 
     def __next__(self) -> AttackedBatch:
-        """The next ticket's batch; it holds until the weights are updated."""
+        """The next ticket's batch; it holds until the weights are updated.
+
+        Raises `StopIteration` also where the trainer was asked to stop and none is ready.
+        """
         if self._engine is None:
             self._engine = self._start()
         self._spent = replace(self._engine.spent)
@@ -229,4 +232,5 @@ class AsyncSource:
             workers=workers,
             helps=self._kind.helps,
             patience=self._kind.patience,
+            stopped=self._desk.stopped,
         )

@@ -45,6 +45,10 @@ class Desk(Protocol):
         """How tickets are attacked."""
         ...
 
+    def stopped(self) -> bool:
+        """Whether a source should end rather than wait for a batch that is not ready."""
+        ...
+
     def attack_now(self, number: int) -> AttackedBatch:
         """Attack the ticket of this number with the weights as they are now.
 

@@ -14,15 +14,22 @@ class StopRequest:
 
     def __init__(self, *, patient: bool = False) -> None:
         self.signal: signal.Signals | None = None
-        self._patient = patient
+        self._patient, self._times = patient, 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Note the first request; the next one meets the handler that was there before.
 
-        Who is patient notes that too: a launcher sends one more to those that stop together.
+        Who is patient notes that too, until it relents: a launcher sends one more to those that
+        stop together.
         """
         self.signal = signal.Signals(number)
+        self._times += 1
         if not self._patient:
+            self.restore()
+
+    def relent(self) -> None:
+        """From the second request on, let the next one meet the handler of before after all."""
+        if self._times > 1:
             self.restore()
 
     def install(self) -> None:

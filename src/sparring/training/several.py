@@ -61,6 +61,11 @@ class Several:
         """Its signal goes with the next mean."""
         self._stop = stop
 
+    def stopped(self) -> bool:
+        """Never alone; but who was asked twice and still waits can be ended by a third request."""
+        self._stop.relent()
+        return False
+
     def device(self, name: str) -> torch.device:
         """The CPU, or each trainer the CUDA device of its place on its machine.
 

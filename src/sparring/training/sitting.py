@@ -160,6 +160,10 @@ class Sitting:
                 raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
             if last and trainer.version < self.config.updates:
                 break
+        asked = self.team.heard
+        if asked and trainer.version < self.end:  # while a batch was awaited
+            self._save(trainer, source)
+            raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
 
     def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""

@@ -66,6 +66,10 @@ class Team(Protocol):
         """Tell the others of this request once it comes."""
         ...
 
+    def stopped(self) -> bool:
+        """Whether one that waits for its batch is to stop now, and not after an update of all."""
+        ...
+
     def device(self, name: str) -> torch.device:
         """Where this trainer computes, of what the settings name. Raises `ConfigError`."""
         ...
@@ -122,6 +126,10 @@ class Solo:
     def attend(self, stop: StopRequest) -> None:
         """There is nobody to be told."""
         self._stop = stop
+
+    def stopped(self) -> bool:
+        """Nobody else has to make an update with it."""
+        return self._stop.signal is not None
 
     def device(self, name: str) -> torch.device:
         """The one of this name."""

@@ -99,6 +99,10 @@ class Trainer:
         """Which of the trainers of this machine it is."""
         return self.team.place
 
+    def stopped(self) -> bool:
+        """Whether it was asked to stop and may do so before its next update."""
+        return self.team.stopped()
+
     def attack_now(self, number: int) -> AttackedBatch:
         """Attack the ticket of this number with the current weights, but for its fresh steps."""
         return self._tickets.begin(number, version=self.version, logits_of=self.copy.attacked)
