@@ -18,7 +18,7 @@ import torch
 
 from sparring.data import load_dataset
 from sparring.engine import FixedLag, Newest
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, RunError
 from sparring.models import Imported
 from sparring.records import MetricsLog, RunDirectory, to_json, write_json
 from sparring.training import (
@@ -32,8 +32,9 @@ from sparring.training import (
     train,
 )
 from sparring.training.job import AttackJob
+from sparring.training.run import new_run
 from sparring.training.share import mean_of
-from sparring.training.team import Solo
+from sparring.training.team import Launch, Solo
 from sparring.training.trainer import Trainer
 from training.small_runs import assert_same_bits, small
 
@@ -243,6 +244,17 @@ def children(process: int) -> list[int]:
     """Processes that it has started."""
     found = Path(f"/proc/{process}/task/{process}/children").read_text()
     return sorted(int(child) for child in found.split())
+
+
+def test_a_restart_goes_on_only_with_what_its_own_launcher_began(tmp_path):
+    config, first = small(), Launch("none 12")
+    again = first._replace(again=True)
+    run = new_run(config, tmp_path / "run", first)
+    assert new_run(config, tmp_path / "run", again) == run
+    others = [(config, Launch("none 13", again=True)), (small(seed=1), again), (config, first)]
+    for settings, launch in others:
+        with pytest.raises(RunError, match="empty folder"):
+            new_run(settings, tmp_path / "run", launch)
 
 
 def test_one_that_is_killed_ends_the_others_with_a_line_and_a_restart_goes_on(tmp_path):

@@ -81,6 +81,11 @@ class RunDirectory:
         return self.path / "classes.json"
 
     @property
+    def launch(self) -> Path:
+        """Who started the trainers of the run, where torchrun did."""
+        return self.path / "launch.json"
+
+    @property
     def environment(self) -> Path:
         """Software and hardware of the run."""
         return self.path / "environment.json"
@@ -165,6 +170,17 @@ class RunDirectory:
     def write_class_names(self, names: tuple[str, ...]) -> None:
         """Store the names of the classes. Raises `RunError` if they cannot be written."""
         write_json(self.classes, list(names))
+
+    def launcher(self) -> str | None:
+        """Who started the trainers that began the run; none where nobody starts them again.
+
+        Raises `RunError` if the file is damaged.
+        """
+        return str(read_json(self.launch)) if self.launch.exists() else None
+
+    def write_launcher(self, name: str) -> None:
+        """Store who started the trainers. Raises `RunError` if it cannot be written."""
+        write_json(self.launch, name)
 
     def write_config(self, config: object) -> None:
         """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""

@@ -14,7 +14,7 @@ from sparring.training.config import TrainConfig
 from sparring.training.several import check_size, present_team
 from sparring.training.sitting import Sitting, TrainedRun
 from sparring.training.start import check_fits, fitted
-from sparring.training.team import Solo
+from sparring.training.team import Launch, Solo
 from sparring.training.watch import Observer, Silent
 
 
@@ -48,7 +48,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
         check_fits(config, dataset, network)
     config = team.lead(lambda: config)
     check_same_data(team, dataset)
-    run = team.lead(lambda: _new_run(config, out, again=team.restarted))
+    run = team.lead(lambda: new_run(config, out, team.launch))
     return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
@@ -80,12 +80,17 @@ def resume(
     return Sitting(team, config, dataset, directory, observer or Silent(), until, network).work()
 
 
-def _new_run(config: TrainConfig, out: Path | str, *, again: bool) -> RunDirectory:
-    """A new directory, or the one that these settings are in, where a launcher starts `again`."""
+def new_run(config: TrainConfig, out: Path | str, launch: Launch) -> RunDirectory:
+    """A new directory, or what an earlier start of the same launch began there with these settings.
+
+    Raises `RunError` for a folder that holds anything else, an equal run of another launch too.
+    """
     there = RunDirectory(Path(out))
-    if again and there.config.is_file() and _opened(out)[1] == config:
+    if launch.again and there.launcher() == launch.by and _opened(out)[1] == config:
         return there
     run = RunDirectory.create(out)
+    if launch.by:
+        run.write_launcher(launch.by)
     run.write_config(config)
     return run
 

@@ -31,7 +31,7 @@ from sparring.errors import (
 from sparring.models import chosen_device
 from sparring.training.interruption import SIGNALS, StopRequest
 from sparring.training.share import REQUESTS
-from sparring.training.team import Place, Solo, Team
+from sparring.training.team import Launch, Place, Solo, Team
 
 Thing = TypeVar("Thing")
 REASON = 120
@@ -47,7 +47,7 @@ class Several:
     rank: int = field(default_factory=dist.get_rank)
     size: int = field(default_factory=dist.get_world_size)
     place: Place
-    restarted: bool = False
+    launch: Launch = field(default_factory=Launch)
     heard: Signals | None = None
     _stop: StopRequest = field(default_factory=StopRequest)
     _seconds: float = 0.0
@@ -158,7 +158,7 @@ def present_team() -> Team:
         number=_number("LOCAL_RANK", dist.get_rank()),
         of=_number("LOCAL_WORLD_SIZE", dist.get_world_size()),
     )
-    return Several(place=place, restarted=_number("TORCHELASTIC_RESTART_COUNT", 0) > 0)
+    return Several(place=place, launch=_launch())
 
 
 def check_size(team: Team, trainers: int, command: str) -> None:
@@ -211,6 +211,14 @@ def _told() -> Iterator[None]:
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in network.state_dict().items()}
+
+
+def _launch() -> Launch:
+    """A launcher is its run's id, which many leave at its default, and its process."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run is None:
+        return Launch()
+    return Launch(f"{run} {os.getppid()}", _number("TORCHELASTIC_RESTART_COUNT", 0) > 0)
 
 
 def _number(name: str, otherwise: int) -> int:

@@ -28,6 +28,15 @@ class Place(NamedTuple):
     """How many there are."""
 
 
+class Launch(NamedTuple):
+    """Who started the trainers, where they start them again once one has ended."""
+
+    by: str = ""
+    """A name that no other launcher has; empty where there is none."""
+    again: bool = False
+    """Whether this is not the first start."""
+
+
 @runtime_checkable
 class Team(Protocol):
     """All trainers of a run, as one of them sees them."""
@@ -53,8 +62,8 @@ class Team(Protocol):
         ...
 
     @property
-    def restarted(self) -> bool:
-        """Whether a launcher started all again after one had ended."""
+    def launch(self) -> Launch:
+        """Who started all, and whether after one had ended."""
         ...
 
     @property
@@ -110,7 +119,7 @@ class Solo:
     rank: int = 0
     size: int = 1
     place: Place = field(default_factory=Place)
-    restarted: bool = False
+    launch: Launch = field(default_factory=Launch)
     _stop: StopRequest = field(default_factory=StopRequest)
 
     @property
