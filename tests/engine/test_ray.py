@@ -122,6 +122,24 @@ def test_what_goes_wrong_in_a_worker_is_its_death_and_touches_no_slot(cluster):
         assert not transport.actors
 
 
+def test_an_object_store_without_room_is_a_workers_death_or_a_mistake_in_the_settings(
+    cluster, monkeypatch
+):
+    def full(thing: object) -> object:
+        raise ray.exceptions.ObjectStoreFullError("no room")
+
+    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+        worker = transport.start()
+        monkeypatch.setattr(ray, "put", full)
+        transport.submit(lease(worker, 0))
+        (event,) = transport.poll(10.0)
+        assert isinstance(event, Died)
+        assert event.worker == worker
+        assert event.reason.startswith("ObjectStoreFullError")
+        with pytest.raises(ConfigError, match=r"their 0 MB did not \(ObjectStoreFullError\)"):
+            RayTransport(SmallJob(), transport._arena, IMAGES, place=Ray(), threads=1)
+
+
 def run(cluster: Any, workers: int) -> tuple[dict[str, torch.Tensor], Broker, list[Event]]:
     """Sixty tickets; with workers, one node goes after twenty and another comes after forty."""
     policy, job = FixedLag(lag=6, period=2), SmallJob()

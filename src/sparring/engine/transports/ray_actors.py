@@ -10,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from sparring.engine.transports.ray_worker import (
     handed,
     readable,
 )
+from sparring.errors import ConfigError
 from sparring.records.environment import installed_version
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ GRACE = 5.0
 """Seconds that Ray has to end actors before the trainer goes on without its word."""
 NEWS = 20.0
 """Seconds for which workers may wait for a machine before that is told."""
+MEGA = 1e6
 LAST_WORDS = 2000
 """Characters of a worker's traceback that are told."""
 
@@ -60,8 +63,8 @@ class RayTransport:
 
     Ray restarts nothing: a worker that dies, with its node or alone, is replaced as any other is,
     by one that waits for a machine if there is none. Cost: the training images once for each node,
-    the weights once a publication for each node. Raises `ConfigError` if no cluster answers,
-    `DataError` for images that cannot be handed over.
+    the weights once a publication for each node. Raises `ConfigError` if no cluster answers or has
+    no room for the images, `DataError` for images that cannot be handed over.
     """
 
     def __init__(
@@ -70,15 +73,18 @@ class RayTransport:
         self._arena, self._probe = arena, job.network()
         if not isinstance(images, ImageSet):
             sendable(images)
-        self._connection = Connection()
         self._post = Post(
             job=job,
             device="cuda" if place.gpus else "cpu",
             threads=threads,
             version=installed_version("sparring"),
         )
-        self._images = ray.put(handed(images))
-        self._make = ray.remote(RayWorker).options(**_options(place))
+        self._connection = Connection()
+        with ExitStack() as unless_open:
+            unless_open.callback(self._connection.close)
+            self._images = _in_store(images)
+            self._make = ray.remote(RayWorker).options(**_options(place))
+            unless_open.pop_all()
         self._hands: dict[Worker, _Hand] = {}
         self._awaited: dict[ray.ObjectRef, tuple[Worker, Awaited]] = {}
         self._published: dict[int, tuple[int, ray.ObjectRef]] = {}
@@ -92,7 +98,10 @@ class RayTransport:
         name, actor = next(self._names), self._ask()
         self._hands[name] = _Hand(actor=actor, since=time.monotonic())
         self._awaited[actor.__ray_ready__.remote()] = name, True
-        self._awaited[actor.prepare.remote(self._post, self._images)] = name, None
+        try:
+            self._awaited[actor.prepare.remote(self._post, self._images)] = name, None
+        except RayError as error:  # no room for a network that comes along
+            self._ended.append(self._bury(name, _reason(error)))
         return name
 
     def is_placed(self, worker: Worker) -> bool:
@@ -101,14 +110,21 @@ class RayTransport:
         return hand is None or hand.is_placed
 
     def submit(self, lease: Lease) -> None:
-        """Send the lease, and the weights with it if its node has them not yet."""
+        """Send the lease, and the weights with it if its node has them not yet.
+
+        Where the object store has no room for them, that is the worker's death.
+        """
         hand = self._hands.get(lease.worker)
         if hand is None:
             return
         begun = None
         if lease.stage == "last":
             begun = begun_images(self._arena, lease).numpy()
-        reference = hand.actor.attack.remote(lease, self._weights(lease), begun)
+        try:
+            reference = hand.actor.attack.remote(lease, self._weights(lease), begun)
+        except RayError as error:
+            self._ended.append(self._bury(lease.worker, _reason(error)))
+            return
         self._awaited[reference] = lease.worker, lease
 
     def poll(self, timeout: float) -> Sequence[Event]:
@@ -207,6 +223,23 @@ class RayTransport:
                 len(self._hands),
             )
         self._told = len(waiting)
+
+
+def _in_store(images: Images) -> ray.ObjectRef:
+    """The training images in the cluster's object store."""
+    try:
+        return ray.put(handed(images))
+    except RayError as error:
+        size = "they"
+        if isinstance(images, ImageSet):
+            size = f"their {(images.pixels.nbytes + images.labels.nbytes) / MEGA:.0f} MB"
+        room = ray.cluster_resources().get("object_store_memory", 0) / MEGA
+        raise ConfigError(
+            "the training images must fit into Ray's object store, because workers read them "
+            f"there; {size} did not ({type(error).__name__}), and the stores of all nodes hold "
+            f"{room:.0f} MB. Start nodes with a larger --object-store-memory or more room on their "
+            "disks, or lower data_memory, so that workers read images from files."
+        ) from error
 
 
 def _options(place: "Ray") -> dict[str, object]:
