@@ -8,7 +8,8 @@ import pytest
 from sparring.engine import Costs, FixedLag
 from sparring.engine.emulation import EmulatedJob, emulate
 from sparring.engine.measures import soak
-from sparring.engine.overheads import measure_overheads
+from sparring.engine.overheads import measure_overheads, round_trips
+from sparring.engine.transports import SimulatedTransport, VirtualClock
 from sparring.errors import ConfigError
 
 pytestmark = pytest.mark.process
@@ -31,6 +32,15 @@ def test_the_engines_own_work_is_measured_piece_by_piece():
     assert min(pieces) > 0
     assert math.isfinite(found.load)
     assert found.whole >= 1e4
+
+
+@pytest.mark.parametrize("lifetime", [0.0, 2.5])
+def test_no_measurement_waits_for_a_worker_that_died(lifetime):
+    """At its start, or with a lease."""
+    clock = VirtualClock()
+    transport = SimulatedTransport(clock, lambda lease: 1.0, lifetime=lambda: lifetime)
+    with pytest.raises(ConfigError, match=r"it died \(its time was up\)"):
+        round_trips(transport, transport.start(), 9, new_weights=False)
 
 
 def test_a_soak_trains_every_ticket_and_keeps_its_descriptors():

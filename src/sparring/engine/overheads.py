@@ -8,19 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 from sparring.engine.broker import Broker
 from sparring.engine.emulation import ARRIVAL, EmulatedHome, EmulatedJob, workplace
 from sparring.engine.engine import Engine
-from sparring.engine.lease import Lease, Work
+from sparring.engine.lease import Lease, Work, Worker
 from sparring.engine.policies import FixedLag, Policy
 from sparring.engine.transports import Died, Done, Transport, Up
 from sparring.engine.transports.kinds import TransportKind
 from sparring.errors import ConfigError
 
 MICRO = 1e6
+Told = TypeVar("Told", Up, Done)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ def measure_overheads(
 
     Workers are processes unless another kind is given.
 
-    Cost: some seconds.
+    Cost: some seconds. Raises `ConfigError` if the worker dies or does not answer.
     """
     job = job or EmulatedJob(seconds=0.0)
     policy = FixedLag(lag=3, split=1)
@@ -58,9 +60,9 @@ def measure_overheads(
     with workplace(job, policy, kind) as (arena, transport):
         home = EmulatedHome(job, arena)
         worker = transport.start()
-        _await(transport)
+        heard(transport, Up)
         same, new = (
-            _round_trips(transport, worker, rounds, new_weights=new) for new in (False, True)
+            round_trips(transport, worker, rounds, new_weights=new) for new in (False, True)
         )
         slot = arena["slot 0"]
         batch = torch.zeros_like(slot)
@@ -77,48 +79,46 @@ def measure_overheads(
         )
 
 
-def _await(transport: Transport) -> None:
-    """Until the worker is up. Raises `ConfigError` if it dies instead, or is not in time."""
+def heard(transport: Transport, kind: type[Told]) -> Told:
+    """The next event of this kind. Raises `ConfigError` if the worker dies, or is too late."""
     latest = time.perf_counter() + ARRIVAL
     while time.perf_counter() < latest:
         events = transport.poll(1.0)
-        if any(isinstance(event, Up) for event in events):
-            return
-        for event in events:
-            if isinstance(event, Died):
-                raise ConfigError(
-                    "a worker must start for its overheads to be measured; it died "
-                    f"({event.reason}). Call this from a module that can be imported, behind a "
-                    "main guard."
-                )
+        for death in (event for event in events if isinstance(event, Died)):
+            raise ConfigError(
+                "a worker must live while its overheads are measured; it died "
+                f"({death.reason}). Call this from a module that can be imported, behind a main "
+                "guard."
+            )
+        for event in (event for event in events if isinstance(event, kind)):
+            return event
     raise ConfigError(
-        f"a worker must be up within {ARRIVAL:.0f} s for its overheads to be measured; it is not. "
-        "See what else this machine is busy with."
+        f"a worker must answer within {ARRIVAL:.0f} s for its overheads to be measured; it did "
+        "not. See what else this machine is busy with."
     )
 
 
-def _round_trips(
-    transport: Transport, worker: object, rounds: int, *, new_weights: bool
+def round_trips(
+    transport: Transport, worker: Worker, rounds: int, *, new_weights: bool
 ) -> list[tuple[float, float]]:
-    """Seconds of each lease there and back, and of the worker's own work in it."""
+    """Seconds of each lease there and back, and of the worker's own work in it.
+
+    Raises `ConfigError` if the worker dies, or is too late.
+    """
     found: list[tuple[float, float]] = []
     for number in range(rounds):
-        version = number if new_weights else 0
-        lease = _lease(worker, number, version)
+        lease = _lease(worker, number, version=number if new_weights else 0)
         begun = time.perf_counter()
         transport.submit(lease)
-        events = transport.poll(10.0)
-        ended = time.perf_counter()
-        for event in events:
-            if isinstance(event, Done):
-                found.append((ended - begun, event.work.attack + event.work.overhead))
+        done = heard(transport, Done)
+        found.append((time.perf_counter() - begun, done.work.attack + done.work.overhead))
     return found
 
 
-def _lease(worker: object, number: int, version: int) -> Lease:
+def _lease(worker: Worker, number: int, *, version: int) -> Lease:
     return Lease(
         number=number,
-        worker=worker,  # pyright: ignore[reportArgumentType]
+        worker=worker,
         ticket=number,
         part=0,
         parts=1,
