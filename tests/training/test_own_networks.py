@@ -60,6 +60,17 @@ def test_a_run_is_stopped_resumed_replayed_and_read_bit_for_bit(tmp_path, model)
     assert_same_bits(weights_of(read), weights_of(whole.network))
 
 
+def test_a_network_that_workers_cannot_be_sent_is_refused_before_anything_is_written(tmp_path):
+    closed = nn.Flatten()
+    closed.forward = lambda input: input
+    parametrised = nn.utils.parametrizations.weight_norm(nn.Linear(784, 10))
+    for part in (closed, parametrised):
+        network = nn.Sequential(part, nn.Flatten(), nn.Linear(784, 10))
+        with pytest.raises(ConfigError, match="must pickle, because it is sent"):
+            train(small(source=Asynchronous(workers=1)), tmp_path / "run", network=network)
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("model", MODELS)
 def test_workers_change_no_bit_though_there_are_statistics_and_dropout(tmp_path, model):

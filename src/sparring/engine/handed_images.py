@@ -50,7 +50,8 @@ def unpicklable(thing: object) -> Exception | None:
     """Why a thing cannot be sent to other processes; none if it can. Cost: it is pickled."""
     try:
         pickle.dumps(thing)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
+        # RuntimeError is what PyTorch's parametrised and scripted modules raise.
         return error
     return None
 

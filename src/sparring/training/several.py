@@ -214,11 +214,15 @@ def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _launch() -> Launch:
-    """A launcher is its run's id, which many leave at its default, and its process."""
+    """A launcher is known by its run's id, or by its process where that was left at its default.
+
+    With an id of one's own the leader of a later start may be another machine's.
+    """
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     if run is None:
         return Launch()
-    return Launch(f"{run} {os.getppid()}", _number("TORCHELASTIC_RESTART_COUNT", 0) > 0)
+    by = f"process {os.getppid()}" if run == "none" else f"run {run}"
+    return Launch(by, _number("TORCHELASTIC_RESTART_COUNT", 0) > 0)
 
 
 def _number(name: str, otherwise: int) -> int:
