@@ -1,15 +1,18 @@
 """Attacks by workers: the same weights as the delay line of the same length, whatever happens."""
 
 import multiprocessing
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
-from sparring.errors import Interrupted
+from sparring.errors import DataError, Interrupted
 from sparring.models import computing_threads
 from sparring.records import Environment, MetricsLog, RunDirectory
 from sparring.training import (
@@ -126,6 +129,28 @@ def test_a_request_to_stop_is_heard_while_a_batch_is_awaited(tmp_path):
     with pytest.raises(Interrupted, match="stopped at step 0 by SIGINT"):
         train(config, tmp_path / "run", observer=StoppedAtOnce())
     assert resume(tmp_path / "run").version == 1
+
+
+class Unsendable:
+    """Streamed images with an open file in them."""
+
+    def __init__(self, images: Images) -> None:
+        self.images, self.file = images, (image for image in ())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.images, name)
+
+
+def test_a_source_that_cannot_be_opened_keeps_no_memory():
+    config, data = small(source=asynchronous(1, FixedLag())), load_dataset("mnist")
+    trainer = Trainer(config, replace(data, train=Unsendable(data.train)), torch.device("cpu"))
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with pytest.raises(DataError, match="must pickle"):
+        config.source.open(trainer, 1)
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
 
 
 def test_looks_have_all_threads_and_updates_one(tmp_path, monkeypatch):
