@@ -176,6 +176,27 @@ def test_who_came_up_while_the_trainer_was_busy_is_not_late():
     assert run.broker.ledger.deaths == 0
 
 
+def test_the_trainers_time_for_workers_is_told():
+    """A publication takes it 2 s, a lease 1 s; the first of both come before any commit."""
+    run = Disturbed(FixedLag(lag=0, split=1), workers=1, helps=False)
+    submit = run.transport.submit
+
+    def slowly(lease: Lease) -> None:
+        run.clock.advance(1.0)
+        submit(lease)
+
+    run.transport.submit = slowly  # pyright: ignore[reportAttributeAccessIssue]
+    run.publish = lambda buffer: run.clock.advance(2.0)  # pyright: ignore[reportAttributeAccessIssue]
+    engine = Engine(run.broker, run.transport, run, workers=1, helps=False, clock=run.clock)
+    for number in range(1, 4):
+        next(engine)
+        begun = run.clock.now
+        engine.commit()
+        assert run.clock.now - begun == pytest.approx(2.0 + 1.0)
+        assert engine.spent.commit == pytest.approx(number * (2.0 + 1.0))
+        assert engine.spent.publish == pytest.approx((1 + number) * 2.0)
+
+
 def test_who_is_asked_to_stop_waits_no_longer():
     run = Disturbed(FixedLag(lag=4, split=1), workers=1, helps=False, hangs={1})
     engine = Engine(

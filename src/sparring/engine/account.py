@@ -129,4 +129,6 @@ class Account:
 
 
 def _trainer_seconds(row: Row) -> float:
-    return sum(number(row, f"{what}_seconds") for what in ("supply", "update", "publish"))
+    # Earlier logs tell of a commit only what its publication took.
+    after = "commit" if "commit_seconds" in row else "publish"
+    return sum(number(row, f"{what}_seconds") for what in ("supply", "update", after))

@@ -49,6 +49,8 @@ class Spent:
     """Having nothing to do."""
     publish: float = 0.0
     """Writing its weights for the workers."""
+    commit: float = 0.0
+    """Seeing to the workers as soon as the weights are new; most writing of them is in it."""
 
 
 class Engine:
@@ -97,7 +99,7 @@ class Engine:
 
     def __next__(self) -> Ready:
         """Wait for the next ticket."""
-        self.commit()
+        self._commit()
         if self.broker.finished:
             self.close()
             raise StopIteration
@@ -119,11 +121,9 @@ class Engine:
 
         Its slot is free from now on. A second call does nothing.
         """
-        if self._training:
-            self.broker.commit()
-            self._training = False
-            self._heed(self._transport.poll(0))
-            self._give_out()
+        begun = self._clock()
+        self._commit()
+        self.spent.commit += self._clock() - begun
 
     @property
     def num_workers(self) -> int:
@@ -133,6 +133,13 @@ class Engine:
     def close(self) -> None:
         """End the workers; may be called twice."""
         self._transport.stop()
+
+    def _commit(self) -> None:
+        if self._training:
+            self.broker.commit()
+            self._training = False
+            self._heed(self._transport.poll(0))
+            self._give_out()
 
     def _give_out(self) -> None:
         """Publish the weights if they are due, and see to it that every worker has its leases."""
