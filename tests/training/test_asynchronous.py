@@ -13,7 +13,7 @@ import torch
 from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import DataError, Interrupted
-from sparring.models import computing_threads
+from sparring.models import SmallNetwork, computing_threads
 from sparring.records import Environment, MetricsLog, RunDirectory
 from sparring.training import (
     Asynchronous,
@@ -125,7 +125,8 @@ class StoppedAtOnce(Watching):
 
 
 def test_a_request_to_stop_is_heard_while_a_batch_is_awaited(tmp_path):
-    config = small(source=asynchronous(0, FixedLag(lag=1)), updates=1)
+    source = asynchronous(0, FixedLag(lag=1))
+    config = small(source=source, model=SmallNetwork(width=2), updates=1)
     with pytest.raises(Interrupted, match="stopped at step 0 by SIGINT"):
         train(config, tmp_path / "run", observer=StoppedAtOnce())
     assert resume(tmp_path / "run").version == 1
