@@ -29,7 +29,7 @@ def test_a_plan_is_printed_with_the_kind_of_every_number(capsys):
     assert ["all-reduce:", "latency", "10", "µs", "default"] in lines
     assert ["restart", "60", "s", "default"] in lines
     assert "take 1 trainer with 1 worker: 2 of 2 devices" in shown
-    for word in ("simulated", "formula", "saturates at", "no accuracy is told"):
+    for word in ("simulated", "formula", "saturates at", "no accuracy is told", "Left out"):
         assert word in shown
     assert "next: sparring train --preset paper --steps 8 --source async --workers 1" in shown
 

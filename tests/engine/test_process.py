@@ -2,13 +2,16 @@
 
 import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -50,25 +53,24 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
         assert not arena["slot 0"].any()
 
 
-class Poison:
-    """Ends the process that unpickles it."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os._exit, (3,)
-
-
 @dataclass(frozen=True)
 class Heavy(SmallJob):
-    """More than a pipe holds, behind something that nobody survives."""
+    """Brings weights along, more than a pipe holds, as a job with a network of one's own does."""
 
-    poison: Poison = field(default_factory=Poison)
-    load: bytes = b"0" * 300_000
+    weights: Tensor = field(default_factory=lambda: torch.zeros(100_000))
 
 
-def test_a_worker_that_dies_while_it_is_handed_much_keeps_nobody_waiting():
-    with workplace(FixedLag(lag=1), Heavy()) as (_, transport):
-        worker = transport.start()
-        assert until(transport, Died).worker == worker
+def test_a_worker_that_dies_before_it_is_told_anything_keeps_nobody_waiting(monkeypatch):
+    resource_tracker.ensure_running()  # or it would be the process that ends at once
+    monkeypatch.setattr(spawn, "_python_exe", os.fsencode(shutil.which("false") or ""))
+    job = Heavy()
+    with workplace(FixedLag(lag=1), job) as (_, transport):
+        starting = Thread(target=transport.start, daemon=True)
+        starting.start()
+        starting.join(10)
+        assert not starting.is_alive()
+        assert "ended with exit code 1" in until(transport, Died).reason
+    assert not job.weights.is_shared()
 
 
 def test_a_worker_that_the_system_has_no_room_for_is_a_death(monkeypatch):

@@ -166,6 +166,8 @@ def _kinds(plan: Plan) -> Iterator[str]:
         f"  {plan.order.seed}, {count_text(best.updates)} updates of the layout to take. Nothing "
         "was trained, and no accuracy is told."
     )
+    yield "  Left out: looks at validation images, alarms and checkpoints, for which all wait for the"
+    yield "  first trainer. They come after as many images however many trainers there are."
     if site.lifetime < math.inf:
         yield f"  Meanwhile {counted(best.deaths, 'worker')} died. A trainer's failure costs all a"
         yield f"  restart and {CHECKPOINT // 2} updates since a checkpoint, by the formula."

@@ -32,8 +32,10 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
     instead of what the settings name; whoever goes on with the run, or judges it, must have them.
     A `network` takes the place of `config.model`: a copy of it is trained, from its weights on.
-    Where `config.trainers` is above 1, so many processes of torch.distributed must call it, and
-    the one of rank 0 alone writes `out` and talks to the observer.
+    Worker processes import the script that asks for them, so it does that behind
+    `if __name__ == "__main__":`. Where `config.trainers` is above 1, so many processes of
+    torch.distributed must call it, and the one of rank 0 alone writes `out` and talks to the
+    observer.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
     of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.

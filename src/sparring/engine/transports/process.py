@@ -7,6 +7,7 @@ arena; only leases and their numbers go through the pipe.
 
 import itertools
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -37,8 +38,8 @@ LAST_WORDS = 8000
 class Workplace:
     """All that a worker's process is told when it starts."""
 
-    job: Job
-    """What to attack, and how."""
+    job: bytes
+    """What to attack, and how: a pickled `Job`."""
     arena: Arena
     """Where weights, images and results are."""
     shared: SharedImages
@@ -73,7 +74,11 @@ class ProcessTransport:
         threads: int = 1,
     ) -> None:
         self._devices = devices
-        self._place = Workplace(job=job, arena=arena, shared=SharedImages(images), threads=threads)
+        # As bytes: multiprocessing would move every tensor of a network that comes along into a
+        # file of /dev/shm, the caller's own too.
+        self._place = Workplace(
+            job=pickle.dumps(job), arena=arena, shared=SharedImages(images), threads=threads
+        )
         self._hands: dict[Worker, _Hand] = {}
         self._stillborn: list[Died] = []
         self._names = itertools.count()
@@ -203,7 +208,8 @@ def work(place: Workplace, device: str, pipe: Connection) -> None:
     """Leases in, numbers out, until the pipe closes."""
     try:
         torch.set_num_threads(place.threads)
-        attacker = Attacker(place.job, place.arena, place.shared.images, torch.device(device))
+        job, images = pickle.loads(place.job), place.shared.images
+        attacker = Attacker(job, place.arena, images, torch.device(device))
         pipe.send(None)
         while True:
             lease = pipe.recv()
