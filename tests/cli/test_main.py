@@ -32,6 +32,16 @@ FLAGS = {
 }
 
 
+WORDS = {
+    "train": "",
+    "data": "PATH ",
+    "predict": "RUN [IMAGE ...] ",
+    "transfer": "RUN RUN ... ",
+    "study": "[list|show|run [NAME ...]] ",
+    "report": "[RUN ...] ",
+    "bench": "[engine] ",
+}
+"""What the usage line has between verb and flags; [RUN] of the others."""
 NEEDING_WORDS = ("data", "predict", "transfer", "study")
 
 
@@ -60,7 +70,7 @@ def test_a_verbs_help_fits_a_screen_and_gives_examples(verb, capsys):
     lines = page(verb, capsys).splitlines()
     assert len(lines) <= (60 if verb == "train" else 40)
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith(f"usage: sparring {verb}")
+    assert lines[0] == f"usage: sparring {verb} {WORDS.get(verb, '[RUN] ')}[--FLAG ...]"
     examples = lines[lines.index("examples:") + 1 :]
     assert examples[0].startswith(f"  sparring {verb}")
     assert (examples[0] == f"  sparring {verb}") == (verb not in NEEDING_WORDS)

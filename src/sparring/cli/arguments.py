@@ -50,7 +50,10 @@ class Form(Generic[Flags]):
     many: bool = False
     """Whether there may be any number of such words, to be read by `read_all`; else one at most."""
     then: str = ""
-    """Name of the words after the first, if there may be many and they are of another kind."""
+    """Name of the words after the first, if there may be many and they are of another kind; NAME
+    after a choice such as list|show|run."""
+    needed: int = 0
+    """How many words the help shows as needed; the verb itself refuses fewer."""
     otherwise: str = ""
     """Advice for a flag that does not exist and resembles none that does."""
 
@@ -113,13 +116,11 @@ class Form(Generic[Flags]):
                 description="",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-        word = f" [{self.word}]" if self.word else ""
-        word = f" {self.word} {self.then or self.word} ..." if self.many else word
         lines = page.getvalue().partition(" options")[2].splitlines()
         flags = [line.rstrip() for line in lines if line.strip(" -")]
         return "\n".join(
             [
-                f"usage: sparring {self.verb}{word} [--FLAG ...]",
+                " ".join(["usage: sparring", self.verb, *self._words(), "[--FLAG ...]"]),
                 "",
                 self.about,
                 "",
@@ -127,6 +128,17 @@ class Form(Generic[Flags]):
                 *flags,
             ]
         )
+
+    def _words(self) -> list[str]:
+        """The words beside the flags, as a usage line has them."""
+        then = self.then or ("NAME" if "|" in self.word else self.word)
+        if not self.many:
+            shown = self.word
+        elif then == self.word:
+            shown = " ".join([*[self.word] * max(1, self.needed), "..."])
+        else:
+            shown = f"{self.word} [{then} ...]"
+        return [shown if self.needed else f"[{shown}]"] if shown else []
 
     def _unknown(self, flag: str) -> ConfigError:
         near = did_you_mean(nearest(flag, self._names()))

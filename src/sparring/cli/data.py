@@ -53,7 +53,7 @@ class DataFlags:
     """Print everything as JSON, all classes and problems included."""
 
 
-FORM = Form(verb="data", flags=DataFlags, about=ABOUT, word="PATH")
+FORM = Form(verb="data", flags=DataFlags, about=ABOUT, word="PATH", needed=1)
 
 
 def run(argv: list[str]) -> int:

@@ -47,7 +47,15 @@ class PredictFlags:
     """Print everything as JSON."""
 
 
-FORM = Form(verb="predict", flags=PredictFlags, about=ABOUT, word="RUN", many=True, then="IMAGE")
+FORM = Form(
+    verb="predict",
+    flags=PredictFlags,
+    about=ABOUT,
+    word="RUN",
+    many=True,
+    then="IMAGE",
+    needed=1,
+)
 
 
 def run(argv: list[str]) -> int:

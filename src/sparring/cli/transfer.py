@@ -74,7 +74,7 @@ class TransferFlags:
     """Print the result as JSON."""
 
 
-FORM = Form(verb="transfer", flags=TransferFlags, about=ABOUT, word="RUN", many=True)
+FORM = Form(verb="transfer", flags=TransferFlags, about=ABOUT, word="RUN", many=True, needed=2)
 
 
 def run(argv: list[str]) -> int:
