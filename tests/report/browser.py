@@ -82,3 +82,9 @@ def resize(session: Any, width: int) -> None:
     session.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {**metrics, "mobile": bool(width)}
     )
+
+
+def forget(session: Any) -> None:
+    """Drop what pages from the disk have stored."""
+    wanted = {"origin": "file://", "storageTypes": "local_storage"}
+    session.execute_cdp_cmd("Storage.clearDataForOrigin", wanted)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from records.figures import study_of
-from report.browser import AXE, chromium, complaints, emulate, requested, resize
+from report.browser import AXE, chromium, complaints, emulate, forget, requested, resize
 from report.pages import a_run
 from sparring.report import read_story, write_page
 
@@ -40,6 +40,7 @@ def page(session: Any, address: str) -> Any:
     """The page, freshly opened as on a light desktop."""
     resize(session, 0)
     emulate(session, prefers_color_scheme="light")
+    forget(session)
     requested(session)
     complaints(session)
     session.get(address)
@@ -200,7 +201,7 @@ def background(page: Any) -> str:
     return page.execute_script("return getComputedStyle(document.body).backgroundColor")
 
 
-def test_the_toggle_changes_the_theme_and_says_so(page: Any) -> None:
+def test_the_toggle_changes_the_theme_for_good_and_says_so(page: Any) -> None:
     toggle = one(page, ".theme")
     assert (toggle.get_attribute("aria-pressed"), background(page)) == (
         "false",
@@ -210,8 +211,12 @@ def test_the_toggle_changes_the_theme_and_says_so(page: Any) -> None:
     press(page, " ")
     assert toggle.get_attribute("aria-pressed") == "true"
     assert background(page) == "rgb(20, 23, 28)"
+    page.refresh()
+    assert one(page, ".theme").get_attribute("aria-pressed") == "true"
     emulate(page, prefers_color_scheme="dark")
     assert background(page) == "rgb(20, 23, 28)"
+    toggle = one(page, ".theme")
+    page.execute_script("arguments[0].focus()", toggle)
     press(page, " ")
     assert (toggle.get_attribute("aria-pressed"), background(page)) == (
         "false",

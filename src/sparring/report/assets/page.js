@@ -192,10 +192,17 @@
 
   const toggle = document.querySelector(".theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
+  const KEY = "sparring-theme";
+  // Browsers may keep nothing for a file, and say so by an error.
+  const recall = () => { try { return localStorage.getItem(KEY); } catch { return null; } };
+  const keep = (theme) => { try { localStorage.setItem(KEY, theme); } catch { /* until it is closed */ } };
+  const before = recall();
+  if (before === "dark" || before === "light") root.dataset.theme = before;
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const tell = () => toggle.setAttribute("aria-pressed", String(isDark()));
   toggle.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
+    keep(root.dataset.theme);
     tell();
   });
   system.addEventListener("change", tell);
