@@ -195,11 +195,14 @@ def test_no_name_breaks_out_of_its_place(name: str, tmp_path: Path) -> None:
     assert data[2]["films"][0][0]["caption"] == name
 
 
-def test_a_hostile_folder_and_log_are_only_words(tmp_path: Path) -> None:
+def test_a_hostile_folder_log_and_class_are_only_words(tmp_path: Path) -> None:
     run = a_run(tmp_path / "<img src=x onerror=alert(1)>")
-    found = Elements(page_of(read_story(run.path), folder=tmp_path)).found
-    assert not any("onerror" in attributes for _, attributes in found)
-    assert NOTICE in "".join(Elements(page_of(read_story(run.path), folder=tmp_path)).text)
+    run.write_class_names(tuple(f"<img src=x onerror=alert({number})>" for number in range(9)))
+    page = Elements(page_of(read_story(run.path), folder=tmp_path))
+    assert not any("onerror" in attributes for _, attributes in page.found)
+    text = "".join(page.text)
+    assert NOTICE in text
+    assert "<img src=x onerror=alert(4)> taken for 9, apgd-ce" in text
 
 
 def test_the_page_names_nothing_outside_of_it(tmp_path: Path) -> None:

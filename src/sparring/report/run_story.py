@@ -47,6 +47,8 @@ class RunStory:
     """The latest first."""
     examples: Examples | None
     """Images of the latest evaluation, clean and attacked."""
+    classes: tuple[str, ...]
+    """A name for each class, in order of their numbers; none of runs that stored none."""
 
     @classmethod
     def read(cls, run: RunDirectory) -> "RunStory":
@@ -74,6 +76,7 @@ class RunStory:
             figures=_figures(rows, command, config, environment),
             evaluations=tuple(Evaluation.load(path) for path in run.evaluations()),
             examples=Examples.load(run.examples) if run.examples.exists() else None,
+            classes=run.class_names(),
         )
 
     @property

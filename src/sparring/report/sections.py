@@ -171,17 +171,22 @@ def _examples(story: RunStory) -> list[Pair]:
         return []
     size = (found.height, found.width, found.channels)
     return [
-        Pair(data_uri(one.clean, *size), data_uri(one.attacked, *size), _fate(one))
+        Pair(data_uri(one.clean, *size), data_uri(one.attacked, *size), _fate(one, story.classes))
         for one in found.images
     ]
 
 
-def _fate(one: Example) -> str:
+def _fate(one: Example, classes: Sequence[str]) -> str:
+    """What became of an image, in the names of its classes, or their numbers past those."""
+    names = (one.label, one.natural, one.adversarial)
+    label, natural, adversarial = (
+        classes[number] if number < len(classes) else str(number) for number in names
+    )
     if one.natural != one.label:
-        return f"{one.label} taken for {one.natural} when clean"
+        return f"{label} taken for {natural} when clean"
     if one.broken_by is None:
-        return f"{one.label} withstood all"
-    return f"{one.label} taken for {one.adversarial}, {one.broken_by}"
+        return f"{label} withstood all"
+    return f"{label} taken for {adversarial}, {one.broken_by}"
 
 
 def _json(value: object) -> Markup:
