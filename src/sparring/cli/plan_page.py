@@ -166,8 +166,8 @@ def _kinds(plan: Plan) -> Iterator[str]:
         f"  {plan.order.seed}, {count_text(best.updates)} updates of the layout to take. Nothing "
         "was trained, and no accuracy is told."
     )
-    yield "  Left out: looks at validation images, alarms and checkpoints, for which all wait for the"
-    yield "  first trainer. They come after as many images however many trainers there are."
+    yield "  Left out: looks at validation images, alarms and checkpoints, for which all"
+    yield "  wait for the first trainer, after as many images with any number of trainers."
     if site.lifetime < math.inf:
         yield f"  Meanwhile {counted(best.deaths, 'worker')} died. A trainer's failure costs all a"
         yield f"  restart and {CHECKPOINT // 2} updates since a checkpoint, by the formula."

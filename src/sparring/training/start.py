@@ -77,8 +77,8 @@ def _check_sendable(network: nn.Module) -> None:
     if (reason := unpicklable(network)) is not None:
         raise ConfigError(
             "a network that workers attack must pickle, because it is sent to their processes; "
-            f"got: {reason}. Define its class at the top of a module, name a factory that builds it "
-            "(model.factory), or train without workers."
+            f"got: {reason}. Define its class at the top of a module, name a factory that builds "
+            "it (model.factory), or train without workers."
         ) from reason
 
 
