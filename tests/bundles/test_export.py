@@ -101,7 +101,8 @@ def test_a_file_that_gives_other_logits_is_not_kept(tmp_path, monkeypatch):
 def test_training_goes_on_from_a_bundles_weights(tmp_path):
     run = untrained(tmp_path / "run", MODELS[0])
     export(run, tmp_path / "out")
-    config = small(init=str(tmp_path / "out" / "weights.safetensors"), updates=1)
+    start = str(tmp_path / "out" / "weights.safetensors")
+    config = small(model=MODELS[0], init=start, updates=1)
     optimizer = replace(config.optimizer, learning_rate=1e-12)
     tuned = train(replace(config, optimizer=optimizer), tmp_path / "tuned")
     for name, value in weights_of(trained_network(run)).items():

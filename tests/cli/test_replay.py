@@ -60,7 +60,7 @@ def test_an_equal_replay_is_told_and_exits_with_0(run, capsys):
         "wrote nothing",
         "next: sparring inspect 'runs/a run'",
     ]
-    begin, _, end = shown.err.partition("fp32 spectral")
+    begin, _, end = shown.err.partition("fp32 direct")
     assert (begin, end) == (
         "runs/a run: 8 updates of 8 images on cpu, 1 thread, ",
         "; against Linf 0.3; staleness at most 2\n",

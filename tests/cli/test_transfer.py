@@ -10,9 +10,9 @@ import pytest
 from records.matrices import matrix_of
 from sparring.cli.main import main
 from sparring.cli.transfer import print_matrix
-from sparring.models import PaperNetwork, save_weights
+from sparring.models import save_weights
 from sparring.records import RunDirectory, TransferMatrix
-from training.small_runs import small
+from training.small_runs import PAPERS, small
 
 SMALL = ["--steps", "1", "2", "--images", "8", "--threads", "1"]
 
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for seed, name in enumerate(("a", "b", "untrained")):
         run = RunDirectory.create(folder / name)
-        run.write_config(small())
-        network = PaperNetwork(initialisation="torch").build(seed=seed)
+        run.write_config(small(model=PAPERS))
+        network = PAPERS.build(seed=seed)
         if name != "untrained":
             save_weights(network.state_dict(), run.weights)
     return folder

@@ -13,9 +13,9 @@ from sparring.data import derive_seed, load_dataset
 from sparring.errors import CheckpointError, ConfigError, RunError
 from sparring.evaluation import TransferProgress, transfer, transfer_runs
 from sparring.evaluation.contender import starts
-from sparring.models import PaperNetwork, save_weights
+from sparring.models import save_weights
 from sparring.records import RunDirectory, TransferMatrix
-from training.small_runs import small
+from training.small_runs import PAPERS, small
 
 EPS = 0.2
 TOTAL = 150  # more than a batch
@@ -189,8 +189,8 @@ def made(tmp_path: Path) -> Callable[..., RunDirectory]:
     def make(name: str, seed: int, eps: float = 0.1, data: str = "mnist") -> RunDirectory:
         run = RunDirectory.create(tmp_path / name)
         attack = PGD(threat=Linf(eps=eps), steps=2)
-        run.write_config(small(attack=attack, threat=Linf(eps=eps), data=data))
-        network = PaperNetwork(initialisation="torch").build(seed=seed)
+        run.write_config(small(model=PAPERS, attack=attack, threat=Linf(eps=eps), data=data))
+        network = PAPERS.build(seed=seed)
         save_weights(network.state_dict(), run.weights)
         return run
 
@@ -203,10 +203,7 @@ def test_runs_are_compared_as_their_networks_are(
     runs, out = [made("a", 0), made("deep/b", 1)], tmp_path / "out"
     found = transfer_runs(runs, out, steps=(1, 2), num_images=20, seed=5, threads=1)
     assert TransferMatrix.load(out / "transfer.json") == found
-    networks = {
-        name: PaperNetwork(initialisation="torch").build(seed=seed)
-        for seed, name in enumerate(("a", "b"))
-    }
+    networks = {name: PAPERS.build(seed=seed) for seed, name in enumerate(("a", "b"))}
     images, labels = load_dataset("mnist").test.batch(torch.arange(20))
     same = transfer(networks, images, labels, Linf(eps=0.1), steps=(1, 2), seed=5)
     assert found == replace(same, seconds=found.seconds, environment=found.environment)

@@ -1,24 +1,27 @@
-"""Real runs of a few updates: the paper's network on MNIST, batches of eight, one thread."""
+"""Real runs of a few updates: a small network on MNIST, batches of eight, one thread."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Linf
-from sparring.models import PaperNetwork
+from sparring.models import Imported, PaperNetwork
 from sparring.records import Environment, RunDirectory
 from sparring.training import Adam, Look, Step, TrainConfig, Validation
 
 UPDATES = 8
+PAPERS = PaperNetwork(initialisation="torch")
+PLAIN = Imported(factory=f"{Path(__file__).with_name('plain_net.py')}:Plain")
 
 
 def small(**changes: Any) -> TrainConfig:
     """Eight updates with two-step attacks, a checkpoint after five, no looks unless asked."""
     config = TrainConfig(
-        model=PaperNetwork(initialisation="torch"),
+        model=PLAIN,
         attack=PGD(threat=Linf(eps=0.3), steps=2),
         optimizer=Adam(learning_rate=1e-3),
         batch_size=8,

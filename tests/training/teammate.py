@@ -17,25 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sparring.errors import SparringError
 from sparring.records import from_json
 from sparring.training import TrainConfig, joined, resume, train
 from sparring.training.trainer import Trainer
-
-
-class Plain(nn.Module):
-    """A small network whose passes know nothing of the rest of the batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10, bias=False)
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from sparring.errors import ConfigError, DataError
 from sparring.evaluation import evaluate_run, transfer_runs
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, replay, resume, train
-from training.small_runs import Watching, assert_same_bits, small, weights_of
+from training.small_runs import PLAIN, Watching, assert_same_bits, small, weights_of
 
+THREE = replace(PLAIN, arguments=("classes=3",))
 NAMES = ("ankle boot", "bag", "çanta")
 AUGMENTED = (Crop(padding=2), Flip())
 
@@ -35,7 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(folder: Path) -> TrainConfig:
-    return small(data=str(folder), augmentation=AUGMENTED, updates=6, checkpoint_every=3)
+    return small(
+        model=THREE, data=str(folder), augmentation=AUGMENTED, updates=6, checkpoint_every=3
+    )
 
 
 STREAMED = 1000
@@ -131,7 +134,7 @@ def mine() -> Dataset:
 
 
 def test_data_handed_over_is_trained_on_gone_on_with_replayed_and_judged(tmp_path: Path) -> None:
-    config = small(updates=4, checkpoint_every=2)
+    config = small(model=THREE, updates=4, checkpoint_every=2)
     train(config, tmp_path / "run", data=mine(), until=2)
     run = RunDirectory(tmp_path / "run")
     assert (run.section("data", str), run.class_names()) == ("given:mine", NAMES)
@@ -150,19 +153,19 @@ GOING_ON: list[Callable[[Path], object]] = [
     resume,
     replay,
     lambda run: evaluate_run(RunDirectory(run)),
-    lambda run: train(small(data="given:mine"), run / "again"),
+    lambda run: train(small(model=THREE, data="given:mine"), run / "again"),
 ]
 
 
 @pytest.mark.parametrize("going_on", GOING_ON)
 def test_without_the_data_it_says_so(going_on: Callable[[Path], object], tmp_path: Path) -> None:
-    train(small(updates=1), tmp_path / "run", data=mine())
+    train(small(model=THREE, updates=1), tmp_path / "run", data=mine())
     with pytest.raises(DataError, match=r"The data 'mine' were handed over in Python.*data=…"):
         going_on(tmp_path / "run")
 
 
 def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
-    train(small(updates=1), tmp_path / "run", data=mine())
+    train(small(model=THREE, updates=1), tmp_path / "run", data=mine())
     other = replace(mine(), name="other")
     with pytest.raises(ConfigError, match=r"what the run was trained on, given:mine; got.*other"):
         resume(tmp_path / "run", data=other)

@@ -17,7 +17,7 @@ import pytest
 from sparring.engine import FixedLag
 from sparring.records import MetricsLog, RunDirectory, to_json, write_json
 from sparring.training import Asynchronous, Step, resume, train
-from training.small_runs import Watching, assert_same_bits, small, weights_of
+from training.small_runs import PAPERS, Watching, assert_same_bits, small, weights_of
 
 pytestmark = pytest.mark.process
 SOURCE = Asynchronous(workers=2, policy=FixedLag(lag=3, split=2), fresh_steps=1, patience=3.0)
@@ -59,7 +59,9 @@ def until(condition: object, seconds: float) -> float:
 
 
 def test_workers_killed_and_stopped_at_random_change_no_bit(tmp_path, caplog):
-    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    expected = weights_of(
+        train(small(model=PAPERS, source=SOURCE, updates=UPDATES), tmp_path / "calm").network
+    )
     chance, before = random.Random(7), sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     hurt: list[int] = []
 
@@ -72,7 +74,7 @@ def test_workers_killed_and_stopped_at_random_change_no_bit(tmp_path, caplog):
             how = (signal.SIGKILL, signal.SIGSTOP)[len(hurt) % 2]
             os.kill(hurt[-1], how)
 
-    config = small(source=SOURCE, updates=UPDATES)
+    config = small(model=PAPERS, source=SOURCE, updates=UPDATES)
     done = train(config, tmp_path / "rough", observer=Watching(disturb))
     assert_same_bits(weights_of(done.network), expected)
     assert len(hurt) >= 3
@@ -91,7 +93,7 @@ def test_workers_killed_and_stopped_at_random_change_no_bit(tmp_path, caplog):
 @contextmanager
 def running(out: Path, tmp_path: Path, **how: object) -> Iterator[subprocess.Popen[bytes]]:
     """A run of its own process, as a user starts one."""
-    config = small(source=SOURCE, updates=UPDATES, checkpoint_every=10)
+    config = small(model=PAPERS, source=SOURCE, updates=UPDATES, checkpoint_every=10)
     settings = tmp_path / "settings.json"
     write_json(settings, to_json(config))
     command = [sys.executable, "-m", "sparring", "train", "--config", str(settings)]
@@ -107,7 +109,9 @@ def running(out: Path, tmp_path: Path, **how: object) -> Iterator[subprocess.Pop
 
 
 def test_a_killed_trainer_leaves_no_orphan_and_its_run_can_be_resumed(tmp_path):
-    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    expected = weights_of(
+        train(small(model=PAPERS, source=SOURCE, updates=UPDATES), tmp_path / "calm").network
+    )
     with running(tmp_path / "run", tmp_path) as process:
         workers = children(process.pid)
         os.kill(workers[0], signal.SIGSTOP)
@@ -129,7 +133,9 @@ def test_a_closed_terminal_stops_the_run_at_a_checkpoint(tmp_path):
 
     Neither that nor Ctrl-C, which all of them get too, is their workers' business.
     """
-    expected = weights_of(train(small(source=SOURCE, updates=UPDATES), tmp_path / "calm").network)
+    expected = weights_of(
+        train(small(model=PAPERS, source=SOURCE, updates=UPDATES), tmp_path / "calm").network
+    )
     ours, theirs = pty.openpty()
     terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
     Thread(target=_read_all, args=(ours,), daemon=True).start()

@@ -30,10 +30,10 @@ from sparring.training import (
     train,
 )
 from sparring.training.interruption import stop_request
-from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
+from training.small_runs import PAPERS, UPDATES, Watching, assert_same_bits, small, weights_of
 
 CONFIGS = {
-    "fresh": small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)),
+    "fresh": small(model=PAPERS, source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)),
     "stale": small(source=Stale(staleness=3), schedule=Triangular(), objective=Mixed()),
     "sgd": small(optimizer=SGD(learning_rate=0.05), clip_norm=1.0),
     "looking": small(validation=Validation(every=2, images=16, steps=1)),
@@ -140,7 +140,9 @@ def test_a_finished_run_is_resumed_without_an_update(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.timeout(300)
 def test_resumed_after_being_killed_at_five_random_points(tmp_path: Path) -> None:
-    config = small(source=Stale(staleness=3), average=0.9, updates=60, checkpoint_every=7)
+    config = small(
+        model=PAPERS, source=Stale(staleness=3), average=0.9, updates=60, checkpoint_every=7
+    )
     write_json(tmp_path / "config.json", to_json(config))
     whole = train(config, tmp_path / "whole")
     run = RunDirectory(tmp_path / "killed")

@@ -31,12 +31,13 @@ from sparring.training import (
     train,
 )
 from sparring.training.watch import DeadStart
-from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
+from training.small_runs import PAPERS, UPDATES, Watching, assert_same_bits, small, weights_of
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     config = small(
+        model=PAPERS,
         precision="fp32",
         schedule=Triangular(peak_at=0.5),
         eps_schedule=WarmUp(share=0.5),
@@ -186,7 +187,7 @@ except CheckpointNotWritten as error:
 
 @pytest.mark.process
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
-    whole = train(small(updates=4), tmp_path / "whole")
+    whole = train(small(model=PAPERS, updates=4), tmp_path / "whole")
     out = tmp_path / "run"
 
     def leave(step: object) -> None:
@@ -195,7 +196,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> Non
 
     watching = Watching(leave)
     with pytest.raises(RuntimeError, match="leave"):
-        train(small(updates=4, checkpoint_every=1), out, observer=watching)
+        train(small(model=PAPERS, updates=4, checkpoint_every=1), out, observer=watching)
     run = RunDirectory.open(out)
     before = run.resume.read_bytes()
     answer = subprocess.run(

@@ -36,18 +36,17 @@ from sparring.training.run import new_run
 from sparring.training.share import mean_of
 from sparring.training.team import Launch, Solo
 from sparring.training.trainer import Trainer
-from training.small_runs import assert_same_bits, small
+from training.small_runs import PLAIN, assert_same_bits, small
 
 pytestmark = pytest.mark.process
 HERE = Path(__file__).parent
-PLAIN = Imported(factory=f"{HERE / 'teammate.py'}:Plain")
 OWN = Imported(factory=f"{HERE / 'own_nets.py'}:Own")
 UPDATES, BATCH = 8, 12
 LAG = Asynchronous(workers=1, policy=FixedLag(lag=2, split=2), fresh_steps=1)
 
 
 def shared(**changes: Any) -> TrainConfig:
-    return small(**({"model": PLAIN, "batch_size": BATCH, "trainers": 2} | changes))
+    return small(**({"batch_size": BATCH, "trainers": 2} | changes))
 
 
 CONFIGS = {
@@ -232,7 +231,7 @@ def test_a_run_of_two_is_not_gone_on_with_by_one(found):
 
 def test_a_replay_of_three_is_refused(tmp_path):
     run = RunDirectory.create(tmp_path / "run")
-    train(small(model=PLAIN, updates=1), tmp_path / "one")
+    train(small(updates=1), tmp_path / "one")
     for name in ("environment.json", "metrics.jsonl", "classes.json"):
         (run.path / name).write_bytes((tmp_path / "one" / name).read_bytes())
     run.write_config(shared(trainers=3))
