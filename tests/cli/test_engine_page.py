@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sparring.cli.engine_page import BARS, engine_lines, histogram
+from sparring.cli.engine_page import BARS, engine_lines, histogram, read_account
 from sparring.engine.account import Account
 from sparring.records import Row
 
@@ -76,6 +76,30 @@ def test_the_page_says_who_was_stale_busy_and_to_blame():
     assert "leases done: worker 0 101, trainer 1" in text
     assert "102 leased, 101 done, 1 lost, 0 late, 101 trained, 102 published" in text
     assert "bottleneck: workers; advised: 6 workers" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "fresh_steps", "chain", "limit", "advised"),
+    [
+        ({"kind": "FixedLag", "lag": 3, "split": 2}, 0, 0.0, "workers", 6),
+        ({"kind": "FixedLag", "lag": 3, "split": 2}, 1, (80 / 8 + 2) / 2, "workers", 5),
+        ({"kind": "FixedLag", "lag": 3, "split": 2}, 4, (80 / 2 + 2) / 2, "fresh steps", 3),
+        ({"kind": "FixedLag", "lag": 3, "split": 9}, 99, 84 / 4, "fresh steps", 3),
+        ({"kind": "Sync"}, 4, 84.0, "fresh steps", 1),
+        ({"kind": "Sharded", "split": 4}, 0, 84 / 4, "fresh steps", 3),
+    ],
+)
+def test_what_waits_for_new_weights_is_a_limit(policy, fresh_steps, chain, limit, advised):
+    """Of the attack's 80 ms and the lease's 4; the trainer's own time is 14."""
+    config = {"source": {"policy": policy, "fresh_steps": fresh_steps}, "attack": {"steps": 8}}
+    found = read_account([row(step) for step in range(1, 9)], config, "config.json")
+    assert found is not None
+    costs = found.costs
+    assert costs.chain == pytest.approx(chain / 1000)
+    assert costs.bottleneck(4, helps=False) == limit
+    assert costs.advised_workers == advised
+    slowest = max(84 / 4, 14 + chain)
+    assert found.predicted_speed_up == pytest.approx(90 / slowest)
 
 
 def test_many_ages_share_bars_and_none_is_lost():

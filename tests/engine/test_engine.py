@@ -1,7 +1,7 @@
 """The engine on a virtual clock: as fast as the formula says, and right whatever dies when."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -95,6 +95,34 @@ def test_with_the_trainers_help_it_is_one_device_more(steps, workers):
     formula = Costs(attack=steps, update=1).speed_up(workers, helps=True)
     assert formula == pytest.approx(workers + 1)
     assert 0.95 * (workers + 1) <= run.speed_up <= workers + 1 + 1e-9
+
+
+@pytest.mark.parametrize("helps", [False, True])
+@pytest.mark.parametrize(("fresh", "split"), [(0.125, 1), (0.125, 2), (0.5, 2), (0.5, 4)])
+def test_fresh_steps_are_a_ceiling_that_many_workers_reach(fresh, split, helps):
+    """(κ c + c_T) / (c_T + what waits for the weights), which is shared by a ticket's parts."""
+    costs = Costs(attack=8.0, update=1.0, lease=0.1, handover=0.02, publication=0.05)
+    formula = replace(costs, lease=2 * costs.lease).chained(fresh, split)  # a lease of each kind
+    for workers in (1, 2, 4, 12):
+        run = Simulation(
+            costs=costs,
+            workers=workers,
+            policy=FixedLag(lag=workers + 3, split=split),
+            helps=helps,
+            tickets=400,
+            fresh=fresh,
+        ).play()
+        assert run.speed_up <= formula.speed_up(workers, helps=helps) * 1.01
+        if workers == 12:
+            assert run.speed_up == pytest.approx(formula.serial / formula.cycle, rel=0.02)
+
+
+@pytest.mark.parametrize("policy", [Sync(), Sharded(split=2), Sharded(split=4)])
+def test_in_step_all_of_an_attack_waits(policy):
+    costs = Costs(attack=8.0, update=1.0, lease=0.1)
+    run = Simulation(costs=costs, workers=4, policy=policy, helps=False, tickets=400).play()
+    formula = costs.chained(1.0, policy.split).speed_up(4, helps=False)
+    assert run.speed_up == pytest.approx(formula, rel=0.01)
 
 
 def test_without_workers_the_trainer_does_it_all():

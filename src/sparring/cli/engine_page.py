@@ -1,17 +1,29 @@
 """What `sparring inspect` shows of an asynchronous run's engine. Loads no torch."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparring.cli.console import count_text, counted
 from sparring.engine.account import Account
 from sparring.engine.policies import PolicyKind
-from sparring.records import from_json
+from sparring.records import Row, from_json
 
 BARS = 8
 """Most rows of the histogram."""
 LENGTH = 40
 """Characters of the longest bar."""
+
+
+def read_account(rows: Sequence[Row], config: Mapping[str, object], where: str) -> Account | None:
+    """The engine's account in a run's log, by the run's settings; none if it had no engine."""
+    source, attack = config.get("source"), config.get("attack")
+    if not isinstance(source, Mapping) or "policy" not in source:
+        return None
+    policy = from_json(PolicyKind, source["policy"], where=where, path="source.policy")
+    steps = attack.get("steps") if isinstance(attack, Mapping) else None
+    fresh, of = (from_json(int, given or 0) for given in (source.get("fresh_steps"), steps))
+    share = min(1.0, fresh / of) if of and policy.bound else float(not policy.bound)
+    return Account.of(rows, helps=bool(source.get("helps")), fresh=share, parts=policy.split)
 
 
 def engine_lines(account: Account, source: Mapping[str, object], where: str) -> Iterator[str]:

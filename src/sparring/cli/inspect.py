@@ -25,7 +25,7 @@ from sparring.cli.console import (
     print_table,
     result_table,
 )
-from sparring.cli.engine_page import engine_lines
+from sparring.cli.engine_page import engine_lines, read_account
 from sparring.cli.evaluate import doubts
 from sparring.engine.account import Account
 from sparring.errors import RunError, launcher, resume_command
@@ -114,8 +114,6 @@ class Story:
                 "Restore the file or use another run."
             )
         rows = MetricsLog(run.metrics).rows()
-        source = config.get("source")
-        helps = isinstance(source, Mapping) and bool(source.get("helps"))
         return cls(
             run=run,
             config=config,
@@ -124,7 +122,7 @@ class Story:
             steps=[row for row in rows if "loss" in row],
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
-            account=Account.of(rows, helps=helps),
+            account=read_account(rows, config, str(run.config)),
             saved=_saved(run.weights),
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
         )

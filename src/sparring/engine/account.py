@@ -26,14 +26,22 @@ class Account:
     """The ledger's totals at the last checkpoint, all sittings together; empty before it."""
     helps: bool
     """Whether the trainer attacks too."""
+    fresh: float = 0.0
+    """Share of an attack that waits for the update before it."""
+    parts: int = 1
+    """Parts of a ticket, which may be attacked at once."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], *, helps: bool) -> "Account | None":
+    def of(
+        cls, rows: Sequence[Row], *, helps: bool, fresh: float = 0.0, parts: int = 1
+    ) -> "Account | None":
         """The account in a run's log; none if no update of it came from an engine."""
         steps = [row for row in rows if "loss" in row and "workers" in row]
         totals = [row for row in rows if all(name in row for name in LEDGER)]
         ledger = {name: int(number(totals[-1], name)) for name in LEDGER} if totals else {}
-        return cls(steps=steps, ledger=ledger, helps=helps) if steps else None
+        if not steps:
+            return None
+        return cls(steps=steps, ledger=ledger, helps=helps, fresh=fresh, parts=parts)
 
     @property
     def staleness(self) -> Counter[int]:
@@ -86,13 +94,15 @@ class Account:
         by_workers = sum(number(row, "workers_attack_seconds") for row in self.steps)
         overhead = sum(number(row, "workers_overhead_seconds") for row in self.steps)
         attack = self.mean("attack_seconds")
-        return Costs(
+        costs = Costs(
             attack=attack,
             update=self.mean("update_seconds"),
             lease=attack * overhead / by_workers if by_workers else 0.0,
             handover=self.trainer_shares["handing over"] * self.seconds_per_update,
             publication=self.mean("publish_seconds"),
         )
+        who = max(1, self.workers + self.helps)
+        return costs.chained(self.fresh, min(self.parts, who))
 
     @property
     def speed_up(self) -> float:

@@ -4,10 +4,13 @@ Units: seconds. A device is whatever attacks or trains: a GPU, a core, an emulat
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparring.errors import ConfigError
+
+Limit = Literal["workers", "trainer", "fresh steps"]
+"""What keeps the others waiting."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +31,12 @@ class Costs:
     """The trainer's overhead a batch."""
     publication: float = 0.0
     """The trainer's time for publications, a batch: one publication's over the period."""
+    chain: float = 0.0
+    """What of the attack must wait for the update before it, by all who share it: `chained`."""
 
     def __post_init__(self) -> None:
         """Refuse times that cannot be."""
-        for name in ("attack", "update", "lease", "handover", "publication"):
+        for name in ("attack", "update", "lease", "handover", "publication", "chain"):
             value = getattr(self, name)
             if not 0 <= value < math.inf or (name in ("attack", "update") and not value):
                 raise ConfigError(
@@ -50,28 +55,45 @@ class Costs:
         return self.update + self.handover + self.publication
 
     @property
+    def cycle(self) -> float:
+        """The least time from one update to the next, with any number of workers."""
+        return self.trainer + self.chain
+
+    @property
     def saturation(self) -> float:
-        """Workers that keep one trainer busy; more of them gain nothing."""
-        return (self.attack + self.lease) / self.trainer
+        """Workers beyond which more of them gain nothing."""
+        return (self.attack + self.lease) / self.cycle
+
+    def chained(self, fresh: float, parts: int) -> "Costs":
+        """The same where a share of each attack is `fresh`, taken by as many as a ticket's `parts`.
+
+        With 1 all of it waits for the weights, as under `Sync` and `Sharded`. Of a lease's
+        overhead half belongs to the fresh steps, unless they are all there is.
+        """
+        lease = self.lease if fresh == 1 else self.lease / 2
+        chain = (fresh * self.attack + lease) / parts if fresh else 0.0
+        return replace(self, chain=chain)
 
     def speed_up(self, workers: float, *, helps: bool) -> float:
         """Batches a second over those of one device that does both in turn.
 
-        Without help it is S(N) = (A + U) min(N / (A + d), 1 / (U + h + p)); a trainer that helps
-        spends what time it has left on attacks: as one device more, up to the same ceiling. No
-        worker at all is the baseline. A slower worker counts as part of one.
+        Without help it is S(N) = (A + U) min(N / (A + d), 1 / (U + h + p + c)); a trainer that
+        helps spends what time it has left on attacks: as one device more, up to the same ceiling.
+        No worker at all is the baseline. A slower worker counts as part of one. With a chain c it
+        is a bound, which is reached where workers are many or few.
         """
         attacked = workers / (self.attack + self.lease)
         if helps or not workers:
             attacked = (1 + self.attack * attacked) / (self.attack + self.trainer)
-        return self.serial * min(attacked, 1 / self.trainer)
+        return self.serial * min(attacked, 1 / self.cycle)
 
-    def bottleneck(self, workers: float, *, helps: bool) -> Literal["workers", "trainer"]:
-        """Who keeps the others waiting."""
-        ceiling = self.serial / self.trainer
-        return "trainer" if self.speed_up(workers, helps=helps) >= ceiling else "workers"
+    def bottleneck(self, workers: float, *, helps: bool) -> Limit:
+        """Who keeps the others waiting; fresh steps if they are the larger part of a cycle."""
+        if self.speed_up(workers, helps=helps) < self.serial / self.cycle:
+            return "workers"
+        return "fresh steps" if self.chain > self.trainer else "trainer"
 
     @property
     def advised_workers(self) -> int:
-        """The fewest workers with which the trainer is kept busy for 98 % of its time."""
+        """The fewest workers with which it is as fast as it can be, but for 2 %."""
         return max(1, math.ceil(0.98 * self.saturation))
