@@ -79,8 +79,8 @@ class Costs:
 
         Without help it is S(N) = (A + U) min(N / (A + d), 1 / (U + h + p + c)); a trainer that
         helps spends what time it has left on attacks: as one device more, up to the same ceiling.
-        No worker at all is the baseline. A slower worker counts as part of one. With a chain c it
-        is a bound, which is reached where workers are many or few.
+        No worker at all is the baseline. A slower worker counts as part of one. It is a
+        bound, for parts of tickets may not come out even among those who attack.
         """
         attacked = workers / (self.attack + self.lease)
         if helps or not workers:
