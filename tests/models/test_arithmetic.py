@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -292,6 +293,17 @@ def test_a_network_that_fails_in_bf16_is_not_computed_in_it(monkeypatch, capabil
     assert not images.requires_grad
     with pytest.raises(ConfigError, match=r"Centred failed \(RuntimeError: .*--mean, --std"):
         possible_precision(Centred(), "bf16", images)
+
+
+def test_who_asks_about_bf16_disturbs_neither_the_network_nor_the_random_state(monkeypatch):
+    has(monkeypatch, **AMD)
+    layers = nn.Conv2d(3, 2, 4), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten()
+    network, images = nn.Sequential(*layers).train(), torch.rand(8, 3, 4, 4)
+    before, drawn = deepcopy(network.state_dict()), torch.get_rng_state()
+    assert possible_precision(network, "auto", images) == "auto"
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 @pytest.mark.parametrize("capabilities", [{}, INTEL, AMD, AMX])
