@@ -53,6 +53,27 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
         assert not arena["slot 0"].any()
 
 
+class Poison:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (3,)
+
+
+@dataclass(frozen=True)
+class Poisoned(SmallJob):
+    """More than a pipe holds, behind something that nobody survives."""
+
+    poison: Poison = field(default_factory=Poison)
+    load: bytes = b"0" * 300_000
+
+
+def test_a_worker_that_dies_while_it_is_handed_much_keeps_nobody_waiting():
+    with workplace(FixedLag(lag=1), Poisoned()) as (_, transport):
+        worker = transport.start()
+        assert until(transport, Died).worker == worker
+
+
 @dataclass(frozen=True)
 class Heavy(SmallJob):
     """Brings weights along, more than a pipe holds, as a job with a network of one's own does."""
