@@ -22,7 +22,8 @@ def read_account(rows: Sequence[Row], config: Mapping[str, object], where: str) 
     policy = from_json(PolicyKind, source["policy"], where=where, path="source.policy")
     steps = attack.get("steps") if isinstance(attack, Mapping) else None
     fresh, of = (from_json(int, given or 0) for given in (source.get("fresh_steps"), steps))
-    share = min(1.0, fresh / max(1, of)) if policy.bound else 1.0
+    share = min(1.0, fresh / of) if of else 0.0
+    share = share if policy.bound else 1.0  # in step all of an attack waits
     return Account.of(rows, helps=bool(source.get("helps")), fresh=share, parts=policy.split)
 
 
