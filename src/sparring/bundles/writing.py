@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
 from sparring.bundles.card import card_text
 from sparring.bundles.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
 from sparring.bundles.reading import MODEL
-from sparring.data import Dataset
+from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
 from sparring.models import trained_network
@@ -68,7 +67,7 @@ def export(
     _check_free(folder)
     built = trained_network(run, network=network)
     test = dataset_of(run, data).test
-    images, _ = test.batch(torch.arange(min(CHECKED, len(test))))
+    images = first_images(test, CHECKED)
     with _appearing(folder) as staging:
         differences = {name: _written(name, built, images, staging) for name in chosen}
         names = run.class_names()

@@ -6,7 +6,7 @@ files whose every defect is named, and an order of tickets is a pure function of
 
 from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
 from sparring.data.given import Items, dataset_from
-from sparring.data.images import Batch, Dataset, Images, ImageSet
+from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images
 from sparring.data.order import Order, Ticket, rows
 from sparring.data.seeds import derive_seed
 from sparring.data.source import load_dataset, open_dataset
@@ -27,6 +27,7 @@ __all__ = [
     "augmented",
     "dataset_from",
     "derive_seed",
+    "first_images",
     "load_dataset",
     "open_dataset",
     "rows",

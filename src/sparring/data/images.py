@@ -225,3 +225,8 @@ def check_labels(labels: Int64[Tensor, " N"], num_classes: int, where: str) -> N
             f"image {first} ({where}; {len(outside)} such in all). Renumber the labels, or give "
             "the training set images of every class."
         )
+
+
+def first_images(images: Images, count: int) -> Tensor:
+    """The first so many of a set, or all there are, [N C H W] in [0, 1]."""
+    return images.batch(torch.arange(min(count, len(images))))[0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
-from sparring.data import Images, rows
+from sparring.data import Images, first_images, rows
 from sparring.engine.delivery import Delivery
 from sparring.engine.lease import Lease, Stage, Work
 from sparring.engine.memory import Arena, Shape
@@ -104,7 +104,7 @@ class Attacker:
         self._arena = arena
         self.delivery = Delivery(arena, device)
         self._network = job.network().to(device).train()
-        few, _ = images.batch(torch.arange(min(PROBES, len(images))))
+        few = first_images(images, PROBES)
         precision = possible_precision(self._network, job.precision, few)
         self._copy = working_copy(self._network, precision)
         self._attack = job.attacks(images, device)

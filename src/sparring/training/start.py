@@ -3,10 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset, derive_seed, first_images
 from sparring.engine.handed_images import unpicklable
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -70,7 +69,7 @@ def check_fits(
 
 def probes(dataset: Dataset) -> Tensor:
     """Training images that a network is asked about before anything is written."""
-    return dataset.train.batch(torch.arange(min(PROBES, len(dataset.train))))[0]
+    return first_images(dataset.train, PROBES)
 
 
 def _check_sendable(network: nn.Module) -> None:
