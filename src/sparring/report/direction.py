@@ -17,6 +17,8 @@ ROOM = 0.04
 """Share of an axis that stays free at either end."""
 NAMES = 12
 """Most values that an even axis names; of more, some are left out."""
+APART = 10
+"""Least distance between ticks of a logarithmic axis: this part of its length."""
 WIDE = 36
 """Characters that fit beside each other below a panel, all names as wide as the widest."""
 
@@ -97,15 +99,22 @@ class Direction:
 
 
 def ticks_between(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic axis: powers of ten, or as much finer as three ticks take."""
+    """Round numbers of a logarithmic axis: powers of ten, or as much finer as three ticks take.
+
+    None is so near another that their names would touch; the rounder one stays.
+    """
     if not 0 < low < high:
         return [low] if low > 0 else []
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1.0,), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
-        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) >= 3:
-            return inside[:: math.ceil(len(inside) / NAMES)]
+    gap = (high / low) ** (1 / APART)
+    ticks: list[float] = []
+    for steps in ((1.0,), (2.0, 5.0), (3.0, 4.0, 6.0, 7.0, 8.0, 9.0)):
+        for tick in (float(f"{step}e{power}") for power in powers for step in steps):
+            near = any(tick < gap * other and other < gap * tick for other in ticks)
+            if low <= tick <= high and not near:
+                ticks.append(tick)
+        if len(ticks) >= 3:
+            return sorted(ticks)
     return [low, high]
 
 

@@ -91,22 +91,17 @@ class Sitting:
             raise TrainerLost(error.reason, remedy) from error
 
     def _work(self) -> TrainedRun:
-        trainer = Trainer(
-            self.config,
-            self.dataset,
-            self.device,
-            self.network,
-            self.team,
-            resumed=self.team.lead(self.run.resume.exists),
-        )
-        source = self.config.source.open(trainer, self.config.updates)
-        with (
-            closing(source),
-            ExitStack() as kept,
-            warnings_to(lambda text: self._notice(trainer, text)),
-        ):
+        with ExitStack() as kept:
             self.team.lead(lambda: kept.enter_context(sole_use(self.run.path, "train a run")))
-            if self.team.lead(self.run.resume.exists):
+            resumed = self.team.lead(self.run.resume.exists)
+            trainer = Trainer(
+                self.config, self.dataset, self.device, self.network, self.team, resumed=resumed
+            )
+            source = kept.enter_context(
+                closing(self.config.source.open(trainer, self.config.updates))
+            )
+            kept.enter_context(warnings_to(lambda text: self._notice(trainer, text)))
+            if resumed:
                 self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
             self.team.lead(lambda: self._begin(trainer))
             self.begun = time.perf_counter()
