@@ -222,6 +222,16 @@ def test_series_are_told_apart_in_colour_and_in_grey() -> None:
     assert all((paper + 0.05) / (luminance(to_rgb(hue)) + 0.05) >= 4.5 for hue in HUES)
 
 
+def test_single_points_have_no_line_in_the_legend() -> None:
+    point, line = (
+        Series(name="point", x=(1.0,), y=(2.0,)),
+        Series(name="line", x=(1.0, 2.0), y=(3.0, 4.0)),
+    )
+    panels = tuple(Panel(title="", series=series) for series in ((point, line), (point,)))
+    keys = CurvePlan.of(replace(CURVES, panels=panels)).keys()
+    assert {key.get_label(): key.get_linestyle() for key in keys} == {"point": "None", "line": "--"}
+
+
 def test_numbers_in_cells_stand_out_from_every_shade() -> None:
     for step in range(256):
         shade = colormaps[SHADES](step)

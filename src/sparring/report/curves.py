@@ -12,6 +12,7 @@ from sparring.report.ink import DASHES, INK, MARKERS, Look, legible, look
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
+    from matplotlib.typing import LineStyleType
 
 SIGNS = 8
 """Points of a long line that have a sign; all of a short one."""
@@ -34,14 +35,18 @@ class CurvePlan:
     def of(cls, curves: Curves) -> "CurvePlan":
         """The plan of all panels; a name has the same look in each."""
         series = [one for panel in curves.panels for one in panel.series]
-        names = dict.fromkeys(one.name for one in series)
+        lines = dict.fromkeys((one.name for one in series), False)
+        lines |= {one.name: True for one in series if len(one.x) > 1}
         from_zero = (0.0,) if curves.mark == "bar" else ()
         heights = [value for one in series for value in (*one.y, *one.low, *one.high)]
         return cls(
             curves=curves,
             x=Direction.of(curves.x, (value for one in series for value in one.x)),
             y=Direction.of(curves.y, (*from_zero, *heights)),
-            looks={name: look(number) for number, name in enumerate(names)},
+            looks={
+                name: look(number) if drawn else look(number)._replace(dash=None)
+                for number, (name, drawn) in enumerate(lines.items())
+            },
         )
 
     def draw(self, axes: "Axes", panel: Panel) -> None:
@@ -65,7 +70,7 @@ class CurvePlan:
             if self.curves.mark == "bar":
                 yield Line2D([], [], color=style.colour, label=words, linewidth=6)
             else:
-                dash, sign = DASHES[style.dash], MARKERS[style.marker]
+                dash, sign = _dash(style), MARKERS[style.marker]
                 yield Line2D([], [], color=style.colour, label=words, linestyle=dash, marker=sign)
 
     def _line(self, axes: "Axes", series: Series) -> None:
@@ -75,7 +80,7 @@ class CurvePlan:
             x,
             y,
             color=style.colour,
-            linestyle=DASHES[style.dash],
+            linestyle=_dash(style),
             marker=MARKERS[style.marker] if self._is_marked(x) else None,
             markevery=max(1, len(x) // SIGNS),
         )
@@ -107,3 +112,8 @@ class CurvePlan:
         places = self.x.at(self.x.values)
         gaps = [after - before for before, after in pairwise(places)]
         return min(gaps, default=1.0)
+
+
+def _dash(style: Look) -> "LineStyleType":
+    """A line style as Matplotlib names it."""
+    return "none" if style.dash is None else DASHES[style.dash]

@@ -33,8 +33,8 @@ class Look(NamedTuple):
 
     hue: int
     """Place of its colour in `HUES`."""
-    dash: int
-    """Place of its line style in `DASHES`."""
+    dash: int | None
+    """Place of its line style in `DASHES`; none where there is no line, but single points."""
     marker: int
     """Place of its sign in `MARKERS`."""
 

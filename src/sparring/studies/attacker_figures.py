@@ -135,6 +135,7 @@ def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     if not points:
         return
     timed = int(trials.column("trained")[0])
+    title = f"trained against κ steps, attacked with {strongest}"
     yield Figure(
         name="balance",
         title="What more attack steps cost, and what they bring",
@@ -145,7 +146,7 @@ def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         drawing=Curves(
             x=Axis(label="an update", unit="ms", scale="log"),
             y=ACCURACY,
-            panels=(Panel(title="trained against", series=tuple(points)),),
+            panels=(Panel(title=title, series=tuple(points)),),
         ),
         provenance=provenance,
     )
