@@ -240,7 +240,7 @@ class Trainer:
         parameters = self._parameters()
         self._take_statistics(share)
         for parameter, gradient in zip(parameters, share.gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_as(parameter, gradient)
         if self.config.clip_norm is not None:
             clip_grad_norm_(parameters, self.config.clip_norm)
         for group in self.optimizer.param_groups:
@@ -275,6 +275,17 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
     mean = mean_of(flat)
     steps = [trainer.take(trainer.unpacked(mean.clone()), batch) for trainer, batch in pairs]
     return steps[0]
+
+
+def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torch.Tensor | None:
+    """The gradient in the parameter's order in memory.
+
+    Fused optimisers pair numbers by their places in memory, whatever the strides say, and of a
+    channels-last working copy a convolution's gradient comes channels-last.
+    """
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
