@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.errors import ConfigError, NonFiniteLoss
+from sparring.models import SmallNetwork
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
 from sparring.training.trainer import FORGET_EVERY
@@ -121,6 +123,39 @@ def test_plain_sgd_moves_every_weight_by_rate_times_gradient(few: Dataset) -> No
         before.parameters(), gradients, trainer.network.parameters(), strict=True
     ):
         torch.testing.assert_close(new, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", [SGD(learning_rate=0.1, momentum=0.9), Adam()])
+def test_a_gradient_moves_its_own_weights_wherever_it_lies_in_memory(
+    few: Dataset, precision: str, optimizer: SGD | Adam
+) -> None:
+    trainer = trainer_of(
+        few,
+        model=SmallNetwork(channels=1, num_classes=10, width=2),
+        precision=precision,
+        optimizer=optimizer,
+    )
+    expected = [nn.Parameter(each.detach().clone()) for each in trainer.network.parameters()]
+    reference = optimizer.build(expected)
+    (group,) = reference.param_groups
+    group["fused"] = False  # the kernels that go by strides
+    for number in range(2):
+        batch = trainer.attack_now(number)
+        share = trainer.measure(batch)
+        for weights, gradient in zip(expected, share.gradients, strict=True):
+            weights.grad = gradient
+        turned = replace(share, gradients=tuple(map(_channels_last, share.gradients)))
+        group["lr"] = trainer.take(turned, batch).learning_rate
+        reference.step()
+        for weights, found in zip(expected, trainer.network.parameters(), strict=True):
+            torch.testing.assert_close(found, weights, rtol=1e-4, atol=1e-6)
+
+
+def _channels_last(gradient: Tensor | None) -> Tensor | None:
+    if gradient is None or gradient.dim() != 4:
+        return gradient
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def test_clipping_bounds_the_length_of_an_update(few: Dataset) -> None:
