@@ -135,6 +135,16 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
         export(run, tmp_path / "out", formats=("onnx",))
 
 
+def test_an_exporter_that_does_not_know_torch_is_what_is_wrong(tmp_path, monkeypatch):
+    def too_old(*_, **__):
+        raise ModuleNotFoundError("No module named 'onnxscript.new'", name="onnxscript.new")
+
+    run = untrained(tmp_path / "run", MODELS[0])
+    monkeypatch.setattr(torch.onnx, "export", too_old)
+    with pytest.raises(ConfigError, match=r"must know torch .*onnxscript\.new.*pip install --upgr"):
+        export(run, tmp_path / "out", formats=("onnx",))
+
+
 class Branching(nn.Module):
     """Goes another way for dark images: nothing that could be traced."""
 

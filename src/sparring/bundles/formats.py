@@ -144,6 +144,12 @@ def _traced(name: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        if isinstance(error, ImportError) and (error.name or "").startswith("onnx"):
+            raise ConfigError(
+                f"onnx and onnxscript must know torch {torch.__version__}, whose programs they "
+                f"translate; they do not: {error}. Install newer ones: pip install --upgrade onnx "
+                "onnxscript onnxruntime."
+            ) from error
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"a network exported to {name} must be one that torch.export can follow for a batch of "
