@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from sparring.cli.main import main
+from sparring.cli.study import TOLD, StudyWatch
 from sparring.records import StudyResult
 from sparring.studies import RESULT, STUDIES
+from studies.jobs import Doubling
 
 
 @pytest.mark.process
@@ -65,3 +67,13 @@ def test_what_cannot_be_meant_gets_a_sentence_and_leaves_nothing(words, complain
     assert told.err.count("\n") == 1
     assert re.search(complaint, told.err)
     assert not into.exists()
+
+
+@pytest.mark.parametrize(
+    ("many", "end"), [(TOLD, f"job {TOLD}"), (188, f"job {TOLD} and 176 more")]
+)
+def test_of_many_jobs_the_first_are_named(many, end, capfd):
+    StudyWatch().begins([Doubling(number, f"job {number}") for number in range(1, many + 1)])
+    told = capfd.readouterr().err.splitlines()[0]
+    assert told.startswith(f"{many} pieces of work: job 1, job 2, ")
+    assert told.endswith(f", {end}")

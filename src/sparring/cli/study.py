@@ -48,6 +48,8 @@ examples:
 
 INTO = Path("studies")
 """Where studies go unless the user says otherwise."""
+TOLD = 12
+"""Jobs that are named as they begin; of more, how many more."""
 VERDICTS = {True: "holds here", False: "does not hold here", None: "cannot be told"}
 
 
@@ -254,7 +256,8 @@ class StudyWatch:
     def announced(self, jobs: "Sequence[Job]") -> None:
         """A line about what is to be done."""
         if jobs:
-            names = ", ".join(job.name for job in jobs)
+            names = ", ".join(job.name for job in jobs[:TOLD])
+            names += f" and {len(jobs) - TOLD} more" if len(jobs) > TOLD else ""
             PROGRESS.print(f"{counted(len(jobs), 'piece')} of work: {names}", soft_wrap=True)
 
     def ended(self, job: "Job") -> None:
