@@ -1,8 +1,17 @@
 """Numbers as people write and read them."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sparring.cli.console import count_text, counted, duration_text
+from sparring.cli.console import (
+    RESULTS,
+    WIDTH,
+    count_text,
+    counted,
+    duration_text,
+    print_prose,
+)
 from sparring.records.sizes import eps_from, eps_text
 
 
@@ -44,3 +53,23 @@ def test_thousands_stand_apart():
     assert [count_text(count) for count in (0, 999, 60_000)] == ["0", "999", "60,000"]
     things = [counted(count, "update") for count in (0, 1, 1000)]
     assert things == ["0 updates", "1 update", "1,000 updates"]
+
+
+WORDS = st.lists(
+    st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=90)
+)
+
+
+@given(words=WORDS, first=st.sampled_from(["", "  ", "claimed  "]))
+def test_prose_keeps_every_word_in_lines_that_fit(words, first):
+    rest = " " * (len(first) + 2)
+    with RESULTS.capture() as said:
+        print_prose(" ".join(words), first=first, rest=rest)
+    lines = said.get().removesuffix("\n").split("\n")
+    assert lines[0].startswith(first if words else "")
+    assert all(line.startswith(rest) for line in lines[1:])
+    heads = [first if words else "", *[rest] * (len(lines) - 1)]
+    bare = [line.removeprefix(head) for line, head in zip(lines, heads, strict=True)]
+    assert " ".join(bare).split() == words
+    for line, words_of_it in zip(lines, bare, strict=True):
+        assert len(line) <= WIDTH or " " not in words_of_it

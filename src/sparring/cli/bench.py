@@ -11,6 +11,7 @@ from sparring.cli.console import (
     hardware_text,
     print_ending,
     print_json,
+    print_prose,
     print_result,
     print_table,
     result_table,
@@ -118,7 +119,7 @@ def _print(measured: "Measured", where: Environment) -> None:
             f"{far.staleness_mean:.0f}, {far.staleness_max} at most",
         )
     print_table(table)
-    print_result(hardware_text(where))
+    print_prose(hardware_text(where))
     print_ending("nothing", "sparring train --source async --workers 1")
 
 
@@ -132,7 +133,7 @@ def _print_soak(samples: Sequence[dict[str, float]], where: Environment, *, as_j
     print_table(table)
     for line in _flatness(samples):
         print_result(line)
-    print_result(hardware_text(where))
+    print_prose(hardware_text(where))
     print_ending("nothing", "sparring bench engine")
 
 

@@ -1,6 +1,7 @@
 """What all verbs print with: results to stdout, progress to stderr, and one form for numbers."""
 
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Any, Never
 
@@ -74,6 +75,23 @@ def print_result(line: str = "") -> None:
     RESULTS.print(line)
 
 
+def print_prose(text: str, *, first: str = "", rest: str = "  ") -> None:
+    """Sentences on stdout, in lines of at most `WIDTH` but for words that are longer.
+
+    The first line begins with `first`, all others with `rest`.
+    """
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines or [""]:
+        print_result(line)
+
+
 def print_ending(wrote: str, command: str) -> None:
     """How every command ends: what it wrote, and what to type next."""
     print_result(f"wrote {wrote}")
@@ -97,9 +115,9 @@ def progress_bar(*columns: str) -> Progress:
     )
 
 
-def result_table(*headings: str, title: str | None = None) -> Table:
+def result_table(*headings: str) -> Table:
     """An empty table without frame: the first column to the left, the others to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     return table

@@ -13,6 +13,7 @@ from sparring.cli.console import (
     hardware_text,
     print_ending,
     print_json,
+    print_prose,
     print_result,
     print_table,
     result_table,
@@ -97,8 +98,8 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     print_table(table)
     print_result()
     for line in doubts(found):
-        print_result(line)
-    print_result(hardware_text(found.environment))
+        print_prose(line)
+    print_prose(hardware_text(found.environment))
     others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
     print_ending(
         f"{run.evaluation}{others} in {duration_text(found.seconds)}",
@@ -107,7 +108,7 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """Every flag in its own line, or that there is none, and every caveat."""
+    """Every flag by itself, or that there is none, and every caveat."""
     if found.findings is None:
         yield "checks for gradient masking were not asked for"
     elif found.flags:

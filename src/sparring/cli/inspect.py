@@ -5,7 +5,6 @@ Reads files only and loads no torch.
 
 import json
 import shlex
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run
 from sparring.cli.console import (
-    WIDTH,
     count_text,
     counted,
     duration_text,
     hardware_text,
     print_json,
+    print_prose,
     print_result,
     print_table,
     result_table,
@@ -199,7 +198,7 @@ def _print(story: Story) -> None:
             table.add_row(name, setting_text(value))
     print_table(table)
     for line in _lines(story):
-        print_result(line)
+        print_prose(line)
     if story.looks:
         print_result()
         _print_looks(story.looks)
@@ -219,9 +218,7 @@ def _print_verdict(found: Evaluation) -> None:
     if found.certified is not None:
         print_result(f"  certified {found.certified}")
     for line in doubts(found):
-        indented = textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ")
-        for each in indented:
-            print_result(each)
+        print_prose(line, first="  ", rest="    ")
 
 
 def _lines(story: Story) -> Iterator[str]:
@@ -246,8 +243,8 @@ def _lines(story: Story) -> Iterator[str]:
 
 def _print_looks(looks: Sequence[Row]) -> None:
     total = int(number(looks[-1], "validation_images"))
-    title = f"accuracy on {count_text(total)} validation images"
-    table = result_table("update", "natural", "robust", title=title)
+    print_result(f"accuracy on {count_text(total)} validation images")
+    table = result_table("update", "natural", "robust")
     for look in evenly(looks, ROWS):
         natural, robust = (
             f"{100 * number(look, name):.1f} %" for name in ("natural_accuracy", "robust_accuracy")

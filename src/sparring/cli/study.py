@@ -1,7 +1,6 @@
 """`sparring study`: the paper's figures and tables, asked again: list them, show one, run some."""
 
 import shlex
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 from sparring.cli.arguments import PLAIN, Form, flag, one_of, path, several, whole
 from sparring.cli.console import (
     PROGRESS,
-    WIDTH,
     count_text,
     counted,
     duration_text,
     hardware_text,
     print_ending,
+    print_prose,
     print_result,
     print_table,
     progress_bar,
@@ -213,16 +212,13 @@ def _print_found(found: StudyResult) -> None:
         _print_claim(claim)
     print_result()
     for where in (found.provenance.environment, *found.provenance.others):
-        print_result(hardware_text(where))
+        print_prose(hardware_text(where))
     print_result(f"measured in {duration_text(found.seconds)}")
 
 
 def _print_claim(claim: Claim) -> None:
     for word, text in (("claimed", claim.paper), ("found", claim.found)):
-        lines = textwrap.wrap(text, WIDTH - 9) or ["nothing"]
-        print_result(f"{word:<8} {lines[0]}")
-        for line in lines[1:]:
-            print_result(f"{'':<8} {line}")
+        print_prose(text or "nothing", first=f"{word:<8} ", rest=f"{'':<8} ")
     verdict = VERDICTS[claim.holds] + (f": {claim.untold}" if claim.untold else "")
     print_result(f"{'':<8} {verdict}")
 

@@ -18,6 +18,7 @@ from sparring.cli.console import (
     hardware_text,
     print_ending,
     print_json,
+    print_prose,
     print_result,
     print_table,
     progress_bar,
@@ -132,18 +133,18 @@ def print_matrix(found: TransferMatrix, runs: Sequence[RunDirectory], out: Path)
             _print_table(found, number, places[first : first + BESIDE])
     print_result()
     print_result("rows are targets, columns the sources that were attacked; * is white-box")
-    print_result(
+    print_prose(
         f"95 % intervals (Wilson, the choice of images only) are at most "
         f"{100 * found.widest:.1f} points wide"
     )
     for sentence in found.flags:
-        print_result(f"flag: {sentence}")
+        print_prose(f"flag: {sentence}")
     if not found.flags:
-        print_result(
+        print_prose(
             "no attack from elsewhere is stronger than the white-box one "
             f"(sign tests, p < {SIGNIFICANT:g})"
         )
-    print_result(hardware_text(found.environment))
+    print_prose(hardware_text(found.environment))
     suspect = found.flagged[0][2] if found.flagged else 0
     print_ending(
         f"{out / 'transfer.json'} and transfer.svg in {duration_text(found.seconds)}",
