@@ -1,14 +1,16 @@
 """The evaluation of a run directory: what it reads, what it leaves, what it refuses."""
 
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from sparring.attacks import PGD, Linf
-from sparring.data import load_dataset
+from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError
 from sparring.evaluation import evaluate_run, partial
 from sparring.evaluation.accuracy import slice_accuracy
@@ -34,6 +36,31 @@ def test_an_evaluation_is_written_image_by_image_and_as_shares(run: RunDirectory
     )
     assert (found.suite, found.threat, found.num_images) == ("pgd", "Linf 0.3", 40)
     assert found.environment.threads == 1
+
+
+def test_first_images_that_lack_classes_are_said_to(tmp_path: Path) -> None:
+    """Of 300 digits that are stored by class the first 100 cannot be of all ten."""
+    mnist = load_dataset("mnist")
+    mixed = first_of(mnist.test, torch.arange(300))
+    by_class = first_of(mnist.test, mixed.labels.argsort(stable=True))
+    data = {name: replace(mnist, test=test) for name, test in (("", by_class), ("+", mixed))}
+    run = train(small(updates=2), tmp_path / "run", data=data[""]).run
+    few, many, whole, other = (
+        evaluate_run(run, data=data[which], num_images=count, threads=1, checks=False)
+        for which, count in (("", 20), ("", 100), ("", 300), ("+", 100))
+    )
+    assert few.caveats == whole.caveats == other.caveats == ()
+    (said,) = many.caveats
+    there = len(by_class.labels[:100].unique())
+    assert said.startswith(f"the first 100 test images are of {there} of the 10 classes of their")
+    assert Evaluation.load(run.path / "evaluation-pgd-100.json") == many
+
+
+def first_of(images: Images, places: Tensor) -> ImageSet:
+    """These images of a set, in this order, in memory."""
+    return ImageSet(
+        pixels=images.levels(places), labels=images.labels[places], num_classes=images.num_classes
+    )
 
 
 def test_the_first_images_are_kept_as_the_attacks_left_them(run: RunDirectory) -> None:

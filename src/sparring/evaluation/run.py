@@ -1,6 +1,9 @@
 """The evaluation of a finished run: its own network, data and threat."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from sparring.attacks import Threat
 from sparring.data import Dataset
@@ -12,6 +15,9 @@ from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
 from sparring.records.files import run_errors
+
+MANY = 10
+"""Images a class, from which on their first ones are of every class if they are well mixed."""
 
 
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
@@ -29,10 +35,11 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     """Judge a run's network on its test set, and leave what was found there.
 
     Writes evaluation.json, outcomes.json and, of pictures, examples.json.
-    The first `num_images` test images, all by default; in single precision; with `threads` CPU
-    threads, 0 for as many as there are cores. An evaluation by another suite, or of another number
-    of images, is kept under a name that says so. One that was stopped is gone on with, if it is
-    asked for again with the same settings; `precision` and `checks` are those of `evaluate`.
+    The first `num_images` test images, all by default, with a caveat where they lack a class; in
+    single precision; with `threads` CPU threads, 0 for as many as there are cores. An evaluation by
+    another suite, or of another number of images, is kept under a name that says so. One that was
+    stopped is gone on with, if it is asked for again with the same settings; `precision` and
+    `checks` are those of `evaluate`.
     `data` are those that the run was given, if it was.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
@@ -60,13 +67,28 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             resume=run.partial_evaluation,
             observer=observer,
         )
-    _make_room(run, verdict.evaluation)
+    found = verdict.evaluation
+    if one_sided := _one_sided(labels, test.labels):
+        found = replace(found, caveats=(*found.caveats, one_sided))
+    _make_room(run, found)
     verdict.outcomes.save(run.outcomes)
     _keep_examples(run, verdict.examples)
-    verdict.evaluation.save(run.evaluation)
+    found.save(run.evaluation)
     with run_errors("remove", run.partial_evaluation):
         run.partial_evaluation.unlink(missing_ok=True)
-    return verdict.evaluation
+    return found
+
+
+def _one_sided(labels: Tensor, of: Tensor) -> str | None:
+    """That the first images lack classes of their set, as they do where it is stored by class."""
+    there, all_of_them = labels.unique(), of.unique()
+    if len(labels) < MANY * len(all_of_them) or len(there) == len(all_of_them):
+        return None
+    return (
+        f"the first {len(labels)} test images are of {len(there)} of the {len(all_of_them)} "
+        "classes of their set, so their accuracy is not the set's: judge all images, or store the "
+        "set well mixed"
+    )
 
 
 def _make_room(run: RunDirectory, found: Evaluation) -> None:
