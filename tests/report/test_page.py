@@ -97,6 +97,22 @@ def test_every_word_of_a_study_is_on_its_page(tmp_path: Path) -> None:
     assert re.search(r"fresh\s+3\s+30\s+120\s+25.0 %", text)
 
 
+def test_one_study_on_two_machines_or_scales_is_told_apart(tmp_path: Path) -> None:
+    study = study_of()
+    where = study.provenance.environment
+    there = replace(study.provenance, environment=replace(where, processor="Another"))
+    stories = (study, replace(study, scale="paper"), replace(study, provenance=there))
+    headings = re.findall(r"<h2>(.*?)</h2>", page_of(*stories, folder=tmp_path))
+    assert headings == [
+        f"{study.title} ({scale}, {processor})"
+        for scale, processor in (
+            (study.scale, where.processor),
+            ("paper", where.processor),
+            (study.scale, "Another"),
+        )
+    ]
+
+
 def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
     run = a_run(tmp_path / "a run")
     shown = " ".join(Elements(page_of(read_story(run.path), folder=tmp_path)).text)

@@ -1,6 +1,7 @@
 """What a page consists of, ready for its template: sections with their figures drawn."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -110,7 +111,20 @@ class Verdict(NamedTuple):
 
 def sections(stories: Sequence[StudyResult | RunStory]) -> list[Section]:
     """Everything drawn, in order. Cost: about 0.1 s for each panel."""
-    return [_section(f"s{number}", story) for number, story in enumerate(stories, start=1)]
+    titles = Counter(story.title for story in stories if isinstance(story, StudyResult))
+    return [
+        _section(f"s{number}", story, _name(story, titles))
+        for number, story in enumerate(stories, start=1)
+    ]
+
+
+def _name(story: StudyResult | RunStory, titles: Mapping[str, int]) -> str:
+    """What a section is called; one study at two scales or on two machines says which."""
+    if isinstance(story, RunStory):
+        return story.name
+    if titles[story.title] == 1:
+        return story.title
+    return f"{story.title} ({story.scale}, {story.provenance.environment.processor})"
 
 
 def verdicts(parts: Sequence[Section]) -> list[Verdict]:
@@ -125,13 +139,13 @@ def verdicts(parts: Sequence[Section]) -> list[Verdict]:
     ]
 
 
-def _section(key: str, story: StudyResult | RunStory) -> Section:
+def _section(key: str, story: StudyResult | RunStory, name: str) -> Section:
     drawn = [
         shown(f"{key}-{number}", figure) for number, figure in enumerate(story.figures, start=1)
     ]
     if isinstance(story, StudyResult):
-        return Section(key=key, name=story.title, study=story, figures=drawn)
-    return Section(key=key, name=story.name, run=story, figures=drawn, examples=_examples(story))
+        return Section(key=key, name=name, study=story, figures=drawn)
+    return Section(key=key, name=name, run=story, figures=drawn, examples=_examples(story))
 
 
 def shown(key: str, figure: Figure) -> Shown:
