@@ -1,9 +1,10 @@
 # `make train` and `make test` need nothing but Python 3.11+ and make: they set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := build/lowest
 STAMP := .venv/.ready
 
-.PHONY: train test check fix bench docs setup clean
+.PHONY: train test check fix bench docs lowest setup clean
 
 train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
@@ -29,6 +30,15 @@ bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going -b html -c docs . build/site
 	@echo "wrote build/site/index.html"
+
+# torch is as pinned. Old libraries warn of what is new, so that warnings are no errors here.
+lowest:  ## the tests with the oldest versions that pyproject.toml admits, of all but torch
+	$(PYTHON) -m venv $(LOWEST)
+	grep -oE '"[a-z0-9-]+>=[0-9.]+"' pyproject.toml | grep -vE 'torch|setuptools' | tr -d '"' \
+	    | sed 's/>=/==/' > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    "$$(grep ^torch== constraints.txt)" --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -W default
 
 setup: $(STAMP)  ## the virtual environment, with the versions of constraints.txt
 

@@ -14,7 +14,7 @@ from sparring.errors import DataError
 def saved(path, **changes):
     """An .npz file of the small data set with some arrays changed, or left out where None."""
     arrays = {k: v for k, v in (small_arrays() | changes).items() if v is not None}
-    np.savez(path / "toy.npz", allow_pickle=True, **arrays)
+    np.savez(path / "toy.npz", **arrays)  # pyright: ignore[reportArgumentType] - none is a flag
     return str(path / "toy.npz")
 
 
