@@ -1,7 +1,7 @@
 """Numbers as people write and read them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparring.cli.console import (
@@ -60,6 +60,7 @@ WORDS = st.lists(
 )
 
 
+@example(words=["runs/:x:", "[bold]"], first="")
 @given(words=WORDS, first=st.sampled_from(["", "  ", "claimed  "]))
 def test_prose_keeps_every_word_in_lines_that_fit(words, first):
     rest = " " * (len(first) + 2)

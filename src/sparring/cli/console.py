@@ -58,10 +58,10 @@ class _ProgressConsole(_Console):
         self._file = new_file
 
 
-RESULTS = _Console(highlight=False, soft_wrap=True, markup=False)
+RESULTS = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Standard output: what a command found, for people and pipes."""
 
-PROGRESS = _ProgressConsole(stderr=True, highlight=False, markup=False)
+PROGRESS = _ProgressConsole(stderr=True, highlight=False, markup=False, emoji=False)
 """Standard error: how far a command is."""
 
 
@@ -104,10 +104,10 @@ def progress_bar(*columns: str) -> Progress:
     Vanishes when done; where stderr is no terminal that can redraw, nothing is drawn.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
-        *(TextColumn("{task.fields[" + name + "]}") for name in columns),
+        *(TextColumn("{task.fields[" + name + "]}", markup=False) for name in columns),
         TimeRemainingColumn(compact=True),
         console=PROGRESS,
         transient=True,
