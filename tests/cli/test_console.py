@@ -1,4 +1,4 @@
-"""Numbers as people write and read them."""
+"""Numbers and sentences as people write and read them."""
 
 import pytest
 from hypothesis import example, given

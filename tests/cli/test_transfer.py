@@ -108,6 +108,7 @@ def test_tables_of_six_runs_with_long_names_fit_a_terminal(tmp_path, capsys):
     assert re.split(r" +", lines[start + 1])[2:] == ["*100.0", *["100.0"] * 4, "50.0"]
     assert re.split(r" +", lines[start + 6])[2:] == [*["100.0"] * 5, "*100.0"]
     said = " ".join(line.strip() for line in lines)
+    assert said.count("flag: ") == 1
     assert f" flag: {names[0]} at 128 steps: the attack on {names[5]} leaves 50.0 %" in said
     assert lines[-1] == f"next: sparring evaluate {names[0]} --suite standard"
 
