@@ -1,13 +1,17 @@
 """Files are written whole or not at all, and a failure is told in a sentence."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparring.errors import RunError
 from sparring.records import read_json, run_errors, write_atomically, write_json
+from sparring.records.files import DEEPEST_JSON, parse_json
 
 
 def disk_full(_: int) -> None:
@@ -93,3 +97,39 @@ def test_damaged_json_is_a_run_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(RunError, match="damaged"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "circle", "large"])
+def test_what_is_no_regular_file_of_a_sane_size_is_refused_at_once(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "file"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path = Path("/dev/zero")
+        case "circle":
+            path.symlink_to(path)
+        case _:
+            path.touch()
+            os.truncate(path, 1 << 40)
+    with pytest.raises(RunError, match=f"cannot read {path}: "):
+        read_json(path)
+
+
+@given(depth=st.integers(1, 200), kind=st.sampled_from(["[]", '{"a":}']))
+def test_json_is_read_as_far_as_it_is_nested_sanely(depth: int, kind: str) -> None:
+    text = kind[:-1] * depth + "0" + kind[-1] * depth
+    if depth < DEEPEST_JSON:
+        assert parse_json(text) == json.loads(text)
+    else:
+        with pytest.raises(ValueError, match="nested"):
+            parse_json(text)
+
+
+def test_json_without_end_is_no_recursion_error() -> None:
+    with pytest.raises(ValueError, match="nested"):
+        parse_json("[" * 1_000_000)

@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sparring.errors import RunError
 
@@ -22,6 +24,13 @@ _REASONS = {
     errno.ENOENT: "it, or the folder it belongs in, does not exist. Check the path.",
     errno.ENAMETOOLONG: "the path is too long. Choose a shorter one.",
 }
+
+
+LARGEST_JSON = 256 << 20
+"""Bytes of a JSON file., far more than any file that is written has."""
+DEEPEST_JSON = 64
+"""Levels of nesting, far more than any file that is written has."""
+_TOO_DEEP = f"it is nested more than {DEEPEST_JSON} levels deep"
 
 
 @contextmanager
@@ -63,12 +72,53 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
         write_atomically(path, text + "\n")
 
 
+def open_regular(path: Path | str, at_most: int) -> BinaryIO:
+    """Open a regular file of at most `at_most` bytes for reading, without ever waiting for it.
+
+    Every file that a user names or that stands in a run is opened here. Raises `OSError`, with a
+    sentence in `strerror`, for a folder, a named pipe, a device, a socket or a larger file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it must be a regular file, not a pipe, device or socket")
+        if found.st_size > at_most:
+            raise OSError(
+                errno.EFBIG, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def parse_json(content: bytes | str) -> object:
+    """JSON values from text. Raises `ValueError` if it is no JSON, or nested too deeply."""
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        if not level:
+            return value
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    raise ValueError(_TOO_DEEP)
+
+
 def read_json(path: Path) -> object:
     """Read JSON values. Raises `RunError` if the file cannot be read or is damaged."""
-    with run_errors("read", path):
-        content = path.read_bytes()
+    with run_errors("read", path), open_regular(path, LARGEST_JSON) as file:
+        content = file.read()
     try:
-        return json.loads(content)
+        return parse_json(content)
     except ValueError as error:
         raise RunError(
             f"{path} must hold JSON, as sparring wrote it; it is damaged ({error}). "
