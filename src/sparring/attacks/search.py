@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparring.attacks.checks import Classifier, check_batch, checked
 from sparring.attacks.threat import Threat
-from sparring.models import evaluation_mode
+from sparring.models import check_callable, evaluation_mode, plain_settings
 
 BATCH = 128
 """Images in flight: more are no faster for the paper's network on a CPU."""
@@ -217,9 +217,13 @@ def adversarial_images(
 
 @contextmanager
 def no_trace(model: object) -> Iterator[None]:
-    """Evaluation mode and no gradients but those asked for, everything put back after it."""
+    """Evaluation mode and no gradients but those asked for, everything put back after it.
+
+    Raises `ConfigError` for what is no model, or a module without usable weights.
+    """
+    check_callable(model)
     # An inference tensor cannot take part in a backward pass; a copy made in here can.
-    with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+    with plain_settings(), torch.no_grad(), evaluation_mode(model):
         yield
 
 

@@ -114,7 +114,8 @@ class SquareSearch:
         if task.images.ndim != 4:
             raise ConfigError(
                 "Square needs images of shape (batch, channels, height, width) because it changes "
-                f"squares of them; got {tuple(task.images.shape)}. Leave it out of the suite."
+                f"squares of them; got {tuple(task.images.shape)}. Reshape them, or choose a suite "
+                "without it, such as pgd."
             )
         patches = PATCHES[type(self.threat)]
         start = patches.start(self.threat, task.images, task.seeds)

@@ -22,7 +22,7 @@ from sparring.attacks import L2, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
-from sparring.models import evaluation_mode
+from sparring.models import OnCopies, evaluation_mode
 from sparring.models.normalised import Normalisation
 from sparring.records import Proportion
 
@@ -68,7 +68,7 @@ def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) 
         for part in parts(len(labels)):
             clean = images[part].to(device)
             box = bounds.of(around(clean, threat))
-            _check_encloses(box, model(clean.to(first.dtype)))
+            _check_encloses(box, OnCopies(model)(clean.to(first.dtype)))
             held += int(_holds(box, labels[part].to(device)).sum())
     return Proportion(successes=held, total=len(labels))
 

@@ -3,16 +3,30 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Classifier, Threat
+from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
+from sparring.attacks.checks import looked_at
+from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
+from sparring.errors import ConfigError, SparringError
 from sparring.evaluation.judge import Judge, device_of
-from sparring.models import computing_threads, sparse_passes, working_copy
+from sparring.models import (
+    OnCopies,
+    computing_threads,
+    first_line,
+    sparse_passes,
+    why_failed,
+    working_copy,
+)
+
+ODD = 3
+"""Images of a batch that is no power of two, which a model is asked about."""
 
 
 class Contender:
@@ -25,16 +39,48 @@ class Contender:
     def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
         device = device_of(model, images)
         self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
-        self.attacked: Classifier = model
+        self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
         self.threads = 0
-        if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
+        self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
+        if isinstance(model, nn.Module) and self.has_weights:
             sparse = sparse_passes(model)
             if sparse is not None:
                 self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
             else:
                 copy = working_copy(model, "fp32")
                 self.attacked, self.arithmetic = copy.attacked, copy.name
+
+    def ask(self, images: Tensor, attacks: Sequence[Attack] = ()) -> None:
+        """Refuse a model that fails on one image or on an odd number, before it is attacked.
+
+        Searches go on with the images that are left, whatever their number, down to one. Images
+        that one of the `attacks` cannot change are refused as well. Cost: a pass there and back
+        over `ODD` images and over one. Raises `ConfigError`.
+        """
+        model = self.judge.model
+        logits_of = checked(self.attacked, self.judge.labels)
+        for count in (1, ODD):
+            some = images[torch.arange(count) % len(images)].to(self.judge.device)
+            try:
+                with no_trace(model):
+                    looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
+            except SparringError:
+                raise
+            except Exception as error:  # of a model of one's own
+                if (reason := why_failed(error, model, some)) is not None:
+                    raise reason from error
+                raise ConfigError(
+                    f"the model must answer {count} {'image' if count == 1 else 'images'} of shape "
+                    f"{tuple(images.shape[1:])}, because a search goes on with those that are left,"
+                    f" down to one; {_name(model)} failed ({first_line(error)}). Make it take "
+                    "batches of any size, or pass a function that pads them."
+                ) from error
+
+        one = images[:1].to(self.judge.device)
+        zero = torch.zeros(1, dtype=torch.int64, device=one.device)
+        for attack in attacks:
+            attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
 
     def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial examples that are made on this model."""
@@ -47,6 +93,10 @@ class Contender:
         """Where this model is not broken."""
         inside = self.judge.allowed(points, images.to(points.device)).cpu()
         return (self.judge.predictions(points) == labels) | ~inside
+
+
+def _name(model: Classifier) -> str:
+    return type(model).__name__ if isinstance(model, nn.Module) else "the function"
 
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparring.attacks import Classifier
 from sparring.attacks.search import no_trace
 from sparring.evaluation.contender import Slice
-from sparring.models import are_probabilities, evaluation_mode
+from sparring.models import OnCopies, are_probabilities, evaluation_mode
 from sparring.records import Finding, Reading
 
 ALIKE = 1e-3
@@ -24,10 +24,11 @@ def outputs(piece: Slice) -> Iterator[Finding]:
     Cost: four forward passes over the slice.
     """
     model, images = piece.contender.judge.model, piece.images.to(piece.contender.judge.device)
+    logits_of = OnCopies(model)
     with no_trace(model):
-        first, again = model(images), model(images)
+        first, again = logits_of(images), logits_of(images)
         thirds = images.flip(0).tensor_split(min(3, len(images)))
-        apart = torch.cat([model(part) for part in thirds]).flip(0)
+        apart = torch.cat([logits_of(part) for part in thirds]).flip(0)
     spread = float((first.amax(1) - first.amin(1)).mean().clamp_min(1e-12))
     noise = float((first - again).abs().max()) / spread
     yield _randomised(noise)
@@ -105,7 +106,7 @@ def _training(model: Classifier) -> Iterator[tuple[str, nn.Module]]:
     with evaluation_mode(model):
         for name, layer in model.named_modules():
             by_batch = isinstance(layer, nn.modules.batchnorm._BatchNorm)
-            if layer.training or (by_batch and layer.running_mean is None):
+            if getattr(layer, "training", False) or (by_batch and layer.running_mean is None):
                 yield name, layer
 
 

@@ -11,6 +11,13 @@ from sparring.models.arithmetic import (
     possible_precision,
     working_copy,
 )
+from sparring.models.calling import (
+    check_callable,
+    first_line,
+    original_module,
+    plain_settings,
+    why_failed,
+)
 from sparring.models.fitness import are_probabilities, check_network
 from sparring.models.hardware import (
     chosen_device,
@@ -19,7 +26,7 @@ from sparring.models.hardware import (
     has_matrix_units,
     neighbours,
 )
-from sparring.models.modes import evaluation_mode
+from sparring.models.modes import OnCopies, evaluation_mode, module_of
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
 from sparring.models.spec import (
@@ -44,6 +51,7 @@ __all__ = [
     "Initialisation",
     "ModelKind",
     "Normalised",
+    "OnCopies",
     "PaperCNN",
     "PaperNetwork",
     "PreActResNet18",
@@ -54,18 +62,24 @@ __all__ = [
     "are_probabilities",
     "begin_with",
     "built_network",
+    "check_callable",
     "check_network",
     "chosen_device",
     "computing_threads",
     "drawing_from",
     "evaluation_mode",
+    "first_line",
     "has_bf16_units",
     "has_matrix_units",
     "load_weights",
+    "module_of",
     "neighbours",
+    "original_module",
+    "plain_settings",
     "possible_precision",
     "save_weights",
     "sparse_passes",
     "trained_network",
+    "why_failed",
     "working_copy",
 ]

@@ -52,7 +52,7 @@ class WorkingCopy(Protocol):
 
 
 class DirectCopy:
-    """The network itself, layer by layer, in single precision: any `torch.nn.Module`."""
+    """The network itself, layer by layer, in its own precision: any `torch.nn.Module`."""
 
     name = "fp32 direct"
 
@@ -64,13 +64,12 @@ class DirectCopy:
 
     def attacked(self, images: Tensor) -> Tensor:
         """Logits in evaluation mode, the parameters held constant."""
-        constant = {name: value.detach() for name, value in self.network.named_parameters()}
-        with evaluation_mode(self.network):
-            return functional_call(self.network, constant, images)
+        with evaluation_mode(self.attacked):
+            return self.network(images.clone())
 
     def trained(self, images: Tensor) -> Tensor:
         """Logits in the network's own mode."""
-        return self.network(images)
+        return self.network(images.clone())
 
 
 class BFloat16Copy:
@@ -107,7 +106,7 @@ class BFloat16Copy:
 
     def attacked(self, images: Tensor) -> Tensor:
         """Logits in evaluation mode, float32."""
-        with evaluation_mode(self.network):
+        with evaluation_mode(self.attacked):
             return functional_call(self.network, self._constant, _cast(images)).float()
 
     def trained(self, images: Tensor) -> Tensor:

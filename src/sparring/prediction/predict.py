@@ -15,7 +15,7 @@ from sparring.attacks import PGD, Threat
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
-from sparring.models import computing_threads, trained_network
+from sparring.models import OnCopies, computing_threads, plain_settings, trained_network
 from sparring.prediction.reading import Unread, picture_files, read_pictures
 from sparring.records import RunDirectory
 from sparring.records.ranges import at_least
@@ -68,6 +68,7 @@ class Predictions:
     """What they were attacked with, in words; none if they were not."""
 
 
+@plain_settings()
 def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     run: RunDirectory | Path | str,
     images: Sequence[Path | str] = (),
@@ -137,7 +138,7 @@ class _Asked:
         labels: Int64[Tensor, " B"] | None,
     ) -> list[Prediction]:
         with torch.no_grad():
-            shares = self.network(images).softmax(1)
+            shares = OnCopies(self.network)(images).softmax(1)
         top = shares.topk(min(TOP, shares.shape[1]), dim=1)
         safe = self._withstands(images, top.indices[:, 0]).tolist() if self.attack else None
         found = []
@@ -162,7 +163,7 @@ class _Asked:
             start = search.starts(images, seeds)
             attacked = search.search_from(start, self.network, images, predicted)
             with torch.no_grad():
-                safe &= self.network(attacked).argmax(1) == predicted
+                safe &= OnCopies(self.network)(attacked).argmax(1) == predicted
         return safe
 
     def _name(self, label: int) -> str:
