@@ -210,7 +210,7 @@ def _from_numpy(name: str, value: object) -> Tensor:
         return _tensor(name, value, "numbers")
     try:
         return torch.from_numpy(np.array(value))  # a copy: it may be read-only, or run backwards
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{name} must be numbers that PyTorch knows; got a NumPy array of {value.dtype}. "
             f"Convert it first: {name}.astype(...)."

@@ -17,8 +17,10 @@ from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
+from sparring.records.typed import typed, typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PGD:
     """Climb the loss in steps of equal length, projecting back into the threat after each.
@@ -111,6 +113,7 @@ class PGD:
         size = None if self.step_size is None else self.step_size * scale
         return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
 
+    @typed
     def __call__(
         self,
         model: Classifier,
@@ -234,11 +237,13 @@ class PGDSearch:
         return state["x"]
 
 
+@typed
 def fgsm(threat: Threat) -> PGD:
     """One step of length eps from the clean image (Goodfellow et al. 2015)."""
     return PGD(threat=threat, steps=1, step_size=threat.eps, start="none")
 
 
+@typed
 def random_start_fgsm(threat: Threat) -> PGD:
     """One step of length 1.25 · eps from a uniform start (Wong, Rice & Kolter 2020)."""
     return PGD(threat=threat, steps=1, step_size=1.25 * threat.eps, start="uniform")

@@ -18,6 +18,7 @@ from sparring.attacks.search import Move, Search, State, Task, adversarial_image
 from sparring.attacks.threat import L2, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed, typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
@@ -25,6 +26,7 @@ MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Square:
     """Changes one square of the image at a time; keeps what brings the model nearer to an error.
@@ -67,6 +69,7 @@ class Square:
         """Nothing: any number of classes will do."""
         return None
 
+    @typed
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
     ) -> Tensor:

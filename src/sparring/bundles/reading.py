@@ -6,11 +6,13 @@ from torch import nn
 
 from sparring.models import ModelKind, built_network, load_weights
 from sparring.records import from_json, read_json
+from sparring.records.typed import typed
 
 MODEL = "model.json"
 """What the network is, as the run's settings have it."""
 
 
+@typed
 def exported_network(folder: Path | str, *, network: nn.Module | None = None) -> nn.Module:
     """The network of a bundle with its weights, on the CPU, to be evaluated.
 

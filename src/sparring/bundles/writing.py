@@ -18,9 +18,10 @@ from sparring.bundles.reading import MODEL
 from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
-from sparring.models import trained_network
+from sparring.models import plain_settings, trained_network
 from sparring.records import RunDirectory
 from sparring.records.files import run_errors, write_atomically, write_json
+from sparring.records.typed import typed
 
 CHECKED = 64
 """Test images whose logits must come out the same."""
@@ -40,6 +41,8 @@ class Exported:
     """Test images that were compared."""
 
 
+@typed
+@plain_settings()
 def export(
     run: RunDirectory | Path | str,
     out: Path | str,

@@ -21,6 +21,7 @@ from sparring.data.images import Dataset, Images, ImageSet, check_labels, number
 from sparring.data.pictures import picture_levels
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
 from sparring.errors import DataError
+from sparring.records.typed import typed
 
 
 @runtime_checkable
@@ -73,6 +74,7 @@ class GivenPixels:
         return image, label
 
 
+@typed
 def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     *,
     train: Items,

@@ -17,6 +17,7 @@ from sparring.data import derive_seed
 from sparring.errors import ConfigError, SparringError
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
+    ODD,
     OnCopies,
     computing_threads,
     first_line,
@@ -24,9 +25,6 @@ from sparring.models import (
     why_failed,
     working_copy,
 )
-
-ODD = 3
-"""Images of a batch that is no power of two, which a model is asked about."""
 
 
 class Contender:

@@ -36,8 +36,10 @@ from sparring.models import (
     working_copy,
 )
 from sparring.records import Evaluation, Examples, Outcomes, Proportion, describe
+from sparring.records.typed import typed, typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """What an evaluation found, as shares and image by image."""
@@ -50,6 +52,7 @@ class Verdict:
     """The first images, clean and attacked, where they are pictures."""
 
 
+@typed
 @plain_settings()
 def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
     model: Classifier,
@@ -61,7 +64,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     seed: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
     """How many of these images a model gets right, and how many no attack of a suite breaks.
@@ -111,7 +114,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
             seed=seed,
             precision=precision,
             checks=checks,
-            resume=resume,
+            resume=None if resume is None else Path(resume),
             observer=observer,
         )
 

@@ -7,8 +7,10 @@ from types import MappingProxyType
 from sparring.attacks import APGD, FAB, PGD, Attack, Square, Threat
 from sparring.errors import ConfigError
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.typed import typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
     """Attacks in their order; each is run on the images that those before it left robust."""

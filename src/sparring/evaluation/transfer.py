@@ -21,6 +21,7 @@ from sparring.evaluation.contender import Contender, starts
 from sparring.models import check_callable, evaluation_mode, original_module, plain_settings
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
+from sparring.records.typed import typed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class TransferProgress:
 TransferObserver = Callable[[TransferProgress], None]
 
 
+@typed
 @plain_settings()
 def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyword
     networks: Mapping[str, nn.Module],

@@ -18,7 +18,7 @@ from sparring.models.calling import (
     plain_settings,
     why_failed,
 )
-from sparring.models.fitness import are_probabilities, check_network
+from sparring.models.fitness import ODD, are_probabilities, check_network
 from sparring.models.hardware import (
     chosen_device,
     computing_threads,
@@ -45,6 +45,7 @@ from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import load_weights, save_weights
 
 __all__ = [
+    "ODD",
     "PROBES",
     "Given",
     "Imported",

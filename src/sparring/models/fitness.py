@@ -10,9 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError
+from sparring.models.calling import check_callable
 from sparring.models.modes import evaluation_mode
 from sparring.models.normalised import NormalisedNetwork
 
+ODD = 3
+"""Images of a batch that is no power of two."""
 PROBABLE = 1e-4
 """How near to 1 rows of probabilities sum."""
 NORMALISATION = re.compile(r"(input|image)?_?normali[sz](e|er|ation|ing)(layer)?", re.IGNORECASE)
@@ -22,11 +25,13 @@ NORMALISATION = re.compile(r"(input|image)?_?normali[sz](e|er|ation|ing)(layer)?
 def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_classes: int) -> None:
     """Refuse a network that cannot classify images such as these, or cannot be attacked.
 
-    It is asked in evaluation mode, which is undone. Cost: three passes over the images, one back.
+    It is asked in evaluation mode, which is undone, also about one image and about `ODD` images,
+    because searches end with those that are left. Cost: three passes over the images, one back.
     Raises `ConfigError` if it fails on them, if its answer is not one finite row of `num_classes`
     logits for each, if it returns probabilities, answers the same images differently, has no
     gradient at them, has nothing to train, or normalises twice.
     """
+    check_callable(network)
     name = type(network).__name__
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(
@@ -36,6 +41,8 @@ def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_cla
     with evaluation_mode(network):
         images = images.detach().requires_grad_()
         logits = _checked(_asked(network, images), name, len(images), num_classes)
+        for count in (1, ODD):
+            _checked(_asked(network, images[:count]), name, len(images[:count]), num_classes)
         _check_not_probabilities(logits, name)
         _check_repeated(network, logits, images.detach(), name)
         _check_gradient(logits, images, name)
@@ -50,7 +57,7 @@ def are_probabilities(logits: Tensor) -> bool:
 def _asked(network: nn.Module, images: Tensor) -> object:
     try:
         with torch.enable_grad():
-            return network(images)
+            return network(images.clone())  # which it may write to
     except Exception as error:
         raise ConfigError(
             f"the network must take images of shape {tuple(images.shape[1:])} (channels, height, "
@@ -70,7 +77,7 @@ def _checked(logits: object, name: str, count: int, num_classes: int) -> Tensor:
         raise ConfigError(
             f"the network must return {num_classes} logits for each image, because the data have "
             f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for {count} "
-            "images. Give it as many outputs as there are classes."
+            f"image{'' if count == 1 else 's'}. {_advice(logits, count)}"
         )
     if not logits.isfinite().all():
         raise ConfigError(
@@ -78,6 +85,12 @@ def _checked(logits: object, name: str, count: int, num_classes: int) -> Tensor:
             "set. Look at its weights at the start, and at any division in it."
         )
     return logits
+
+
+def _advice(logits: Tensor, count: int) -> str:
+    if count == 1 and logits.ndim == 1:
+        return "Keep the row of a single image: squeeze() removes it, squeeze(-1) does not."
+    return "Give it as many outputs as there are classes, and let it take batches of any size."
 
 
 def _check_not_probabilities(logits: Tensor, name: str) -> None:
@@ -89,7 +102,7 @@ def _check_not_probabilities(logits: Tensor, name: str) -> None:
 
 
 def _check_repeated(network: nn.Module, logits: Tensor, images: Tensor, name: str) -> None:
-    logits, again = logits.detach(), network(images).detach()
+    logits, again = logits.detach(), network(images.clone()).detach()
     if not torch.equal(logits, again):
         off = float((logits - again).abs().max())
         raise ConfigError(
@@ -103,7 +116,16 @@ def _check_gradient(logits: Tensor, images: Tensor, name: str) -> None:
     total = torch.logsumexp(logits, 1).sum() - logits[:, 0].sum()
     gradient = None
     if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise ConfigError(
+                f"{name} must be trained without activation checkpointing of the reentrant kind, "
+                "because that computes no gradient of chosen tensors. Checkpoint with "
+                "use_reentrant=False."
+            ) from error
     if gradient is None or not bool(gradient.count_nonzero()):
         what = "none" if gradient is None else "one of zeros"
         raise ConfigError(

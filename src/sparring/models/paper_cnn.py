@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
+from sparring.records.typed import typed
+
 Initialisation = Literal["madry", "torch", "small"]
 
 
@@ -32,6 +34,7 @@ class PaperCNN(nn.Module):
     num_classes = 10
     image_shape = (1, 28, 28)
 
+    @typed
     def __init__(
         self, initialisation: Initialisation = "madry", *, generator: torch.Generator | None = None
     ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.records import write_atomically
+from sparring.records.typed import typed
 
 
 def save_weights(
@@ -26,11 +27,13 @@ def save_weights(
     write_atomically(path, save(tensors, metadata=dict(about or {})))
 
 
-def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
+@typed
+def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
     """Put the weights of a file into a network of the same shape; return the words about them.
 
     Raises `CheckpointError` if the file is missing, damaged, or of another network.
     """
+    path = Path(path)
     weights, about = read_weights(path)
     put_weights(network, weights, path)
     return about

@@ -19,6 +19,7 @@ from sparring.models import OnCopies, computing_threads, plain_settings, trained
 from sparring.prediction.reading import Unread, picture_files, read_pictures
 from sparring.records import RunDirectory
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed
 
 TOP = 3
 """Classes told of an image."""
@@ -68,6 +69,7 @@ class Predictions:
     """What they were attacked with, in words; none if they were not."""
 
 
+@typed
 @plain_settings()
 def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     run: RunDirectory | Path | str,

@@ -11,10 +11,12 @@ from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.files import read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.typed import typed, typed_record
 
 Section = TypeVar("Section")
 
 
+@typed_record
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     """One run on disk: how it was made, how it went, and what came out."""
@@ -23,6 +25,7 @@ class RunDirectory:
     """The folder."""
 
     @classmethod
+    @typed
     def create(cls, path: Path | str) -> "RunDirectory":
         """Make the folder, and those above it, for a new run.
 
@@ -42,6 +45,7 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
+    @typed
     def open(cls, path: Path | str) -> "RunDirectory":
         """Find an earlier run. Raises `RunError` if the folder is missing or holds no run."""
         run = cls(Path(path))
@@ -54,6 +58,7 @@ class RunDirectory:
         raise RunError(f"a run directory must exist and hold config.json; {path} {state}.{hint}")
 
     @classmethod
+    @typed
     def latest(cls, parent: Path | str) -> "RunDirectory":
         """Newest run directly inside a folder, by the time its config.json was written.
 

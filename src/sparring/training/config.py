@@ -9,6 +9,7 @@ from sparring.errors import ConfigError
 from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed_record
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
@@ -16,6 +17,7 @@ from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, Learn
 from sparring.training.sources import Fresh, SourceKind
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
     """How a run watches itself: a fixed slice of the validation set, at intervals."""
@@ -40,6 +42,7 @@ class Validation:
         at_least("validation.alarm_images", self.alarm_images, 1)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One training run; `sparring.training.presets` makes whole ones."""

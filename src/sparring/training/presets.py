@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from sparring.attacks import PGD, Linf
 from sparring.engine import Newest
 from sparring.models import PaperNetwork
+from sparring.records.typed import typed
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
@@ -24,6 +25,7 @@ class Preset(Protocol):
         ...
 
 
+@typed
 def fast() -> TrainConfig:
     """A robust MNIST classifier in two minutes on two cores: the default.
 
@@ -49,6 +51,7 @@ def fast() -> TrainConfig:
     )
 
 
+@typed
 def paper() -> TrainConfig:
     """The paper's own setting (its section 6), with the attacker that it settles on, κ = 8.
 
@@ -63,6 +66,7 @@ def paper() -> TrainConfig:
     )
 
 
+@typed
 def paper_async() -> TrainConfig:
     """The paper's own engine (its section 5): newest weights, re-saved every 100 updates.
 
@@ -72,6 +76,7 @@ def paper_async() -> TrainConfig:
     return replace(paper(), source=source)
 
 
+@typed
 def madry() -> TrainConfig:
     """mnist_challenge, the baseline that the paper's headline is measured against.
 
@@ -86,6 +91,7 @@ def madry() -> TrainConfig:
     )
 
 
+@typed
 def natural() -> TrainConfig:
     """The same network trained on clean images only: accurate, and not robust at all."""
     return TrainConfig(

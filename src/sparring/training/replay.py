@@ -22,8 +22,9 @@ from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
-from sparring.models import chosen_device, computing_threads, load_weights
+from sparring.models import chosen_device, computing_threads, load_weights, plain_settings
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
+from sparring.records.typed import typed
 from sparring.training.config import TrainConfig
 from sparring.training.start import check_fits
 from sparring.training.team import Solo
@@ -77,6 +78,8 @@ class Replay:
         return self.parting is None and not self.different
 
 
+@typed
+@plain_settings()
 def replay(
     run: Path | str, *, data: Dataset | None = None, observer: Observer | None = None
 ) -> Replay:

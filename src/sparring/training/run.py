@@ -8,7 +8,10 @@ from torch import nn
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset, given_name
 from sparring.errors import launcher, resume_command
+from sparring.models import plain_settings
 from sparring.records import RunDirectory, from_json, read_json
+from sparring.records.ranges import at_least
+from sparring.records.typed import typed
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig
 from sparring.training.several import check_size, present_team
@@ -18,6 +21,8 @@ from sparring.training.team import Launch, Solo
 from sparring.training.watch import Observer, Silent
 
 
+@typed
+@plain_settings()
 def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     config: TrainConfig,
     out: Path | str,
@@ -40,6 +45,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
     of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
     """
+    if until is not None:
+        at_least("until", until, 0)
     if data is not None:
         config = replace(config, data=given_name(data))
     team = Solo() if config.trainers == 1 else present_team()
@@ -54,6 +61,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
+@typed
+@plain_settings()
 def resume(
     run: Path | str,
     *,
