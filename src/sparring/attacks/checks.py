@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparring.errors import ConfigError
-from sparring.models import OnCopies, check_callable, module_of, why_failed
+from sparring.errors import ConfigError, SparringError
+from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
 from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
@@ -115,7 +115,7 @@ class Checked(OnCopies):
     """A model whose every answer is checked to be a row of logits for each image.
 
     Raises `ConfigError`, when called, for an answer of another type or shape, or with too few
-    classes for the labels, and where weights and images do not fit.
+    classes for the labels, and where the model fails on the images.
     """
 
     def __init__(self, model: Classifier, labels: Tensor) -> None:
@@ -126,10 +126,10 @@ class Checked(OnCopies):
         """Logits of the images, checked."""
         try:
             logits: object = self.model(images.clone())
-        except RuntimeError as error:
-            if (reason := why_failed(error, self.model, images)) is not None:
-                raise reason from error
-            raise
+        except MODEL_ERRORS as error:
+            if isinstance(error, SparringError | torch.OutOfMemoryError):
+                raise
+            raise why_failed(error, self.model, images) from error
         return _logits(logits, len(images), self._least_classes)
 
 

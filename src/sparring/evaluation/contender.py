@@ -14,15 +14,12 @@ from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
-from sparring.errors import ConfigError, SparringError
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
     ODD,
     OnCopies,
     computing_threads,
-    first_line,
     sparse_passes,
-    why_failed,
     working_copy,
 )
 
@@ -60,21 +57,8 @@ class Contender:
         logits_of = checked(self.attacked, self.judge.labels)
         for count in (1, ODD):
             some = images[torch.arange(count) % len(images)].to(self.judge.device)
-            try:
-                with no_trace(model):
-                    looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
-            except SparringError:
-                raise
-            except Exception as error:  # of a model of one's own
-                if (reason := why_failed(error, model, some)) is not None:
-                    raise reason from error
-                raise ConfigError(
-                    f"the model must answer {count} {'image' if count == 1 else 'images'} of shape "
-                    f"{tuple(images.shape[1:])}, because a search goes on with those that are left,"
-                    f" down to one; {_name(model)} failed ({first_line(error)}). Make it take "
-                    "batches of any size, or pass a function that pads them."
-                ) from error
-
+            with no_trace(model):
+                looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
         one = images[:1].to(self.judge.device)
         zero = torch.zeros(1, dtype=torch.int64, device=one.device)
         for attack in attacks:
@@ -91,10 +75,6 @@ class Contender:
         """Where this model is not broken."""
         inside = self.judge.allowed(points, images.to(points.device)).cpu()
         return (self.judge.predictions(points) == labels) | ~inside
-
-
-def _name(model: Classifier) -> str:
-    return type(model).__name__ if isinstance(model, nn.Module) else "the function"
 
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:

@@ -78,7 +78,6 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
             original = original_module(network)
             held.enter_context(evaluation_mode(original))
             contenders.append(Contender(original, images, labels, threat))
-            contenders[-1].ask(images)
         return _matrix(contenders, images, labels, tuple(networks), tuple(steps), seed, observer)
 
 

@@ -12,8 +12,8 @@ from sparring.models.arithmetic import (
     working_copy,
 )
 from sparring.models.calling import (
+    MODEL_ERRORS,
     check_callable,
-    first_line,
     original_module,
     plain_settings,
     why_failed,
@@ -45,6 +45,7 @@ from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import load_weights, save_weights
 
 __all__ = [
+    "MODEL_ERRORS",
     "ODD",
     "PROBES",
     "Given",
@@ -69,7 +70,6 @@ __all__ = [
     "computing_threads",
     "drawing_from",
     "evaluation_mode",
-    "first_line",
     "has_bf16_units",
     "has_matrix_units",
     "load_weights",

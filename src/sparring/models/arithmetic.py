@@ -8,6 +8,7 @@ so the update's gradient arrives at the single-precision weights.
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -100,18 +101,23 @@ class BFloat16Copy:
         with torch.enable_grad():
             self._weights = {
                 name: value if name in self._kept else _cast(value)
-                for name, value in self.network.named_parameters()
+                for name, value in _places(self.network)
             }
         self._constant = {name: value.detach() for name, value in self._weights.items()}
 
     def attacked(self, images: Tensor) -> Tensor:
         """Logits in evaluation mode, float32."""
         with evaluation_mode(self.attacked):
-            return functional_call(self.network, self._constant, _cast(images)).float()
+            return self._call(self._constant, images)
 
     def trained(self, images: Tensor) -> Tensor:
         """Logits in the network's own mode, float32."""
-        return functional_call(self.network, self._weights, _cast(images)).float()
+        return self._call(self._weights, images)
+
+    def _call(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        # Tied by name, a layer that is used twice would keep the shadow.
+        passed = (self.network, dict(weights), _cast(images))
+        return functional_call(*passed, tie_weights=False).float()
 
 
 class SpectralCopy:
@@ -211,6 +217,13 @@ def _buffered(network: nn.Module) -> list[str]:
         if not isinstance(layer, (*NORMALISING, Normalisation))
         and any(value.is_floating_point() for value in layer.buffers(recurse=False))
     ]
+
+
+def _places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter, once: two places of a tied one, one place of a shared layer."""
+    for path, layer in network.named_modules():
+        for name, value in layer.named_parameters(recurse=False):
+            yield f"{path}.{name}" if path else name, value
 
 
 def _cast(value: Tensor) -> Tensor:

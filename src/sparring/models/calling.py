@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError
+from sparring.models.modes import module_of
 
 
 @contextmanager
@@ -63,35 +64,58 @@ def check_callable(model: object) -> None:
             )
 
 
-def why_failed(error: Exception, model: object, images: Tensor) -> ConfigError | None:
-    """A sentence for a module that failed because images and weights do not fit; else none."""
-    if not isinstance(model, nn.Module):
-        return None
-    weights = [value for _, value in _values(model) if value.is_floating_point()]
-    kinds = {value.dtype for value in weights}
+MODEL_ERRORS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""What Python and PyTorch raise where a model does not bear its images."""
+
+
+def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> ConfigError:
+    """A sentence for a model that failed on a batch of images."""
+    module = module_of(model)
+    name = "the function" if module is None else type(module).__name__
+    failed = f"{name} failed ({first_line(error)})"
+    weights = [] if module is None else [each for _, each in _values(module) if _is_weight(each)]
+    kinds, devices = {each.dtype for each in weights}, {each.device for each in weights}
     if kinds and images.dtype not in kinds:
-        wide = torch.float64 in kinds
-        said = ", ".join(sorted(map(str, kinds)))
-        advice = "Pass images.double()." if wide else "Pass images.float() and model.float()."
+        advice = "Pass images.float() and model.float(), or cast inside the model."
+        if torch.float64 in kinds:
+            advice = "Pass images.double(), or model.float()."
         return ConfigError(
-            f"images must have the dtype of the model's weights; got {images.dtype} and {said}, "
-            f"and {type(model).__name__} failed ({first_line(error)}). {advice}"
+            f"images must have the dtype of the model's weights; got {images.dtype} and "
+            f"{_listed(kinds)}, and {failed}. {advice}"
         )
-    devices = {value.device for value in weights}
     if devices and images.device not in devices:
-        here = " and ".join(sorted(map(str, devices)))
         return ConfigError(
             f"images must be where the model is; got images on {images.device} and weights on "
-            f"{here}, and {type(model).__name__} failed ({first_line(error)}). Move one of them: "
-            "images.to(device)."
+            f"{_listed(devices)}, and {failed}. Move one of them: images.to(device)."
         )
-    return None
+    count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
+    return ConfigError(
+        f"the model must answer {count} of shape {tuple(images.shape[1:])}, as any other number, "
+        f"because a search goes on with the images that are left, down to one; {failed}. Make it "
+        "take batches of any size, or pass a function that pads them."
+    )
 
 
 def first_line(error: Exception) -> str:
     """An error of somebody else's code in one line."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _is_weight(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
+
+
+def _listed(values: set[torch.dtype] | set[torch.device]) -> str:
+    return " and ".join(sorted(map(str, values)))
 
 
 def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
