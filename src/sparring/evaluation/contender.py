@@ -54,7 +54,7 @@ class Contender:
         over `ODD` images and over one. Raises `ConfigError`.
         """
         model = self.judge.model
-        logits_of = checked(self.attacked, self.judge.labels)
+        logits_of = checked(model, self.judge.labels)
         for count in (1, ODD):
             some = images[torch.arange(count) % len(images)].to(self.judge.device)
             with no_trace(model):
