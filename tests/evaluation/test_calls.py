@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Complex modules are a new feature",
     "ignore:.*torch.jit:DeprecationWarning",
     "ignore::FutureWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf",  # of torch.compile itself
 )
 
 IMAGES = torch.rand(9, 1, 8, 8, generator=Generator().manual_seed(1))
