@@ -83,7 +83,7 @@ class _Kept:
 
     def hold(self) -> None:
         for parameter, _ in self._trained:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
 
     def restore(self) -> None:
         with torch.no_grad():
@@ -96,7 +96,7 @@ class _Kept:
                 del part._buffers[name]
             part._buffers.update({name: None for name in buffers if buffers[name] is None})
         for parameter, trained in self._trained:
-            parameter.requires_grad_(requires_grad=trained)
+            parameter.requires_grad = trained
         for part, flag in self._flags:
             part.training = flag
 
