@@ -198,14 +198,14 @@ def test_the_card_has_the_numbers_of_the_evaluation_and_no_folder_of_the_user(tm
     run = untrained(tmp_path / "run", MODELS[3])
     settings = json.loads(run.config.read_text())
     export(run, tmp_path / "before")
-    assert "It was not evaluated" in (tmp_path / "before" / "README.md").read_text()
+    assert "These weights were not evaluated" in (tmp_path / "before" / "README.md").read_text()
     found = evaluate_run(run, num_images=16, checks=False, threads=1)
     export(run, tmp_path / "after")
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"| natural accuracy | {found.natural} |" in card
     assert f"| {plain('robust accuracy, suite pgd')} | {found.robust} |" in card
     assert "16 test images" in card and plain(found.threat) in card
-    assert "not asked for" in card and plain("own_nets.py") in card
+    assert "were not run" in card and plain("own_nets.py") in card
     assert str(Path(__file__).parents[1]) not in card
     metadata = dict(line.split(": ", 1) for line in card.split("---")[1].strip().splitlines())
     (entry,) = json.loads(metadata["model-index"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, whole
 from sparring.cli.console import (
     count_text,
+    counted,
     duration_text,
     hardware_text,
     print_ending,
@@ -64,6 +65,7 @@ def run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_evaluation
     from sparring.evaluation import SUITES, evaluate_run
+    from sparring.evaluation.run import kept_as
 
     with watched_evaluation() as observer:
         found = evaluate_run(
@@ -80,11 +82,11 @@ def run(argv: list[str]) -> int:
         answer = {"run": str(chosen.path), **to_json(found)}
         print_json(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        _print(found, chosen, SUITES[found.suite].summary)
+        _print(found, chosen, kept_as(chosen, found), SUITES[found.suite].summary)
     return 0
 
 
-def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
+def _print(found: Evaluation, run: RunDirectory, aside: str, summary: str) -> None:
     print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
     print_result(f"suite {found.suite}: {summary}")
     print_result()
@@ -100,22 +102,25 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for line in doubts(found):
         print_prose(line)
     print_prose(hardware_text(found.environment))
-    others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
+    shares, *others = run.evaluation_files(aside)
+    if aside:
+        verdict = Evaluation.load(run.evaluation)
+        print_prose(
+            f"The run's verdict is still the stronger evaluation in {run.evaluation}: suite "
+            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, robust "
+            f"{verdict.robust}."
+        )
+    files = "".join(f", {path.name}" for path in others if path.exists())
     print_ending(
-        f"{run.evaluation}{others} in {duration_text(found.seconds)}",
+        f"{shares}{files} in {duration_text(found.seconds)}",
         f"sparring report {shlex.quote(str(run.path))}",
     )
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """Every flag by itself, or that there is none, and every caveat."""
-    if found.findings is None:
-        yield "checks for gradient masking were not asked for"
-    elif found.flags:
-        for flagged in found.flags:
-            yield f"flag, {flagged.check}: {flagged.sentence}"
-    elif found.findings:
-        yield f"{len(found.findings)} checks for gradient masking: nothing flagged"
+    """What the checks looked at, every flag, and every caveat."""
+    yield found.checks
+    yield from (f"flag, {flagged.check}: {flagged.sentence}" for flagged in found.flags)
     yield from (f"note: {caveat}" for caveat in found.caveats)
 
 

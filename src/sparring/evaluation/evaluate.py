@@ -19,7 +19,7 @@ from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified
 from sparring.evaluation.contender import Contender
-from sparring.evaluation.examination import examine
+from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
@@ -148,6 +148,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         environment=environment,
         certified=lower,
         findings=findings,
+        checked_images=min(IMAGES, natural.successes) if checks else None,
         caveats=(*caveats, *([] if why is None else [why])),
     )
     return Verdict(evaluation=evaluation, outcomes=survey.outcomes(), examples=survey.examples())

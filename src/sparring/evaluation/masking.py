@@ -190,8 +190,9 @@ def _blind(piece: Slice, gradient: Tensor) -> Finding:
     generator = torch.Generator().manual_seed(derive_seed(piece.seed, "search without gradients"))
     for _ in range(RANDOM):
         chance &= contender.right(threat.uniform(images, generator), images, piece.labels)
-    square = torch.ones_like(chance)
-    if images.ndim == 4:
+    square, pictures, blind = torch.ones_like(chance), images.ndim == 4, f"{RANDOM} random points"
+    if pictures:
+        blind = f"{QUERIES} queries of Square or {blind}"
         attack = Square(threat=threat, queries=QUERIES)
         points = attack(contender.attacked, images, labels, generator=generator)
         square = contender.right(points, images, piece.labels)
@@ -202,14 +203,14 @@ def _blind(piece: Slice, gradient: Tensor) -> Finding:
         check="blind search beats gradients",
         flagged=flagged,
         sentence=(
-            f"{share:.0%} of the images are broken by {QUERIES} queries of Square or {RANDOM} "
-            "random points and by PGD of no length: gradients mislead it"
+            f"{share:.0%} of the images are broken by {blind} and by PGD of no length: gradients "
+            "mislead it"
             if flagged
-            else "search without gradients finds next to nothing that PGD does not"
+            else f"{blind} find next to nothing that PGD does not"
         ),
         evidence=(
             _accuracy("all PGD together", gradient),
-            _accuracy(f"Square with {QUERIES} queries", square),
+            *([_accuracy(f"Square with {QUERIES} queries", square)] if pictures else []),
             _accuracy(f"{RANDOM} random points", chance),
             Reading(what="share that only search without gradients broke", value=share),
         ),

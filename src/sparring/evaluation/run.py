@@ -1,6 +1,7 @@
 """The evaluation of a finished run: its own network, data and threat."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,11 +11,11 @@ from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.suites import named_suite
+from sparring.evaluation.suites import SUITES, named_suite
 from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
-from sparring.records.files import run_errors
+from sparring.records.files import file_digest, run_errors
 
 MANY = 10
 """Images a class, from which on their first ones are of every class if they are well mixed."""
@@ -36,10 +37,10 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
 
     Writes evaluation.json, outcomes.json and, of pictures, examples.json.
     The first `num_images` test images, all by default, with a caveat where they lack a class; in
-    single precision; with `threads` CPU threads, 0 for as many as there are cores. An evaluation by
-    another suite, or of another number of images, is kept under a name that says so. One that was
-    stopped is gone on with, if it is asked for again with the same settings; `precision` and
-    `checks` are those of `evaluate`.
+    single precision; with `threads` CPU threads, 0 for as many as there are cores. The strongest
+    evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
+    it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
+    with the same settings; `precision` and `checks` are those of `evaluate`.
     `data` are those that the run was given, if it was.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
@@ -67,13 +68,13 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             resume=run.partial_evaluation,
             observer=observer,
         )
-    found = verdict.evaluation
+    found = replace(verdict.evaluation, weights=file_digest(run.weights))
     if one_sided := _one_sided(labels, test.labels):
         found = replace(found, caveats=(*found.caveats, one_sided))
-    _make_room(run, found)
-    verdict.outcomes.save(run.outcomes)
-    _keep_examples(run, verdict.examples)
-    found.save(run.evaluation)
+    shares, outcomes, examples = run.evaluation_files(_make_room(run, found))
+    verdict.outcomes.save(outcomes)
+    _keep_examples(examples, verdict.examples)
+    found.save(shares)
     with run_errors("remove", run.partial_evaluation):
         run.partial_evaluation.unlink(missing_ok=True)
     return found
@@ -91,20 +92,55 @@ def _one_sided(labels: Tensor, of: Tensor) -> str | None:
     )
 
 
-def _make_room(run: RunDirectory, found: Evaluation) -> None:
+def kept_as(run: RunDirectory, found: Evaluation) -> str:
+    """Under which name an evaluation of a run is kept aside; empty if it is the run's verdict."""
+    return "" if Evaluation.load(run.evaluation) == found else _name(found)
+
+
+def _make_room(run: RunDirectory, found: Evaluation) -> str:
+    """Where an evaluation belongs: "" for the run's verdict, else the name to keep it under."""
     if not run.evaluation.exists():
-        return
+        return ""
     earlier = Evaluation.load(run.evaluation)
-    if earlier.suite != found.suite:
-        run.keep_evaluation(earlier.suite)
-    elif earlier.num_images != found.num_images:
-        run.keep_evaluation(f"{earlier.suite}-{earlier.num_images}")
+    if _strength(earlier, found.weights) > _strength(found, found.weights):
+        return _name(found)
+    if earlier.weights not in ("", found.weights):
+        run.keep_evaluation(f"{_name(earlier)}-of-{earlier.weights[:8]}")
+    elif _name(earlier) != _name(found):
+        run.keep_evaluation(_name(earlier))
+    return ""
 
 
-def _keep_examples(run: RunDirectory, examples: Examples | None) -> None:
+def _strength(found: Evaluation, weights: str) -> tuple[bool, int, int, bool, int]:
+    """What makes an evaluation of these weights the stronger one, the most important first.
+
+    That it is of these weights, its suite, how many images, that masking was checked for, and that
+    it broke more. An evaluation of before weights were noted passes for one of these.
+    """
+    suites = list(SUITES)
+    return (
+        found.weights in ("", weights),
+        suites.index(found.suite) if found.suite in suites else -1,
+        found.num_images,
+        found.findings is not None,
+        -found.robust.successes,
+    )
+
+
+def _name(found: Evaluation) -> str:
+    """What distinguishes an evaluation of some weights; with the same name it is a repetition."""
+    parts = [found.suite, str(found.num_images)]
+    if found.seed:
+        parts.append(f"seed{found.seed}")
+    if found.findings is None:
+        parts.append("unchecked")
+    return "-".join(parts)
+
+
+def _keep_examples(path: Path, examples: Examples | None) -> None:
     """The images of this evaluation, or none: never those of another."""
     if examples is not None:
-        examples.save(run.examples)
+        examples.save(path)
         return
-    with run_errors("remove", run.examples):
-        run.examples.unlink(missing_ok=True)
+    with run_errors("remove", path):
+        path.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from typing import TypeVar
 from sparring.errors import ConfigError, RunError
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
-from sparring.records.files import read_json, run_errors, write_json
+from sparring.records.evaluation import Evaluation
+from sparring.records.files import file_digest, read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
 
 Section = TypeVar("Section")
@@ -116,22 +117,30 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """What an evaluation found, as shares of the images."""
+        """The run's verdict: what its strongest evaluation found, as shares of the images."""
         return self.path / "evaluation.json"
 
     def evaluations(self) -> list[Path]:
-        """The last evaluation, and those that were kept aside for it; none before the first."""
+        """The run's verdict, and the evaluations that are kept aside; none before the first."""
         earlier = sorted(self.path.glob(f"{self.evaluation.stem}-*{self.evaluation.suffix}"))
         return [path for path in (self.evaluation, *earlier) if path.exists()]
 
+    def evaluation_files(self, name: str = "") -> tuple[Path, Path, Path]:
+        """Shares, outcomes and examples of the run's verdict, or of an evaluation kept aside."""
+        files = (self.evaluation, self.outcomes, self.examples)
+        if not name:
+            return files
+        shares, outcomes, examples = (path.with_stem(f"{path.stem}-{name}") for path in files)
+        return shares, outcomes, examples
+
     @property
     def outcomes(self) -> Path:
-        """What an evaluation found, image by image."""
+        """What that evaluation found, image by image."""
         return self.path / "outcomes.json"
 
     @property
     def examples(self) -> Path:
-        """The first images of an evaluation, clean and attacked."""
+        """The first images of that evaluation, clean and attacked."""
         return self.path / "examples.json"
 
     @property
@@ -139,15 +148,28 @@ class RunDirectory:
         """An evaluation that is under way, to be gone on with after a stop."""
         return self.path / "evaluation.partial.pt"
 
+    def is_current(self, found: Evaluation) -> bool:
+        """Whether an evaluation judged the weights that the run has now, as far as can be known.
+
+        Raises `RunError` if the weights cannot be read.
+        """
+        return (
+            not found.weights
+            or not self.weights.exists()
+            or found.weights == file_digest(self.weights)
+        )
+
     def keep_evaluation(self, name: str) -> None:
-        """Move an evaluation aside, under a name of its own, so that another may take its place.
+        """Move the run's verdict aside, under a name of its own, so that another can replace it.
 
         Raises `RunError` if the folder cannot be written to.
         """
         with run_errors("rename files in", self.path):
-            for path in (self.evaluation, self.outcomes, self.examples):
+            for path, aside in zip(
+                self.evaluation_files(), self.evaluation_files(name), strict=True
+            ):
                 if path.exists():
-                    path.replace(path.with_stem(f"{path.stem}-{name}"))
+                    path.replace(aside)
 
     def read_environment(self) -> Environment | None:
         """What the run was computed with; none before it has begun.
