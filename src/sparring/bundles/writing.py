@@ -69,7 +69,9 @@ def export(
     test = dataset_of(run, data).test
     images = first_images(test, CHECKED)
     with _appearing(folder) as staging:
-        differences = {name: _written(name, built, images, staging) for name in chosen}
+        # A trace of one image would fix the batch size to 1.
+        traced = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
+        differences = {name: _written(name, built, traced, staging) for name in chosen}
         names = run.class_names()
         if names:
             write_json(staging / "classes.json", list(names))
