@@ -33,7 +33,7 @@ from sparring.studies.networks import enough, stale
 from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.staleness import network_name
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking
+from sparring.studies.verdicts import judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
 
@@ -132,7 +132,7 @@ class Cycling:
                 "With s = 64 the adversarial examples of an image cycle; without staleness they "
                 "look random (Figure 6).",
                 " ".join(told) or "Nothing has been filmed.",
-                untold=lacking(self, scale, found, names),
+                standing=standing(self, scale, found, names),
                 holds=lambda: _only_old_returns(fresh, old),
             )
         ]

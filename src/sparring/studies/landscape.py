@@ -19,7 +19,7 @@ from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDi
 from sparring.studies.networks import attacked, enough_attacked
 from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking
+from sparring.studies.verdicts import judged, standing
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)
@@ -148,7 +148,7 @@ class Landscape:
                 "A network trained against a single step corrupts its loss surface so that a step "
                 "of that strength meets no useful gradient; one of κ = 8 does not (section 4).",
                 " ".join(told) or "No such network has been trained.",
-                untold=lacking(self, scale, found, names),
+                standing=standing(self, scale, found, names),
                 holds=lambda: _differ(weak, strong),
             )
         ]
