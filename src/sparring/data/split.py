@@ -42,10 +42,8 @@ class Labelled:
     def __post_init__(self) -> None:
         """Refuse images and labels that do not pair up."""
         if len(self.pixels) != len(self.labels):
-            raise DataError(
-                "There must be one label for each image; got "
-                f"{len(self.labels)} labels in {self.labels_from} for {len(self.pixels)} images "
-                f"in {self.pixels_from}. Take both from the same data set and the same part of it."
+            raise one_label_each(
+                len(self.labels), self.labels_from, len(self.pixels), self.pixels_from
             )
         if not len(self.pixels):
             raise DataError(f"There must be at least one image; got none in {self.pixels_from}.")
@@ -64,6 +62,15 @@ class Labelled:
             labels=self.labels[start:stop],
             num_classes=num_classes,
         )
+
+
+def one_label_each(labels: int, labels_from: str, images: int, images_from: str) -> DataError:
+    """Why images and labels that do not pair up are refused."""
+    return DataError(
+        f"There must be one label for each image; got {labels} labels in {labels_from} for "
+        f"{images} images in {images_from}. Take both from the same data set and the same part of "
+        "it."
+    )
 
 
 def assemble(
