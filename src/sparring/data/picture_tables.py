@@ -23,6 +23,7 @@ from sparring.data.arrow_tables import Picture, Tables
 from sparring.data.hold_out import TEST, VALIDATION, dealt, mixed
 from sparring.data.images import Dataset, numbered
 from sparring.data.labels import PartLabels, num_classes_of
+from sparring.data.opening import check_unpacked
 from sparring.data.picture_files import differing
 from sparring.data.pictures import Kind, read_kind, read_picture
 from sparring.data.streamed import StreamedSet
@@ -98,7 +99,7 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
     spool, ends, labels = Spool(), [], {part: [] for part in tables.parts}
     kinds: Counter[Kind] = Counter()
     example: dict[Kind, str] = {}
-    end = 0
+    end, stored = 0, tables.stored_bytes
     with spool.path.open("wb") as file:
         for part, row in _rows(tables):
             kind = read_kind(row.content, image_size=image_size, name=row.name)
@@ -107,6 +108,8 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
             end += file.write(row.content)
             ends.append(end)
             labels[part].append(row.label)
+            stored += len(row.content) if row.is_elsewhere else 0
+            check_unpacked(str(root), stored, end)
     if not all(labels.values()):
         raise DataError(f"Every part must have at least one picture; one of {root} has none.")
     if len(kinds) > 1:

@@ -55,7 +55,7 @@ _TURNED = frozenset({5, 6, 7, 8})
 """Orientations that swap rows and columns."""
 LARGEST_PICTURE = 1 << 26
 """Pixels of a picture, 67 million: decoding one takes some 500 MB."""
-_LARGEST_FILE = 1 << 30
+LARGEST_FILE = 1 << 30
 """Bytes of a picture's file."""
 _THINNEST = 64
 """Times that a picture's longer side may be its shorter one where a square is cut out."""
@@ -137,7 +137,7 @@ def _opened(
             yield opened
         return
     with (
-        data_file(source, at_most=_LARGEST_FILE, name=called) as file,
+        data_file(source, at_most=LARGEST_FILE, name=called) as file,
         _naming(called),
         Image.open(file, formats=_FORMATS) as opened,
     ):
