@@ -31,6 +31,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     precision: Precision = "auto",
     checks: bool = True,
     observer: Observer | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave what was found there.
 
@@ -40,7 +41,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     another suite, or of another number of images, is kept under a name that says so. One that was
     stopped is gone on with, if it is asked for again with the same settings; `precision` and
     `checks` are those of `evaluate`.
-    `data` are those that the run was given, if it was.
+    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
@@ -52,7 +53,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             f"got {count}. Leave it out for all."
         )
     threat = run.section("threat", Threat)
-    network = trained_network(run).to(chosen_device("auto"))
+    network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(

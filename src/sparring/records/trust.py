@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparring.errors import ConfigError, RunError
-from sparring.records.files import open_regular, read_json, run_errors, write_json
+from sparring.records.files import open_regular, read_json, write_json
 from sparring.records.imported import check_reference, located
 from sparring.records.wording import one_line
 
@@ -66,10 +66,18 @@ def seal(folder: Path, codes: tuple[Code, ...]) -> None:
     """Leave in a new run's folder that its code was asked for here; nothing if it names none.
 
     Without a state folder that can be written, nothing is left (`unsealed`). Raises `RunError` if
-    the folder cannot be written.
+    `folder` cannot be written.
     """
     if codes and (key := _key(make=True)) is not None:
         write_json(folder / SEAL, [_sealed(key, code) for code in codes])
+
+
+def copy_seal(run: Path, into: Path) -> None:
+    """Let a bundle have the seal of its run, if that has one. Raises `RunError`."""
+    with suppress(RunError):
+        seals = read_json(run / SEAL)
+        if isinstance(seals, list) and all(isinstance(each, str) for each in seals):
+            write_json(into / SEAL, seals)
 
 
 def unsealed(folder: Path, codes: tuple[Code, ...]) -> str | None:
@@ -77,8 +85,8 @@ def unsealed(folder: Path, codes: tuple[Code, ...]) -> str | None:
     if not _unsealed(folder, codes):
         return None
     return (
-        f"the run's own code has no record outside of the run, because {_state() / KEY} could not "
-        "be written or is open to other users: other commands will need --trust-code for this run. "
+        f"nothing outside of this run says that you trained it, because {_key_file()} cannot be "
+        "written, or is open to other users: other commands will need --trust-code for its code. "
         "Set XDG_STATE_HOME to a folder of your own before you train."
     )
 
@@ -116,23 +124,19 @@ def _sealed(key: bytes, code: Code) -> str:
     return hmac.new(key, json.dumps(code).encode(), hashlib.sha256).hexdigest()
 
 
-def _state() -> Path:
-    """The user's state folder, by the XDG base directory specification."""
-    stated = os.environ.get("XDG_STATE_HOME", "")
-    return Path(stated) if Path(stated).is_absolute() else Path("~/.local/state").expanduser()
+def _key_file() -> Path:
+    """In the user's state folder, by the XDG base directory specification."""
+    stated = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (stated if stated.is_absolute() else Path.home() / ".local" / "state") / KEY
 
 
 def _key(*, make: bool) -> bytes | None:
     """The user's key; none if there is none, or it cannot be made, or others could know it."""
-    path = _state() / KEY
-    with suppress(RunError):
-        key = _read_key(path)
-        if key is None and make and not os.path.lexists(path):
-            with run_errors("write", path):
-                _make_key(path)
-            key = _read_key(path)
-        return key
-    return None
+    path = _key_file()
+    if make and not os.path.lexists(path):
+        with suppress(OSError):
+            _make_key(path)
+    return _read_key(path)
 
 
 def _read_key(path: Path) -> bytes | None:
@@ -152,12 +156,16 @@ def _make_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):
+        try:
             os.link(draft, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            draft.replace(path)
     finally:
         with suppress(OSError):
             draft.unlink()
