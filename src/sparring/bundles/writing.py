@@ -21,6 +21,7 @@ from sparring.errors import ConfigError, RunError
 from sparring.models import trained_network
 from sparring.records import RunDirectory
 from sparring.records.files import run_errors, write_atomically, write_json
+from sparring.records.trust import copy_seal
 
 CHECKED = 64
 """Test images whose logits must come out the same."""
@@ -40,19 +41,21 @@ class Exported:
     """Test images that were compared."""
 
 
-def export(
+def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
     run: RunDirectory | Path | str,
     out: Path | str,
     *,
     formats: Sequence[FormatName] = ("safetensors",),
     network: nn.Module | None = None,
     data: Dataset | None = None,
+    trust_code: bool = False,
 ) -> Exported:
     """Write a run's network in these formats, with a model card, once each gives the same logits.
 
     Compared on the first 64 test images: weights must agree bit for bit, programs within
     `TOLERANCE`. The folder appears under its name when all is in it; before, under a hidden one.
-    `network` is needed, and `data`, where the run was given them as Python objects.
+    `network` is needed, and `data`, where the run was given them as Python objects; `trust_code` as
+    in `trained_network`.
     Cost: seconds; tracing. Raises `RunError` if the folder is not empty or cannot be written,
     `ConfigError` for a format that is not available or a network that cannot be traced, and what
     reading the run and its data raises; then nothing is left.
@@ -65,7 +68,7 @@ def export(
         check_available(name)
     folder = Path(out).resolve()
     _check_free(folder)
-    built = trained_network(run, network=network)
+    built = trained_network(run, network=network, trust_code=trust_code)
     test = dataset_of(run, data).test
     images = first_images(test, CHECKED)
     with _appearing(folder) as staging:
@@ -76,6 +79,7 @@ def export(
         if names:
             write_json(staging / "classes.json", list(names))
         write_json(staging / MODEL, run.section("model", dict[str, Any]))
+        copy_seal(run.path, staging)
         card = card_text(run, differences, test.image_shape, len(images))
         write_atomically(staging / "README.md", card)
         files = tuple(sorted(path.name for path in staging.iterdir()))

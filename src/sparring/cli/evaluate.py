@@ -51,6 +51,8 @@ class EvaluateFlags:
     """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
     no_checks: Annotated[bool, PLAIN] = False
     """Do not look for signs of gradient masking (some 20 seconds)."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -77,6 +79,7 @@ def run(argv: list[str]) -> int:
             precision=cast("Precision", flags.precision),
             checks=not flags.no_checks,
             observer=observer,
+            trust_code=flags.trust_code,
         )
     if flags.json:
         answer = {"run": str(chosen.path), **to_json(found)}

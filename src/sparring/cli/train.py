@@ -90,7 +90,7 @@ def _resume(flags: TrainFlags, run: Path) -> int:
         connected_as_before(run, flags.ray_address),
         watched_training() as observer,
     ):
-        done = resume(run, observer=observer)
+        done = resume(run, observer=observer, trust_code=flags.trust_code)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -99,7 +99,7 @@ def _refuse_settings(flags: TrainFlags) -> None:
     given = [
         "--" + field.name.replace("_", "-")
         for field in fields(flags)
-        if field.name not in ("resume", "json", "ray_address")
+        if field.name not in ("resume", "json", "ray_address", "trust_code")
         and getattr(flags, field.name) != field.default
     ]
     if given:

@@ -32,6 +32,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     precision: Precision = "auto",
     checks: bool = True,
     observer: Observer | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave what was found there.
 
@@ -41,7 +42,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
     it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
     with the same settings; `precision` and `checks` are those of `evaluate`.
-    `data` are those that the run was given, if it was.
+    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
@@ -53,7 +54,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             f"got {count}. Leave it out for all."
         )
     threat = run.section("threat", Threat)
-    network = trained_network(run).to(chosen_device("auto"))
+    network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(

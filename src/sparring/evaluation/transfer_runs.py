@@ -35,13 +35,14 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     seed: int = 0,
     threads: int = 0,
     observer: TransferObserver | None = None,
+    trust_code: bool = False,
 ) -> TransferMatrix:
     """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
 
     On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
     CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
     whose folders have one name by their whole paths. `data` are those that the runs were given, if
-    they were. Otherwise as `transfer`.
+    they were; `trust_code` as in `trained_network`, for all of them. Otherwise as `transfer`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     paths = [str(run.path.resolve()) for run in runs]
@@ -57,7 +58,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
             f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
         )
     device = chosen_device("auto")
-    networks = [trained_network(run).to(device) for run in runs]
+    networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
     names = [Path(path).name for path in paths]
     named = {
         name if names.count(name) == 1 else path: network

@@ -20,7 +20,7 @@ from sparring.models.normalised import NormalisedNetwork
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.residual import preact_resnet_18, wide_resnet
 from sparring.models.small_cnn import SmallCNN
-from sparring.records.imported import arguments, imported
+from sparring.records.imported import arguments, imported, own_code
 from sparring.records.ranges import at_least
 
 ImageShape = tuple[int, int, int]
@@ -172,14 +172,10 @@ class Imported:
             )
         given = arguments(self.arguments, "--model-args")
         with drawing_from(seed):
-            try:
+            with_words = f"failed with {', '.join(self.arguments) or 'no arguments'}"
+            failed = f"the model's factory must make a network; {self.factory} {with_words}"
+            with own_code(failed, self.factory):
                 network = factory(**given)
-            except Exception as error:
-                said = ", ".join(self.arguments) or "no arguments"
-                raise ConfigError(
-                    f"the model's factory must make a network; {self.factory} failed with {said}: "
-                    f"{type(error).__name__}: {error}. --debug shows where."
-                ) from error
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"the model's factory must return a torch.nn.Module; {self.factory} returned a "

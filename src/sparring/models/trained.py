@@ -11,19 +11,27 @@ from sparring.errors import CheckpointError
 from sparring.models.normalised import NormalisedNetwork
 from sparring.models.spec import ModelKind, built_network
 from sparring.models.weights import load_weights, put_weights, read_weights
-from sparring.records import RunDirectory
+from sparring.records import RunDirectory, to_json
+from sparring.records.trust import check_trusted, named_code
 
 
 def trained_network(
-    run: RunDirectory, *, version: int | None = None, network: nn.Module | None = None
+    run: RunDirectory,
+    *,
+    version: int | None = None,
+    network: nn.Module | None = None,
+    trust_code: bool = False,
 ) -> nn.Module:
     """The network of a run with the weights that it was trained to, on the CPU, to be evaluated.
 
     With a `version`, those of then, of which the run must have kept a snapshot. A run that was
-    given its network as a Python object needs one of the same kind, which is copied.
+    given its network as a Python object needs one of the same kind, which is copied. Code that the
+    run names, a factory, runs if you trained it on this machine, or with `trust_code`.
     Raises `CheckpointError` or `ConfigError` where the run's files are missing or damaged.
     """
     model: ModelKind = run.section("model", ModelKind)
+    if network is None:
+        check_trusted(run.config, named_code(to_json(model)), trust_code=trust_code)
     built = built_network(model, network)
     load_weights(built, run.weights if version is None else run.snapshot(version))
     return built.eval()

@@ -79,13 +79,14 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     threads: int = 0,
     network: nn.Module | None = None,
     data: Dataset | None = None,
+    trust_code: bool = False,
 ) -> Predictions:
     """The class of each picture file, of those in folders, and of the first `test` test images.
 
     Files are read as in training, made grey or coloured as the network needs them; `resize` fits
     others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
     the run's threat and away from the prediction, from starts that every image has from `seed`
-    alone. To withstand it is no proof. `network` and `data` as in `export`.
+    alone. To withstand it is no proof. `network`, `data` and `trust_code` as in `export`.
     Cost: a pass; with `attack` some 80 forward and backward. Raises `ConfigError`, `DataError`,
     `RunError` or `CheckpointError` for what is wrong with the run; a wrong file is told in
     `unread`.
@@ -100,7 +101,7 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
             f"test must be at most {len(dataset.test)}, because the test set has so many images; "
             f"got {test}."
         )
-    built = trained_network(run, network=network)
+    built = trained_network(run, network=network, trust_code=trust_code)
     files, unread = picture_files(images)
     size = dataset.test.image_shape
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)

@@ -45,3 +45,10 @@ def setting_text(value: object) -> str:
         elif inner is not None:
             parts.append(f"{name} {setting_text(inner)}")
     return ", ".join(parts)
+
+
+def one_line(text: str, at_most: int = 200) -> str:
+    """The text in one line that prints: no control characters, at most so many characters."""
+    short = " ".join(text[: 4 * at_most].split())
+    short = "".join(char if char.isprintable() else "?" for char in short)
+    return short if len(short) <= at_most else f"{short[: at_most - 1]}…"

@@ -26,8 +26,6 @@ from sparring.records import (
     RunDirectory,
     Series,
     Strip,
-    from_json,
-    read_json,
 )
 from sparring.studies.networks import enough, stale
 from sparring.studies.snapshots import reached, weights_digest
@@ -36,6 +34,7 @@ from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.verdicts import judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
+from sparring.training.config import stored_config
 
 LAGS = {"smoke": (0, 2), "short": (0, 64), "paper": (0, 64)}
 """s of the networks, the paper's two."""
@@ -70,7 +69,7 @@ class Filming:
 
     def __call__(self) -> Sequence[Row]:
         """A row for the clean image, and one for each update's adversarial example."""
-        config = from_json(TrainConfig, read_json(self.run.config), where=str(self.run.config))
+        config = stored_config(self.run)
         dataset = load_dataset(config.data)
         image, label = dataset.test.batch(torch.arange(1))
         trainer = Trainer(config, dataset, torch.device("cpu"))

@@ -24,7 +24,7 @@ from sparring.data.of_run import check_classes, chosen_dataset
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
-from sparring.training.config import TrainConfig
+from sparring.training.config import TrainConfig, stored_config
 from sparring.training.start import check_fits
 from sparring.training.team import Solo
 from sparring.training.trace import REMEDY, Traced, read_trace
@@ -78,7 +78,11 @@ class Replay:
 
 
 def replay(
-    run: Path | str, *, data: Dataset | None = None, observer: Observer | None = None
+    run: Path | str,
+    *,
+    data: Dataset | None = None,
+    observer: Observer | None = None,
+    trust_code: bool = False,
 ) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
 
@@ -87,11 +91,11 @@ def replay(
     staleness. The observer is told of the environment's differences, which may alone change bits.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
     something or is damaged; weights that differ are no error. `data` are those that the run was
-    given, if it was.
+    given, if it was; `trust_code` as in `resume`.
     """
     begun = time.perf_counter()
     directory, observer = RunDirectory.open(run), observer or Silent()
-    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    config = stored_config(directory, trust_code=trust_code)
     stored = _read_weights(directory, config)
     trace = read_trace(directory, stored.version if stored else None)
     recorded = from_json(

@@ -8,9 +8,10 @@ from torch import nn
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset, given_name
 from sparring.errors import launcher, resume_command
-from sparring.records import RunDirectory, from_json, read_json
+from sparring.records import RunDirectory, to_json
+from sparring.records.trust import named_code, seal
 from sparring.training.agreement import check_same_data
-from sparring.training.config import TrainConfig
+from sparring.training.config import TrainConfig, stored_config
 from sparring.training.several import check_size, present_team
 from sparring.training.sitting import Sitting, TrainedRun
 from sparring.training.start import check_fits, fitted
@@ -54,23 +55,25 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
-def resume(
+def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     run: Path | str,
     *,
     data: Dataset | None = None,
     network: nn.Module | None = None,
     observer: Observer | None = None,
     until: int | None = None,
+    trust_code: bool = False,
 ) -> TrainedRun:
     """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
 
     A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
     updates, is returned as it is. `data` and `network` are those that the run was given, if it
-    was.
+    was. Code that the run names, a factory, runs if you trained the run on this machine, or with
+    `trust_code`.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     team = present_team()
-    directory, config = team.lead(lambda: _opened(run))
+    directory, config = team.lead(lambda: _opened(run, trust_code=trust_code))
     resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(run, config.trainers))
     with team.together():
@@ -88,19 +91,24 @@ def new_run(config: TrainConfig, out: Path | str, launch: Launch) -> RunDirector
     Raises `RunError` for a folder that holds anything else, an equal run of another launch too.
     """
     there = RunDirectory(Path(out))
-    if launch.again and there.launcher() == launch.by and _opened(out)[1] == config:
+    # Its code is code of `config`, which was asked for.
+    if (
+        launch.again
+        and there.launcher() == launch.by
+        and _opened(out, trust_code=True)[1] == config
+    ):
         return there
     run = RunDirectory.create(out)
     if launch.by:
         run.write_launcher(launch.by)
+    seal(run.path, named_code(to_json(config)))
     run.write_config(config)
     return run
 
 
-def _opened(run: Path | str) -> tuple[RunDirectory, TrainConfig]:
+def _opened(run: Path | str, *, trust_code: bool) -> tuple[RunDirectory, TrainConfig]:
     directory = RunDirectory.open(run)
-    stored = read_json(directory.config)
-    return directory, from_json(TrainConfig, stored, where=str(directory.config))
+    return directory, stored_config(directory, trust_code=trust_code)
 
 
 def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:

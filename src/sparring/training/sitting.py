@@ -16,6 +16,7 @@ from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_comm
 from sparring.models import computing_threads
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
+from sparring.records.trust import named_code, unsealed
 from sparring.training.agreement import UNLIKE, unlike
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
@@ -134,6 +135,8 @@ class Sitting:
             save_snapshot(self.run, trainer)
         if trainer.precision != self.config.precision:
             self._notice(trainer, SINGLE)
+        if alone := unsealed(self.run.path, named_code(to_json(self.config))):
+            self._notice(trainer, alone)
         threat, attack = self.config.threat, self.config.attack
         doubts = [doubt(threat, self.dataset.image_shape)]
         doubts += [mismatch(threat, attack.threat)] if attack.steps else []

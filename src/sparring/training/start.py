@@ -24,6 +24,7 @@ from sparring.records.imported import anchored
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
 from sparring.training.events import check_events_can_be_written
+from sparring.training.objectives import OwnObjective
 
 
 def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
@@ -37,7 +38,10 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
         model = _instead(model, Given(name=type(network).__qualname__))
     model = model.fitted(dataset.image_shape, dataset.num_classes)
     init = None if config.init is None else str(Path(config.init).expanduser().resolve())
-    return replace(config, model=_anchored(model), init=init)
+    objective = config.objective
+    if isinstance(objective, OwnObjective):
+        objective = replace(objective, factory=anchored(objective.factory))
+    return replace(config, model=_anchored(model), objective=objective, init=init)
 
 
 def check_fits(
