@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, whole
+from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, source, whole
 from sparring.cli.console import (
     count_text,
     duration_text,
@@ -31,7 +31,8 @@ stopped goes on where it was when the same command is given again.
 examples:
   sparring evaluate
   sparring evaluate runs/fast-20300101-120000 --images 1000
-  sparring evaluate --suite standard"""
+  sparring evaluate --suite standard
+  sparring evaluate runs/fast-20300101-120000 --data photographs/"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,8 @@ class EvaluateFlags:
     """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
     """Only the first so many test images."""
+    data: Annotated[str | None, flag("--data", source, "PATH"), PLAIN] = None
+    """Judge on the test set of other data than the run's, into a folder of its own."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
@@ -64,11 +67,13 @@ def run(argv: list[str]) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_evaluation
     from sparring.evaluation import SUITES, evaluate_run
+    from sparring.evaluation.run import results_on
 
     with watched_evaluation() as observer:
         found = evaluate_run(
             chosen,
             suite=flags.suite,
+            other_data=flags.data,
             num_images=flags.images,
             seed=flags.seed,
             threads=flags.threads,
@@ -80,11 +85,12 @@ def run(argv: list[str]) -> int:
         answer = {"run": str(chosen.path), **to_json(found)}
         print_json(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        _print(found, chosen, SUITES[found.suite].summary)
+        place = chosen if flags.data is None else results_on(chosen, flags.data)
+        _print(found, chosen, place, SUITES[found.suite].summary)
     return 0
 
 
-def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
+def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, summary: str) -> None:
     print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
     print_result(f"suite {found.suite}: {summary}")
     print_result()
@@ -100,9 +106,10 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for line in doubts(found):
         print_prose(line)
     print_prose(hardware_text(found.environment))
-    others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
+    beside = (place.outcomes, place.examples)
+    others = "".join(f", {path.name}" for path in beside if path.exists())
     print_ending(
-        f"{run.evaluation}{others} in {duration_text(found.seconds)}",
+        f"{place.evaluation}{others} in {duration_text(found.seconds)}",
         f"sparring report {shlex.quote(str(run.path))}",
     )
 

@@ -13,6 +13,7 @@ from sparring.attacks import AttackedBatch, TicketAttack
 from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
 from sparring.models import Precision, built_network
+from sparring.models.trained import network_seed
 from sparring.training.config import TrainConfig
 
 
@@ -146,7 +147,7 @@ class AttackJob:
 
     def network(self) -> nn.Module:
         """A network of the run's kind; its weights do not matter."""
-        return built_network(self.config.model, self.given)
+        return built_network(self.config.model, self.given, network_seed(self.config.seed))
 
     def attacks(self, images: Images, device: torch.device) -> RunTickets:
         """How the tickets of these training images are attacked."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparring.data import Dataset, derive_seed, first_images
+from sparring.data import Dataset, first_images
+from sparring.data.source import absolute
 from sparring.engine.handed_images import unpicklable
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -20,6 +21,7 @@ from sparring.models import (
     chosen_device,
     possible_precision,
 )
+from sparring.models.trained import network_seed
 from sparring.records.imported import anchored
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
@@ -37,7 +39,7 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
         model = _instead(model, Given(name=type(network).__qualname__))
     model = model.fitted(dataset.image_shape, dataset.num_classes)
     init = None if config.init is None else str(Path(config.init).expanduser().resolve())
-    return replace(config, model=_anchored(model), init=init)
+    return replace(config, data=absolute(config.data), model=_anchored(model), init=init)
 
 
 def check_fits(
@@ -88,7 +90,7 @@ def starting_network(
 
     Of a run that is `resumed` from a checkpoint, which has all weights, `init` is not read.
     """
-    built = built_network(config.model, network, derive_seed(config.seed, "weights"))
+    built = built_network(config.model, network, network_seed(config.seed))
     if config.init is not None and not resumed:
         begin_with(built, config.init)
     return built
