@@ -24,7 +24,8 @@ from sparring.data.reader import THREADS
 from sparring.data.streamed import AT_ONCE, StreamedSet, pixel_bytes
 from sparring.records.data_identity import DataIdentity, PartIdentity
 
-Given, Found = TypeVar("Given"), TypeVar("Found")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 WHOLE = 4 << 30
 """Bytes of pixels up to which every pixel counts; some seconds."""
@@ -70,7 +71,7 @@ def identity(dataset: Dataset, *, decoded: bool = False) -> DataIdentity:
 
 
 def _part(images: Images, *, decoded: bool) -> PartIdentity:
-    labels = hashlib.sha256(images.labels.to(torch.int64).contiguous().numpy())
+    labels = hashlib.sha256(images.labels.to(torch.int64).contiguous().numpy().data)
     if isinstance(images, StreamedSet) and isinstance(images.pixels, Encoded) and not decoded:
         pixels = _of_encoded(images.pixels, images.places)
     else:
@@ -82,12 +83,12 @@ def _of_pixels(images: Images) -> str:
     found = hashlib.sha256()
     whole = pixel_bytes(images) <= WHOLE
     if whole and isinstance(images, ImageSet):
-        found.update(images.pixels.contiguous().numpy())
+        found.update(images.pixels.contiguous().numpy().data)
         return found.hexdigest()
     count = len(images) if whole else min(SAMPLE, len(images))
     places = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
     for some in places.split(AT_ONCE):
-        found.update(images.levels(some).contiguous().numpy())
+        found.update(images.levels(some).contiguous().numpy().data)
     return found.hexdigest()
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from sparring.errors import CheckpointError, ConfigError
+from sparring.errors import ConfigError, OtherNetwork
 from sparring.models.modes import evaluation_mode
 from sparring.models.spec import drawing_from
 
@@ -89,19 +89,19 @@ def fingerprint(network: nn.Module, shape: tuple[int, int, int]) -> Fingerprint:
 def check_fingerprint(network: nn.Module, stored: Fingerprint, where: str) -> None:
     """Refuse a network that was rebuilt and is not the one whose fingerprint was `stored`.
 
-    Raises `CheckpointError`, which begins with `where`. Cost: two copies and passes.
+    Raises `OtherNetwork`, which begins with `where`. Cost: two copies and passes.
     """
     found, again = fingerprint(network, stored.shape), fingerprint(network, stored.shape)
     moved = found.difference(again)
     if moved > TOLERANCE:
-        raise CheckpointError(
+        raise OtherNetwork(
             f"{where}: the network answers the same images differently from one pass to the next, "
             f"by {moved:.2g} of its largest logit, so it cannot be compared with the network that "
             "was trained. Make what is random in it depend on self.training."
         )
     apart = stored.difference(found)
     if apart > TOLERANCE:
-        raise CheckpointError(
+        raise OtherNetwork(
             f"{where}: the network that was rebuilt is not the one that was trained; its logits of "
             f"{len(stored.logits)} fixed images {_by(apart)}, where {TOLERANCE:g} is allowed. "
             f"{CAUSES} Put back what it was trained with, or train again."

@@ -279,6 +279,11 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     return model.around(own) if isinstance(model, Normalised) else own
 
 
+def is_imported(model: ModelKind) -> bool:
+    """Whether a factory of the user's makes the network."""
+    return isinstance(model.network if isinstance(model, Normalised) else model, Imported)
+
+
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Set the global random states of torch (all devices), numpy and random to those of a seed.

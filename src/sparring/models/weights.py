@@ -33,7 +33,7 @@ def content_digest(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
         found.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        found.update(value.flatten().view(torch.uint8).numpy())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -116,7 +116,8 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
             unread += wrong
             if sources:
                 found += asked.answers(pixels, sources, None)
-        for start in range(0, test if own else 0, BATCH):
+        for start in range(0, test, BATCH):
+            assert own is not None  # it has more than `test` images
             places = torch.arange(start, min(start + BATCH, test))
             pixels, labels = own.batch(places)
             found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
