@@ -5,7 +5,8 @@
     ├── DataError           a data set is missing, damaged or not what it claims to be
     ├── RunError            a run directory is missing, occupied, unwritable or not one
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
-    │   └── CheckpointNotWritten   it could not be written; the previous one is whole
+    │   ├── CheckpointNotWritten   it could not be written; the previous one is whole
+    │   └── OtherNetwork           the network that comes of it is not the one that was trained
     ├── FailedElsewhere     another trainer of the same run failed at this
     └── TrainingError       training cannot go on
         ├── NonFiniteLoss   the loss became infinite or NaN
@@ -50,6 +51,10 @@ class CheckpointNotWritten(CheckpointError):
     """A checkpoint that could not be written; the previous one is whole."""
 
     exit_code = 1
+
+
+class OtherNetwork(CheckpointError):
+    """A network that was rebuilt and is not the one that was trained."""
 
 
 class FailedElsewhere(SparringError):

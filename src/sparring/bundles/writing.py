@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from sparring.bundles.card import card_text
 from sparring.bundles.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
-from sparring.bundles.reading import MODEL
+from sparring.bundles.reading import IDENTITY, MODEL, Identity
 from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
 from sparring.models import trained_network
-from sparring.records import RunDirectory
+from sparring.models.fingerprint import fingerprint
+from sparring.models.weights import content_digest
+from sparring.records import RunDirectory, to_json
 from sparring.records.files import run_errors, write_atomically, write_json
 from sparring.records.trust import copy_seal
 
@@ -80,12 +82,26 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
             write_json(staging / "classes.json", list(names))
         write_json(staging / MODEL, run.section("model", dict[str, Any]))
         copy_seal(run.path, staging)
+        if "safetensors" in chosen:
+            _write_identity(run, built, test.image_shape, staging)
         card = card_text(run, differences, test.image_shape, len(images))
         write_atomically(staging / "README.md", card)
         files = tuple(sorted(path.name for path in staging.iterdir()))
     return Exported(
         folder=Path(out), files=files, differences=differences, checked_images=len(images)
     )
+
+
+def _write_identity(
+    run: RunDirectory, network: nn.Module, shape: tuple[int, int, int], staging: Path
+) -> None:
+    """What the network is known by to `exported_network`."""
+    known = Identity(
+        seed=run.section_or("seed", int, 0),
+        content=content_digest(network.state_dict()),
+        fingerprint=fingerprint(network, shape),
+    )
+    write_json(staging / IDENTITY, to_json(known), indent=None)
 
 
 def _written(

@@ -85,6 +85,32 @@ class PictureBytes:
                 images[row] = image
         return images
 
+    def encoded_size(self, place: int) -> int:
+        """Bytes of the picture at this place."""
+        return int(self.ends[place]) - self._start(place)
+
+    def encoded(self, place: int, start: int, stop: int) -> bytes:
+        """Some of its bytes. Raises `DataError` if the copy is gone."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), stop - start, self._start(place) + start)
+        except OSError as error:
+            raise DataError(
+                f"{self._path}, the copy of the pictures of {self.root}, must stay while they are "
+                f"used; got: {error.strerror or error}. Start again."
+            ) from error
+
+    def encoded_name(self, place: int) -> str:
+        """Its row."""
+        return str(place)
+
+    @property
+    def _path(self) -> Path:
+        return self.spool.path if isinstance(self.spool, Spool) else self.spool
+
+    def _start(self, place: int) -> int:
+        return int(self.ends[place - 1]) if place else 0
+
 
 def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
     """The data set of tables of pictures; they are decoded when they are asked for.

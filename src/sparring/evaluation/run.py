@@ -1,5 +1,6 @@
 """The evaluation of a finished run: its own network, data and threat."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,16 +8,20 @@ import torch
 from torch import Tensor
 
 from sparring.attacks import Threat
-from sparring.data import Dataset
+from sparring.data import Dataset, Images
 from sparring.data.of_run import dataset_of
+from sparring.data.of_run import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.suites import SUITES, named_suite
 from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
+from sparring.records.data_identity import DataIdentity
 from sparring.records.files import file_digest, run_errors
 
+_LONGEST = 80
+"""Characters of a data set's name in the name of a folder."""
 MANY = 10
 """Images a class, from which on their first ones are of every class if they are well mixed."""
 
@@ -25,6 +30,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     run: RunDirectory,
     *,
     data: Dataset | None = None,
+    other_data: Dataset | Path | str | None = None,
     suite: str = "pgd",
     num_images: int | None = None,
     seed: int = 0,
@@ -42,11 +48,13 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
     it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
     with the same settings; `precision` and `checks` are those of `evaluate`.
-    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`.
+    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`. With
+    `other_data`, of which the test set is judged, everything goes into `results_on(run,
+    other_data)` and nothing into the run's own files.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
-    test = dataset_of(run, data).test
+    test, place, stated = _judged_on(run, data, other_data)
     count = len(test) if num_images is None else num_images
     if not 1 <= count <= len(test):
         raise ConfigError(
@@ -55,6 +63,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
         )
     threat = run.section("threat", Threat)
     network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
+    _make_folder(place)
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(
@@ -66,19 +75,54 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             seed=seed,
             precision=precision,
             checks=checks,
-            resume=run.partial_evaluation,
+            resume=place.partial_evaluation,
             observer=observer,
         )
-    found = replace(verdict.evaluation, weights=file_digest(run.weights))
-    if one_sided := _one_sided(labels, test.labels):
-        found = replace(found, caveats=(*found.caveats, one_sided))
-    shares, outcomes, examples = run.evaluation_files(_make_room(run, found))
+    more = [caveat for caveat in (stated, _one_sided(labels, test.labels)) if caveat]
+    found = replace(
+        verdict.evaluation,
+        weights=file_digest(run.weights),
+        caveats=(*verdict.evaluation.caveats, *more),
+    )
+    shares, outcomes, examples = place.evaluation_files(_make_room(place, found))
     verdict.outcomes.save(outcomes)
     _keep_examples(examples, verdict.examples)
     found.save(shares)
-    with run_errors("remove", run.partial_evaluation):
-        run.partial_evaluation.unlink(missing_ok=True)
+    with run_errors("remove", place.partial_evaluation):
+        place.partial_evaluation.unlink(missing_ok=True)
     return found
+
+
+def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
+    """The folder for evaluations of a run on other data than its own. Raises `DataError`."""
+    return _folder_of(run, *run_other_data(run, other))
+
+
+def _judged_on(
+    run: RunDirectory, data: Dataset | None, other: Dataset | Path | str | None
+) -> tuple[Images, RunDirectory, str | None]:
+    """The images to judge, the folder for what is found, and what must be said about them."""
+    if other is None:
+        return dataset_of(run, data).test, run, None
+    if data is not None:
+        raise ConfigError(
+            "data and other_data exclude each other, because an evaluation is of one test set; got "
+            "both. Give the run's own as data, or others as other_data."
+        )
+    dataset, known = run_other_data(run, other)
+    where = dataset.name if isinstance(other, Dataset) else str(other)
+    stated = f"on the test images of {where}, not on the run's own ({known.words})"
+    return dataset.test, _folder_of(run, dataset, known), stated
+
+
+def _folder_of(run: RunDirectory, dataset: Dataset, known: DataIdentity) -> RunDirectory:
+    name = re.sub(r"[^\w.-]+", "-", dataset.name)[:_LONGEST].lstrip(".") or "data"
+    return run.on_other_data(f"{name}-{known.digest[:8]}")
+
+
+def _make_folder(place: RunDirectory) -> None:
+    with run_errors("create the folder", place.path):
+        place.path.mkdir(parents=True, exist_ok=True)
 
 
 def _one_sided(labels: Tensor, of: Tensor) -> str | None:

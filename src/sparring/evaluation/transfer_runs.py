@@ -47,7 +47,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     """
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
-    _shared(runs, "data", [run.section("data", str) for run in runs])
+    _shared(runs, "data", _data(runs))
     _shared(runs, "image_size", [image_size_of(run) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
     test = dataset_of(runs[0], data).test
@@ -69,6 +69,17 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
         found = transfer(named, images, labels, threat, steps=steps, seed=seed, observer=observer)
         found.save(folder / FILE)
     return found
+
+
+def _data(runs: Sequence[RunDirectory]) -> list[str]:
+    """What the data of each run are known by; their names, where some run stored nothing else."""
+    known = [run.read_data() for run in runs]
+    names = [run.section("data", str) for run in runs]
+    digests = [f"{name} ({data.words})" for name, data in zip(names, known, strict=True) if data]
+    alike = len({data.digest for data in known if data}) == 1
+    if len(digests) < len(runs):
+        return names
+    return digests[:1] * len(runs) if alike else digests
 
 
 def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) -> Value:

@@ -7,11 +7,13 @@ seed gives the same weights, and the global random state stays as it was.
 """
 
 import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -160,11 +162,13 @@ class Imported:
         return num_classes
 
     def build(self, seed: int) -> nn.Module:
-        """What the factory makes, where the global random state is that of the seed.
+        """What the factory makes, where the global random states are those of the seed.
 
+        The factory's module is imported under the same seed.
         Raises `ConfigError` if it cannot be found, fails, or makes no `torch.nn.Module`.
         """
-        factory = imported(self.factory, "the model's factory")
+        with drawing_from(seed):
+            factory = imported(self.factory, "the model's factory")
         if not callable(factory):
             raise ConfigError(
                 f"the model's factory must be a function or a class; {self.factory} is a "
@@ -271,12 +275,27 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     return model.around(own) if isinstance(model, Normalised) else own
 
 
+def is_imported(model: ModelKind) -> bool:
+    """Whether a factory of the user's makes the network."""
+    return isinstance(model.network if isinstance(model, Normalised) else model, Imported)
+
+
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let the global random state be that of a seed, on all devices; it is put back afterwards."""
+    """Set the global random states of torch (all devices), numpy and random to those of a seed.
+
+    They are restored afterwards.
+    """
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+        try:
+            torch.manual_seed(seed)
+            np.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def _listed(numbers: tuple[float, ...]) -> str:

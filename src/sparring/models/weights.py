@@ -1,5 +1,6 @@
 """Weights on disk: safetensors, which hold numbers and text only and run no code when read."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def save_weights(
         name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
     }
     write_atomically(path, save(tensors, metadata=dict(about or {})))
+
+
+def content_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors: of their names, types, shapes and bytes. Cost: one pass."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        found.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:

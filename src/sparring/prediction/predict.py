@@ -86,7 +86,8 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     Files are read as in training, made grey or coloured as the network needs them; `resize` fits
     others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
     the run's threat and away from the prediction, from starts that every image has from `seed`
-    alone. To withstand it is no proof. `network`, `data` and `trust_code` as in `export`.
+    alone. To withstand it is no proof. `network`, `data` and `trust_code` as in `export`; the run's
+    data are needed for `test` only.
     Cost: a pass; with `attack` some 80 forward and backward. Raises `ConfigError`, `DataError`,
     `RunError` or `CheckpointError` for what is wrong with the run; a wrong file is told in
     `unread`.
@@ -95,15 +96,18 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     at_least("test", test, 0)
     if not images and not test:
         raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
-    dataset = dataset_of(run, data)
-    if test > len(dataset.test):
+    known = run.read_data()
+    if test or data is not None or known is None:
+        own = dataset_of(run, data).test
+        size, count = own.image_shape, len(own)
+    else:
+        own, size, count = None, known.shape, 0
+    if test > count:
         raise ConfigError(
-            f"test must be at most {len(dataset.test)}, because the test set has so many images; "
-            f"got {test}."
+            f"test must be at most {count}, because the test set has so many images; got {test}."
         )
     built = trained_network(run, network=network, trust_code=trust_code)
     files, unread = picture_files(images)
-    size = dataset.test.image_shape
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
     found: list[Prediction] = []
     with computing_threads(threads):
@@ -114,8 +118,9 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
             if sources:
                 found += asked.answers(pixels, sources, None)
         for start in range(0, test, BATCH):
+            assert own is not None  # it has more than `test` images
             places = torch.arange(start, min(start + BATCH, test))
-            pixels, labels = dataset.test.batch(places)
+            pixels, labels = own.batch(places)
             found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
     words = f"PGD, {STEPS} steps, {' and '.join(LOSSES)}, seed {seed}" if attack else None
     return Predictions(found=tuple(found), unread=tuple(unread), attack=words)

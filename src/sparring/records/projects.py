@@ -12,7 +12,7 @@ import builtins
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
@@ -241,7 +241,7 @@ class _Finder(MetaPathFinder):
     """Finds projects by their names, and their modules in their folders."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if not fullname.startswith(f"{__name__}."):
             return None
@@ -262,7 +262,7 @@ class _Finder(MetaPathFinder):
 
 
 def _spec(
-    name: str, folders: Sequence[str], source: Callable[[str, str], SourceFileLoader]
+    name: str, folders: Iterable[str], source: Callable[[str, str], SourceFileLoader]
 ) -> ModuleSpec | None:
     """As Python's own search: modules and packages come before folders without `__init__.py`."""
     parts: list[str] = []

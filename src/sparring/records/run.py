@@ -1,5 +1,7 @@
 """The folder through which training hands a run over to whoever reads it."""
 
+import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import TypeVar
 
 from sparring.errors import ConfigError, RunError
 from sparring.records.codec import from_json, to_json
+from sparring.records.data_identity import DataIdentity
 from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
 from sparring.records.files import file_digest, read_json, run_errors, write_json
@@ -80,6 +83,11 @@ class RunDirectory:
     def classes(self) -> Path:
         """Names of the classes, in order of their numbers."""
         return self.path / "classes.json"
+
+    @property
+    def data(self) -> Path:
+        """What the run's data are known by, and where they lie."""
+        return self.path / "data.json"
 
     @property
     def launch(self) -> Path:
@@ -159,6 +167,10 @@ class RunDirectory:
             or found.weights == file_digest(self.weights)
         )
 
+    def on_other_data(self, name: str) -> "RunDirectory":
+        """Where an evaluation on other data than the run's goes: a folder within it."""
+        return RunDirectory(self.path / "other-data" / name)
+
     def keep_evaluation(self, name: str) -> None:
         """Move the run's verdict aside, under a name of its own, so that another can replace it.
 
@@ -192,6 +204,23 @@ class RunDirectory:
     def write_class_names(self, names: tuple[str, ...]) -> None:
         """Store the names of the classes. Raises `RunError` if they cannot be written."""
         write_json(self.classes, list(names))
+
+    def read_data(self) -> DataIdentity | None:
+        """What the run's data are known by; none of runs of versions that stored none.
+
+        Raises `RunError` or `ConfigError` if the file is damaged.
+        """
+        if not self.data.exists():
+            return None
+        return from_json(DataIdentity, read_json(self.data), where=str(self.data))
+
+    def write_data(self, data: DataIdentity) -> None:
+        """Store what the data are known by. Raises `RunError` if it cannot be written."""
+        write_json(self.data, to_json(data))
+
+    def settings_digest(self) -> str:
+        """SHA-256 of the settings in config.json. Raises `RunError` if it cannot be read."""
+        return digest_of_settings(read_json(self.config))
 
     def launcher(self) -> str | None:
         """Who started the trainers that began the run; none where nobody starts them again.
@@ -234,6 +263,11 @@ class RunDirectory:
                 f"{did_you_mean(nearest(name, settings))}"
             )
         return from_json(cls, settings[name], where=str(self.config), path=name)
+
+
+def digest_of_settings(settings: object) -> str:
+    """SHA-256 of JSON values, equal for equal settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _runs_in(parent: Path) -> list[RunDirectory]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sparring.data import load_dataset
+from sparring.data.of_run import RunData
 from sparring.records import (
     Axis,
     Claim,
@@ -70,7 +70,7 @@ class Filming:
     def __call__(self) -> Sequence[Row]:
         """A row for the clean image, and one for each update's adversarial example."""
         config = stored_config(self.run)
-        dataset = load_dataset(config.data)
+        dataset = RunData.of(self.run).load()[0]
         image, label = dataset.test.batch(torch.arange(1))
         trainer = Trainer(config, dataset, torch.device("cpu"))
         rows = [self._row("clean", 0, image)]

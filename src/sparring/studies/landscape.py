@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 
 from sparring.attacks import Threat, cross_entropy
 from sparring.attacks.checks import looked_at
-from sparring.data import load_dataset
+from sparring.data.of_run import dataset_of
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
 from sparring.studies.networks import attacked, enough_attacked
@@ -65,7 +65,7 @@ class Surface:
         corners of the plane are corners of the threat, cut to [0, 1].
         """
         threat = self.run.section("threat", Threat)
-        test = load_dataset(self.run.section("data", str)).test
+        test = dataset_of(self.run).test
         images, labels = test.batch(torch.arange(self.images))
         network = trained_network(self.run, version=reached(self.run))
         network.requires_grad_(requires_grad=False)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat, cross_entropy
-from sparring.data import derive_seed, load_dataset
+from sparring.data import derive_seed
+from sparring.data.of_run import dataset_of
 from sparring.engine.account import Account
 from sparring.evaluation.accuracy import parts
 from sparring.models import trained_network, working_copy
@@ -48,7 +49,7 @@ class SnapshotUnderAttack:
 
     def __call__(self) -> Sequence[Row]:
         """A row for each attack: mean loss, and how many of the adversarial examples are right."""
-        dataset = load_dataset(self.run.section("data", str))
+        dataset = dataset_of(self.run)
         threat = self.run.section("threat", Threat)
         chosen = dataset.test if self.of == "test" else dataset.train
         images, labels = chosen.batch(torch.arange(self.images))

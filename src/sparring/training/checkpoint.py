@@ -1,8 +1,6 @@
 """A run's state on disk: enough to go on as if it had never stopped."""
 
-import hashlib
 import io
-import json
 import logging
 import pickle
 from collections.abc import Iterator
@@ -14,8 +12,10 @@ from typing import Any
 import torch
 
 from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
-from sparring.models import save_weights
+from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
+from sparring.models.trained import fingerprint_text, read_fingerprint, save_trained
 from sparring.records import RunDirectory, to_json, write_atomically
+from sparring.records.run import digest_of_settings
 from sparring.training.config import TrainConfig
 from sparring.training.sources import Source
 from sparring.training.trainer import Trainer
@@ -46,10 +46,11 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds
     own = trainer.team.gather(_own_state(trainer, source))
     if not trainer.team.leads:
         return
+    known = _fingerprint(trainer)
     buffer = io.BytesIO()
-    torch.save(_state(trainer, own, seconds), buffer)
+    torch.save(_state(trainer, own, seconds, known), buffer)
     with _safely(run, trainer):
-        _save_weights(trainer, run.weights)
+        _save_weights(run, trainer, run.weights, known)
         write_atomically(run.resume, buffer.getvalue())
 
 
@@ -61,12 +62,18 @@ def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
     path = run.snapshot(trainer.version)
     with _safely(run, trainer):
         path.parent.mkdir(exist_ok=True)
-        _save_weights(trainer, path)
+        _save_weights(run, trainer, path, _fingerprint(trainer))
 
 
-def _save_weights(trainer: Trainer, path: Path) -> None:
-    about = {"version": str(trainer.version), "config": settings_digest(trainer.config)}
-    save_weights(trainer.average.network.state_dict(), path, about=about)
+def _fingerprint(trainer: Trainer) -> Fingerprint:
+    return fingerprint(trainer.average.network, trainer.images.image_shape)
+
+
+def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Fingerprint) -> None:
+    about = {"version": str(trainer.version), "config": run.settings_digest()}
+    if data := run.read_data():
+        about["data"] = data.digest
+    save_trained(trainer.average.network, path, known, about)
 
 
 @contextmanager
@@ -113,6 +120,9 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Sourc
         progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+    if (stored := state.get("fingerprint")) is not None:
+        known = read_fingerprint(str(stored), str(path))
+        check_fingerprint(trainer.average.network, known, str(path))
     trainer.copy.refresh()
     return progress
 
@@ -122,7 +132,9 @@ def _own_state(trainer: Trainer, source: Source) -> dict[str, Any]:
     return {"source": dict(source.state()), "random": torch.get_rng_state()}
 
 
-def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _state(
+    trainer: Trainer, own: list[dict[str, Any]], seconds: float, known: Fingerprint
+) -> dict[str, Any]:
     others = {"others": own[1:]} if len(own) > 1 else {}
     return {
         "format": FORMAT,
@@ -133,6 +145,7 @@ def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[
         "seconds": seconds,
         "network": trainer.network.state_dict(),
         "average": trainer.average.network.state_dict(),
+        "fingerprint": fingerprint_text(known),
         "optimizer": trainer.optimizer.state_dict(),
         **own[0],
         **others,
@@ -180,4 +193,4 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def settings_digest(config: TrainConfig) -> str:
     """What tells settings apart: equal ones, and no others, have the same."""
-    return hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()
+    return digest_of_settings(to_json(config))

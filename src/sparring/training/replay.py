@@ -20,9 +20,10 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
-from sparring.data.of_run import check_classes, chosen_dataset
+from sparring.data.of_run import RunData
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
-from sparring.models import chosen_device, computing_threads, load_weights
+from sparring.models import chosen_device, computing_threads
+from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.start import check_fits
@@ -96,17 +97,14 @@ def replay(
     begun = time.perf_counter()
     directory, observer = RunDirectory.open(run), observer or Silent()
     config = stored_config(directory, trust_code=trust_code)
-    stored = _read_weights(directory, config)
+    stored = _read_weights(directory, trust_code)
     trace = read_trace(directory, stored.version if stored else None)
     recorded = from_json(
         Environment, read_json(directory.environment), where=str(directory.environment)
     )
     device = _device_like(recorded)
     config = replace(config, device=str(device))
-    dataset = chosen_dataset(
-        config.data, data, image_size=config.image_size, data_memory=config.data_memory
-    )
-    check_classes(directory, dataset)
+    dataset, _ = RunData.of(directory).load(data)
     check_fits(config, dataset)
     _check_trainers(config)
     with computing_threads(recorded.threads):
@@ -195,11 +193,11 @@ def _bits(value: Tensor) -> Tensor:
     return value.cpu().flatten().view(torch.uint8)
 
 
-def _read_weights(run: RunDirectory, config: TrainConfig) -> _Stored | None:
+def _read_weights(run: RunDirectory, trust_code: bool) -> _Stored | None:
     if not run.weights.exists():
         return None
-    network = config.model.build(seed=0)
-    version = load_weights(network, run.weights).get("version", "")
+    network, about = read_trained(run, trust_code=trust_code)
+    version = about.get("version", "")
     if not version.isdecimal() or not int(version):
         raise CheckpointError(
             f"{run.weights} must say how many updates its weights have seen, because a replay "

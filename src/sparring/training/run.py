@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from sparring.data import Dataset
-from sparring.data.of_run import check_classes, chosen_dataset, given_name
+from sparring.data.of_run import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
 from sparring.records import RunDirectory, to_json
+from sparring.records.data_identity import DataIdentity
 from sparring.records.trust import named_code, seal
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig, stored_config
@@ -46,12 +47,14 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     team = Solo() if config.trainers == 1 else present_team()
     check_size(team, config.trainers, launcher(config.trainers) + " train …")
     with team.together():
-        dataset = _dataset(config, data)
+        dataset, known = new_data(
+            config.data, data, image_size=config.image_size, data_memory=config.data_memory
+        )
         config = fitted(config, dataset, network)
         check_fits(config, dataset, network)
     config = team.lead(lambda: config)
-    check_same_data(team, dataset)
-    run = team.lead(lambda: new_run(config, out, team.launch))
+    check_same_data(team, known)
+    run = team.lead(lambda: new_run(config, out, team.launch, known))
     return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
@@ -76,16 +79,19 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     directory, config = team.lead(lambda: _opened(run, trust_code=trust_code))
     resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(run, config.trainers))
+    run_data = team.lead(lambda: RunData.of(directory))
     with team.together():
-        dataset = _dataset(config, data)
-        if team.leads:
-            check_classes(directory, dataset)
+        dataset, known = run_data.load(data)
         check_fits(config, dataset, network, resumed=resumed)
-    check_same_data(team, dataset)
+    check_same_data(team, known)
+    if not resumed and run_data.stored is None:
+        team.lead(lambda: store_identity(directory, config.data, known))
     return Sitting(team, config, dataset, directory, observer or Silent(), until, network).work()
 
 
-def new_run(config: TrainConfig, out: Path | str, launch: Launch) -> RunDirectory:
+def new_run(
+    config: TrainConfig, out: Path | str, launch: Launch, known: DataIdentity
+) -> RunDirectory:
     """A new directory, or what an earlier start of the same launch began there with these settings.
 
     Raises `RunError` for a folder that holds anything else, an equal run of another launch too.
@@ -102,6 +108,7 @@ def new_run(config: TrainConfig, out: Path | str, launch: Launch) -> RunDirector
     if launch.by:
         run.write_launcher(launch.by)
     seal(run.path, named_code(to_json(config)))
+    store_identity(run, config.data, known)
     run.write_config(config)
     return run
 
@@ -109,9 +116,3 @@ def new_run(config: TrainConfig, out: Path | str, launch: Launch) -> RunDirector
 def _opened(run: Path | str, *, trust_code: bool) -> tuple[RunDirectory, TrainConfig]:
     directory = RunDirectory.open(run)
     return directory, stored_config(directory, trust_code=trust_code)
-
-
-def _dataset(config: TrainConfig, given: Dataset | None) -> Dataset:
-    return chosen_dataset(
-        config.data, given, image_size=config.image_size, data_memory=config.data_memory
-    )

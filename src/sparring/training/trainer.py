@@ -17,9 +17,11 @@ from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, derive_seed
 from sparring.errors import NonFiniteLoss
 from sparring.models import Precision, drawing_from, possible_precision, working_copy
+from sparring.models.spec import is_imported
+from sparring.training.asynchronous import Asynchronous
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
-from sparring.training.job import AttackJob
+from sparring.training.job import AttackJob, Known
 from sparring.training.share import Packing, Share, floating_buffers, mean_of
 from sparring.training.start import probes, starting_network
 from sparring.training.team import Place, Solo, Team
@@ -89,10 +91,20 @@ class Trainer:
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device
-        self.job = AttackJob(config=config, given=network, trainer=self.team.rank)
+        self.job = AttackJob(
+            config=config, given=network, trainer=self.team.rank, known=self._known(network)
+        )
         self._tickets = self.job.attacks(dataset.train, device)
         self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
         self._staleness: tuple[int, ...] = ()
+
+    def _known(self, given: nn.Module | None) -> Known | None:
+        """By what workers know that they built this network, where they must build it."""
+        if given is not None or not is_imported(self.config.model):
+            return None
+        if not isinstance(self.config.source, Asynchronous):
+            return None
+        return Known.of(self.network, self.images.image_shape)
 
     @property
     def place(self) -> Place:
