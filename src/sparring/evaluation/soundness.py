@@ -10,12 +10,9 @@ from torch import Tensor, nn
 
 from sparring.attacks import Classifier, checked
 from sparring.attacks.search import no_trace
-from sparring.evaluation.contender import Slice
+from sparring.evaluation.contender import ALIKE, Slice
 from sparring.models import are_probabilities, evaluation_mode
 from sparring.records import Finding, Reading
-
-ALIKE = 1e-3
-"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
 
 
 def outputs(piece: Slice) -> Iterator[Finding]:

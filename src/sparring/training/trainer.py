@@ -102,7 +102,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """That of the next update."""
-        progress = self.config.progress(self.version)
+        progress = self.config.progress(min(self.version, self.config.updates - 1))
         return self.config.optimizer.learning_rate * self.config.schedule(progress)
 
     def stopped(self) -> bool:
