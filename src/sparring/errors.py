@@ -2,6 +2,7 @@
 
     SparringError
     ├── ConfigError         a typed or stored setting cannot mean anything (also a ValueError)
+    │   └── NonFiniteLogits        a model returned NaN or infinity for some images
     ├── DataError           a data set is missing, damaged or not what it claims to be
     ├── RunError            a run directory is missing, occupied, unwritable or not one
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
@@ -20,6 +21,7 @@ the signal's number for one that was asked to stop; for `FailedElsewhere` that o
 """
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
 
@@ -33,6 +35,31 @@ class SparringError(Exception):
 
 class ConfigError(SparringError, ValueError):
     """A setting, typed or stored, that cannot mean anything."""
+
+
+class NonFiniteLogits(ConfigError):
+    """Logits that are NaN or infinite, which are no prediction."""
+
+    def __init__(self, rows: Sequence[int | str], total: int, images: str = "images") -> None:
+        super().__init__(rows, total, images)
+        self.rows = tuple(rows)
+        """The images in question: places among those that were asked about, or names."""
+        self.total = total
+        """How many were asked about."""
+
+    def __str__(self) -> str:
+        rows, total, images = self.args
+        first = rows[0] if isinstance(rows[0], str) else f"image {rows[0]} (counted from 0)"
+        return (
+            f"the logits of {len(rows)} of {total} {images} are NaN or infinite, first those of "
+            f"{first}; a prediction needs finite logits. Look at the model's weights, and at "
+            "divisions, roots, logarithms and exponentials in it."
+        )
+
+    def among(self, places: Sequence[int | str], images: str = "images") -> "NonFiniteLogits":
+        """The same, where the images that were asked about have these places or names."""
+        rows = [places[row] if isinstance(row, int) else row for row in self.rows]
+        return NonFiniteLogits(rows, self.total, images)
 
 
 class DataError(SparringError):

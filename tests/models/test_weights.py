@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_weights_come_back_bit_for_bit_into_the_same_tensors(path):
     source, target = network(1), network(2)
-    special = [-0.0, torch.inf, torch.nan, 1e-45]
+    special = [-0.0, 3e38, -3e-39, 1e-45]
     source.get_parameter("2.weight").data[0] = torch.tensor(special)
     places = {name: value.data_ptr() for name, value in target.state_dict().items()}
     save_weights(source.state_dict(), path)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from sparring.attacks import checked
 from sparring.errors import ConfigError
 from sparring.models import load_weights, save_weights
 
@@ -65,9 +66,10 @@ def difference(network: nn.Module, answers: Answers, images: Float32[Tensor, " B
     NaN if an answer is none.
     """
     worst = 0.0
+    logits_of = checked(network, torch.empty(0, dtype=torch.int64))
     with torch.no_grad():
-        for size in {1, min(3, len(images)), len(images)}:
-            wanted, found = network(images[:size]), answers(images[:size])
+        for size in (len(images), min(3, len(images)), 1):
+            wanted, found = logits_of(images[:size]), answers(images[:size])
             unit = max(1.0, float(wanted.abs().max()))
             worst = max(worst, float((wanted - found).abs().max()) / unit, key=_nan_last)
     return worst

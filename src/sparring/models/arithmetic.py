@@ -18,7 +18,7 @@ from sparring.errors import ConfigError
 from sparring.models.hardware import has_bf16_units, has_matrix_units
 from sparring.models.modes import evaluation_mode
 from sparring.models.normalised import Normalisation
-from sparring.models.paper_cnn import PaperCNN
+from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -173,7 +173,7 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
         precision == "auto" and not buffered and has_bf16_units(device)
     )
     direct = rounded and has_matrix_units(device)
-    if type(network) is PaperCNN and device.type == "cpu" and not direct:
+    if is_paper_cnn(network) and device.type == "cpu" and not direct:
         return SpectralCopy(network, rounded=rounded)
     return BFloat16Copy(network) if rounded else DirectCopy(network)
 

@@ -68,12 +68,30 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put tensors that were read from `path` into a network of the same shape.
 
-    Raises `CheckpointError` if they are another network's.
+    Raises `CheckpointError` if they are another network's, or not finite.
     """
     _check_same_network(network, weights, path)
+    _check_finite(network, weights, path)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             value.copy_(weights[name])
+
+
+def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Infinities that the network is built with, as in the mask of an attention, are its own."""
+    wrong: dict[str, int] = {}
+    for name, own in network.state_dict().items():
+        value = weights[name].detach()
+        odd = ~value.isfinite()
+        if bool(odd.any()) and (count := int((odd & (value != own.to(value.device))).sum())):
+            wrong[name] = count
+    if wrong:
+        name = next(iter(wrong))
+        raise CheckpointError(
+            f"{path} holds {sum(wrong.values()):,} numbers that are NaN or infinite, the first in "
+            f"tensor {name}; weights must be finite. Training diverged or the file is damaged: "
+            "take an earlier checkpoint, or train again with a lower learning rate."
+        )
 
 
 def _check_same_network(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

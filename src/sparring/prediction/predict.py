@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Threat
+from sparring.attacks import PGD, Threat, checked
+from sparring.attacks.checks import numbered
+from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
@@ -142,10 +144,13 @@ class _Asked:
         sources: Sequence[str],
         labels: Int64[Tensor, " B"] | None,
     ) -> list[Prediction]:
-        with torch.no_grad():
-            shares = self.network(images).softmax(1)
+        with torch.no_grad(), numbered(sources):
+            shares = self._logits(images).softmax(1)
         top = shares.topk(min(TOP, shares.shape[1]), dim=1)
-        safe = self._withstands(images, top.indices[:, 0]).tolist() if self.attack else None
+        safe = None
+        if self.attack:
+            with numbered(sources, ATTACKED):
+                safe = self._withstands(images, top.indices[:, 0]).tolist()
         found = []
         for row, source in enumerate(sources):
             pairs = zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
@@ -168,8 +173,11 @@ class _Asked:
             start = search.starts(images, seeds)
             attacked = search.search_from(start, self.network, images, predicted)
             with torch.no_grad():
-                safe &= self.network(attacked).argmax(1) == predicted
+                safe &= self._logits(attacked).argmax(1) == predicted
         return safe
+
+    def _logits(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
+        return checked(self.network, torch.empty(0, dtype=torch.int64))(images)
 
     def _name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else str(label)

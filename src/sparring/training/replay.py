@@ -21,7 +21,7 @@ from torch import Tensor
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.of_run import RunData
-from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
+from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads
 from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
@@ -165,14 +165,15 @@ def _follow(
             tickets_of[ticket - traced.staleness_of(rank)].append((ticket, rank))
     waiting: dict[tuple[int, int], AttackedBatch] = {}
     for version, traced in enumerate(trace):
-        for ticket, rank in tickets_of[version]:
-            waiting[ticket, rank] = trainers[rank].attack_now(ticket)
-        batches = [
-            trainer.finish(waiting.pop((version, rank))) for rank, trainer in enumerate(trainers)
-        ]
         try:
+            for ticket, rank in tickets_of[version]:
+                waiting[ticket, rank] = trainers[rank].attack_now(ticket)
+            batches = [
+                trainer.finish(waiting.pop((version, rank)))
+                for rank, trainer in enumerate(trainers)
+            ]
             step = update_together(trainers, batches)
-        except NonFiniteLoss:
+        except (NonFiniteLoss, NonFiniteLogits):
             return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
         observer.stepped(step)
         if step.loss != traced.loss:

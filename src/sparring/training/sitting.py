@@ -12,7 +12,13 @@ from torch import nn
 from sparring.attacks import AttackedBatch
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
-from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
+from sparring.errors import (
+    Interrupted,
+    NonFiniteLogits,
+    NonFiniteLoss,
+    TrainerLost,
+    resume_command,
+)
 from sparring.models import computing_threads
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
@@ -110,7 +116,10 @@ class Sitting:
                 wanted = self.config.tensorboard and self.team.leads
                 with events(self.run, trainer.version, wanted=wanted) as sink:
                     self.events = sink
-                    self._loop(trainer, source)
+                    try:
+                        self._loop(trainer, source)
+                    except (NonFiniteLoss, NonFiniteLogits) as error:
+                        raise self._diverged(trainer, error) from error
             seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
@@ -146,7 +155,7 @@ class Sitting:
     def _loop(self, trainer: Trainer, source: Source) -> None:
         """The trainer's loop: attacked batches in, updates out."""
         for batch, seconds in _timed(source):
-            step = self._update(trainer, source, batch, seconds)
+            step = trainer.update(batch, supply_seconds=seconds, updated=source.updated)
             if self.team.leads:
                 self._watch(trainer, source, step)
             last, asked = trainer.version == self.end, self.team.heard
@@ -175,16 +184,16 @@ class Sitting:
         if _due(every, trainer.version) or (every and trainer.version == self.end):
             save_snapshot(self.run, trainer)
 
-    def _update(
-        self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
-    ) -> Step:
-        try:
-            return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
-        except NonFiniteLoss as error:
-            last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
-            if self.team.leads:
-                self._write("notices", {"step": trainer.version, "event": str(error)})
-            raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
+    def _diverged(self, trainer: Trainer, error: NonFiniteLoss | NonFiniteLogits) -> NonFiniteLoss:
+        """The error of a run whose numbers are no longer finite, in an update or anywhere else."""
+        said = str(error)
+        if isinstance(error, NonFiniteLogits):
+            rate = trainer.learning_rate
+            said += f" It became so at step {trainer.version + 1} with learning rate {rate:g}."
+        if self.team.leads:
+            self._write("notices", {"step": trainer.version, "event": said})
+        last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
+        return NonFiniteLoss(f"{said} The last good checkpoint {last}.")
 
     def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
         figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}

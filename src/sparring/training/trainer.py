@@ -111,6 +111,12 @@ class Trainer:
         """Which of the trainers of this machine it is."""
         return self.team.place
 
+    @property
+    def learning_rate(self) -> float:
+        """That of the next update."""
+        progress = self.config.progress(min(self.version, self.config.updates - 1))
+        return self.config.optimizer.learning_rate * self.config.schedule(progress)
+
     def stopped(self) -> bool:
         """Whether it was asked to stop and may do so before its next update."""
         return self.team.stopped()
@@ -195,8 +201,7 @@ class Trainer:
     ) -> Step:
         """The update that a share, or the mean of all, asks for; see `update`."""
         begun = time.perf_counter() if begun is None else begun
-        progress = self.config.progress(self.version)
-        rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
+        rate = self.learning_rate
         if not math.isfinite(share.loss) or not _is_finite(share.gradients):
             wrong = "its gradient" if math.isfinite(share.loss) else str(share.loss)
             raise NonFiniteLoss(
