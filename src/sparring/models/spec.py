@@ -6,16 +6,18 @@ the number of logits that it must have. `build(seed)` is a freshly initialised n
 seed gives the same weights, and the global random state stays as it was.
 """
 
-import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from sparring.errors import ConfigError
+from sparring.models.copying import copied
 from sparring.models.normalised import NormalisedNetwork
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.residual import preact_resnet_18, wide_resnet
@@ -271,16 +273,26 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     """
     if given is None:
         return model.build(seed)
-    own = copy.deepcopy(given)
+    own = copied(given)
     return model.around(own) if isinstance(model, Normalised) else own
 
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let the global random state be that of a seed, on all devices; it is put back afterwards."""
+    """Set the global random states of torch (all devices), numpy and random to those of a seed.
+
+    They are restored afterwards.
+    """
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+        try:
+            torch.manual_seed(seed)
+            np.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def _listed(numbers: tuple[float, ...]) -> str:

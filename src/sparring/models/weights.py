@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
@@ -19,11 +19,26 @@ def save_weights(
 
     Raises `OSError` if the disk refuses; a file that was there before is then untouched.
     """
+    write_atomically(path, weights_to(weights, about=about))
+
+
+def weights_to(weights: Mapping[str, Tensor], *, about: Mapping[str, str] | None = None) -> bytes:
+    """Named tensors, with words `about` them, as the content of a safetensors file."""
     kept = torch.contiguous_format  # and copies: a file has no tensor that two layers share
     tensors = {
         name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
     }
-    write_atomically(path, save(tensors, metadata=dict(about or {})))
+    return save(tensors, metadata=dict(about or {}))
+
+
+def weights_from(content: bytes) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file."""
+    return load(content)
+
+
+def bits(value: Tensor) -> Tensor:
+    """A tensor's bytes, flat: as numbers 0 equals -0 and NaN does not equal itself."""
+    return value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:

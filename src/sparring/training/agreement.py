@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparring.data import Dataset
 from sparring.errors import DataError
+from sparring.models import bits
 from sparring.training.team import Team
 
 UNLIKE = (
@@ -52,5 +53,5 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     """SHA-256 of all their bytes."""
     found = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(bits(tensor).numpy().tobytes())
     return found.hexdigest()

@@ -8,9 +8,11 @@ from torch import nn
 from sparring.data import Dataset
 from sparring.data.of_run import check_classes, chosen_dataset, given_name
 from sparring.errors import launcher, resume_command
+from sparring.models import copied
 from sparring.records import RunDirectory, from_json, read_json
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig
+from sparring.training.rehearsal import rehearse
 from sparring.training.several import check_size, present_team
 from sparring.training.sitting import Sitting, TrainedRun
 from sparring.training.start import check_fits, fitted
@@ -40,6 +42,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
     of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
     """
+    network = None if network is None else copied(network)
     if data is not None:
         config = replace(config, data=given_name(data))
     team = Solo() if config.trainers == 1 else present_team()
@@ -48,6 +51,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
         dataset = _dataset(config, data)
         config = fitted(config, dataset, network)
         check_fits(config, dataset, network)
+        rehearse(config, dataset, network)
     config = team.lead(lambda: config)
     check_same_data(team, dataset)
     run = team.lead(lambda: new_run(config, out, team.launch))
@@ -69,6 +73,7 @@ def resume(
     was.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
+    network = None if network is None else copied(network)
     team = present_team()
     directory, config = team.lead(lambda: _opened(run))
     resumed = team.lead(directory.resume.exists)

@@ -13,9 +13,10 @@ from sparring.attacks import AttackedBatch
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
 from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
-from sparring.models import computing_threads
+from sparring.models import computing_threads, kept_layers
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
+from sparring.records.wording import few
 from sparring.training.agreement import UNLIKE, unlike
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
@@ -33,6 +34,13 @@ SINGLE = (
     "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
 )
 """What a run says of a network that has to do without bf16."""
+
+
+KEPT = (
+    "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
+    "BatchNorm: {}; call train() on the network before training if that is not meant"
+)
+"""What a run says of a network that is not in training mode as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -134,6 +142,8 @@ class Sitting:
             save_snapshot(self.run, trainer)
         if trainer.precision != self.config.precision:
             self._notice(trainer, SINGLE)
+        if kept := kept_layers(trainer.network)["evaluation"]:
+            self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
         threat, attack = self.config.threat, self.config.attack
         doubts = [doubt(threat, self.dataset.image_shape)]
         doubts += [mismatch(threat, attack.threat)] if attack.steps else []
