@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.records import write_atomically
+from sparring.records.wording import counted, few
 
 
 def save_weights(
@@ -81,12 +82,35 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _check_same_network(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{path} must hold the weights of a {type(network).__name__}; its tensor {name} "
-                f"has shape {found.get(name, 'none')}, the network's {expected.get(name, 'none')}. "
-                f"It belongs to another network."
-            )
+    if found := differences(network, weights):
+        raise CheckpointError(
+            f"{path} must hold the weights of a {type(network).__name__}; {found}. "
+            "It belongs to another network."
+        )
+
+
+def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """What keeps named tensors from being the network's state, in words; empty if they can be."""
+    own = network.state_dict()
+    unlike = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    complex_ones = [
+        name
+        for name, value in own.items()
+        if name in weights and weights[name].is_complex() and not value.is_complex()
+    ]
+    found = {
+        "missing": [name for name in own if name not in weights],
+        "not the network's": [name for name in weights if name not in own],
+        "of another shape": unlike,
+        "complex where the network's are real": complex_ones,
+    }
+    parts = []
+    for what, names in found.items():
+        if names:
+            number = f"{counted(len(names), 'tensor')} {'is' if len(names) == 1 else 'are'}"
+            parts.append(f"{number} {what} ({few(names)})")
+    return ", ".join(parts)
