@@ -93,8 +93,13 @@ class Interrupted(TrainingError):
 
 
 def cause(error: BaseException) -> str:
-    """An error of code that is not sparring's, as a part of a sentence: its type and first line."""
-    said = " ".join(str(error).strip().partition("\n")[0].split())[:200].rstrip(".")
+    """An error of code that is not sparring's, as a part of a sentence: its type and first line.
+
+    Where that ends in a colon, the next line as well.
+    """
+    first, *rest = str(error).strip().splitlines() or [""]
+    said = " ".join(f"{first} {rest[0] if rest and first.endswith(':') else ''}".split())
+    said = said[:200].rstrip(".:")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

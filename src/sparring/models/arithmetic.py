@@ -20,6 +20,7 @@ from sparring.models.hardware import has_bf16_units, has_matrix_units
 from sparring.models.modes import evaluation_mode, training_mode
 from sparring.models.normalised import Normalisation
 from sparring.models.paper_cnn import PaperCNN
+from sparring.models.spec import drawing_from
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -196,21 +197,18 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     """
     if not isinstance(working_copy(network, precision), BFloat16Copy):
         return precision
-    own = copied(network)
     asked = images.detach().to(_device_of(network), copy=True).requires_grad_()
-    try:
-        with torch.random.fork_rng(), torch.enable_grad():
-            _pass_in_both_modes(own, BFloat16Copy(own), asked)
-    except Exception as error:  # of a network of one's own
-        if precision == "auto":
-            return "fp32"
+    error = _failure(BFloat16Copy(copied(network)), asked)
+    if error is None or _failure(DirectCopy(copied(network)), asked) is not None:
+        return precision  # what fails in any precision is told where the network is checked
+    if precision == "bf16":
         raise ConfigError(
             "precision bf16 needs a network whose every number is a parameter, or follows from its "
             "images, because nothing else is cast; "
             f"{type(network).__name__} failed ({cause(error)}). "
             "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
         ) from error
-    return precision
+    return "fp32"
 
 
 def real_view(value: Tensor) -> Tensor:
@@ -218,13 +216,19 @@ def real_view(value: Tensor) -> Tensor:
     return torch.view_as_real(value) if value.is_complex() else value
 
 
-def _pass_in_both_modes(network: nn.Module, copy: WorkingCopy, images: Tensor) -> None:
-    torch.autograd.grad(copy.attacked(images).sum(), images)
-    training_mode(network)
-    trained = copy.trained(images.detach())
-    weights = [value for value in network.parameters() if value.requires_grad]
-    if isinstance(trained, Tensor) and trained.requires_grad:
-        torch.autograd.grad(trained.sum(), weights, allow_unused=True)
+def _failure(copy: DirectCopy | BFloat16Copy, images: Tensor) -> Exception | None:
+    """What goes wrong in the passes of an attack and of an update; the network does not stay."""
+    weights = [value for value in copy.network.parameters() if value.requires_grad]
+    try:
+        with drawing_from(0), torch.enable_grad():
+            torch.autograd.grad(copy.attacked(images).sum(), images)
+            training_mode(copy.network)
+            trained = copy.trained(images.detach())
+            if weights:
+                torch.autograd.grad(trained.sum(), weights, allow_unused=True)
+    except Exception as error:
+        return error
+    return None
 
 
 def _device_of(network: nn.Module) -> torch.device:

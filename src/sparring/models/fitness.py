@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from sparring.errors import ConfigError, cause
 from sparring.models.modes import evaluation_mode
 from sparring.models.normalised import NormalisedNetwork
+from sparring.records.wording import counted
 
 PROBABLE = 1e-4
 """How near to 1 rows of probabilities sum."""
@@ -87,9 +88,9 @@ def check_logits(
     if tuple(logits.shape) != (count, num_classes):
         raise ConfigError(
             f"the network must return {num_classes} logits for each image, because the data have "
-            f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for {count} "
-            f"images{when}. Give it as many outputs as there are classes, and keep the first "
-            "dimension, also for one image."
+            f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for "
+            f"{counted(count, 'image')}{when}. Give it as many outputs as there are classes, and "
+            "keep the first dimension, also for one image."
         )
     if not logits.isfinite().all():
         raise ConfigError(

@@ -29,7 +29,10 @@ def weights_to(weights: Mapping[str, Tensor], *, about: Mapping[str, str] | None
     tensors = {
         name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
     }
-    return save(tensors, metadata=dict(about or {}))
+    try:
+        return save(tensors, metadata=dict(about or {}))
+    except KeyError as error:
+        raise TypeError(f"a safetensors file cannot hold numbers of type {error}") from error
 
 
 def weights_from(content: bytes) -> dict[str, Tensor]:

@@ -108,7 +108,7 @@ class _CheckedCopy:
         self._copy.refresh()
 
     def attacked(self, images: Tensor) -> Tensor:
-        return self._checked(self._copy.attacked(images), images, "for an attack")
+        return self._checked(self._copy.attacked(images), images, "in an attack")
 
     def trained(self, images: Tensor) -> Tensor:
         with _tried(f"a pass of {self._network} in training mode over {len(images)} images failed"):
@@ -139,6 +139,8 @@ def _remedy(error: Exception) -> str:
         return "Take a smaller batch_size or a smaller network. "
     if "more than 1 value per channel" in str(error):
         return "Take a larger batch_size. "
+    if "does not require grad" in str(error):
+        return "Let the loss depend on the weights: no detach() or no_grad() in training mode. "
     return ""
 
 

@@ -36,6 +36,11 @@ SINGLE = (
 """What a run says of a network that has to do without bf16."""
 
 
+UNTRAINED = (
+    "weights without a gradient in the first update: {}; no loss depends on them, so that they "
+    "stay as they are"
+)
+"""What a run says of weights that training does not reach."""
 KEPT = (
     "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
     "BatchNorm: {}; call train() on the network before training if that is not meant"
@@ -173,6 +178,8 @@ class Sitting:
     def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""
         self._record(trainer, source, step)
+        if trainer.version == 1 and trainer.untrained:
+            self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
         if self.config.attack.steps and _due(self.config.validation.alarm_every, trainer.version):
             self._compare(trainer)
         complete = trainer.version == self.config.updates

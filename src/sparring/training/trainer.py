@@ -100,6 +100,8 @@ class Trainer:
         self._tickets = self.job.attacks(dataset.train, device)
         self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
         self._staleness: tuple[int, ...] = ()
+        self.untrained: list[str] = []
+        """Weights without a gradient in the last update."""
 
     @property
     def place(self) -> Place:
@@ -244,7 +246,10 @@ class Trainer:
                 buffer.copy_(mean)
 
     def _step(self, share: Share, rate: float) -> None:
-        parameters = self._parameters()
+        named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
+        parameters = [parameter for _, parameter in named]
+        pairs = zip(named, share.gradients, strict=True)
+        self.untrained = [name for (name, _), gradient in pairs if gradient is None]
         self._take_statistics(share)
         for parameter, gradient in zip(parameters, share.gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
