@@ -124,6 +124,17 @@ class Interrupted(TrainingError):
         self.exit_code = 128 + signal
 
 
+def cause(error: BaseException) -> str:
+    """An error of code that is not sparring's, as a part of a sentence: its type and first line.
+
+    Where that ends in a colon, the next line as well.
+    """
+    first, *rest = str(error).strip().splitlines() or [""]
+    said = " ".join(f"{first} {rest[0] if rest and first.endswith(':') else ''}".split())
+    said = said[:200].rstrip(".:")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def resume_command(run: Path | str, trainers: int = 1) -> str:
     """What to type to go on with a run; of several trainers, all on one machine."""
     return f"{launcher(trainers)} train --resume {shlex.quote(str(run))}"

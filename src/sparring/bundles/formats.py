@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
 
-import copy
 import importlib.util
 import logging
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import checked
 from sparring.errors import ConfigError
-from sparring.models import load_weights, save_weights
+from sparring.models import copied, load_weights, save_weights
 
 FormatName = Literal["safetensors", "torch", "onnx"]
 """Weights; a program of `torch.export`; an ONNX model."""
@@ -85,7 +84,7 @@ def _write_weights(network: nn.Module, images: Tensor, path: Path) -> None:
 
 def _read_weights(network: nn.Module, path: Path) -> Answers:
     """A copy that has lost its weights, and has them back from the file."""
-    emptied = copy.deepcopy(network)
+    emptied = copied(network)
     with torch.no_grad():
         for value in emptied.state_dict().values():
             value.zero_()

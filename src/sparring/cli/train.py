@@ -55,6 +55,7 @@ def _run(argv: list[str]) -> int:
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, shared, sized
     from sparring.training import train
+    from sparring.training.rehearsal import rehearse
     from sparring.training.start import check_fits, fitted
 
     config = shared(sized(resolved(flags), flags), flags)
@@ -62,6 +63,7 @@ def _run(argv: list[str]) -> int:
         dataset = opened(config)
         config = fitted(config, dataset)
         check_fits(config, dataset)
+        rehearse(config, dataset)
         if leads():
             print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0

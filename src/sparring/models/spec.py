@@ -6,7 +6,6 @@ the number of logits that it must have. `build(seed)` is a freshly initialised n
 seed gives the same weights, and the global random state stays as it was.
 """
 
-import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from sparring.errors import ConfigError
+from sparring.models.copying import copied
 from sparring.models.normalised import NormalisedNetwork
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.residual import preact_resnet_18, wide_resnet
@@ -271,7 +271,7 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     """
     if given is None:
         return model.build(seed)
-    own = copy.deepcopy(given)
+    own = copied(given)
     return model.around(own) if isinstance(model, Normalised) else own
 
 

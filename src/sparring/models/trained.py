@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparring.errors import CheckpointError
 from sparring.models.fingerprint import Fingerprint, check_fingerprint
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.foreign_weights import put_foreign
 from sparring.models.spec import ModelKind, built_network
 from sparring.models.weights import content_digest, put_weights, read_weights, save_weights
 from sparring.records import RunDirectory, from_json, to_json
@@ -138,23 +138,21 @@ def _check_belongs(run: RunDirectory, about: Mapping[str, str], path: Path) -> N
 def begin_with(network: nn.Module, path: Path | str) -> None:
     """Put the weights of a file into a network, to be trained further.
 
-    A safetensors file, such as a run's, or a `state_dict` that `torch.save` wrote, which is read
-    without running any code in it. Weights of what stands behind a normalisation will do, too.
+    A safetensors file, such as a run's, or what `torch.save` wrote, which is read without running
+    any code in it. `put_foreign` says where in it the weights may be, and under which names.
     Raises `CheckpointError` if the file is missing, damaged, or of another network.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         weights, _ = read_weights(path)
     else:
-        weights = _state_dict(path)
-    if isinstance(network, NormalisedNetwork) and "normalisation.mean" not in weights:
-        network = network.network
-    put_weights(network, weights, path)
+        weights = _saved(path)
+    put_foreign(network, weights, path)
 
 
-def _state_dict(path: Path) -> Mapping[str, Tensor]:
+def _saved(path: Path) -> object:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} must hold the weights to begin with; there is no such file."
@@ -167,11 +165,3 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} must be a state_dict; it cannot be read: {error}") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]  # as Lightning and many training scripts have it
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path} must hold a state_dict, tensors by name; it holds a {type(state).__name__} of "
-            "something else. Write it with torch.save(network.state_dict(), path)."
-        )
-    return state

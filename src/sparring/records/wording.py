@@ -1,6 +1,6 @@
 """How numbers, times and settings are put into words, the same in a terminal and on a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sparring.records.environment import Environment
 from sparring.records.sizes import eps_text
@@ -52,3 +52,9 @@ def one_line(text: str, at_most: int = 200) -> str:
     short = " ".join(text[: 4 * at_most].split())
     short = "".join(char if char.isprintable() else "?" for char in short)
     return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are: `a, b, c and 7 more`."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from sparring.errors import DataError
+from sparring.models import bits
 from sparring.records.data_identity import DataIdentity
 from sparring.training.team import Team
 
@@ -50,5 +51,5 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     """SHA-256 of all their bytes."""
     found = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(bits(tensor).numpy().tobytes())
     return found.hexdigest()

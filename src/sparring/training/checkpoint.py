@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
+from sparring.models import kept_layers
 from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
 from sparring.models.trained import fingerprint_text, read_fingerprint, save_trained
+from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.records.run import digest_of_settings
+from sparring.records.wording import few
 from sparring.training.config import TrainConfig
-from sparring.training.sources import Source
+from sparring.training.sources import Fresh, Source
 from sparring.training.trainer import Trainer
 
 FORMAT = 1
@@ -74,6 +77,22 @@ def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Finger
     if data := run.read_data():
         about["data"] = data.digest
     save_trained(trainer.average.network, path, known, about)
+
+
+def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
+    """Give a trainer's state to a `twin` of the same settings, by a checkpoint in memory.
+
+    What is written and read back is what `save_checkpoint` writes, the weights included, but for
+    the fingerprint.
+    Raises whatever fails.
+    """
+    source, other = (Fresh().open(each, each.config.updates) for each in (trainer, twin))
+    buffer, where = io.BytesIO(), Path("the checkpoint")
+    torch.save(_state(trainer, [_own_state(trainer, source)], 0.0, None), buffer)
+    buffer.seek(0)
+    _restored(where, torch.load(buffer, map_location="cpu", weights_only=True), twin, other)
+    stored = weights_from(weights_to(trainer.average.network.state_dict()))
+    put_weights(twin.average.network, stored, where)
 
 
 @contextmanager
@@ -133,7 +152,7 @@ def _own_state(trainer: Trainer, source: Source) -> dict[str, Any]:
 
 
 def _state(
-    trainer: Trainer, own: list[dict[str, Any]], seconds: float, known: Fingerprint
+    trainer: Trainer, own: list[dict[str, Any]], seconds: float, known: Fingerprint | None
 ) -> dict[str, Any]:
     others = {"others": own[1:]} if len(own) > 1 else {}
     return {
@@ -143,9 +162,10 @@ def _state(
         "threads": torch.get_num_threads(),
         "version": trainer.version,
         "seconds": seconds,
+        "layers": kept_layers(trainer.network),
         "network": trainer.network.state_dict(),
         "average": trainer.average.network.state_dict(),
-        "fingerprint": fingerprint_text(known),
+        "fingerprint": None if known is None else fingerprint_text(known),
         "optimizer": trainer.optimizer.state_dict(),
         **own[0],
         **others,
@@ -171,6 +191,7 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
             f"{path} must belong to the config.json beside it; it was written under other "
             f"settings. Put the original config.json back, or start a new run."
         )
+    _check_layers(path, state, kept_layers(trainer.network))
     here = {"arithmetic": trainer.copy.name, "threads": torch.get_num_threads()}
     for what, value in here.items():
         if state.get(what) != value:
@@ -180,6 +201,18 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
                 what,
                 state.get(what),
                 value,
+            )
+
+
+def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]]) -> None:
+    """Refuse a network whose layers are frozen or in evaluation mode as they were not before."""
+    before = state.get("layers", here)  # not in checkpoints of early versions
+    for what, names in here.items():
+        if other := sorted(set(names) ^ set(before.get(what, names))):
+            state_of = "frozen (requires_grad)" if what == "frozen" else "in evaluation mode"
+            raise CheckpointError(
+                f"{few(other)} of the network must be {state_of} as when {path} was written, and "
+                "now differs. Pass the network in the state in which the run was given it."
             )
 
 

@@ -157,6 +157,11 @@ def _made(objective: OwnObjective) -> Callable[[LogitsOf, AttackedBatch], Any]:
     return made
 
 
+def forget_objectives() -> None:
+    """Make every own objective anew when it is called next; it may have a state."""
+    _made.cache_clear()
+
+
 def _shape(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"

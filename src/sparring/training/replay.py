@@ -22,7 +22,7 @@ from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.of_run import RunData
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss
-from sparring.models import chosen_device, computing_threads
+from sparring.models import bits, chosen_device, computing_threads
 from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.training.config import TrainConfig, stored_config
@@ -184,14 +184,7 @@ def _follow(
 def _different(stored: Mapping[str, Tensor], trainer: Trainer) -> tuple[str, ...]:
     """Names of the averaged weights that are not the stored ones, bit for bit."""
     found = trainer.average.network.state_dict()
-    return tuple(
-        name for name in stored if not torch.equal(_bits(stored[name]), _bits(found[name]))
-    )
-
-
-def _bits(value: Tensor) -> Tensor:
-    """As bytes, because as numbers 0 equals -0 and NaN does not equal itself."""
-    return value.cpu().flatten().view(torch.uint8)
+    return tuple(name for name in stored if not torch.equal(bits(stored[name]), bits(found[name])))
 
 
 def _read_weights(run: RunDirectory, trust_code: bool) -> _Stored | None:

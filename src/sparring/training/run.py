@@ -8,11 +8,13 @@ from torch import nn
 from sparring.data import Dataset
 from sparring.data.of_run import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
+from sparring.models import copied
 from sparring.records import RunDirectory, to_json
 from sparring.records.data_identity import DataIdentity
 from sparring.records.trust import named_code, seal
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig, stored_config
+from sparring.training.rehearsal import rehearse
 from sparring.training.several import check_size, present_team
 from sparring.training.sitting import Sitting, TrainedRun
 from sparring.training.start import check_fits, fitted
@@ -42,6 +44,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
     of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
     """
+    network = None if network is None else copied(network)
     if data is not None:
         config = replace(config, data=given_name(data))
     team = Solo() if config.trainers == 1 else present_team()
@@ -52,6 +55,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
         )
         config = fitted(config, dataset, network)
         check_fits(config, dataset, network)
+        rehearse(config, dataset, network)
     config = team.lead(lambda: config)
     check_same_data(team, known)
     run = team.lead(lambda: new_run(config, out, team.launch, known))
@@ -75,6 +79,7 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     `trust_code`.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
+    network = None if network is None else copied(network)
     team = present_team()
     directory, config = team.lead(lambda: _opened(run, trust_code=trust_code))
     resumed = team.lead(directory.resume.exists)

@@ -19,10 +19,11 @@ from sparring.errors import (
     TrainerLost,
     resume_command,
 )
-from sparring.models import computing_threads
+from sparring.models import computing_threads, kept_layers
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
 from sparring.records.trust import named_code, unsealed
+from sparring.records.wording import few
 from sparring.training.agreement import UNLIKE, unlike
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
@@ -40,6 +41,18 @@ SINGLE = (
     "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
 )
 """What a run says of a network that has to do without bf16."""
+
+
+UNTRAINED = (
+    "weights without a gradient in the first update: {}; no loss depends on them, so that they "
+    "stay as they are"
+)
+"""What a run says of weights that training does not reach."""
+KEPT = (
+    "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
+    "BatchNorm: {}; call train() on the network before training if that is not meant"
+)
+"""What a run says of a network that is not in training mode as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -146,6 +159,8 @@ class Sitting:
             self._notice(trainer, SINGLE)
         if alone := unsealed(self.run.path, named_code(to_json(self.config))):
             self._notice(trainer, alone)
+        if kept := kept_layers(trainer.network)["evaluation"]:
+            self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
         threat, attack = self.config.threat, self.config.attack
         doubts = [doubt(threat, self.dataset.image_shape)]
         doubts += [mismatch(threat, attack.threat)] if attack.steps else []
@@ -175,6 +190,8 @@ class Sitting:
     def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""
         self._record(trainer, source, step)
+        if trainer.version == 1 and trainer.untrained:
+            self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
         if self.config.attack.steps and _due(self.config.validation.alarm_every, trainer.version):
             self._compare(trainer)
         complete = trainer.version == self.config.updates

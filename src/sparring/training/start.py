@@ -18,6 +18,7 @@ from sparring.models import (
     begin_with,
     built_network,
     check_network,
+    check_state,
     chosen_device,
     possible_precision,
 )
@@ -75,7 +76,9 @@ def check_fits(
         if network is not None and config.source.workers != 0:
             _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
-    starting = starting_network(config, network, resumed=resumed).to(device)
+    starting = starting_network(config, network, resumed=resumed)
+    check_state(starting)
+    starting.to(device)
     images = probes(dataset).to(device)
     check_network(starting, images, config.model.outputs(dataset.num_classes))
     if network is None:
