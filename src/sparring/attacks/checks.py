@@ -3,7 +3,8 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparring.errors import ConfigError, SparringError
+from sparring.errors import ConfigError, NonFiniteLogits, SparringError
 from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
 from sparring.records.spelling import did_you_mean, nearest
 
@@ -95,6 +96,8 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
             f"got {labels.dtype} of shape {tuple(labels.shape)}. {_indices_from(images, labels)}"
         )
     if not images.numel():
+        if len(images):
+            raise ConfigError(f"images must have pixels; got shape {tuple(images.shape)}.")
         return
     low, high = (bound.item() for bound in images.detach().aminmax())
     if not (low >= 0 and high <= 1):
@@ -111,16 +114,27 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
         )
 
 
-class Checked(OnCopies):
-    """A model whose every answer is checked to be a row of logits for each image.
+def checked(model: Classifier, labels: Tensor) -> "Checked":
+    """The same model, called on copies of images; its answers are rows of finite logits.
 
-    Raises `ConfigError`, when called, for an answer of another type or shape, or with too few
-    classes for the labels, and where the model fails on the images.
+    Everything that attacks or judges a model calls it through this. Raises `ConfigError` for what
+    is no model, or a module without usable weights, and, when called, where the model fails on the
+    images, for an answer of another type or shape or with too few classes for the labels, and
+    `NonFiniteLogits` for NaN or infinity.
     """
+    check_callable(model)
+    least_classes = max(2, int(labels.max()) + 1) if len(labels) else 2
+    if isinstance(model, Remembering):
+        return _CheckedRemembering(model, least_classes)
+    return Checked(model, least_classes)
 
-    def __init__(self, model: Classifier, labels: Tensor) -> None:
+
+class Checked(OnCopies):
+    """A model whose answers are checked; see `checked`."""
+
+    def __init__(self, model: Classifier, least_classes: int) -> None:
         super().__init__(model)
-        self._least_classes = max(2, int(labels.max()) + 1) if len(labels) else 2
+        self._least_classes = least_classes
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images, checked."""
@@ -130,26 +144,60 @@ class Checked(OnCopies):
             if isinstance(error, SparringError | torch.OutOfMemoryError):
                 raise
             raise why_failed(error, self.model, images) from error
-        return _logits(logits, len(images), self._least_classes)
+        return self._accepted(logits, len(images))
+
+    def _accepted(self, logits: object, num_images: int) -> Tensor:
+        logits = _check_logits(logits, num_images, self._least_classes)
+        if not bool(logits.detach().isfinite().all()):
+            wrong = ~logits.detach().isfinite().all(1)
+            raise NonFiniteLogits(wrong.nonzero().flatten().tolist(), num_images)
+        return logits
 
 
-def checked(model: Classifier, labels: Tensor) -> Checked:
-    """The same model, called on copies of images, its every answer checked: see `Checked`.
+class _CheckedRemembering(Checked):
+    model: Remembering
 
-    Raises `ConfigError` for what is no model, or a module without usable weights.
-    """
-    check_callable(model)
-    return Checked(model, labels)
+    def remember(self, images: Tensor) -> dict[str, Tensor]:
+        return self.model.remember(images)
+
+    def revised(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> Tensor:
+        return self._accepted(self.model.revised(memory, before, after, rows), len(rows))
+
+    def keep(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> None:
+        self.model.keep(memory, before, after, rows)
+
+
+@contextmanager
+def numbered(places: Tensor | Sequence[str], images: str = "images") -> Iterator[None]:
+    """`NonFiniteLogits` inside the block tells the images' places in a larger set [B], or names."""
+    try:
+        yield
+    except NonFiniteLogits as error:
+        known = places.tolist() if isinstance(places, Tensor) else places
+        raise error.among(known, images) from None
 
 
 def looked_at(
     logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits at x, the loss that each image's logits have, and its gradient there; all detached.
+    """Logits at x, the loss that each image's logits have, and a gradient to follow; all detached.
 
-    The losses are summed, so no batch size scales a gradient. Cost: a pass to x and back. Raises
-    `ConfigError` if the loss does not depend on x.
+    What is not finite in the gradient is 0 in what is returned: one such number must not stop the
+    other pixels, or take all of a step's length. The losses are summed, so no batch size scales a
+    gradient. Cost: a pass to x and back. Raises `ConfigError` if the loss does not depend on x.
     """
+    logits, loss, gradient = differentiated(logits_of, x, loss_of)
+    return logits, loss, gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def differentiated(
+    logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `looked_at`, with the gradient as it is."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = logits_of(x)
@@ -234,7 +282,7 @@ def _indices_from(images: Tensor, labels: Tensor) -> str:
     return "Pass class indices, one for each image."
 
 
-def _logits(logits: object, num_images: int, least_classes: int) -> Tensor:
+def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num_images:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         lost = isinstance(logits, Tensor) and num_images == 1 and logits.ndim == 1

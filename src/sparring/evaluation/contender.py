@@ -14,6 +14,7 @@ from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
+from sparring.evaluation.accuracy import logits_in_parts
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
     ODD,
@@ -22,6 +23,31 @@ from sparring.models import (
     sparse_passes,
     working_copy,
 )
+
+ALIKE = 1e-3
+"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
+ROUGHLY = 0.25
+"""The same of a form in bf16, whose search another in single precision follows."""
+FEW = 32
+"""Images by which a form is compared with the network."""
+
+
+def ask(model: Classifier, images: Tensor, labels: Tensor, attacks: Sequence[Attack] = ()) -> None:
+    """Refuse a model that fails on one image or on an odd number, before it is attacked.
+
+    Searches go on with the images that are left, whatever their number, down to one. Images that
+    one of the `attacks` cannot change are refused as well. Cost: a pass there and back over `ODD`
+    images and over one. Raises `ConfigError`.
+    """
+    logits_of, device = checked(model, labels), device_of(model, images)
+    one = images[:1].to(device)
+    with no_trace(model):
+        for count in (1, ODD):
+            some = images[torch.arange(count) % len(images)].to(device)
+            looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        for attack in attacks:
+            attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
 
 
 class Contender:
@@ -40,29 +66,30 @@ class Contender:
         self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         if isinstance(model, nn.Module) and self.has_weights:
             sparse = sparse_passes(model)
-            if sparse is not None:
+            if sparse is not None and self.agrees(sparse, images):
                 self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
-            else:
-                copy = working_copy(model, "fp32")
+                return
+            copy = working_copy(model, "fp32")
+            if self.agrees(copy.attacked, images):
                 self.attacked, self.arithmetic = copy.attacked, copy.name
 
-    def ask(self, images: Tensor, attacks: Sequence[Attack] = ()) -> None:
-        """Refuse a model that fails on one image or on an odd number, before it is attacked.
+    def agrees(self, form: Classifier, images: Tensor, within: float = ALIKE) -> bool:
+        """Whether a form gives the network's logits of the first images and of points around them.
 
-        Searches go on with the images that are left, whatever their number, down to one. Images
-        that one of the `attacks` cannot change are refused as well. Cost: a pass there and back
-        over `ODD` images and over one. Raises `ConfigError`.
+        `within` is a share of the logits' spread. A form that fails, or whose logits are not
+        finite, does not agree. Cost: two passes over at most `FEW` images, by both.
         """
-        model = self.judge.model
-        logits_of = checked(model, self.judge.labels)
-        for count in (1, ODD):
-            some = images[torch.arange(count) % len(images)].to(self.judge.device)
-            with no_trace(model):
-                looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
-        one = images[:1].to(self.judge.device)
-        zero = torch.zeros(1, dtype=torch.int64, device=one.device)
-        for attack in attacks:
-            attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
+        clean = images[:FEW]
+        around = self.judge.threat.uniform(clean, torch.Generator().manual_seed(0))
+        asked = torch.cat([clean, around])
+        wanted = self.judge.logits(asked)
+        try:
+            with no_trace(self.judge.model):
+                found = logits_in_parts(checked(form, self.judge.labels), asked, self.judge.device)
+        except Exception:  # of a network of one's own
+            return False
+        spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)
+        return bool((wanted - found).abs().max() <= within * spread)
 
     def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial examples that are made on this model."""

@@ -9,6 +9,7 @@ from sparring.models.arithmetic import (
     Precision,
     WorkingCopy,
     possible_precision,
+    real_view,
     working_copy,
 )
 from sparring.models.calling import (
@@ -18,7 +19,14 @@ from sparring.models.calling import (
     plain_settings,
     why_failed,
 )
-from sparring.models.fitness import ODD, are_probabilities, check_network
+from sparring.models.copying import copied
+from sparring.models.fitness import (
+    ODD,
+    are_probabilities,
+    check_logits,
+    check_network,
+    check_state,
+)
 from sparring.models.hardware import (
     chosen_device,
     computing_threads,
@@ -26,7 +34,13 @@ from sparring.models.hardware import (
     has_matrix_units,
     neighbours,
 )
-from sparring.models.modes import OnCopies, evaluation_mode, module_of
+from sparring.models.modes import (
+    OnCopies,
+    evaluation_mode,
+    kept_layers,
+    module_of,
+    training_mode,
+)
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
 from sparring.models.spec import (
@@ -42,7 +56,7 @@ from sparring.models.spec import (
     drawing_from,
 )
 from sparring.models.trained import begin_with, trained_network
-from sparring.models.weights import load_weights, save_weights
+from sparring.models.weights import bits, load_weights, save_weights
 
 __all__ = [
     "MODEL_ERRORS",
@@ -63,24 +77,31 @@ __all__ = [
     "WorkingCopy",
     "are_probabilities",
     "begin_with",
+    "bits",
     "built_network",
     "check_callable",
+    "check_logits",
     "check_network",
+    "check_state",
     "chosen_device",
     "computing_threads",
+    "copied",
     "drawing_from",
     "evaluation_mode",
     "has_bf16_units",
     "has_matrix_units",
+    "kept_layers",
     "load_weights",
     "module_of",
     "neighbours",
     "original_module",
     "plain_settings",
     "possible_precision",
+    "real_view",
     "save_weights",
     "sparse_passes",
     "trained_network",
+    "training_mode",
     "why_failed",
     "working_copy",
 ]

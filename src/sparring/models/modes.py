@@ -118,3 +118,22 @@ def _write(value: Tensor, before: Tensor) -> None:
         value.data = before
     elif not torch.equal(value, before):
         value.copy_(before)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Put a network into training mode; layers that are in evaluation mode stay so.
+
+    So do those that the network's own `train` puts there.
+    """
+    kept = [module for module in network.modules() if not module.training]
+    network.train()
+    for module in kept:
+        module.training = False
+
+
+def kept_layers(network: nn.Module) -> dict[str, list[str]]:
+    """Names of the layers that are in evaluation mode, and of the weights that are frozen."""
+    return {
+        "evaluation": [name for name, module in network.named_modules() if not module.training],
+        "frozen": [name for name, each in network.named_parameters() if not each.requires_grad],
+    }
