@@ -4,6 +4,7 @@ Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
+from sparring.errors import NonFiniteLogits
 from sparring.evaluation.accuracy import logits_in_parts
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
@@ -44,7 +46,8 @@ def ask(model: Classifier, images: Tensor, labels: Tensor, attacks: Sequence[Att
     with no_trace(model):
         for count in (1, ODD):
             some = images[torch.arange(count) % len(images)].to(device)
-            looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
+            with suppress(NonFiniteLogits):  # the judge tells of how many images
+                looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         for attack in attacks:
             attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
