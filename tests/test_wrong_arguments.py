@@ -59,7 +59,7 @@ CASES: list[Case] = [
     (lambda: judged(images=X * 255), r"pixels must lie in \[0, 1\]"),
     (lambda: judged(images=X * math.nan), "got NaN"),
     (lambda: judged(images=X[:0], labels=Y[:0]), "at least one image"),
-    (lambda: judged(images=X[:, :, :0]), "at least one image"),
+    (lambda: judged(images=X[:, :, :0]), "images must have pixels"),
     (lambda: judged(images=X + 0j), "dense tensor of real numbers.*complex64"),
     (lambda: judged(images=X.to_sparse()), "dense tensor.*sparse"),
     (lambda: judged(images=X.to("meta")), "dense tensor.*on meta"),
