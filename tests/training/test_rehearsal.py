@@ -189,6 +189,7 @@ class Noisy(nn.Module):
 
 
 MIXTURE = Imported(factory=f"{Path(__file__).with_name('odd_nets.py')}:Mixture")
+KEEPING = replace(MIXTURE, factory=MIXTURE.factory.replace("Mixture", "Keeping"))
 COUNTED = OwnObjective(factory=f"{OWN_FILE}:Counted")
 
 
@@ -202,6 +203,7 @@ COUNTED = OwnObjective(factory=f"{OWN_FILE}:Counted")
         ({"objective": COUNTED}, Noisy),
         ({"model": SmallNetwork(width=2)}, lambda: None),
         ({"model": MIXTURE}, lambda: None),
+        ({"model": KEEPING, "precision": "bf16"}, lambda: None),
     ],
 )
 def test_the_question_leaves_no_trace(tmp_path, monkeypatch, changes, make):
