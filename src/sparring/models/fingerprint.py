@@ -6,7 +6,6 @@ in the `state_dict` (an order of pixels that was drawn at random, a constant) is
 Shapes: N images, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
 
-import copy
 import hashlib
 import math
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError, OtherNetwork
+from sparring.models.copying import copied
 from sparring.models.modes import evaluation_mode
 from sparring.models.spec import drawing_from
 
@@ -76,7 +76,7 @@ def fingerprint(network: nn.Module, shape: tuple[int, int, int]) -> Fingerprint:
     A copy of it is asked, so that nothing in it moves. Cost: the copy and one pass.
     """
     with drawing_from(0):
-        asked = copy.deepcopy(network).cpu()
+        asked = copied(network).cpu()
         with evaluation_mode(asked), torch.no_grad(), torch.autocast("cpu", enabled=False):
             try:
                 found = asked(patterns(shape))

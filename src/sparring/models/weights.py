@@ -100,12 +100,12 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Infinities that the network is built with, as in the mask of an attention, are its own."""
+    """Numbers that the network is built with, as infinities of an attention's mask, are its own."""
     wrong: dict[str, int] = {}
     for name, own in network.state_dict().items():
-        value = weights[name].detach()
-        odd = ~value.isfinite()
-        if bool(odd.any()) and (count := int((odd & (value != own.to(value.device))).sum())):
+        value, own = weights[name].detach(), own.to(weights[name].device)
+        odd = ~value.isfinite() & (value != own) & ~(value.isnan() & own.isnan())
+        if count := int(odd.sum()):
             wrong[name] = count
     if wrong:
         name = next(iter(wrong))
