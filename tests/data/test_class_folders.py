@@ -178,7 +178,7 @@ BROKEN = {
         ("dangling", r"gone\.png must be a readable file; got: No such file.*where a link leads"),
         ("size", r"one size.*12 colour, 5 x 6 \(.*\); 1 colour, 5 x 9 \(train/dog/tall.*size=5 re"),
         ("grey", r"same channels.*1 grey, 5 x 6 \(train/dog/grey.png\).*Grey and colour pictures"),
-        ("empty class", r"Every class must have pictures.*without any: bird"),
+        ("empty class", r"Every class must have images.*without any: bird"),
         ("unknown class", r"Every class of test must be one of train's.*only in test: lynx"),
         ("nested", r"in its folder itself.*train/cat/more is a folder inside"),
         ("no test", r"there must be a folder test.*found holdout, train.*rename it to test"),
