@@ -84,7 +84,7 @@ def find_class_folders(root: Path) -> ClassFolders:
         aside=tuple(search.aside),
         problems=(*problems, *search.problems, *_about_classes(root, search.parts, at_parts)),
     )
-    if not found.num_files and not problems:
+    if not (found.num_files or problems or search.problems):
         names = [path.name for path in folders]
         raise DataError(
             f"{root} must hold pictures in a folder for each class ({_example(at_parts)}); there "
@@ -130,8 +130,8 @@ class _Search:
             pictures = sum(map(is_picture, loose))
             self.problems.append(
                 f"{folder} must have a folder for each class, such as {folder.name}/cat/1.png; it "
-                f"has none, and {pictures} pictures without a class. Move its pictures into "
-                "folders of their classes, or it elsewhere."
+                f"has none{f', and {pictures:,} pictures without a class' if pictures else ''}. "
+                "Move pictures into folders of their classes, or it elsewhere."
             )
             return
         self._check_looks(folder, classes)

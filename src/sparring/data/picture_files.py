@@ -129,10 +129,13 @@ def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tenso
     numbers = {file: place for place, file in enumerate(files)}
     own: dict[str, Tensor] = {}
     for part, classes in found.parts.items():
-        own[part] = torch.tensor([numbers[file] for f in classes.values() for file in f])
+        chosen = [numbers[file] for f in classes.values() for file in f]
+        own[part] = torch.tensor(chosen, dtype=torch.int64)
     missing = [part for part in ("validation", "test") if part not in own]
     shares = [{"validation": VALIDATION, "test": TEST}[part] for part in missing]
     train = own.pop("train")
+    if not len(train):
+        raise DataError(f"There must be pictures to train on; there is none ({found.root}).")
     chosen = _those(files, train)
     label_of = label_by_class(found)
     labels = torch.tensor([label_of[class_of(file)] for file in chosen])
