@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, which hold numbers and text only and run no code when read."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -72,7 +73,7 @@ def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and the words about them. Raises `CheckpointError` as `load_weights`."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _utf8_name(path) as name, safe_open(name, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return weights, dict(file.metadata() or {})
     except FileNotFoundError as error:
@@ -85,6 +86,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} must be a safetensors file; it cannot be read ({error}). "
             f"It is damaged or something else: restore it or train again."
         ) from error
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[Path | str]:
+    """A name of a file in UTF-8: safetensors opens no others."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield path
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -51,7 +51,7 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
     Raises `OSError` as it came, with the old content and no temporary file left.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
