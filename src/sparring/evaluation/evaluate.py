@@ -110,6 +110,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         attacks=attacks,
         seed=seed,
     )
+    chosen.check(tuple(images.shape[1:]), survey.logits.shape[1])
     natural = survey.robust_so_far
     threads = torch.get_num_threads()
     settings = (suite, repr(attacks), seed, arithmetic, threads)
