@@ -100,17 +100,18 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     labels = labels.cpu()
     contender = Contender(model, images, labels, threat)
     judge, device = contender.judge, contender.judge.device
+    logits = judge.logits(images)
+    chosen.check(tuple(images.shape[1:]), logits.shape[1])
     forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
         forms=forms,
         images=images,
         labels=labels,
-        logits=judge.logits(images),
+        logits=logits,
         attacks=attacks,
         seed=seed,
     )
-    chosen.check(tuple(images.shape[1:]), survey.logits.shape[1])
     natural = survey.robust_so_far
     threads = torch.get_num_threads()
     settings = (suite, repr(attacks), seed, arithmetic, threads)
