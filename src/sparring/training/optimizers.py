@@ -1,5 +1,6 @@
 """Optimisers as records that build PyTorch's own, fused where the device has such a kernel."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
