@@ -12,6 +12,7 @@ from sparring.bundles.formats import difference
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits
 from sparring.evaluation import SUITES, Judge, certified, evaluate, slice_accuracy, transfer
 from sparring.models import load_weights, save_weights
+from sparring.prediction.predict import _Asked
 
 THREAT = Linf(eps=0.1)
 ODD = (torch.nan, torch.inf, -torch.inf)
@@ -100,6 +101,16 @@ def test_in_an_evaluation_it_is_named_by_its_place_in_the_set(suite):
     labels = Failing(0.0, 1.0)(images).argmax(1)
     with pytest.raises(NonFiniteLogits, match=r"of 1 of .* images under attack .* image 210 "):
         evaluate(Failing(torch.nan, 0.5001), images, labels, THREAT, suite=suite, checks=False)
+
+
+@pytest.mark.parametrize("attack", [False, True])
+@pytest.mark.parametrize("value", ODD)
+def test_a_prediction_names_the_file(value, attack):
+    images, _ = batch(4, bright=(2,))
+    network = Failing(value, 0.8)
+    asked = _Asked(network, ("a", "b", "c", "d"), THREAT, attack=attack, seed=0)
+    with pytest.raises(NonFiniteLogits, match=r"of 1 of 4 images .* first those of c.png;"):
+        asked.answers(images, ["a.png", "b.png", "c.png", "d.png"], None)
 
 
 @pytest.mark.parametrize("value", ODD)
