@@ -281,6 +281,8 @@ def test_neither_does_a_gradient_that_is_not_finite(few: Dataset, wrong: float) 
         (Adam, {"learning_rate": math.nan}, "learning_rate must be a positive number.*got nan"),
         (Adam, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\).*got 1"),
         (SGD, {"weight_decay": -1e-4}, "weight_decay must be 0 or more.*got -0.0001"),
+        (SGD, {"weight_decay": math.nan}, "weight_decay must be 0 or more.*got nan"),
+        (SGD, {"weight_decay": math.inf}, "weight_decay must be 0 or more.*got inf"),
         (TRADES, {"beta": 0.0}, r"beta must be finite and above 0.*got 0"),
         (Mixed, {"natural_weight": 1.0}, r"natural_weight must lie in \(0, 1\).*got 1"),
     ],

@@ -88,6 +88,12 @@ class PGD:
         """One for each restart."""
         return [PGDSearch(attack=replace(self, restarts=1))] * self.restarts
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """The loss dlr needs three classes."""
+        if self.loss == "dlr" and num_classes < 3:
+            return f'its loss dlr needs 3 classes, and there are {num_classes}; take loss "margin"'
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """Nothing: any number of classes will do."""
         return None

@@ -136,13 +136,15 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     model, threat = contender.judge.model, contender.judge.threat
     attacks = list(chosen.against(threat).values())
     judge, device = contender.judge, contender.judge.device
+    logits = judge.logits(images)
+    chosen.check(tuple(images.shape[1:]), logits.shape[1])
     forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
         forms=forms,
         images=images,
         labels=labels,
-        logits=judge.logits(images),
+        logits=logits,
         attacks=attacks,
         seed=seed,
     )

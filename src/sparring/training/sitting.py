@@ -206,7 +206,10 @@ class Sitting:
         said = str(error)
         if isinstance(error, NonFiniteLogits):
             rate = trainer.learning_rate
-            said += f" It became so at step {trainer.version + 1} with learning rate {rate:g}."
+            said += (
+                f" It became so at step {trainer.version + 1} with learning rate {rate:g}. Lower "
+                "the learning rate or clip the gradient, if the network is sound."
+            )
         if self.team.leads:
             self._write("notices", {"step": trainer.version, "event": said})
         last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
