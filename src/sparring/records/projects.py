@@ -141,9 +141,10 @@ def module_of(path: Path, root: Path | None) -> tuple[Project, str]:
     `root` is a folder around it that the project begins at; else the file's own folder.
     """
     folder, package = path.parent, _package_root(path.parent)
-    inside = root is not None and root in folder.parents
-    project = _project(f"{root}{ROOT}{folder.relative_to(root)}" if inside else str(folder))
-    base = package if package != folder else root if inside else folder
+    if root is None or root not in folder.parents:
+        root = folder
+    project = _project(f"{root}{ROOT}{folder.relative_to(root)}" if root != folder else str(folder))
+    base = package if package != folder else root
     parts = list(path.relative_to(base).with_suffix("").parts)
     if parts[-1] == "__init__" and len(parts) > 1:
         parts.pop()
@@ -179,7 +180,7 @@ def running(project: Project | None) -> Iterator[None]:
         _before.clear()
 
 
-def found_in(folders: Sequence[str], name: str) -> ModuleSpec | None:
+def found_in(folders: Iterable[str], name: str) -> ModuleSpec | None:
     """A module of this name in the first of the folders that has one; nothing runs."""
     return _spec(name, folders, SourceFileLoader)
 
@@ -195,7 +196,7 @@ def shared_origin(top: str) -> str | None:
 
 def shared_spec(name: str) -> ModuleSpec | None:
     """What Python finds by this name; its parents are not run, unlike by `importlib.util`."""
-    folders: Sequence[str] | None = None
+    folders: Iterable[str] | None = None
     spec = None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
