@@ -77,7 +77,8 @@ def anchored(reference: str) -> str:
     if file is None:
         root = Path.cwd()
         file = _file_below(root, place.module)
-        if file is None or _installed(place.module, apart_from=root) == str(file):
+        installed = shared_spec(place.module, apart_from=("", str(root)))
+        if file is None or (installed is not None and installed.origin == str(file)):
             return reference
     if root is None or root not in file.parent.parents:
         return f"{file}:{place.name}"
@@ -225,18 +226,6 @@ def _file_below(folder: Path, module: str) -> Path | None:
     base = folder.joinpath(*module.split("."))
     files = (base / "__init__.py", base.with_suffix(".py"))
     return next((file.resolve() for file in files if file.is_file()), None)
-
-
-def _installed(module: str, *, apart_from: Path) -> str | None:
-    """The file of a module that Python finds without the current folder; nothing runs."""
-    before = list(sys.path)
-    here = ("", str(apart_from))
-    sys.path[:] = [entry for entry in before if entry not in here]
-    try:
-        spec = shared_spec(module)
-    finally:
-        sys.path[:] = before
-    return None if spec is None else spec.origin
 
 
 def _closed_folder(file: Path) -> str | None:
