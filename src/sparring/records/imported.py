@@ -61,7 +61,8 @@ def check_reference(reference: str, wanted: str) -> None:
         yours = f" A file {parts[0]}.py of yours is ./{parts[0]}.py." if len(parts) == 1 else ""
         raise ConfigError(
             f"{wanted} must not be {one_line(reference)}: names of Python's standard library are "
-            f"never run as factories. Name one of your own, such as nets.py:small.{yours}"
+            "never run as factories, not even with --trust-code. Name one of your own, such as "
+            f"nets.py:small.{yours}"
         )
     if closed is not None or "__main__" in parts:
         raise ConfigError(
