@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparring.bundles import export
 from sparring.bundles.reading import exported_network
@@ -17,6 +20,7 @@ from sparring.evaluation.run import evaluate_run
 from sparring.models import Imported, Normalised, trained_network
 from sparring.prediction import predict
 from sparring.records import RunDirectory
+from sparring.records.trust import Code, seal, unsealed
 from sparring.training import OwnObjective, replay, resume, train
 from training.small_runs import Watching, small
 
@@ -175,6 +179,15 @@ def test_code_of_settings_that_a_flag_replaces_needs_no_consent(foreign):
     assert not (foreign.parent / "ran").exists()
 
 
+def test_other_arguments_make_foreign_code_no_code_of_ones_own(trained, foreign):
+    arguments = ["--set", 'model.network.arguments=["bias=true"]']
+    objective = ["--objective", "adversarial", "--dry-run"]
+    assert main(["train", "--config", str(foreign), *arguments, *objective]) == 2
+    assert not (foreign.parent / "ran").exists()
+    own = ["train", "--config", str(trained), "--set", "model.network.arguments=[]", *objective]
+    assert main(own) == 0
+
+
 def test_consent_that_is_about_nothing_is_refused(capsys):
     assert main(["train", "--dry-run", "--trust-code"]) == 2
     assert "--trust-code needs --config or --resume" in capsys.readouterr().err
@@ -218,6 +231,26 @@ def test_neither_are_such_names_that_a_file_passes_on(tmp_path, name):
     )
     with pytest.raises(ConfigError, match="standard library"):
         Imported(factory=f"{tmp_path}/nets.py:{name}").build(0)
+
+
+def test_trainings_that_begin_together_make_one_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    codes = (Code("nets.py:Net", ()),)
+    folders = [tmp_path / str(number) for number in range(24)]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda folder: seal(folder, codes), folders))
+    assert all(unsealed(folder, codes) is None for folder in folders)
+    assert [path.name for path in (tmp_path / "state" / "sparring").iterdir()] == ["trust.key"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.one_of(st.binary(max_size=200), st.from_regex(rb'\[("[0-9a-f]{64}",?)*\]?')))
+def test_no_seal_but_ones_own_is_believed(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "trust.json").write_bytes(text)
+    assert unsealed(folder, (Code("nets.py:Net", ()),)) is not None
 
 
 @pytest.mark.parametrize("why", ["a file is in the way", "others may read it", "no folder"])
