@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from sparring.evaluation import transfer_runs
 from sparring.evaluation.run import evaluate_run
 from sparring.models import Imported, Normalised, trained_network
 from sparring.prediction import predict
-from sparring.records import RunDirectory
+from sparring.records import RunDirectory, projects
 from sparring.records.trust import Code, seal, unsealed
 from sparring.training import OwnObjective, replay, resume, train
 from training.small_runs import Watching, small
@@ -42,28 +43,44 @@ class Objective:
 """
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of this user with code of their own."""
-    folder = tmp_path_factory.mktemp("mine")
+def trained_in(folder: Path) -> Path:
+    """A run with code of its user's own."""
     (folder / "nets.py").write_text(NETS)
     model = Normalised(mean=(0.5,), std=(0.5,), network=Imported(factory=f"{folder}/nets.py:Net"))
     objective = OwnObjective(factory=f"{folder}/nets.py:Objective")
     return train(small(model=model, objective=objective, updates=1), folder / "run").run.path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of this user."""
+    return trained_in(tmp_path_factory.mktemp("mine"))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of another user, and the file that it names."""
+    folder = tmp_path_factory.mktemp("theirs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        trained_in(folder)
+    return folder
+
+
 @pytest.fixture
-def foreign(trained: Path, tmp_path: Path) -> Path:
-    """The same run as another user's: it names a file that was never imported here."""
-    (tmp_path / "theirs.py").write_text(NETS)
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    config = (run / "config.json").read_text()
-    old, new = f"{trained.parent.resolve()}/nets.py", f"{tmp_path.resolve()}/theirs.py"
-    assert old in config
-    (run / "config.json").write_text(config.replace(old, new))
-    (run / "resume.pt").unlink()  # it knows its config.json
-    return run
+def ran(theirs: Path) -> Path:
+    """Exists once the other user's file is imported, as if by a new process."""
+    for name in [name for name in sys.modules if name.startswith(f"{projects.__name__}._")]:
+        del sys.modules[name]
+    marker = theirs / "ran"
+    marker.unlink(missing_ok=True)
+    return marker
+
+
+@pytest.fixture
+def foreign(theirs: Path, tmp_path: Path) -> Path:
+    """The other user's run, as it came here."""
+    return Path(shutil.copytree(theirs / "run", tmp_path / "run"))
 
 
 VERBS: dict[str, Callable[[Path], list[str]]] = {
@@ -88,24 +105,25 @@ def state_of(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_code_of_a_foreign_run_runs_only_with_consent(foreign, verb, capsys):
+def test_code_of_a_foreign_run_runs_only_with_consent(theirs, foreign, ran, verb, capsys):
     words = VERBS[verb](foreign)
     before = state_of(foreign.parent)
     assert main(words) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    for needed in ("config.json", "Net", str(foreign.parent / "theirs.py"), "--trust-code"):
+    for needed in ("config.json", "Net", str(theirs / "nets.py"), "--trust-code"):
         assert needed in message
     assert state_of(foreign.parent) == before
+    assert not ran.exists()
     assert main([*words, "--trust-code"]) == 0
-    assert (foreign.parent / "ran").exists()
+    assert ran.exists()
 
 
 @pytest.mark.parametrize("words", [["inspect"], ["inspect", "--json"], ["report"]])
-def test_to_look_at_a_foreign_run_runs_nothing(foreign, words, monkeypatch):
+def test_to_look_at_a_foreign_run_runs_nothing(foreign, ran, words, monkeypatch):
     monkeypatch.chdir(foreign.parent)
     assert main([*words, str(foreign)]) == 0
-    assert not (foreign.parent / "ran").exists()
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -133,12 +151,12 @@ IN_PYTHON: dict[str, Callable[..., object]] = {
 
 
 @pytest.mark.parametrize("ask", IN_PYTHON.values(), ids=IN_PYTHON)
-def test_the_same_holds_in_python(foreign, ask):
+def test_the_same_holds_in_python(foreign, ran, ask):
     with pytest.raises(ConfigError, match="trust_code=True"):
         ask(RunDirectory(foreign))
-    assert not (foreign.parent / "ran").exists()
+    assert not ran.exists()
     ask(RunDirectory(foreign), trust_code=True)
-    assert (foreign.parent / "ran").exists()
+    assert ran.exists()
 
 
 def test_a_bundle_is_trusted_as_its_run_is(trained, foreign, tmp_path):
@@ -172,18 +190,18 @@ def test_a_run_of_another_user_is_foreign(trained, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "nothing is kept of what was only looked at"
 
 
-def test_code_of_settings_that_a_flag_replaces_needs_no_consent(foreign):
+def test_code_of_settings_that_a_flag_replaces_needs_no_consent(foreign, ran):
     words = ["train", "--config", str(foreign), "--dry-run", "--model", "paper"]
     assert main(words) == 2  # there is still the objective
     assert main([*words, "--objective", "adversarial"]) == 0
-    assert not (foreign.parent / "ran").exists()
+    assert not ran.exists()
 
 
-def test_other_arguments_make_foreign_code_no_code_of_ones_own(trained, foreign):
+def test_other_arguments_make_foreign_code_no_code_of_ones_own(trained, foreign, ran):
     arguments = ["--set", 'model.network.arguments=["bias=true"]']
     objective = ["--objective", "adversarial", "--dry-run"]
     assert main(["train", "--config", str(foreign), *arguments, *objective]) == 2
-    assert not (foreign.parent / "ran").exists()
+    assert not ran.exists()
     own = ["train", "--config", str(trained), "--set", "model.network.arguments=[]", *objective]
     assert main(own) == 0
 
