@@ -140,8 +140,8 @@ def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
             )
         return
     file = _settings_file(flags.config)
-    stored = named_code(read_json(file))
-    kept = tuple(code for code in named_code(to_json(config)) if code in stored)
+    wanted = {code.factory for code in named_code(to_json(config))}
+    kept = tuple(code for code in named_code(read_json(file)) if code.factory in wanted)
     check_trusted(file, kept, trust_code=flags.trust_code)
 
 

@@ -18,7 +18,7 @@ from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.contender import Contender, ask
+from sparring.evaluation.contender import ROUGHLY, Contender, ask
 from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
