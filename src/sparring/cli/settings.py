@@ -18,7 +18,7 @@ from sparring.data.of_run import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError, DataError, launcher
-from sparring.records import from_json, override, read_json, to_json
+from sparring.records import RunDirectory, from_json, override, read_json, to_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.trust import check_trusted, named_code
