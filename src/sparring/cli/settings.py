@@ -4,6 +4,7 @@ Later ones win: preset or file, then the flags with a name of their own, then `-
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,10 +14,11 @@ from sparring.attacks.plausible import usual
 from sparring.cli.model_settings import with_model, with_objective
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
+from sparring.data.of_run import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
-from sparring.errors import ConfigError, launcher
-from sparring.records import from_json, override, read_json, to_json
+from sparring.errors import ConfigError, DataError, launcher
+from sparring.records import RunDirectory, from_json, override, read_json, to_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.trust import check_trusted, named_code
@@ -121,9 +123,13 @@ def _beginning(flags: TrainFlags) -> TrainConfig:
 
 
 def _stored(path: Path) -> TrainConfig:
-    """Settings in a file, or those of the run in a folder."""
+    """Settings in a file, or those of the run in a folder, whose data may have moved with it."""
     file = _settings_file(path)
-    return from_json(TrainConfig, read_json(file), where=str(file))
+    config = from_json(TrainConfig, read_json(file), where=str(file))
+    if path.is_dir():
+        with suppress(DataError):  # --data may name others
+            config = replace(config, data=RunData.of(RunDirectory(path)).places()[0])
+    return config
 
 
 def _settings_file(path: Path) -> Path:
