@@ -1,0 +1,56 @@
+"""BatchNorm that computes in training what it computes in evaluation.
+
+Shapes: B batch, C channels, H W image.
+Source: Ioffe 2017, "Batch Renormalization: Towards Reducing Minibatch Dependence in
+Batch-Normalized Models", algorithm 1.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+LARGEST_RATIO = 3.0
+"""Limit of the ratio of the batch's deviation to the running one; r_max of the paper."""
+LARGEST_SHIFT = 5.0
+"""Limit of the difference of the means in running deviations; d_max of the paper."""
+
+
+class BatchRenorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` with the running statistics in training too, and the batch's in gradients.
+
+    Attacks see a network in evaluation mode. With `BatchNorm2d` an update trains another function,
+    and at a high learning rate the two part: the update is right on every example that fools the
+    network which is evaluated, and nothing is learned of that one. Weights, buffers and evaluation
+    mode are those of `BatchNorm2d`. Early running statistics are plain means over the batches so
+    far, so that the first batch is normalised as by `BatchNorm2d`.
+    """
+
+    momentum: float
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+    def forward(self, input: Float[Tensor, " B C H W"]) -> Float[Tensor, " B C H W"]:
+        """Normalised images; in training mode the running statistics move first."""
+        mean, variance = self.running_mean, self.running_var
+        batches = self.num_batches_tracked
+        if not self.training or mean is None or variance is None or batches is None:
+            return super().forward(input)
+        with torch.no_grad():
+            own_variance, own_mean = torch.var_mean(input.to(mean.dtype), (0, 2, 3), correction=0)
+            count = input.numel() // input.shape[1]
+            new = torch.clamp(1 / (batches + 1.0), min=self.momentum).to(mean.dtype)
+            mean = mean.lerp(own_mean, new)
+            variance = variance.lerp(own_variance * (count / max(1, count - 1)), new)
+            ratio = ((own_variance + self.eps) / (variance + self.eps)).sqrt()
+            shift = (own_mean - mean) / (variance + self.eps).sqrt()
+            ratio = ratio.clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
+            shift = shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        weight, bias = self.weight * ratio, self.bias + self.weight * shift
+        normalised = batch_norm(input, None, None, weight, bias, training=True, eps=self.eps)
+        with torch.no_grad():
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(variance)
+            batches.add_(1)
+        return normalised
