@@ -1,5 +1,6 @@
 """The alarm for catastrophic overfitting, on real runs and on chosen comparisons."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from sparring.attacks import PGD, Linf
 from sparring.data import load_dataset
 from sparring.records import MetricsLog
-from sparring.training import Adam, Triangular, Validation, WarmUp, train
+from sparring.training import Adam, TrainConfig, Triangular, Validation, WarmUp, train
 from sparring.training.alarm import Comparison, OverfittingAlarm
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
@@ -30,14 +31,41 @@ def test_alarming_is_what_withstands_its_own_attack_and_not_half_as_often_a_long
     assert comparison(own, long).alarming is alarming
 
 
-def test_the_alarm_is_told_once() -> None:
-    dataset = load_dataset("mnist")
-    alarm = OverfittingAlarm(small(validation=LOOKS), dataset, torch.device("cpu"))
-    assert alarm.notice(comparison(0.9, 0.8)) is None
-    said = alarm.notice(comparison(0.9, 0.1))
-    assert said is not None
-    assert "90% withstand the run's own attack of 1 step, 10% one of 10 (step 7)" in said
-    assert alarm.notice(comparison(0.9, 0.1)) is None
+SLOW = [comparison(0.9, 0.1), comparison(0.9, 0.1), comparison(0.9, 0.8)]
+
+
+def heard(history: Sequence[Comparison], config: TrainConfig) -> list[str]:
+    alarm = OverfittingAlarm(config, load_dataset("mnist"), torch.device("cpu"))
+    rows = [replace(row, step=7 + number) for number, row in enumerate(history)]
+    return [text for row in rows for text in alarm.notices(row)]
+
+
+def test_the_alarm_is_told_once_when_it_lasts_and_once_when_it_has_ended() -> None:
+    config = small(validation=LOOKS, updates=1000)
+    assert not heard([comparison(0.9, 0.8)] * 9, config)
+    said = heard([comparison(0.9, 0.1)] * 9, config)
+    assert len(said) == 1
+    assert "90% withstand the run's own attack of 1 step, 10% one of 10 (step 9)" in said[0]
+    ended = heard([comparison(0.9, 0.1)] * 5 + [comparison(0.9, 0.8)] * 3, config)
+    assert ended == [*said, "no longer so: catastrophic overfitting (step 12)."]
+
+
+def test_what_recovers_before_the_third_look_is_not_told() -> None:
+    assert not heard(SLOW * 4, small(validation=LOOKS, updates=1000))
+
+
+def test_at_the_end_there_is_no_waiting() -> None:
+    assert len(heard([comparison(0.9, 0.1)], small(validation=LOOKS, updates=7))) == 1
+
+
+def test_in_doubt_the_next_look_comes_sooner_and_the_last_update_has_one() -> None:
+    config = small(validation=LOOKS, updates=130)
+    alarm = OverfittingAlarm(config, load_dataset("mnist"), torch.device("cpu"))
+    alarm.notices(replace(comparison(0.9, 0.1), step=40))
+    assert [step for step in range(1, 131) if alarm.due(step)] == [40, 50, 80, 120, 130]
+    without = small(validation=replace(LOOKS, alarm_every=0))
+    quiet = OverfittingAlarm(without, load_dataset("mnist"), torch.device("cpu"))
+    assert not any(map(quiet.due, range(1, 10)))
 
 
 def test_a_run_against_an_attack_that_sees_nothing_is_warned(tmp_path: Path) -> None:
@@ -54,7 +82,9 @@ def test_a_run_against_an_attack_that_sees_nothing_is_warned(tmp_path: Path) -> 
     watching = Watching()
     run = train(config, tmp_path / "run", observer=watching).run
     rows = [row for row in MetricsLog(run.metrics).rows() if "own_accuracy" in row]
-    assert [row["step"] for row in rows] == [40, 80, 120]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps)
+    assert {40, 80, 120} <= set(steps) <= set(range(40, 121, 10))
     assert all((row["own_steps"], row["long_steps"]) == (1, 10) for row in rows)
     assert float(rows[-1]["own_accuracy"] or 0) > 0.5 > float(rows[-1]["long_accuracy"] or 0)
     assert len(watching.notices) == 1

@@ -264,7 +264,7 @@ def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_a
     steps = [replace(step, step=number, loss=loss) for number, loss in enumerate(losses)]
     notices = [notice for step in steps if (notice := watched.notice(step, natural_accuracy))]
     assert len(notices) == dead
-    assert len(asked) == (1 if dead else 3)
+    assert len(asked) == (2 if dead else 3)
     assert all("natural accuracy is 10%" in notice for notice in notices)
 
 

@@ -25,8 +25,11 @@ from sparring.training.trainer import Trainer
 LONG = 10
 """Steps of the longer attack, or twice the run's own if that is more."""
 HALF = 0.5
-"""An accuracy must exceed this to be believed, and two part where one is this share of the other.
-"""
+"""An accuracy above this is believed; two part where one is less than this share of the other."""
+
+
+FIFTH = 0.2
+"""Of many classes an accuracy is believed from here on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,11 +115,11 @@ class Comparison:
         return bool(self.partings)
 
     def _apart(self, trained: float | None, judged: float | None) -> bool:
-        """Whether one may be believed, and the other is not half of it or little above guessing."""
+        """Whether one is believed, and the other is not half of it or little above guessing."""
         if trained is None or judged is None:
             return False
         chance = 1 / self.classes
-        believed = min(HALF, max(0.2, 5 * chance))
+        believed = max(min(HALF, max(FIFTH, 5 * chance)), 1.5 * chance)
         little = chance + (trained - chance) / 4
         return trained > believed and judged < max(HALF * trained, little)
 
