@@ -6,6 +6,7 @@ loses all robustness within a few hundred updates, and its own loss does not sho
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -17,9 +18,11 @@ from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
 SIGHTINGS = 3
-"""Comparisons in a row that must show the same before it is said: a slow start recovers."""
-SOONER = 4
-"""The second and third come after this part of the usual interval."""
+"""Comparisons in a row that must show the same before it is said."""
+LASTING = 50
+"""Updates that it must have lasted: running statistics and averages lag behind a slow start."""
+SOONER = 25
+"""Updates after which a doubtful comparison is made again."""
 
 WAYS: Mapping[str, str] = MappingProxyType(
     {
@@ -76,17 +79,32 @@ WAYS: Mapping[str, str] = MappingProxyType(
 """What is said of each way in which they part."""
 
 
+@dataclass(slots=True)
+class _Sighting:
+    """A parting that the latest comparison shows."""
+
+    since: int
+    """Update of the first comparison in a row that shows it."""
+    times: int = 0
+    """Comparisons in a row."""
+    said: bool = False
+    """Whether the user knows."""
+
+
 class OverfittingAlarm:
     """Compares at intervals, and says when a parting lasts, and when it has ended."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         self._comparer = Comparer(config, dataset, device)
         self._updates, self._every = config.updates, config.validation.alarm_every
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, _Sighting] = {}
         self._again = 0
 
     def due(self, version: int) -> bool:
-        """Whether to compare after this update: at intervals, sooner in doubt, and at the end."""
+        """Whether to compare after this update: at intervals, sooner in doubt, and at the end.
+
+        A run that is shorter than the interval is not compared.
+        """
         if not self._every or version < self._every:
             return False
         return version % self._every == 0 or version in (self._again, self._updates)
@@ -96,18 +114,19 @@ class OverfittingAlarm:
         return self._comparer.compare(trainer, batch)
 
     def notices(self, found: Comparison) -> tuple[str, ...]:
-        """What is new: partings seen often enough or at the end, and those that have ended."""
-        partings = {parting.way: parting for parting in found.partings}
-        ended = [way for way, times in self._seen.items() if times >= SIGHTINGS]
-        texts = [_ended(way, found.step) for way in ended if way not in partings]
-        last = found.step >= self._updates
-        seen = {way: self._seen.get(way, 0) + 1 for way in partings}
-        for way, times in seen.items():
-            if times == SIGHTINGS or (last and times < SIGHTINGS):
+        """What is new: partings that lasted or stand at the end, and those that have ended."""
+        step, partings = found.step, {parting.way: parting for parting in found.partings}
+        ended = [way for way, seen in self._seen.items() if seen.said and way not in partings]
+        texts = [_ended(way, step) for way in ended]
+        self._seen = {way: self._seen.get(way, _Sighting(since=step)) for way in partings}
+        for way, seen in self._seen.items():
+            seen.times += 1
+            lasted = seen.times >= SIGHTINGS and step - seen.since >= LASTING
+            if not seen.said and (lasted or step >= self._updates):
+                seen.said = True
                 texts.append(self._said(partings[way], found))
-        self._seen = seen
-        if any(times < SIGHTINGS for times in seen.values()):
-            self._again = found.step + max(1, self._every // SOONER)
+        if not all(seen.said for seen in self._seen.values()):
+            self._again = step + SOONER
         return tuple(texts)
 
     def _said(self, parting: Parting, found: Comparison) -> str:
