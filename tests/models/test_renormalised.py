@@ -73,10 +73,10 @@ def test_far_from_the_running_statistics_the_corrections_are_limited() -> None:
 
 def test_one_number_a_channel_is_refused_before_statistics_move() -> None:
     layer = trained(torch.float32)
-    before = layer.running_mean.clone()
+    before = layer.get_buffer("running_mean").clone()
     with pytest.raises(ValueError, match="more than 1 value"):
         layer(torch.ones(1, 5, 1, 1))
-    assert torch.equal(layer.running_mean, before)
+    assert torch.equal(layer.get_buffer("running_mean"), before)
 
 
 @pytest.mark.parametrize(

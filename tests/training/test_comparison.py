@@ -67,7 +67,7 @@ class StaleStatistics(nn.Module):
         self.network, self.norm = network, nn.BatchNorm2d(1)
         nn.init.constant_(self.norm.weight, 0.31)
         nn.init.constant_(self.norm.bias, 0.13)
-        self.norm.running_mean.fill_(5.0)
+        nn.init.constant_(self.norm.get_buffer("running_mean"), 5.0)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.norm(images))
@@ -177,7 +177,7 @@ def test_comparing_changes_no_buffer_mode_or_random_state(precision: str) -> Non
     config = small(precision=precision, average=0.5)
     dataset = load_dataset("mnist")
     trainer = Trainer(config, dataset, CPU, Restless())
-    trainer.network.drop.eval()
+    trainer.network.get_submodule("drop").eval()
     trainer.update(trainer.attack_now(0))
     before = weights_of(trainer.network), weights_of(trainer.average.network)
     buffers = dict(trainer.network.named_buffers())

@@ -26,23 +26,21 @@ class BatchRenorm2d(nn.BatchNorm2d):
     far, so that the first batch is normalised as by `BatchNorm2d`.
     """
 
-    momentum: float
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-
     def forward(self, input: Float[Tensor, " B C H W"]) -> Float[Tensor, " B C H W"]:
         """Normalised images; in training mode the running statistics move first."""
-        mean, variance = self.running_mean, self.running_var
-        batches = self.num_batches_tracked
-        if not self.training or mean is None or variance is None or batches is None:
+        running_mean, running_variance = self.running_mean, self.running_var
+        batches, momentum = self.num_batches_tracked, self.momentum
+        if not self.training or running_mean is None or running_variance is None:
+            return super().forward(input)
+        if batches is None or momentum is None:
             return super().forward(input)
         with torch.no_grad():
-            own_variance, own_mean = torch.var_mean(input.to(mean.dtype), (0, 2, 3), correction=0)
+            own = input.to(running_mean.dtype)
+            own_variance, own_mean = torch.var_mean(own, (0, 2, 3), correction=0)
             count = input.numel() // input.shape[1]
-            new = torch.clamp(1 / (batches + 1.0), min=self.momentum).to(mean.dtype)
-            mean = mean.lerp(own_mean, new)
-            variance = variance.lerp(own_variance * (count / max(1, count - 1)), new)
+            new = torch.clamp(1 / (batches + 1.0), min=momentum).to(running_mean.dtype)
+            mean = running_mean.lerp(own_mean, new)
+            variance = running_variance.lerp(own_variance * (count / max(1, count - 1)), new)
             ratio = ((own_variance + self.eps) / (variance + self.eps)).sqrt()
             shift = (own_mean - mean) / (variance + self.eps).sqrt()
             ratio = ratio.clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
@@ -50,7 +48,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
         weight, bias = self.weight * ratio, self.bias + self.weight * shift
         normalised = batch_norm(input, None, None, weight, bias, training=True, eps=self.eps)
         with torch.no_grad():
-            self.running_mean.copy_(mean)
-            self.running_var.copy_(variance)
+            running_mean.copy_(mean)
+            running_variance.copy_(variance)
             batches.add_(1)
         return normalised

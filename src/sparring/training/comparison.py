@@ -98,7 +98,7 @@ class Comparison:
         found = {
             way: Parting(way=way, trained=one, judged=other)
             for way, one, other in reversed(pairs)
-            if self._apart(one, other)
+            if one is not None and other is not None and self._apart(one, other)
         }
         if found:
             return tuple(reversed(found.values()))
@@ -114,10 +114,8 @@ class Comparison:
         """Whether anything parts."""
         return bool(self.partings)
 
-    def _apart(self, trained: float | None, judged: float | None) -> bool:
+    def _apart(self, trained: float, judged: float) -> bool:
         """Whether one is believed, and the other is not half of it or little above guessing."""
-        if trained is None or judged is None:
-            return False
         chance = 1 / self.classes
         believed = max(min(HALF, max(FIFTH, 5 * chance)), 1.5 * chance)
         little = chance + (trained - chance) / 4
