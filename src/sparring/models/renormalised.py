@@ -35,12 +35,12 @@ class BatchRenorm2d(nn.BatchNorm2d):
         if batches is None or momentum is None:
             return super().forward(input)
         with torch.no_grad():
-            own = input.to(running_mean.dtype)
-            own_variance, own_mean = torch.var_mean(own, (0, 2, 3), correction=0)
-            count = input.numel() // input.shape[1]
+            own_mean, own_variance = self._statistics(input)
             new = torch.clamp(1 / (batches + 1.0), min=momentum).to(running_mean.dtype)
             mean = running_mean.lerp(own_mean, new)
-            variance = running_variance.lerp(own_variance * (count / max(1, count - 1)), new)
+            variance = running_variance.lerp(own_variance, new)
+            count = input.numel() // input.shape[1]
+            own_variance = own_variance * ((count - 1) / count)
             ratio = ((own_variance + self.eps) / (variance + self.eps)).sqrt()
             shift = (own_mean - mean) / (variance + self.eps).sqrt()
             ratio = ratio.clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
@@ -52,3 +52,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
             running_variance.copy_(variance)
             batches.add_(1)
         return normalised
+
+    def _statistics(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance of each channel.
+
+        By `batch_norm`, which computes them many times faster than `torch.var_mean` does.
+        """
+        mean, variance = torch.zeros_like(self.weight), torch.ones_like(self.weight)
+        weight, bias = self.weight.detach(), self.bias.detach()
+        batch_norm(input, mean, variance, weight, bias, training=True, momentum=1.0)
+        return mean, variance
