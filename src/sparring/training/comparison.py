@@ -236,14 +236,16 @@ def clean_accuracy_in_training(trainer: Trainer, images: Tensor, labels: Tensor)
         return _in_batches(trainer, trained, images, labels)
 
 
-@torch.no_grad()
 def _in_batches(
     trainer: Trainer, logits_of: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> float:
-    """Accuracy in batches of at least the run's size, because statistics are those of a batch."""
+    """Accuracy in batches of at least the run's size, because statistics are those of a batch.
+
+    Gradients are on, as in an update, for networks that use them in a pass.
+    """
     number = max(1, len(labels) // _batch_of_one(trainer))
     pairs = zip(images.tensor_split(number), labels.tensor_split(number), strict=True)
-    return _share(torch.cat([logits_of(some).argmax(1) == right for some, right in pairs]))
+    return _share(torch.cat([logits_of(some).detach().argmax(1) == right for some, right in pairs]))
 
 
 def _batch_of_one(trainer: Trainer) -> int:
