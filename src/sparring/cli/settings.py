@@ -23,7 +23,7 @@ from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.trust import check_trusted, named_code
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
-from sparring.training.presets import PRESETS
+from sparring.training.presets import PRESETS, for_model
 from sparring.training.several import launched
 from sparring.training.sources import SourceKind
 
@@ -48,7 +48,8 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     config = replace(config, source=_source(config.source, flags))
     config = override(with_objective(with_model(config, flags), flags), flags.set)
     _check_code(config, flags)
-    return config
+    asked = flags.config is not None or any(word.startswith("early_steps") for word in flags.set)
+    return config if asked else for_model(config)
 
 
 def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:

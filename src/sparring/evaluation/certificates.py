@@ -27,6 +27,7 @@ from sparring.evaluation.judge import TOLERANCE
 from sparring.evaluation.tracing import check_same, traced, unchanging, unshown
 from sparring.models import evaluation_mode
 from sparring.models.normalised import Normalisation
+from sparring.models.renormalised import BatchRenorm2d
 from sparring.records import Proportion
 
 UNIT = 2.0**-24
@@ -287,6 +288,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
+    BatchRenorm2d: _batch_norm,
     Normalisation: _normalised,
     nn.AvgPool2d: _pooled,
     nn.AdaptiveAvgPool2d: _pooled,
