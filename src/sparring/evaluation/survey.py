@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from sparring.attacks import Attack, Classifier, Search, State, Sweep, Task, ranked
+from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge
+from sparring.models.saved import Anything, Fields, Items, Kind, Number, Numbers, Same
 from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
 
 UNBROKEN = -1
@@ -198,6 +200,50 @@ class Survey:
             "search": dict(sweep.state) if sweep else None,
         }
 
+    def schema(self, state: object) -> Kind:
+        """What `restore` accepts, given how far a state says that it came.
+
+        Cost: the first pass of a search over one image.
+        """
+        total, classes, legs = len(self.labels), self.logits.shape[1], self.legs
+        leg = _integer_in(state, "leg", len(legs))
+        done = len(self.attacks) if leg == len(legs) else legs[leg].attack
+        places = Numbers(dtype=torch.int64, shape=(None,), least=0, most=total - 1)
+        under_way: dict[object, Kind] = dict.fromkeys(("waiting", "places", "search"), Same(None))
+        found = state.get("places") if isinstance(state, dict) else None
+        if leg < len(legs) and found is not None:
+            places.check(found, "survey.places")
+            search = self._search_schema(legs[leg], len(found))
+            under_way = {"waiting": places, "places": places, "search": search}
+        classed = Numbers(dtype=torch.int64, shape=(total,), least=0, most=classes - 1)
+        attacks = Numbers(dtype=torch.int64, shape=(total,), least=-1, most=len(self.attacks) - 1)
+        return Fields(
+            {
+                "robust": Numbers.like(self.robust),
+                "adversarial": classed,
+                "broken_by": attacks,
+                "seconds": Items([Number(least=0)] * len(self.attacks)),
+                "left": Items([Number(least=0, most=total, whole=True)] * done),
+                "leg": Number(least=0, most=len(legs), whole=True),
+                **under_way,
+            },
+            {"shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:]))},
+        )
+
+    def _search_schema(self, leg: Leg, rows: int) -> Kind:
+        """Tensors as the search keeps them, a row for each image in flight."""
+        if not rows:
+            return Anything()
+        first = self._sweep(leg, torch.tensor([0]))
+        with no_trace(first.logits_of):
+            begun = first.begin(first.waiting)
+        return Fields(
+            {
+                name: Numbers(dtype=value.dtype, shape=(rows, *value.shape[1:]))
+                for name, value in begun.items()
+            }
+        )
+
     def restore(self, state: dict[str, Any]) -> None:
         """Put everything where it was, batch and all."""
         for name in ("robust", "adversarial", "broken_by", "seconds", "left", "leg"):
@@ -256,6 +302,12 @@ class Survey:
             robust=int(self.robust.sum()),
             total=len(self.labels),
         )
+
+
+def _integer_in(state: object, name: str, otherwise: int) -> int:
+    """An integer of 0 to `otherwise` in a state that may be anything; else `otherwise`."""
+    found = state.get(name) if isinstance(state, dict) else None
+    return found if type(found) is int and 0 <= found <= otherwise else otherwise
 
 
 def _pixels(images: Tensor) -> list[str]:

@@ -2,15 +2,18 @@
 
 import errno
 import json
+import math
 import os
-import secrets
 import stat
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NoReturn, cast
 
 from sparring.errors import RunError
+from sparring.records.temporary import clear_abandoned, new_file
 
 _REASONS = {
     errno.EACCES: "permission was denied. Choose a folder you may use, or change its permissions.",
@@ -27,9 +30,17 @@ _REASONS = {
 
 
 LARGEST_JSON = 256 << 20
-"""Bytes of a JSON file., far more than any file that is written has."""
+"""Bytes of a JSON file: far more than any file that is written has."""
+LARGEST_LOG = 1 << 32
+"""Bytes of a file of rows, which is read row by row."""
+LARGEST_TENSORS = 1 << 42
+"""Bytes of a file of tensors: only what its header describes is read."""
 DEEPEST_JSON = 64
 """Levels of nesting, far more than any file that is written has."""
+MOST_VALUES = 8_000_000
+"""Values in a JSON file, which take about a hundred bytes of memory each."""
+LARGEST_INTEGER = 1 << 64
+"""Bound of integers in JSON: above every seed, size and count that is written."""
 _TOO_DEEP = f"it is nested more than {DEEPEST_JSON} levels deep"
 
 
@@ -46,17 +57,21 @@ def run_errors(action: str, path: Path) -> Iterator[None]:
 def write_atomically(path: Path | str, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new, never a part.
 
+    Temporary files that killed processes left in the folder are removed.
     Raises `OSError` as it came, with the old content and no temporary file left.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    clear_abandoned(path.parent)
+    file, temporary = new_file(path.parent, f".{path.name}.")
     try:
-        with temporary.open("xb") as file:
+        with file:  # its lock is kept until it has its name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            if sys.platform == "win32":
+                file.close()
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -67,19 +82,34 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
 
     Raises `RunError` if the file cannot be written.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     with run_errors("write", path):
-        write_atomically(path, text + "\n")
+        write_atomically(path, json_text(value, indent=indent) + "\n")
 
 
-def open_regular(path: Path | str, at_most: int) -> BinaryIO:
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON text that can be encoded: names that are not UTF-8 are escaped, others as they are."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "rb") -> BinaryIO:
     """Open a regular file of at most `at_most` bytes for reading, without ever waiting for it.
 
-    Every file that a user names or that stands in a run is opened here. Raises `OSError`, with a
-    sentence in `strerror`, for a folder, a named pipe, a device, a socket or a larger file.
+    Every file that a user names or that stands in a run is opened here; with the mode `ab+`, to
+    read and extend it. Raises `OSError`, with a sentence in `strerror`, for a folder, a named pipe,
+    a device, a socket, a larger file or a name with a null character.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a path must have no null character")
+
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+    file = cast("BinaryIO", open(path, mode, opener=without_waiting))  # noqa: SIM115
     try:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -94,14 +124,27 @@ def open_regular(path: Path | str, at_most: int) -> BinaryIO:
     return file
 
 
+def read_content(path: Path, at_most: int) -> bytes:
+    """The bytes of a regular file. Raises `RunError` if it cannot be read."""
+    with run_errors("read", path), open_regular(path, at_most) as file:
+        return file.read()
+
+
 def parse_json(content: bytes | str) -> object:
-    """JSON values from text. Raises `ValueError` if it is no JSON, or nested too deeply."""
+    """JSON values from UTF-8 text.
+
+    Raises `ValueError` for what is no JSON, or is nested too deeply, has too many values, one name
+    twice in an object, or a number that is not finite or an integer of more than 64 bits.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    if text.count(",") + 4 * (text.count("[") + text.count("{")) > MOST_VALUES:
+        raise ValueError(f"it has more than about {MOST_VALUES:,} values")
     try:
-        value = json.loads(content)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     level = [value]
-    for _ in range(DEEPEST_JSON):
+    for _ in range(DEEPEST_JSON + 1):
         if not level:
             return value
         level = [
@@ -113,10 +156,42 @@ def parse_json(content: bytes | str) -> object:
     raise ValueError(_TOO_DEEP)
 
 
+def _integer(text: str) -> int:
+    if len(text) > len(str(LARGEST_INTEGER)) or abs(int(text)) >= LARGEST_INTEGER:
+        raise ValueError(f"an integer has more than 64 bits: {text[:24]}…")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number is too large: {text[:24]}")
+    return value
+
+
+def _not_json(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice[:60]!r} stands twice in one object")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_integer,
+    parse_float=_number,
+    parse_constant=_not_json,
+    object_pairs_hook=_object,
+)
+
+
 def read_json(path: Path) -> object:
     """Read JSON values. Raises `RunError` if the file cannot be read or is damaged."""
-    with run_errors("read", path), open_regular(path, LARGEST_JSON) as file:
-        content = file.read()
+    content = read_content(path, LARGEST_JSON)
     try:
         return parse_json(content)
     except ValueError as error:

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sparring.errors import RunError
-from sparring.records.files import run_errors, write_atomically
+from sparring.records.files import (
+    LARGEST_LOG,
+    open_regular,
+    parse_json,
+    read_content,
+    run_errors,
+    write_atomically,
+)
 
 Row = dict[str, int | float | str | None]
 """One line of measurements by name, units in the name; `None` where a number was not finite."""
@@ -29,7 +36,7 @@ class MetricsLog:
         Raises `RunError` if the file cannot be written.
         """
         line = json.dumps({name: _storable(value) for name, value in row.items()}) + "\n"
-        with run_errors("write", self.path), self.path.open("ab+") as file:
+        with run_errors("write", self.path), open_regular(self.path, LARGEST_LOG, "ab+") as file:
             _mend(file)
             file.write(line.encode())
 
@@ -38,8 +45,7 @@ class MetricsLog:
 
         Raises `RunError` if the file cannot be read or a line other than the last is damaged.
         """
-        with run_errors("read", self.path):
-            content = self.path.read_bytes() if self.path.exists() else b""
+        content = read_content(self.path, LARGEST_LOG) if self.path.exists() else b""
         *lines, tail = content.split(b"\n")
         rows = [self._row(number, line) for number, line in enumerate(lines, start=1)]
         last = _parsed(tail)
@@ -59,8 +65,8 @@ class MetricsLog:
         row = _parsed(line)
         if row is None:
             raise RunError(
-                f"each line of {self.path} must be a JSON object, as sparring wrote it; "
-                f"line {number} is damaged. Remove that line."
+                f"each line of {self.path} must be a JSON object of numbers and texts, as sparring "
+                f"wrote it; line {number} is damaged. Remove that line."
             )
         return row
 
@@ -73,10 +79,15 @@ def number(row: Row, name: str) -> float:
 
 def _parsed(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) else None
+    whole = isinstance(row, dict) and all(_is_measurement(value) for value in row.values())
+    return cast("Row", row) if whole else None
+
+
+def _is_measurement(value: object) -> bool:
+    return value is None or isinstance(value, int | float | str)
 
 
 def _step(row: Row) -> float:
