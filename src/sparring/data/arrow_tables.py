@@ -5,7 +5,6 @@ number. Names of classes are taken from the `ClassLabel` in the table's metadata
 Needs pyarrow, the extra `parquet`; nothing else imports it.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from sparring.errors import DataError
+from sparring.records.files import LARGEST_JSON, open_regular, parse_json
 
 PARTS = {
     "train": "train",
@@ -70,8 +70,8 @@ class Tables:
         stored = (schema.metadata or {}).get(b"huggingface")
         _, label = _columns(schema, path)
         try:
-            features = json.loads(stored or b"{}")["info"]["features"]
-            return tuple(map(str, features[label]["names"]))
+            features: Any = parse_json(stored or b"{}")
+            return tuple(map(str, features["info"]["features"][label]["names"]))
         except (ValueError, KeyError, TypeError):
             return ()
 
@@ -129,7 +129,9 @@ def _saved(folder: Path) -> tuple[Path, ...]:
 def _listed(path: Path, name: str) -> list[Any]:
     """A list in a JSON file that `save_to_disk` wrote."""
     try:
-        return list(json.loads(path.read_text())[name])
+        with open_regular(path, LARGEST_JSON) as file:
+            found: Any = parse_json(file.read())
+        return list(found[name])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} must list {name}, as save_to_disk writes it; got: {error!r}. "

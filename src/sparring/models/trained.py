@@ -1,14 +1,13 @@
 """The networks of runs, and others' weights to begin with."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.models.normalised import NormalisedNetwork
+from sparring.models.saved import read_saved
 from sparring.models.spec import ModelKind, built_network
 from sparring.models.weights import load_weights, put_weights, read_weights
 from sparring.records import RunDirectory
@@ -48,19 +47,19 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_saved(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} must hold the weights to begin with; there is no such file."
         ) from error
-    except pickle.UnpicklingError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
         raise CheckpointError(
             f"{path} must hold a state_dict and nothing else, because other objects run code when "
-            "they are read; it holds others, or is no such file. Write it with "
+            f"they are read; it holds others, or is no such file ({error}). Write it with "
             "torch.save(network.state_dict(), path)."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} must be a state_dict; it cannot be read: {error}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]  # as Lightning and many training scripts have it
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -24,6 +24,7 @@ from sparring.data.of_run import check_classes, chosen_dataset
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
 from sparring.models import chosen_device, computing_threads, load_weights
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
+from sparring.records.ranges import count_in
 from sparring.training.config import TrainConfig
 from sparring.training.start import check_fits
 from sparring.training.team import Solo
@@ -195,13 +196,13 @@ def _read_weights(run: RunDirectory, config: TrainConfig) -> _Stored | None:
     if not run.weights.exists():
         return None
     network = config.model.build(seed=0)
-    version = load_weights(network, run.weights).get("version", "")
-    if not version.isdecimal() or not int(version):
+    version = count_in(load_weights(network, run.weights).get("version", ""))
+    if not version:
         raise CheckpointError(
             f"{run.weights} must say how many updates its weights have seen, because a replay "
             f"stops there to compare them; it has no such number. {REMEDY}"
         )
-    return _Stored(version=int(version), tensors=network.state_dict())
+    return _Stored(version=version, tensors=network.state_dict())
 
 
 def _device_like(recorded: Environment) -> torch.device:
