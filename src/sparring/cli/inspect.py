@@ -114,7 +114,7 @@ class Story:
                 f"{run.config} must hold a JSON object of settings; it holds something else. "
                 "Restore the file or use another run."
             )
-        rows = MetricsLog(run.metrics).rows()
+        rows = MetricsLog(run.metrics).measurements()
         return cls(
             run=run,
             config=config,

@@ -5,6 +5,7 @@ All of it can be put away at any pass and taken up again, to the same bits.
 Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
 """
 
+import math
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -237,9 +238,16 @@ class Survey:
         first = self._sweep(leg, torch.tensor([0]))
         with no_trace(first.logits_of):
             begun = first.begin(first.waiting)
+        most = self.logits.shape[1] - 1
+        bounds = {"labels": most, "targets": most, "done": leg.search.queries + 1}
         return Fields(
             {
-                name: Numbers(dtype=value.dtype, shape=(rows, *value.shape[1:]))
+                name: Numbers(
+                    dtype=value.dtype,
+                    shape=(rows, *value.shape[1:]),
+                    least=0 if name in bounds else -math.inf,
+                    most=bounds.get(name, math.inf),
+                )
                 for name, value in begun.items()
             }
         )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn, cast
 
-from sparring.errors import RunError
+from sparring.errors import NoRoom, RunError
 from sparring.records.temporary import clear_abandoned, new_file
 
 _REASONS = {
@@ -21,6 +21,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only. Choose a folder on another one.",
     errno.ENOSPC: "the disk is full. Free some space, or choose a folder on another disk.",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose another disk.",
+    errno.EFBIG: "files may not become so large here. Raise the limit (ulimit -f).",
     errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another path.",
     errno.EEXIST: "a file of this name is in the way. Choose another path.",
     errno.EISDIR: "a folder of this name is in the way. Choose another path.",
@@ -28,6 +29,7 @@ _REASONS = {
     errno.ENAMETOOLONG: "the path is too long. Choose a shorter one.",
 }
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 LARGEST_JSON = 256 << 20
 """Bytes of a JSON file: far more than any file that is written has."""
@@ -46,12 +48,16 @@ _TOO_DEEP = f"it is nested more than {DEEPEST_JSON} levels deep"
 
 @contextmanager
 def run_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an `OSError` inside the block into a `RunError` that reads "cannot <action> <path>"."""
+    """Turn an `OSError` inside the block into a `RunError` that reads "cannot <action> <path>".
+
+    A full disk is a `NoRoom`.
+    """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}.")
-        raise RunError(f"cannot {action} {path}: {reason}") from error
+        kind = NoRoom if error.errno in _NO_ROOM else RunError
+        raise kind(f"cannot {action} {path}: {reason}") from error
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> None:
@@ -116,7 +122,7 @@ def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "r
             raise OSError(errno.EINVAL, "it must be a regular file, not a pipe, device or socket")
         if found.st_size > at_most:
             raise OSError(
-                errno.EFBIG, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
+                errno.EINVAL, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
             )
     except BaseException:
         file.close()

@@ -17,6 +17,18 @@ from sparring.records.files import (
     run_errors,
     write_atomically,
 )
+from sparring.records.refusal import shown
+
+_TEXTS = frozenset({"event", "worker", "staleness_of_trainers"})
+"""Columns of text in a run's log."""
+_COUNT = (0, 1e15)
+_BOUNDS = {
+    "accuracy": (0, 1),
+    **dict.fromkeys(("seconds", "step", "images", "staleness", "workers", "ready"), _COUNT),
+    **dict.fromkeys(("leased", "_behind", "_in_flight", "_waiting"), _COUNT),
+    **dict.fromkeys(("loss", "eps", "learning_rate", "per_second"), (-1e100, 1e100)),
+}
+"""Least and largest number of columns in a run's log, by the ends of their names."""
 
 Row = dict[str, int | float | str | None]
 """One line of measurements by name, units in the name; `None` where a number was not finite."""
@@ -51,6 +63,22 @@ class MetricsLog:
         last = _parsed(tail)
         return rows if last is None else [*rows, last]
 
+    def measurements(self) -> list[Row]:
+        """As `rows`, where every column of a run's log holds what it can hold.
+
+        Raises `RunError` also for a share outside [0, 1], a count or time below 0, a number that
+        can be none of them, or a text in the place of a number.
+        """
+        rows = self.rows()
+        for line, row in enumerate(rows, start=1):
+            for name, value in row.items():
+                if not _possible(name, value):
+                    raise RunError(
+                        f"{name} in {self.path} cannot be {shown(value)}, as row {line} has it; "
+                        "the file is damaged. Remove that line."
+                    )
+        return rows
+
     def truncate(self, step: int) -> None:
         """Keep the rows up to a step, and those without a `step`: a resumed run goes on from there.
 
@@ -75,6 +103,16 @@ def number(row: Row, name: str) -> float:
     """A measurement of a row; 0 where it was not finite or not taken."""
     value = row.get(name)
     return value if isinstance(value, int | float) else 0.0
+
+
+def _possible(name: str, value: int | float | str | None) -> bool:
+    """Whether a run's log can have such a value in the column of this name."""
+    if name in _TEXTS:
+        return isinstance(value, str)
+    bounds = next((ends for end, ends in _BOUNDS.items() if name.endswith(end)), None)
+    if value is None or bounds is None:
+        return True
+    return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
 
 
 def _parsed(line: bytes) -> Row | None:
