@@ -14,6 +14,7 @@ import contextlib
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -21,19 +22,19 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch._dynamo
 from PIL import Image
 
 import mutations as of
@@ -44,12 +45,16 @@ from sparring.engine.account import LEDGER
 from sparring.errors import SparringError
 from sparring.evaluation import Progress, evaluate_run, partial
 from sparring.models import SmallNetwork, begin_with
+from sparring.prediction import predict as _loaded  # noqa: F401 - before there are children
 from sparring.records import MetricsLog, Provenance, Row, RunDirectory, TransferMatrix, to_json
 from sparring.studies import STUDIES
 from sparring.studies.runner import summed_up
 from sparring.studies.table import StudyTable
 from sparring.training import Asynchronous, Stale, TrainConfig, Validation, train
 
+FORK = multiprocessing.get_context("fork")
+"""Children begin with everything loaded. PyTorch bears it, as long as the parent computes nothing.
+"""
 SECONDS = 5
 """Of a processor, for one file."""
 HANGING = 12
@@ -415,7 +420,6 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
     before = contents(folder)
     path = folder / target.file
     intact = before[path]
-    last = os.environ.get("FUZZ_LAST")
     for read in target.readers:  # what is loaded by the first use is no matter of the file
         answer(read, folder)
         put_back(folder, before)
@@ -423,8 +427,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
     for number in range(count):
         mutate, read = chance.choice(target.mutators), chance.choice(target.readers)
         damaged = mutate(chance, intact)
-        if last:
-            Path(last).write_bytes(damaged)
+        (folder.parent / "last").write_bytes(damaged)
         path.write_bytes(damaged)
         begun = time.process_time()
         refused, wrong = answer(read, folder)
@@ -465,20 +468,32 @@ def limit_memory() -> None:
 def carry_out(name: str, count: int, seed: int, made: Path) -> Found:
     """Fuzz one target in a process of its own, which a damaged file may end."""
     with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(made, Path(scratch) / "files", symlinks=True)
-        last = Path(scratch) / "last"
-        words = [sys.executable, __file__, f"--only={name}", "--mutations", str(count)]
-        words += ["--seed", str(seed), "--in", str(Path(scratch) / "files")]
-        done = subprocess.run(
-            words, capture_output=True, text=True, env={**os.environ, "FUZZ_LAST": str(last)}
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        if done.returncode or not lines:
-            kept = shutil.copy(last, tempfile.gettempdir()) if last.exists() else "nothing"
-            said = done.stderr.strip().splitlines()[-1:]
-            wrong = [f"its process ended with {done.returncode}, see {kept}: {said}"]
-            return Found(target=name, mutations=0, wrong=wrong)
-        return Found(**json.loads(lines[-1]))
+        folder = Path(scratch) / "files"
+        shutil.copytree(made, folder)
+        ours, theirs = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=_child, args=(name, count, seed, folder, theirs))
+        process.start()
+        theirs.close()
+        try:
+            found = ours.recv()
+        except EOFError:
+            process.join()
+            kept = shutil.copy(folder.parent / "last", Path(tempfile.gettempdir()) / "fuzz-last")
+            wrong = [f"its process ended with {process.exitcode}; the file is {kept}"]
+            return Found(target=name, wrong=wrong)
+        process.join()
+        return found
+
+
+def _make_quietly(folder: Path) -> None:
+    sys.stdout = sys.stderr = io.StringIO()
+    make(folder)
+
+
+def _child(name: str, count: int, seed: int, folder: Path, to: Any) -> None:
+    os.chdir(folder)
+    limit_memory()
+    to.send(fuzz(name, count, seed, folder))
 
 
 def arguments() -> argparse.Namespace:
@@ -489,7 +504,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mutations", type=int, default=20_000, help="of all targets together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", default=[], help=", ".join(TARGETS))
-    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -497,16 +511,11 @@ def main() -> int:
     """Fuzz every target; the exit code."""
     torch.set_num_threads(1)
     flags = arguments()
-    if flags.folder:
-        (name,) = flags.only
-        os.chdir(flags.folder)
-        limit_memory()
-        print(json.dumps(asdict(fuzz(name, flags.mutations, flags.seed, flags.folder))))
-        return 0
     names = flags.only or list(TARGETS)
     with tempfile.TemporaryDirectory() as made:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            make(Path(made))
+        maker = FORK.Process(target=_make_quietly, args=(Path(made),))
+        maker.start()
+        maker.join()
         each = -(-flags.mutations // len(names))
         total = Found(target="all")
         print(f"{'file':<28}{'mutations':>10}{'refused':>9}{'slowest s':>11}{'MiB':>6}{'wrong':>7}")
@@ -518,7 +527,7 @@ def main() -> int:
             total.slowest = max(total.slowest, found.slowest)
             total.memory = max(total.memory, found.memory)
             total.wrong += found.wrong
-        show(replace(total, wrong=total.wrong), wrong=False)
+        show(total, wrong=False)
     return 1 if total.wrong else 0
 
 

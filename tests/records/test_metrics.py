@@ -1,13 +1,13 @@
 """The log of a run under crashes: every whole row is kept, no torn one is seen."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from sparring.errors import RunError
-from sparring.records import metrics
-from sparring.records import MetricsLog
+from sparring.records import MetricsLog, metrics
 
 ROWS = [{"step": step, "loss": 1 / (step + 1), "phase": "warm é"} for step in range(4)]
 

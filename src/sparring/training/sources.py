@@ -105,6 +105,7 @@ class Stale:
                 f"staleness must be 0 or more because it is the length of a queue; got "
                 f"{self.staleness}. 0 is the same as the source fresh."
             )
+        at_least("source.staleness", self.staleness, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
 
     @property
