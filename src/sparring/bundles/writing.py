@@ -1,8 +1,6 @@
 """A run's network written into a folder of its own, whole or not at all."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from sparring.errors import ConfigError, RunError
 from sparring.models import trained_network
 from sparring.records import RunDirectory
 from sparring.records.files import run_errors, write_atomically, write_json
+from sparring.records.temporary import clear_abandoned, new_folder
 
 CHECKED = 64
 """Test images whose logits must come out the same."""
@@ -112,15 +111,12 @@ def _check_free(folder: Path) -> None:
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A hidden folder beside it, which takes its name once all is written; removed on failure."""
-    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     with run_errors("write", folder):
-        staging.mkdir(parents=True)
-        try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(folder.parent)
+        with new_folder(folder.parent, f".{folder.name}.") as staging:
             yield staging
             for path in staging.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             staging.replace(folder)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise

@@ -67,7 +67,7 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
     Raises `OSError` as it came, with the old content and no temporary file left.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     clear_abandoned(path.parent)
     file, temporary = new_file(path.parent, f".{path.name}.")
     try:
@@ -88,18 +88,9 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
 
     Raises `RunError` if the file cannot be written.
     """
-    with run_errors("write", path):
-        write_atomically(path, json_text(value, indent=indent) + "\n")
-
-
-def json_text(value: object, *, indent: int | None = None) -> str:
-    """JSON text that can be encoded: names that are not UTF-8 are escaped, others as they are."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=indent, allow_nan=False)
-    return text
+    with run_errors("write", path):
+        write_atomically(path, text + "\n")
 
 
 def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "rb") -> BinaryIO:

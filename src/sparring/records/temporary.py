@@ -49,7 +49,14 @@ def temporary_folder() -> Iterator[Path]:
     """A folder in the system's temporary folder that lasts as long as the block."""
     above = Path(tempfile.gettempdir())
     clear_abandoned(above)
-    path, place = _new_folder(above)
+    with new_folder(above, "sparring-", mode=0o700) as path:
+        yield path
+
+
+@contextmanager
+def new_folder(above: Path, prefix: str, *, mode: int = 0o777) -> Iterator[Path]:
+    """A new folder, this process's own while the block lasts; removed after it if still there."""
+    path, place = _made(above, prefix, mode)
     try:
         yield path
     finally:
@@ -58,11 +65,11 @@ def temporary_folder() -> Iterator[Path]:
             os.close(place)
 
 
-def _new_folder(above: Path) -> tuple[Path, int | None]:
+def _made(above: Path, prefix: str, mode: int) -> tuple[Path, int | None]:
     """A new folder, and the handle that holds its lock; none on Windows."""
     while True:
-        path = above / f"sparring-{secrets.token_hex(4)}.tmp"
-        path.mkdir(mode=0o700)
+        path = above / f"{prefix}{secrets.token_hex(4)}.tmp"
+        path.mkdir(mode=mode)
         if sys.platform == "win32":
             return path, None
         try:
