@@ -33,17 +33,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         return njit(cache=True, **settings)(function)
-    except (RuntimeError, OSError) as error:
-        _say_uncached(str(error).partition(" for file")[0])
+    except (RuntimeError, OSError):
+        _say_uncached()
         return njit(**settings)(function)
 
 
 @functools.cache
-def _say_uncached(reason: str) -> None:
+def _say_uncached() -> None:
     log.warning(
-        "the kernels of the paper's CNN are compiled anew in this process, because they cannot be "
-        "kept (%s): set NUMBA_CACHE_DIR to a folder that you may write to",
-        reason.partition(" '")[0],
+        "the kernels of the paper's CNN are compiled anew in this process, which takes a while, "
+        "because Numba finds no folder to keep them in: set NUMBA_CACHE_DIR to one that you may "
+        "write to"
     )
 
 
