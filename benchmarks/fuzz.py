@@ -119,7 +119,8 @@ def tables(folder: Path) -> object:
     study, table = STUDIES["staleness"], StudyTable(folder / "table.jsonl")
     names = table.names()
     named = [Named(name) for name in names]
-    table.lacks(named), table.seconds(named)
+    table.lacks(named)
+    table.seconds(named)
     where = table.environments(named)
     made = Provenance(command="", seeds=(0,), environment=where[0], others=where[1:])
     return summed_up(study, "paper", table.found(named), made, str(table.path))
@@ -186,6 +187,11 @@ TARGETS = {
     "arrow": Target("saved/data.arrow", of.ANY, (verb("data", "@/saved"),)),
     "state.json": Target("saved/state.json", (of.json_values, *of.ANY), (verb("data", "@/saved"),)),
 }  # fmt: skip
+
+
+DATA_SETS = ("npz", "idx", "idx labels, gz", "png", "jpeg", "gif", "webp")
+DATA_SETS += ("png, predicted", "parquet", "arrow", "state.json")
+"""Targets that are data sets or pictures."""
 
 
 def make(folder: Path) -> None:

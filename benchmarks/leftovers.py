@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def main() -> None:
         for number in range(flags.kills):
             process = child(work, folder, kinds[number % 2])
             time.sleep(chance.uniform(0.05, flags.seconds))
-            os.kill(process.pid or 0, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
             process.join()
             here = len(left(folder))
             before, most = before + (here > 0), max(most, here)
@@ -99,9 +100,9 @@ def main() -> None:
         print(json.dumps({**found, "left_at_the_end": left(folder), "updates": version}))
 
 
-def child(target: object, *words: object) -> multiprocessing.process.BaseProcess:
+def child(target: Any, *words: object) -> Any:
     """Such a process, started."""
-    process = FORK.Process(target=target, args=words)  # pyright: ignore[reportArgumentType]
+    process = FORK.Process(target=target, args=words)
     process.start()
     return process
 

@@ -7,6 +7,7 @@ results that cannot be printed; 130 interrupted; 141 the reader of a pipe left.
 import importlib
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,12 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _answered([word for word in words if word != "--debug"], debug)
         except KeyboardInterrupt:
-            if argv is None:  # a third one must not interrupt the last words
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _ignore_interrupts(argv)
             _tell("interrupted.", debug)
             return INTERRUPTED
         finally:
+            _ignore_interrupts(argv)
             flush_errors()
+
+
+def _ignore_interrupts(argv: Sequence[str] | None) -> None:
+    """Let another Ctrl-C change neither the last words nor the exit code of this process."""
+    if argv is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _answered(words: list[str], debug: bool) -> int:
