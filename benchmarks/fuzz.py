@@ -14,6 +14,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -88,6 +89,9 @@ def verb(*words: str) -> Callable[[Path], object]:
 
 INSPECT = (verb("inspect", "@/run"), verb("inspect", "@/run", "--json"))
 REPORT = (verb("report", "@/run", "-o", "@/page.html"),)
+STUDY = (verb("report", "@/study", "-o", "@/page.html"),)
+REPORTS, DRAWN = {*REPORT, *STUDY}, 0.2
+"""Readers that take a second for drawing, and the share of mutations that they have of others'."""
 EVALUATE = (verb("evaluate", "@/run", "--suite", "pgd", "--images", "2", "--no-checks"),)
 PREDICT = (verb("predict", "@/run", "@/one.png"),)
 EXPORT = (verb("export", "@/run", "-o", "@/bundle"),)
@@ -165,7 +169,7 @@ TARGETS = {
     "transfer.json": Target("transfer.json", (of.json_values, *of.ANY),
         (lambda folder: TransferMatrix.load(folder / "transfer.json"),)),
     "study.json": Target("study/study.json", (of.json_values, *of.ANY),
-        (verb("report", "@/study", "-o", "@/page.html"),)),
+        STUDY),
     "table.jsonl": Target("table.jsonl", (of.json_lines, *of.ANY), (tables,)),
     "launch.json": Target("run/launch.json", (of.json_values, *of.ANY),
         (lambda folder: RunDirectory(folder / "run").launcher(),)),
@@ -522,11 +526,13 @@ def main() -> int:
         maker = FORK.Process(target=_make_quietly, args=(Path(made),))
         maker.start()
         maker.join()
-        each = -(-flags.mutations // len(names))
+        shares = {name: DRAWN if REPORTS & {*TARGETS[name].readers} else 1.0 for name in names}
+        each = flags.mutations / sum(shares.values())
         total = Found(target="all")
         print(f"{'file':<28}{'mutations':>10}{'refused':>9}{'slowest s':>11}{'MiB':>6}{'wrong':>7}")
         for name in names:
-            found = carry_out(name, each, flags.seed, Path(made))
+            count = math.ceil(each * shares[name])
+            found = carry_out(name, count, flags.seed, Path(made))
             show(found)
             total.mutations += found.mutations
             total.refused += found.refused

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import fuzz
+import fuzz  # pyright: ignore[reportMissingImports] - benchmarks/fuzz.py
 
 MUTATIONS = 8
 OTHERS = (*fuzz.DATA_SETS, "--set")
