@@ -121,11 +121,12 @@ def resume_network(folder: Path) -> torch.nn.Module:
 def tables(folder: Path) -> object:
     """What a study makes of its table, and of each measurement in it."""
     study, table = STUDIES["staleness"], StudyTable(folder / "table.jsonl")
-    names = table.names()
-    named = [Named(name) for name in names]
+    named = [Named(name) for name in table.names()]
     table.lacks(named)
     table.seconds(named)
     where = table.environments(named)
+    if not where:
+        return None
     made = Provenance(command="", seeds=(0,), environment=where[0], others=where[1:])
     return summed_up(study, "paper", table.found(named), made, str(table.path))
 

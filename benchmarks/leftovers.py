@@ -71,12 +71,22 @@ def left(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
+def wait_for_a_write(folder: Path, process: Any) -> None:
+    """Until a checkpoint, or an evaluation's state, is written."""
+    files = (folder / "training" / "resume.pt", folder / "evaluation" / "evaluation.partial.pt")
+    before = [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
+    while process.is_alive() and before == [
+        path.stat().st_mtime_ns if path.exists() else 0 for path in files
+    ]:
+        time.sleep(0.005)
+
+
 def main() -> None:
     """Kill, count, and end well once."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=2.0, help="longest life of a process")
+    parser.add_argument("--seconds", type=float, default=0.1, help="after a write, at most")
     flags = parser.parse_args()
     chance, before, most = random.Random(0), 0, 0
     with tempfile.TemporaryDirectory() as made:
@@ -86,7 +96,8 @@ def main() -> None:
         kinds = ("training", "evaluation")
         for number in range(flags.kills):
             process = child(work, folder, kinds[number % 2])
-            time.sleep(chance.uniform(0.05, flags.seconds))
+            wait_for_a_write(folder, process)
+            time.sleep(chance.uniform(0, flags.seconds))
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             here = len(left(folder))

@@ -1,5 +1,13 @@
 """`python -m sparring`: the command line without the installed script."""
 
-from sparring.cli.main import main
+import os
+import sys
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    # Python puts the current folder first, so that a torch.py there would be taken for PyTorch. The
+    # installed command does not, and finds code in the current folder all the same.
+    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:  # noqa: PTH109 - no more imports
+        del sys.path[0]
+    from sparring.cli.main import main
+
+    raise SystemExit(main())

@@ -2,11 +2,13 @@
 
     SparringError
     ├── ConfigError         a typed or stored setting cannot mean anything (also a ValueError)
+    │   └── NonFiniteLogits        a model returned NaN or infinity for some images
     ├── DataError           a data set is missing, damaged or not what it claims to be
     ├── RunError            a run directory is missing, occupied, unwritable or not one
     │   └── NoRoom          a file cannot be written, because its disk is full
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
-    │   └── CheckpointNotWritten   it could not be written; the previous one is whole
+    │   ├── CheckpointNotWritten   it could not be written; the previous one is whole
+    │   └── OtherNetwork           the network that comes of it is not the one that was trained
     ├── OutputNotWritten    standard output is closed, or what it goes to is full
     ├── FailedElsewhere     another trainer of the same run failed at this
     └── TrainingError       training cannot go on
@@ -22,6 +24,7 @@ for one that was asked to stop; for `FailedElsewhere` that of the other's error.
 """
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
 
@@ -35,6 +38,31 @@ class SparringError(Exception):
 
 class ConfigError(SparringError, ValueError):
     """A setting, typed or stored, that cannot mean anything."""
+
+
+class NonFiniteLogits(ConfigError):
+    """Logits that are NaN or infinite, which are no prediction."""
+
+    def __init__(self, rows: Sequence[int | str], total: int, images: str = "images") -> None:
+        super().__init__(rows, total, images)
+        self.rows = tuple(rows)
+        """The images in question: places among those that were asked about, or names."""
+        self.total = total
+        """How many were asked about."""
+
+    def __str__(self) -> str:
+        rows, total, images = self.args
+        first = rows[0] if isinstance(rows[0], str) else f"image {rows[0]} (counted from 0)"
+        return (
+            f"the logits of {len(rows)} of {total} {images} are NaN or infinite, first those of "
+            f"{first}; a prediction needs finite logits. Look at the model's weights, and at "
+            "divisions, roots, logarithms and exponentials in it."
+        )
+
+    def among(self, places: Sequence[int | str], images: str = "images") -> "NonFiniteLogits":
+        """The same, where the images that were asked about have these places or names."""
+        rows = [places[row] if isinstance(row, int) else row for row in self.rows]
+        return NonFiniteLogits(rows, self.total, images)
 
 
 class DataError(SparringError):
@@ -59,6 +87,10 @@ class CheckpointNotWritten(CheckpointError):
     """A checkpoint that could not be written; the previous one is whole."""
 
     exit_code = 1
+
+
+class OtherNetwork(CheckpointError):
+    """A network that was rebuilt and is not the one that was trained."""
 
 
 class OutputNotWritten(SparringError):
@@ -105,6 +137,17 @@ class Interrupted(TrainingError):
             f"Go on with: {resume_command(run, trainers)}"
         )
         self.exit_code = 128 + signal
+
+
+def cause(error: BaseException) -> str:
+    """An error of code that is not sparring's, as a part of a sentence: its type and first line.
+
+    Where that ends in a colon, the next line as well.
+    """
+    first, *rest = str(error).strip().splitlines() or [""]
+    said = " ".join(f"{first} {rest[0] if rest and first.endswith(':') else ''}".split())
+    said = said[:200].rstrip(".:")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def resume_command(run: Path | str, trainers: int = 1) -> str:

@@ -18,7 +18,7 @@ import sparring.bundles.writing as writing
 from sparring.bundles import FORMATS, TOLERANCE, export, exported_network
 from sparring.bundles.card import plain
 from sparring.cli.main import main
-from sparring.data import load_dataset
+from sparring.data import ImageSet, load_dataset
 from sparring.errors import ConfigError, RunError
 from sparring.evaluation import evaluate_run
 from sparring.models import (
@@ -96,6 +96,22 @@ def test_a_file_that_gives_other_logits_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"must give the logits of the run's within 0,.*differ"):
         export(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_one_test_image_is_enough_for_a_program_of_any_batch(tmp_path):
+    mnist = load_dataset("mnist")
+    one = ImageSet(
+        pixels=mnist.test.levels(torch.arange(1)), labels=mnist.test.labels[:1], num_classes=10
+    )
+    data = replace(mnist, test=one)
+    run = train(small(updates=1), tmp_path / "run", data=data).run
+    done = export(run, tmp_path / "out", formats=("torch", "onnx"), data=data)
+    assert done.checked_images == 1
+    network = trained_network(run)
+    for name in ("torch", "onnx"):
+        answers = FORMATS[name].read(network, tmp_path / "out" / FORMATS[name].file)
+        for count in (1, 2, 7):
+            assert forms.difference(network, answers, images(count)) <= TOLERANCE
 
 
 def test_training_goes_on_from_a_bundles_weights(tmp_path):
@@ -198,14 +214,14 @@ def test_the_card_has_the_numbers_of_the_evaluation_and_no_folder_of_the_user(tm
     run = untrained(tmp_path / "run", MODELS[3])
     settings = json.loads(run.config.read_text())
     export(run, tmp_path / "before")
-    assert "It was not evaluated" in (tmp_path / "before" / "README.md").read_text()
+    assert "These weights were not evaluated" in (tmp_path / "before" / "README.md").read_text()
     found = evaluate_run(run, num_images=16, checks=False, threads=1)
     export(run, tmp_path / "after")
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"| natural accuracy | {found.natural} |" in card
     assert f"| {plain('robust accuracy, suite pgd')} | {found.robust} |" in card
     assert "16 test images" in card and plain(found.threat) in card
-    assert "not asked for" in card and plain("own_nets.py") in card
+    assert "were not run" in card and plain("own_nets.py") in card
     assert str(Path(__file__).parents[1]) not in card
     metadata = dict(line.split(": ", 1) for line in card.split("---")[1].strip().splitlines())
     (entry,) = json.loads(metadata["model-index"])

@@ -1,4 +1,10 @@
+import contextlib
 import io
+import os
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +14,7 @@ from hypothesis import strategies as st
 
 from data.idx_files import pixels_of, small_arrays
 from sparring.data import load_dataset
+from sparring.data.npz import load_npz
 from sparring.errors import DataError
 
 
@@ -153,5 +160,146 @@ def test_a_flipped_byte_is_noticed(tmp_path):
     content = bytearray((tmp_path / "toy.npz").read_bytes())
     content[content.index(X.tobytes()) + 5] ^= 1
     (tmp_path / "toy.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"undamaged; reading them failed: .*CRC"):
+    with pytest.raises(DataError, match=r"x_train of .* undamaged; got: Bad CRC"):
         load_dataset(source)
+
+
+def npy(header: str, numbers: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    """An .npy file with this header, whatever it says."""
+    text = header.encode() + b"\n"
+    size = struct.pack("<H" if version == b"\1\0" else "<I", len(text))
+    return b"\x93NUMPY" + version + size + text + numbers
+
+
+def archive_with(path: Path, content: bytes, name: str = "x_train", **how: Any) -> str:
+    """The small data set with one array replaced by these bytes."""
+    saved(path, **{name: None})
+    with zipfile.ZipFile(path / "toy.npz", "a", **how) as archive:
+        archive.writestr(f"{name}.npy", content)
+    return str(path / "toy.npz")
+
+
+SHAPED = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
+PLAIN = npy(SHAPED.format("|u1", "(24, 4, 5)"), X.tobytes())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        npy("{"),
+        npy("'unclosed"),
+        npy("(" * 500),
+        npy("{'descr': '|u1'}"),
+        npy("[1, 2]"),
+        npy(SHAPED.format("|u1", "(10**11,)")),
+        npy(SHAPED.format("|u1", "(100000000000, 4, 5)")),
+        npy(SHAPED.format("|u1", "(-24, 4, 5)")),
+        npy(SHAPED.format("|u1", "(True, 4, 5)")),
+        npy(SHAPED.format("|u1", "24")),
+        npy(SHAPED.format("|u1", f"({'1' * 5000},)")),
+        npy(SHAPED.format("|u1", "(1,)" * 3)),
+        npy(SHAPED.format("|V0", "(24, 4, 5)")),
+        npy(SHAPED.format("<U99999999999", "(24, 4, 5)")),
+        npy(SHAPED.format("|O", "(24, 4, 5)")),
+        npy("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (480,)}", X.tobytes()),
+        npy(SHAPED.format("|u1", "(24, 4, 5)"), X.tobytes(), b"\2\0")[:40],
+        npy(SHAPED.format("|u1", "(24, 4, 5)"), X.tobytes(), b"\3\0"),
+        npy(SHAPED.format("|u1", "(24, 4, 5)"), X.tobytes(), b"\x09\0"),
+        PLAIN[:-1],
+        PLAIN + b"!",
+    ],
+)
+def test_a_header_that_is_not_what_follows_is_refused(tmp_path, content):
+    with pytest.raises(DataError, match=r"x_train|plain arrays"):
+        load_dataset(archive_with(tmp_path, content))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_to_pack_are_refused(tmp_path, method):
+    with pytest.raises(DataError, match=r"stored or deflated.*packed in another way"):
+        load_dataset(archive_with(tmp_path, PLAIN, compression=method))
+
+
+@pytest.mark.parametrize("flag", [1, 1 << 5, 1 << 6, 1 << 13])
+def test_encrypted_and_patched_members_are_refused_or_read(tmp_path, flag):
+    path = Path(saved(tmp_path))
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        spot = content.index(signature) + place
+        content[spot : spot + 2] = struct.pack("<H", flag)
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        load_dataset(str(path))
+
+
+def test_an_array_that_unpacks_to_gigabytes_is_refused_before_it_is(tmp_path):
+    header = npy(SHAPED.format("|u1", "(24, 4096, 4096)"))
+    path = tmp_path / "toy.npz"
+    saved(tmp_path, x_train=None)
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x_train.npy", "w") as member,
+    ):
+        member.write(header)
+        for _ in range(24):
+            member.write(bytes(4096 * 4096))
+    with pytest.raises(DataError, match=r"more than 200 times.*unpacks from .*KiB to 384MiB"):
+        load_dataset(str(path))
+    with pytest.raises(DataError, match=r"more than 200 times"):
+        load_dataset(str(path), data_memory=1 << 20)
+
+
+@pytest.mark.parametrize("name", ["y_train", "y_test"])
+def test_labels_that_are_not_as_many_as_images_are_not_unpacked(tmp_path, name):
+    header = npy(SHAPED.format("|u1", f"({1 << 40},)"))
+    with pytest.raises(DataError, match=r"must hold what its header announces"):
+        load_dataset(archive_with(tmp_path, header, name))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("layout", ["N H W", "N H W C", "N C H W"])
+def test_the_order_of_numbers_in_the_file_does_not_matter(tmp_path, dtype, layout):
+    levels = np.random.default_rng(0).integers(2, 256, (24, 3, 4, 5), dtype=np.uint8)
+    shaped = {"N H W": levels[:, 0], "N H W C": levels.transpose(0, 2, 3, 1), "N C H W": levels}
+    x = shaped[layout] if dtype == np.uint8 else shaped[layout] / np.float32(255)
+    found = [
+        pixels_of(load_dataset(saved(tmp_path, x_train=order(x), x_test=x[:6])).train)
+        for order in (np.ascontiguousarray, np.asfortranarray)
+    ]
+    expected = levels[:22, :1] if layout == "N H W" else levels[:22]
+    assert all(np.array_equal(pixels.numpy(), expected) for pixels in found)
+
+
+def test_images_in_columns_must_fit_into_memory(tmp_path):
+    x = np.asfortranarray(X / 255)
+    with pytest.raises(DataError, match=r"must fit into data_memory, 1KiB.*ascontiguousarray"):
+        load_dataset(saved(tmp_path, x_train=x), data_memory=1024)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), cut=st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_is_told_in_a_sentence(tmp_path_factory, place, value, cut):
+    path = tmp_path_factory.mktemp("npz") / "toy.npz"
+    np.savez_compressed(path, allow_pickle=False, **small_arrays())
+    content = bytearray(path.read_bytes())
+    spot = int(place * len(content))
+    content[spot] = value
+    path.write_bytes(content[:spot] if cut else content)
+    try:
+        load_dataset(str(path))
+    except DataError as error:
+        assert len(str(error)) < 900
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "a.npz"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"must be a readable file; got: it must be a regular"):
+        load_npz(path)

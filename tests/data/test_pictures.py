@@ -1,15 +1,20 @@
 """What a picture file becomes, whatever it holds."""
 
 import io
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 
 from data.pictures import picture
-from sparring.data.pictures import read_kind, read_picture
+from sparring.data.pictures import picture_levels, read_kind, read_picture
 from sparring.errors import ConfigError, DataError
 
 
@@ -167,3 +172,164 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path):
 def test_a_size_of_nought_is_refused():
     with pytest.raises(ConfigError, match=r"image_size must be 1 or more"):
         read_picture(saved(GREY), image_size=0)
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>{}</tiff:Orientation></x:xmpmeta>'
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    noted = Image.Exif()
+    noted[0x0112] = orientation
+    return noted
+
+
+def png_with_text(name: str, text: str, *, behind: bool = False) -> bytes:
+    """A PNG with a text chunk before or behind its pixels, as other programs write it."""
+    data = name.encode() + b"\0\0" + zlib.compress(text.encode())
+    body = b"zTXt" + data
+    chunk = struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    content = saved(COLOUR)
+    place = content.index(b"IEND") - 4 if behind else content.index(b"IDAT") - 4
+    return content[:place] + chunk + content[place:]
+
+
+def raw_profile(orientation: int) -> str:
+    """As ImageMagick keeps EXIF data in a PNG."""
+    data = exif_of(orientation).tobytes()
+    return f"\nexif\n{len(data):8}\n{data.hex()}\n"
+
+
+def itxt(orientation: int) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP.format(orientation))
+    return info
+
+
+NOTES = {
+    "JPEG, EXIF": lambda turn: saved(COLOUR, "JPEG", exif=exif_of(turn)),
+    "JPEG, XMP": lambda turn: saved(COLOUR, "JPEG", xmp=XMP.format(turn).encode()),
+    "PNG, EXIF": lambda turn: saved(COLOUR, exif=exif_of(turn)),
+    "PNG, XMP": lambda turn: saved(COLOUR, pnginfo=itxt(turn)),
+    "PNG, raw profile": lambda turn: png_with_text("Raw profile type exif", raw_profile(turn)),
+    "PNG, XMP behind": lambda turn: png_with_text(
+        "XML:com.adobe.xmp", XMP.format(turn), behind=True
+    ),
+    "PNG, raw profile behind": lambda turn: png_with_text(
+        "Raw profile type exif", raw_profile(turn), behind=True
+    ),
+    "WEBP, EXIF": lambda turn: saved(COLOUR, "WEBP", lossless=True, exif=exif_of(turn)),
+    "WEBP, XMP": lambda turn: saved(COLOUR, "WEBP", lossless=True, xmp=XMP.format(turn).encode()),
+    "TIFF, EXIF": lambda turn: saved(COLOUR, "TIFF", tiffinfo={0x0112: turn}),
+    "TIFF, XMP": lambda turn: saved(COLOUR, "TIFF", tiffinfo={700: XMP.format(turn).encode()}),
+    "AVIF, EXIF": lambda turn: saved(COLOUR, "AVIF", exif=exif_of(turn)),
+}
+TURNS = {
+    1: lambda levels: levels,
+    2: lambda levels: levels.flip(2),
+    3: lambda levels: levels.flip(1, 2),
+    4: lambda levels: levels.flip(1),
+    5: lambda levels: levels.transpose(1, 2),
+    6: lambda levels: levels.rot90(3, (1, 2)),
+    7: lambda levels: levels.rot90(2, (1, 2)).transpose(1, 2),
+    8: lambda levels: levels.rot90(1, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("note", NOTES)
+@pytest.mark.parametrize("orientation", TURNS)
+def test_header_and_pixels_agree_about_every_note_of_a_turn(note, orientation):
+    content, plain = NOTES[note](orientation), read_picture(NOTES[note](1))
+    assert torch.equal(read_picture(content), TURNS[orientation](plain))
+    assert tuple(read_kind(content)) == tuple(read_picture(content).shape)
+    with Image.open(io.BytesIO(content)) as opened:
+        assert torch.equal(picture_levels(opened), read_picture(content))
+
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_header_says_what_is_decoded(kind, mode, orientation):
+    try:
+        content = saved(COLOUR.convert(mode), kind, exif=exif_of(orientation))
+    except (OSError, ValueError, KeyError):
+        return  # a kind that has no such pixels
+    assert tuple(read_kind(content)) == tuple(read_picture(content).shape)
+
+
+def header_of_png(columns: int, rows: int) -> bytes:
+    """A PNG of a few bytes that announces this size."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    chunks = [body, b"IDAT" + zlib.compress(b"\0" * 100), b"IEND"]
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in chunks:
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("size", "image_size", "complaint"),
+    [
+        ((13_000, 13_000), None, r"at most 67,108,864 pixels; it is 13,000 x 13,000"),
+        ((9_000, 9_000), 32, r"at most 67,108,864 pixels; it is 9,000 x 9,000"),
+        ((1_000_000, 1_000_000), None, r"picture"),
+        ((1, 60_000), 32, r"at most 64 times as long as wide.*it is 1 x 60,000"),
+        ((60_000, 1), 1, r"it is 60,000 x 1"),
+        ((100, 100), 100_000, r"at most 67,108,864 pixels; with 100,000, one of 100 x 100"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_kind, read_picture])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_that_would_take_gigabytes_is_refused_by_its_header(
+    size, image_size, complaint, read
+):
+    with pytest.raises(DataError, match=complaint):
+        read(header_of_png(*size), image_size=image_size)
+
+
+def test_a_thin_picture_is_read_as_it_is():
+    thin = Image.fromarray(np.arange(30_000, dtype=np.uint32).astype(np.uint8)[None])
+    assert read_picture(saved(thin)).shape == (1, 1, 30_000)
+    assert read_picture(saved(thin.resize((64, 1))), image_size=4).shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "null byte", "circle"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "circle":
+        path.symlink_to(path)
+    named = {"device": Path("/dev/zero"), "null byte": Path("a\0.png")}.get(kind, path)
+    for read in (read_kind, read_picture):
+        with pytest.raises(DataError, match=r"must be a readable file; got: "):
+            read(named)
+
+
+def test_a_kind_that_would_start_programs_is_not_opened():
+    with pytest.raises(DataError, match=r"of no kind that Pillow knows"):
+        read_picture(saved(COLOUR, "EPS"))
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    note=st.sampled_from(sorted(NOTES)),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+    cut=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_is_told_in_a_sentence(note, place, value, cut):
+    content = bytearray(NOTES[note](6))
+    spot = int(place * len(content))
+    content[spot] = value
+    damaged = bytes(content[:spot] if cut else content)
+    for read in (read_kind, read_picture):
+        try:
+            read(damaged)
+        except DataError as error:
+            assert len(str(error)) < 600

@@ -170,7 +170,7 @@ def spoilt(kind: str, root: Path) -> None:
         ("sizes", r"one size.*12 colour, 5 x 5 \(row 0 of .*image_size=5"),
         ("damage", r"row 0 of .*train.* must be a whole picture"),
         ("nothing", r"row 0 of .* must hold a picture; it is empty"),
-        ("path", r"row 0 of .* got gone\.png: No such file"),
+        ("path", r"gone\.png, the picture of row 0 of .*No such file"),
         ("two labels", r"called label if there are more; found: image \(struct<.*fine \(int64\)"),
         ("unlabelled", r"row 0 of .* must have a label"),
         ("negative", r"got -1 for image 0 \(train of"),

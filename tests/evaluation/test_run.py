@@ -14,9 +14,10 @@ from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError
 from sparring.evaluation import evaluate_run, partial
 from sparring.evaluation.accuracy import slice_accuracy
+from sparring.evaluation.run import kept_as
 from sparring.evaluation.survey import Progress, Survey
 from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
-from sparring.training import train
+from sparring.training import resume, train
 from training.small_runs import small
 
 
@@ -45,15 +46,18 @@ def test_first_images_that_lack_classes_are_said_to(tmp_path: Path) -> None:
     by_class = first_of(mnist.test, mixed.labels.argsort(stable=True))
     data = {name: replace(mnist, test=test) for name, test in (("", by_class), ("+", mixed))}
     run = train(small(updates=2), tmp_path / "run", data=data[""]).run
-    few, many, whole, other = (
-        evaluate_run(run, data=data[which], num_images=count, threads=1, checks=False)
-        for which, count in (("", 20), ("", 100), ("", 300), ("+", 100))
+    few, many, whole = (
+        evaluate_run(run, data=data[""], num_images=count, threads=1, checks=False)
+        for count in (20, 100, 300)
     )
-    assert few.caveats == whole.caveats == other.caveats == ()
+    other = evaluate_run(run, other_data=data["+"], num_images=100, threads=1, checks=False)
+    assert few.caveats == whole.caveats == ()
+    (on_others,) = other.caveats
+    assert on_others.startswith("on the test images of mnist, not on the run's own")
     (said,) = many.caveats
     there = len(by_class.labels[:100].unique())
     assert said.startswith(f"the first 100 test images are of {there} of the 10 classes of their")
-    assert Evaluation.load(run.path / "evaluation-pgd-100.json") == many
+    assert Evaluation.load(run.path / "evaluation-pgd-100-unchecked.json") == many
 
 
 def first_of(images: Images, places: Tensor) -> ImageSet:
@@ -108,16 +112,48 @@ def test_an_evaluation_by_another_suite_is_kept(run: RunDirectory) -> None:
     quick = evaluate_run(run, num_images=3, threads=1, checks=False)
     evaluate_run(run, num_images=3, suite="pgd-40", threads=1, checks=False)
     assert Evaluation.load(run.evaluation).suite == "pgd-40"
-    assert Evaluation.load(run.path / "evaluation-pgd.json") == quick
-    assert (run.path / "outcomes-pgd.json").exists()
-    assert (run.path / "examples-pgd.json").exists()
+    assert Evaluation.load(run.path / "evaluation-pgd-3-unchecked.json") == quick
+    assert (run.path / "outcomes-pgd-3-unchecked.json").exists()
+    assert (run.path / "examples-pgd-3-unchecked.json").exists()
 
 
-def test_an_evaluation_of_more_images_is_kept(run: RunDirectory) -> None:
-    more = evaluate_run(run, num_images=4, threads=1, checks=False)
-    evaluate_run(run, num_images=3, threads=1, checks=False)
-    assert Evaluation.load(run.evaluation).num_images == 3
-    assert Evaluation.load(run.path / "evaluation-pgd-4.json") == more
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)], ids=str)
+def test_the_strongest_evaluation_is_the_verdict_whatever_came_when(
+    run: RunDirectory, order: tuple[int, ...]
+) -> None:
+    """A suite beats the one before it, then more images, then checks; nothing is lost."""
+    asked = (
+        {"num_images": 3, "checks": False},
+        {"num_images": 4, "checks": False},
+        {"num_images": 4, "checks": True},
+        {"num_images": 2, "checks": False, "suite": "pgd-40"},
+    )
+    found = {number: evaluate_run(run, threads=1, **asked[number]) for number in order}
+    assert Evaluation.load(run.evaluation) == found[3]
+    assert [kept_as(run, found[number]) for number in range(4)] == [
+        "pgd-3-unchecked",
+        "pgd-4-unchecked",
+        "pgd-4",
+        "",
+    ]
+    assert len(Outcomes.load(run.outcomes).labels) == 2
+    for number in range(3):
+        shares, outcomes, examples = run.evaluation_files(kept_as(run, found[number]))
+        assert Evaluation.load(shares) == found[number]
+        assert len(Outcomes.load(outcomes).labels) == found[number].num_images
+        assert examples.exists()
+    assert len(run.evaluations()) == len(asked)
+
+
+def test_a_verdict_on_earlier_weights_does_not_stay(tmp_path: Path) -> None:
+    run = train(small(updates=4), tmp_path / "run", until=2).run
+    strong = evaluate_run(run, num_images=4, suite="pgd-40", threads=1, checks=False)
+    resume(run.path)
+    weak = evaluate_run(run, num_images=2, threads=1, checks=False)
+    assert Evaluation.load(run.evaluation) == weak
+    assert weak.weights != strong.weights
+    (kept,) = run.path.glob("evaluation-*.json")
+    assert Evaluation.load(kept) == strong
 
 
 def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:

@@ -4,7 +4,9 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.models import Normalised, SmallNetwork, begin_with, save_weights
@@ -65,6 +67,82 @@ def test_something_else_is_refused(tmp_path, content, complaint):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=complaint):
         begin_with(PLAIN.build(0), tmp_path / "other.pt")
+
+
+PARTS = st.lists(st.sampled_from(["module", "_orig_mod", "model", "net", "network"]), max_size=3)
+KEYS = st.lists(
+    st.sampled_from(["state_dict", "model_state_dict", "net", "model", "ema", "module", "weights"]),
+    max_size=3,
+)
+
+
+def wrapped(weights: dict[str, Tensor], parts: list[str], keys: list[str], *, beside: bool) -> dict:
+    """Weights as another program stores them: under a prefix, in dictionaries, beside others."""
+    content: dict = {".".join([*parts, name]): value for name, value in weights.items()}
+    for key in reversed(keys):
+        moments = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+        content = {key: content} | ({"epoch": 3, "optimizer": moments} if beside else {})
+    return content
+
+
+@pytest.mark.parametrize("spec", [PLAIN, BEHIND])
+@given(parts=PARTS, keys=KEYS, beside=st.booleans())
+def test_weights_are_found_under_usual_prefixes_and_keys(
+    tmp_path_factory, spec, parts, keys, beside
+):
+    source = spec.build(1)
+    stored = PLAIN.build(1) if beside else source
+    file = tmp_path_factory.mktemp("weights") / "state.pt"
+    torch.save(wrapped(dict(stored.state_dict()), parts, keys, beside=beside), file)
+    network = spec.build(2)
+    begin_with(network, file)
+    assert same(network, source)
+
+
+def test_a_part_of_a_network_that_was_compiled_and_an_averaged_model_fit(tmp_path):
+    source = PLAIN.build(1)
+    state = source.state_dict()
+    compiled = {name.replace("features.", "features._orig_mod."): v for name, v in state.items()}
+    averaged = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    assert "n_averaged" in averaged
+    for content in (compiled, averaged):
+        torch.save(content, tmp_path / "state.pt")
+        network = PLAIN.build(2)
+        begin_with(network, tmp_path / "state.pt")
+        assert same(network, source)
+
+
+STATE = dict(PLAIN.build(1).state_dict())
+FEWER = dict(list(STATE.items())[3:])
+NAMED = {f"student.{name}": value for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"model": STATE, "ema": STATE}, r"more than once, in \['model'\] and \['ema'\]"),
+        (FEWER, r"3 tensors are missing \(features.0.weight, features.1.weight, \S+\)"),
+        (STATE | {"extra": torch.zeros(1)}, r"1 tensor is not the network's \(extra\)"),
+        ({"a": NAMED | {"more": torch.zeros(1)}}, r"begin with 'student.' in \['a'\] fit without"),
+        (
+            dict(SmallNetwork(width=5, channels=1, num_classes=3).build(0).state_dict()),
+            r"of another shape \(features.0.weight \(5, 1, 3, 3\) instead of \(4, .* and 28 more\)",
+        ),
+        (
+            {name: value.to(torch.complex64) for name, value in STATE.items()},
+            "complex where the network's are real",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_briefly_and_leaves_the_network_alone(
+    tmp_path, content, complaint
+):
+    torch.save(content, tmp_path / "other.pt")
+    network = PLAIN.build(0)
+    with pytest.raises(CheckpointError, match=complaint) as refused:
+        begin_with(network, tmp_path / "other.pt")
+    assert len(str(refused.value)) < 700
+    assert same(network, PLAIN.build(0))
 
 
 def test_a_file_that_is_missing_or_no_such_file_is_told(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparring.errors import ConfigError, RunError
-from sparring.records import AttackResult, Evaluation, Proportion, describe
+from sparring.records import AttackResult, Evaluation, Finding, Proportion, describe
 
 
 def of_100(successes: int) -> Proportion:
@@ -55,3 +55,31 @@ def test_a_missing_or_damaged_evaluation_is_an_error_that_names_it(tmp_path: Pat
     path.write_text('{"suite": "standard"}')
     with pytest.raises(ConfigError, match=r"evaluation\.json: threat must be given"):
         Evaluation.load(path)
+
+
+FINE, ALARMING = (
+    Finding(check="vanishing gradients", flagged=flagged, sentence="seen")
+    for flagged in (False, True)
+)
+
+
+@pytest.mark.parametrize(
+    ("findings", "images", "sentence"),
+    [
+        (None, None, "were not run"),
+        ((), 0, "could not look at anything"),
+        ((FINE,), None, "1 checks for gradient masking: nothing flagged"),
+        ((FINE, FINE), 128, "2 checks for gradient masking on 128 images: nothing flagged."),
+        ((FINE,), 3, "on 3 images: nothing flagged, too few"),
+        ((FINE, ALARMING), 3, "on 3 images: 1 flagged"),
+    ],
+)
+def test_what_was_not_looked_at_is_not_told_as_nothing_found(
+    evaluation: Evaluation,
+    findings: tuple[Finding, ...] | None,
+    images: int | None,
+    sentence: str,
+) -> None:
+    said = replace(evaluation, findings=findings, checked_images=images).checks
+    assert sentence in said
+    assert findings or "nothing flagged" not in said

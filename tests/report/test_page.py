@@ -17,7 +17,19 @@ from matplotlib.image import imread
 from records.figures import CURVES, DRAWINGS, HEAT_MAP, STRIP, figure_of, study_of
 from report.pages import NOTICE, WHY, a_run
 from sparring.errors import ConfigError, RunError
-from sparring.records import Curves, Film, HeatMap, Lengths, Panel, Relief, Series, StudyResult
+from sparring.records import (
+    Curves,
+    Evaluation,
+    Film,
+    HeatMap,
+    Lengths,
+    Panel,
+    Relief,
+    Series,
+    StudyResult,
+    write_atomically,
+)
+from sparring.records.files import file_digest
 from sparring.report import read_story, write_page
 from sparring.report.picture import data_uri
 from sparring.report.run_story import RunStory
@@ -134,6 +146,27 @@ def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
         "bf16, then fp32",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize("findings", [None, ()])
+def test_checks_that_looked_at_nothing_are_on_the_page(findings: None, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    found = replace(Evaluation.load(run.evaluation), findings=findings)
+    found.save(run.evaluation)
+    for count in (1, 2):
+        page = page_of(*[RunStory.read(run)] * count, folder=tmp_path)
+        assert found.checks in page
+        assert "flagged" not in "".join(Elements(page).text)
+    assert "not checked" in page
+
+
+def test_a_verdict_on_earlier_weights_is_called_so(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    run.weights.write_bytes(b"weights")
+    replace(Evaluation.load(run.evaluation), weights=file_digest(run.weights)).save(run.evaluation)
+    assert "earlier weights" not in page_of(RunStory.read(run), folder=tmp_path)
+    write_atomically(run.weights, b"others")
+    assert "earlier weights" in page_of(RunStory.read(run), folder=tmp_path)
 
 
 def test_a_runs_curves_are_means_of_its_log(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, NonFiniteLogits
 from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
@@ -64,7 +65,9 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
             f"labels must be int64 of shape ({len(images)},) because each image has one class; "
             f"got {labels.dtype} of shape {tuple(labels.shape)}. Pass class indices."
         )
-    if not len(images):
+    if not images.numel():
+        if len(images):
+            raise ConfigError(f"images must have pixels; got shape {tuple(images.shape)}.")
         return
     low, high = (bound.item() for bound in images.detach().aminmax())
     if not (low >= 0 and high <= 1):
@@ -82,29 +85,77 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 def checked(model: Classifier, labels: Tensor) -> Classifier:
-    """The same model, whose every answer is checked to be a row of logits per image.
+    """The same model, whose every answer is checked to be a row of finite logits per image.
 
-    Raises `ConfigError`, when called, for an answer of another type or shape, or with too few
-    classes for the labels.
+    Everything that attacks or judges a model calls it through this. Raises `ConfigError`, when
+    called, for an answer of another type or shape or with too few classes for the labels, and
+    `NonFiniteLogits` for NaN or infinity.
     """
     least_classes = max(2, int(labels.max()) + 1) if len(labels) else 2
+    if isinstance(model, Remembering):
+        return _CheckedRemembering(model, least_classes)
+    return _Checked(model, least_classes)
 
-    def logits_of(images: Tensor) -> Tensor:
-        logits = model(images)
-        _check_logits(logits, len(images), least_classes)
+
+class _Checked:
+    def __init__(self, model: Classifier, least_classes: int) -> None:
+        self._model, self._least_classes = model, least_classes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._accepted(self._model(images), len(images))
+
+    def _accepted(self, logits: object, num_images: int) -> Tensor:
+        logits = _check_logits(logits, num_images, self._least_classes)
+        if not bool(logits.detach().isfinite().all()):
+            wrong = ~logits.detach().isfinite().all(1)
+            raise NonFiniteLogits(wrong.nonzero().flatten().tolist(), num_images)
         return logits
 
-    return logits_of
+
+class _CheckedRemembering(_Checked):
+    _model: Remembering
+
+    def remember(self, images: Tensor) -> dict[str, Tensor]:
+        return self._model.remember(images)
+
+    def revised(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> Tensor:
+        return self._accepted(self._model.revised(memory, before, after, rows), len(rows))
+
+    def keep(
+        self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
+    ) -> None:
+        self._model.keep(memory, before, after, rows)
+
+
+@contextmanager
+def numbered(places: Tensor | Sequence[str], images: str = "images") -> Iterator[None]:
+    """`NonFiniteLogits` inside the block tells the images' places in a larger set [B], or names."""
+    try:
+        yield
+    except NonFiniteLogits as error:
+        known = places.tolist() if isinstance(places, Tensor) else places
+        raise error.among(known, images) from None
 
 
 def looked_at(
     logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits at x, the loss that each image's logits have, and its gradient there; all detached.
+    """Logits at x, the loss that each image's logits have, and a gradient to follow; all detached.
 
-    The losses are summed, so no batch size scales a gradient. Cost: a pass to x and back. Raises
-    `ConfigError` if the loss does not depend on x.
+    What is not finite in the gradient is 0 in what is returned: one such number must not stop the
+    other pixels, or take all of a step's length. The losses are summed, so no batch size scales a
+    gradient. Cost: a pass to x and back. Raises `ConfigError` if the loss does not depend on x.
     """
+    logits, loss, gradient = differentiated(logits_of, x, loss_of)
+    return logits, loss, gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def differentiated(
+    logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `looked_at`, with the gradient as it is."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = logits_of(x)
@@ -120,7 +171,7 @@ def looked_at(
     return logits.detach(), loss.detach(), gradient
 
 
-def _check_logits(logits: object, num_images: int, least_classes: int) -> None:
+def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num_images:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ConfigError(
@@ -128,11 +179,17 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> None:
             f"judges each image by its own row; got {got}. Wrap the model in a function that "
             "returns its logits."
         )
+    if not logits.is_floating_point():
+        raise ConfigError(
+            f"the model must return real floating-point logits; got {logits.dtype}. Wrap the model "
+            "in a function that returns such."
+        )
     if logits.shape[1] < least_classes:
         raise ConfigError(
             f"the model must return at least {least_classes} classes because the labels reach "
             f"{least_classes - 1}; got {logits.shape[1]}. Give the model an output for every class."
         )
+    return logits
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, looked_at
+from sparring.attacks.checks import Classifier, looked_at, numbered
 from sparring.attacks.losses import targeted_margin
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
@@ -108,9 +108,9 @@ class FABSearch:
         rows = (errs & (done > 0)).nonzero().flatten()
         if len(rows):
             back = images[rows] + RETREAT * (x[rows] - images[rows])
-            still, lead[rows], normal[rows] = _boundary(
-                logits_of, back, (labels[rows], state["targets"][rows], torch.zeros_like(rows) > 0)
-            )
+            task = (labels[rows], state["targets"][rows], torch.zeros_like(rows) > 0)
+            with numbered(rows):
+                still, lead[rows], normal[rows] = _boundary(logits_of, back, task)
             x = x.index_copy(0, rows, back)
             wrong[rows] |= still & self._near(back, images[rows])
             points = torch.where(column(errs & near, x), state["x"], x)

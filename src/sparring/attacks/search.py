@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.checks import Classifier, check_batch, checked, numbered
 from sparring.attacks.threat import Threat
 from sparring.models import evaluation_mode
 
@@ -23,6 +23,9 @@ BATCH = 128
 """Images in flight: more are no faster for the paper's network on a CPU."""
 REFILL = 16
 """Free rows at which others are let in: a batch is not put together anew for every image."""
+
+ATTACKED = "images under attack"
+"""What `NonFiniteLogits` calls what a search asks about."""
 
 State = Mapping[str, Tensor]
 """Where every image's search is: tensors with a row for each."""
@@ -132,6 +135,11 @@ class Sweep:
     """Places in flight [B]."""
     state: State = field(default_factory=dict)
     """Where their searches are."""
+    _checked: Classifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Whatever a search asks the model, it gets finite logits."""
+        self._checked = checked(self.logits_of, torch.empty(0, dtype=torch.int64))
 
     @property
     def left(self) -> int:
@@ -145,7 +153,8 @@ class Sweep:
         """
         with no_trace(self.logits_of):
             self._fill()
-            move = self.search.advance(self.logits_of, self.state)
+            with numbered(self.places, ATTACKED):
+                move = self.search.advance(self._checked, self.state)
         fell = torch.zeros(len(self.places), dtype=torch.bool)
         rows = move.wrong.cpu().nonzero().flatten()
         if len(rows):
@@ -211,7 +220,9 @@ def adversarial_images(
             while sweep.left:
                 places, last = sweep.advance(lambda places, _: torch.ones(len(places)).bool())
                 found[places] = last
-            robust[waiting] = (logits_of(found[waiting]).argmax(1) == labels[waiting]).cpu()
+            with numbered(waiting, ATTACKED):
+                logits_after = logits_of(found[waiting])
+            robust[waiting] = (logits_after.argmax(1) == labels[waiting]).cpu()
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparring.attacks import streams
-from sparring.attacks.checks import Classifier, Remembering
+from sparring.attacks.checks import Classifier, Remembering, numbered
 from sparring.attacks.losses import margin
 from sparring.attacks.patches import L2Patches, LinfPatches
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
@@ -177,7 +177,7 @@ def _looked_at(
     new = (x != state["best"]).flatten(1).any(1) | lead.isinf()
     rows = new.nonzero().flatten()
     if len(rows):
-        with torch.no_grad():
+        with torch.no_grad(), numbered(rows):
             if memory and isinstance(logits_of, Remembering):
                 logits = logits_of.revised(memory, state["best"], x, rows)
             else:

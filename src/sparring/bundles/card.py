@@ -33,6 +33,8 @@ def card_text(
     settings = read_json(run.config)
     data = _last_part(str(run.section("data", str)))
     found = Evaluation.load(run.evaluation) if run.evaluation.exists() else None
+    if found is not None and not run.is_current(found):
+        found = None
     settings = _private(settings)
     assert isinstance(settings, dict)
     paragraphs = [
@@ -144,18 +146,13 @@ def _measured(found: Evaluation) -> Iterator[str]:
     )
     flags = [f"- **flag**, {plain(flag.check)}: {plain(flag.sentence)}" for flag in found.flags]
     caveats = [f"- caveat: {plain(caveat)}" for caveat in found.caveats]
-    if found.findings is None:
-        caveats.append("- caveat: checks for gradient masking were not asked for")
-    if flags or caveats:
-        yield "\n".join(flags + caveats)
-    else:
-        yield "The checks for gradient masking flagged nothing."
+    yield "\n".join([f"- {plain(found.checks)}", *flags, *caveats])
 
 
 def _unmeasured() -> str:
     return (
-        "**It was not evaluated**: nothing is known of how robust it is. Measure it where the run "
-        "is, and export again: `sparring evaluate RUN --suite standard`"
+        "**These weights were not evaluated**: nothing is known of how robust they are. Measure it "
+        "where the run is, and export again: `sparring evaluate RUN --suite standard`"
     )
 
 

@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
 
-import copy
 import importlib.util
 import logging
 import warnings
@@ -17,8 +16,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from sparring.attacks import checked
 from sparring.errors import ConfigError
-from sparring.models import load_weights, save_weights
+from sparring.models import copied, load_weights, save_weights
 
 FormatName = Literal["safetensors", "torch", "onnx"]
 """Weights; a program of `torch.export`; an ONNX model."""
@@ -65,9 +65,10 @@ def difference(network: nn.Module, answers: Answers, images: Float32[Tensor, " B
     NaN if an answer is none.
     """
     worst = 0.0
+    logits_of = checked(network, torch.empty(0, dtype=torch.int64))
     with torch.no_grad():
-        for size in {1, min(3, len(images)), len(images)}:
-            wanted, found = network(images[:size]), answers(images[:size])
+        for size in (len(images), min(3, len(images)), 1):
+            wanted, found = logits_of(images[:size]), answers(images[:size])
             unit = max(1.0, float(wanted.abs().max()))
             worst = max(worst, float((wanted - found).abs().max()) / unit, key=_nan_last)
     return worst
@@ -83,7 +84,7 @@ def _write_weights(network: nn.Module, images: Tensor, path: Path) -> None:
 
 def _read_weights(network: nn.Module, path: Path) -> Answers:
     """A copy that has lost its weights, and has them back from the file."""
-    emptied = copy.deepcopy(network)
+    emptied = copied(network)
     with torch.no_grad():
         for value in emptied.state_dict().values():
             value.zero_()

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from sparring.bundles.card import card_text
 from sparring.bundles.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
-from sparring.bundles.reading import MODEL
+from sparring.bundles.reading import IDENTITY, MODEL, Identity
 from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
 from sparring.models import trained_network
-from sparring.records import RunDirectory
+from sparring.models.fingerprint import fingerprint
+from sparring.models.weights import content_digest
+from sparring.records import RunDirectory, to_json
 from sparring.records.files import run_errors, write_atomically, write_json
 from sparring.records.temporary import clear_abandoned, new_folder
+from sparring.records.trust import copy_seal
 
 CHECKED = 64
 """Test images whose logits must come out the same."""
@@ -39,19 +42,21 @@ class Exported:
     """Test images that were compared."""
 
 
-def export(
+def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
     run: RunDirectory | Path | str,
     out: Path | str,
     *,
     formats: Sequence[FormatName] = ("safetensors",),
     network: nn.Module | None = None,
     data: Dataset | None = None,
+    trust_code: bool = False,
 ) -> Exported:
     """Write a run's network in these formats, with a model card, once each gives the same logits.
 
     Compared on the first 64 test images: weights must agree bit for bit, programs within
     `TOLERANCE`. The folder appears under its name when all is in it; before, under a hidden one.
-    `network` is needed, and `data`, where the run was given them as Python objects.
+    `network` is needed, and `data`, where the run was given them as Python objects; `trust_code` as
+    in `trained_network`.
     Cost: seconds; tracing. Raises `RunError` if the folder is not empty or cannot be written,
     `ConfigError` for a format that is not available or a network that cannot be traced, and what
     reading the run and its data raises; then nothing is left.
@@ -64,21 +69,38 @@ def export(
         check_available(name)
     folder = Path(out).resolve()
     _check_free(folder)
-    built = trained_network(run, network=network)
+    built = trained_network(run, network=network, trust_code=trust_code)
     test = dataset_of(run, data).test
     images = first_images(test, CHECKED)
     with _appearing(folder) as staging:
-        differences = {name: _written(name, built, images, staging) for name in chosen}
+        # A trace of one image would fix the batch size to 1.
+        traced = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
+        differences = {name: _written(name, built, traced, staging) for name in chosen}
         names = run.class_names()
         if names:
             write_json(staging / "classes.json", list(names))
         write_json(staging / MODEL, run.section("model", dict[str, Any]))
+        copy_seal(run.path, staging)
+        if "safetensors" in chosen:
+            _write_identity(run, built, test.image_shape, staging)
         card = card_text(run, differences, test.image_shape, len(images))
         write_atomically(staging / "README.md", card)
         files = tuple(sorted(path.name for path in staging.iterdir()))
     return Exported(
         folder=Path(out), files=files, differences=differences, checked_images=len(images)
     )
+
+
+def _write_identity(
+    run: RunDirectory, network: nn.Module, shape: tuple[int, int, int], staging: Path
+) -> None:
+    """What the network is known by to `exported_network`."""
+    known = Identity(
+        seed=run.section_or("seed", int, 0),
+        content=content_digest(network.state_dict()),
+        fingerprint=fingerprint(network, shape),
+    )
+    write_json(staging / IDENTITY, to_json(known), indent=None)
 
 
 def _written(

@@ -236,6 +236,13 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def source(text: str) -> str:
+    """The name or path of a data set. Raises `Refusal` for none at all."""
+    if not text:
+        raise Refusal("mnist or a path", text)
+    return text
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """A converter that lets only these names pass and suggests the nearest."""
 

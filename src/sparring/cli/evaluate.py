@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, whole
+from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, source, whole
 from sparring.cli.console import (
     count_text,
+    counted,
     duration_text,
     hardware_text,
     print_ending,
@@ -31,7 +32,8 @@ stopped goes on where it was when the same command is given again.
 examples:
   sparring evaluate
   sparring evaluate runs/fast-20300101-120000 --images 1000
-  sparring evaluate --suite standard"""
+  sparring evaluate --suite standard
+  sparring evaluate runs/fast-20300101-120000 --data photographs/"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,8 @@ class EvaluateFlags:
     """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
     """Only the first so many test images."""
+    data: Annotated[str | None, flag("--data", source, "PATH"), PLAIN] = None
+    """Judge on the test set of other data than the run's, into a folder of its own."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
@@ -50,6 +54,8 @@ class EvaluateFlags:
     """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
     no_checks: Annotated[bool, PLAIN] = False
     """Do not look for signs of gradient masking (some 20 seconds)."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -63,30 +69,36 @@ def run(argv: list[str]) -> int:
     chosen = chosen_run(word)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_evaluation
-    from sparring.evaluation import SUITES, evaluate_run
+    from sparring.evaluation import evaluate_run
+    from sparring.evaluation.run import kept_as, results_on
 
     with watched_evaluation() as observer:
         found = evaluate_run(
             chosen,
             suite=flags.suite,
+            other_data=flags.data,
             num_images=flags.images,
             seed=flags.seed,
             threads=flags.threads,
             precision=cast("Precision", flags.precision),
             checks=not flags.no_checks,
             observer=observer,
+            trust_code=flags.trust_code,
         )
     if flags.json:
         answer = {"run": str(chosen.path), **to_json(found)}
         print_json(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        _print(found, chosen, SUITES[found.suite].summary)
+        place = chosen if flags.data is None else results_on(chosen, flags.data)
+        _print(found, chosen, place, kept_as(place, found))
     return 0
 
 
-def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
+def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str) -> None:
+    from sparring.evaluation import SUITES
+
     print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
-    print_result(f"suite {found.suite}: {summary}")
+    print_result(f"suite {found.suite}: {SUITES[found.suite].summary}")
     print_result()
     table = result_table("", "accuracy", "95 % interval", "seconds")
     table.add_row("natural", *_cells(found.natural), "")
@@ -100,22 +112,25 @@ def _print(found: Evaluation, run: RunDirectory, summary: str) -> None:
     for line in doubts(found):
         print_prose(line)
     print_prose(hardware_text(found.environment))
-    others = "".join(f", {path.name}" for path in (run.outcomes, run.examples) if path.exists())
+    shares, *others = place.evaluation_files(aside)
+    if aside:
+        verdict = Evaluation.load(place.evaluation)
+        print_prose(
+            f"The verdict is still the stronger evaluation in {place.evaluation}: suite "
+            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, robust "
+            f"{verdict.robust}."
+        )
+    files = "".join(f", {path.name}" for path in others if path.exists())
     print_ending(
-        f"{run.evaluation}{others} in {duration_text(found.seconds)}",
+        f"{shares}{files} in {duration_text(found.seconds)}",
         f"sparring report {shlex.quote(str(run.path))}",
     )
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """Every flag by itself, or that there is none, and every caveat."""
-    if found.findings is None:
-        yield "checks for gradient masking were not asked for"
-    elif found.flags:
-        for flagged in found.flags:
-            yield f"flag, {flagged.check}: {flagged.sentence}"
-    elif found.findings:
-        yield f"{len(found.findings)} checks for gradient masking: nothing flagged"
+    """What the checks looked at, every flag, and every caveat."""
+    yield found.checks
+    yield from (f"flag, {flagged.check}: {flagged.sentence}" for flagged in found.flags)
     yield from (f"note: {caveat}" for caveat in found.caveats)
 
 

@@ -46,6 +46,8 @@ class ExportFlags:
         tyro.conf.arg(aliases=["-o"], help_behavior_hint=""),
     ] = None
     """New or empty; by default in exports/, named as the run."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print what was written as JSON."""
 
@@ -61,7 +63,8 @@ def run(argv: list[str]) -> int:
     from sparring.bundles import export
 
     out = flags.out or EXPORTS / chosen.path.resolve().name
-    done = export(chosen, out, formats=cast("tuple[FormatName, ...]", flags.to))
+    formats = cast("tuple[FormatName, ...]", flags.to)
+    done = export(chosen, out, formats=formats, trust_code=flags.trust_code)
     if flags.json:
         answer = {
             "run": str(chosen.path),

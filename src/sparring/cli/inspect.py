@@ -103,7 +103,7 @@ class Story:
     saved: int
     """Updates that the stored weights have seen; 0 if there are none."""
     evaluations: Sequence[Evaluation]
-    """The latest evaluation first."""
+    """The run's verdict first."""
 
     @classmethod
     def read(cls, run: RunDirectory) -> "Story":
@@ -206,16 +206,17 @@ def _print(story: Story) -> None:
         _print_looks(story.looks)
     print_result()
     for found in story.evaluations:
-        _print_verdict(found)
+        _print_verdict(found, story.run.is_current(found))
     if not story.evaluations:
         print_result("not evaluated yet")
     print_result("wrote nothing")
     print_result(f"next: {story.command}")
 
 
-def _print_verdict(found: Evaluation) -> None:
+def _print_verdict(found: Evaluation, is_current: bool) -> None:
     images = counted(found.num_images, "test image")
-    print_result(f"suite {found.suite}, {found.threat}, {images}:")
+    of = "" if is_current else ", of earlier weights"
+    print_result(f"suite {found.suite}, {found.threat}, {images}{of}:")
     print_result(f"  natural {found.natural}   robust {found.robust}")
     if found.certified is not None:
         print_result(f"  certified {found.certified}")

@@ -43,6 +43,8 @@ class PredictFlags:
     """Resize pictures to what the network takes."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
     """CPU threads; by default as many as there are cores."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print everything as JSON."""
 
@@ -79,6 +81,7 @@ def run(argv: list[str]) -> int:
         attack=flags.attack,
         seed=flags.seed,
         threads=flags.threads,
+        trust_code=flags.trust_code,
     )
     if flags.json:
         answer = {"run": str(chosen.path), **to_json(found)}

@@ -36,6 +36,8 @@ examples:
 class ReplayFlags:
     """What `sparring replay` may be given beside the run."""
 
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -52,7 +54,7 @@ def run(argv: list[str]) -> int:
     from sparring.training import replay
 
     with watched_training("replay") as observer:
-        found = replay(chosen.path, observer=observer)
+        found = replay(chosen.path, observer=observer, trust_code=flags.trust_code)
     if flags.json:
         print_json(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:

@@ -16,9 +16,10 @@ from sparring.data import Dataset, open_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError, launcher
-from sparring.records import from_json, override, read_json
+from sparring.records import from_json, override, read_json, to_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.trust import check_trusted, named_code
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
 from sparring.training.presets import PRESETS
 from sparring.training.several import launched
@@ -43,7 +44,9 @@ def resolved(flags: TrainFlags) -> TrainConfig:
         attack = config.attack.at(config.attack.threat.eps, flags.steps)
         config = replace(config, attack=attack, early_steps=())
     config = replace(config, source=_source(config.source, flags))
-    return override(with_objective(with_model(config, flags), flags), flags.set)
+    config = override(with_objective(with_model(config, flags), flags), flags.set)
+    _check_code(config, flags)
+    return config
 
 
 def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
@@ -119,8 +122,27 @@ def _beginning(flags: TrainFlags) -> TrainConfig:
 
 def _stored(path: Path) -> TrainConfig:
     """Settings in a file, or those of the run in a folder."""
-    file = path / "config.json" if path.is_dir() else path
+    file = _settings_file(path)
     return from_json(TrainConfig, read_json(file), where=str(file))
+
+
+def _settings_file(path: Path) -> Path:
+    return path / "config.json" if path.is_dir() else path
+
+
+def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
+    """Refuse code of a settings file that no other flag replaces, and that is not trusted."""
+    if flags.config is None:
+        if flags.trust_code:
+            raise ConfigError(
+                "--trust-code needs --config or --resume, because it is about code that stored "
+                "settings name; got it without. What flags name is trusted: leave it out."
+            )
+        return
+    file = _settings_file(flags.config)
+    stored = named_code(read_json(file))
+    kept = tuple(code for code in named_code(to_json(config)) if code in stored)
+    check_trusted(file, kept, trust_code=flags.trust_code)
 
 
 def _withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:

@@ -49,7 +49,6 @@ INTO = Path("studies")
 """Where studies go unless the user says otherwise."""
 TOLD = 12
 """Jobs that are named as they begin; of more, how many more."""
-VERDICTS = {True: "holds here", False: "does not hold here", None: "cannot be told"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,8 +218,7 @@ def _print_found(found: StudyResult) -> None:
 def _print_claim(claim: Claim) -> None:
     for word, text in (("claimed", claim.paper), ("found", claim.found)):
         print_prose(text or "nothing", first=f"{word:<8} ", rest=f"{'':<8} ")
-    verdict = VERDICTS[claim.holds] + (f": {claim.untold}" if claim.untold else "")
-    print_result(f"{'':<8} {verdict}")
+    print_result(f"{'':<8} {claim.verdict}")
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

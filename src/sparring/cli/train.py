@@ -55,6 +55,7 @@ def _run(argv: list[str]) -> int:
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, shared, sized
     from sparring.training import train
+    from sparring.training.rehearsal import rehearse
     from sparring.training.start import check_fits, fitted
 
     config = shared(sized(resolved(flags), flags), flags)
@@ -62,6 +63,7 @@ def _run(argv: list[str]) -> int:
         dataset = opened(config)
         config = fitted(config, dataset)
         check_fits(config, dataset)
+        rehearse(config, dataset)
         if leads():
             print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
@@ -90,7 +92,7 @@ def _resume(flags: TrainFlags, run: Path) -> int:
         connected_as_before(run, flags.ray_address),
         watched_training() as observer,
     ):
-        done = resume(run, observer=observer)
+        done = resume(run, observer=observer, trust_code=flags.trust_code)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -99,7 +101,7 @@ def _refuse_settings(flags: TrainFlags) -> None:
     given = [
         "--" + field.name.replace("_", "-")
         for field in fields(flags)
-        if field.name not in ("resume", "json", "ray_address")
+        if field.name not in ("resume", "json", "ray_address", "trust_code")
         and getattr(flags, field.name) != field.default
     ]
     if given:

@@ -91,5 +91,7 @@ class TrainFlags:
     """Any setting by its dotted name in config.json; repeatable."""
     dry_run: Annotated[bool, PLAIN] = False
     """Print all settings as JSON, check them, and write nothing."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that --resume or --config names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""

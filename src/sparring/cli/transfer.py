@@ -71,6 +71,8 @@ class TransferFlags:
     """CPU threads; by default as many as there are cores."""
     out: Annotated[Path | None, flag("--out", path, "FOLDER"), PLAIN] = None
     """Folder for the results, new or empty; by default a new one in runs/."""
+    trust_code: Annotated[bool, PLAIN] = False
+    """Run code that the runs name, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -97,6 +99,7 @@ def run(argv: list[str]) -> int:
             seed=flags.seed,
             threads=flags.threads,
             observer=observer,
+            trust_code=flags.trust_code,
         )
     heat_map(found, out / "transfer.svg")
     if flags.json:

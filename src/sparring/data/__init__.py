@@ -5,8 +5,9 @@ files whose every defect is named, and an order of tickets is a pure function of
 """
 
 from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
-from sparring.data.given import Items, dataset_from
+from sparring.data.given import dataset_from
 from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images
+from sparring.data.items import Items
 from sparring.data.order import Order, Ticket, rows
 from sparring.data.seeds import derive_seed
 from sparring.data.source import load_dataset, open_dataset

@@ -5,6 +5,7 @@ number. Names of classes are taken from the `ClassLabel` in the table's metadata
 Needs pyarrow, the extra `parquet`; nothing else imports it.
 """
 
+import mmap
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from sparring.data.entries import PARTS, visible
+from sparring.data.labels import whole_label
+from sparring.data.opening import check_unpacked, damage, data_file
+from sparring.data.pictures import LARGEST_FILE
 from sparring.errors import DataError
-from sparring.records.files import LARGEST_JSON, open_regular, parse_json
+from sparring.records.files import LARGEST_JSON, parse_json
 
-PARTS = {
-    "train": "train",
-    "test": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-}
 _NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z]).*", re.IGNORECASE)
 _ROWS = 64
 """Rows that are in memory at a time: with large pictures some 100 MB."""
@@ -31,11 +29,15 @@ _LABELS = ("label", "labels", "class", "target")
 
 
 class Picture(NamedTuple):
-    """A row: a picture's file, its label, and what messages call it."""
+    """A row of a table."""
 
     content: bytes
+    """The picture, encoded."""
     label: int
     name: str
+    """What messages call it."""
+    is_elsewhere: bool
+    """Whether the row names a file that holds the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +57,10 @@ class Tables:
             with _naming(path):
                 number = 0
                 for batch in _batches(path, self.is_arrow):
-                    image, label = _columns(batch.schema, path)
-                    pair = (batch.column(image).to_pylist(), batch.column(label).to_pylist())
-                    for stored, labelled in zip(*pair, strict=True):
+                    for stored, labelled in _stored(batch, path):
                         name = f"row {number} of {path}"
-                        yield Picture(_content(stored, path, name), _label(labelled, name), name)
+                        content, is_elsewhere = _content(stored, path, name)
+                        yield Picture(content, _label(labelled, name), name, is_elsewhere)
                         number += 1
 
     def class_names(self) -> tuple[str, ...]:
@@ -69,11 +70,13 @@ class Tables:
             schema = _schema(path, self.is_arrow)
         stored = (schema.metadata or {}).get(b"huggingface")
         _, label = _columns(schema, path)
-        try:
-            features: Any = parse_json(stored or b"{}")
-            return tuple(map(str, features["info"]["features"][label]["names"]))
-        except (ValueError, KeyError, TypeError):
-            return ()
+        return _names_in(stored, label)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the files that are there."""
+        files = (path for paths in self.parts.values() for path in paths if path.is_file())
+        return sum(path.stat().st_size for path in files)
 
 
 def find_tables(root: Path) -> Tables | None:
@@ -86,10 +89,12 @@ def find_tables(root: Path) -> Tables | None:
         return Tables(root=root, parts=_with_train(saved, root, splits), is_arrow=True)
     if (root / "state.json").is_file():
         return Tables(root=root, parts={"train": _saved(root)}, is_arrow=True)
-    found = [*root.glob("*.parquet"), *root.glob("*/*.parquet")]
-    files = sorted(path for path in found if not path.name.startswith("."))
+    files = [*_parquet(root)]
+    for folder in visible(root):
+        files += _parquet(folder) if folder.is_dir() else ()
     if not files:
         return None
+    files.sort()
     parts: dict[str, list[Path]] = {}
     for path in files:
         parts.setdefault(_part_of(path.relative_to(root)), []).append(path)
@@ -99,6 +104,10 @@ def find_tables(root: Path) -> Tables | None:
     return Tables(
         root=root, parts=_with_train(named, root, [p.name for p in files]), is_arrow=False
     )
+
+
+def _parquet(folder: Path) -> Iterator[Path]:
+    return (path for path in visible(folder) if path.suffix == ".parquet")
 
 
 def _with_train(
@@ -122,21 +131,32 @@ def _part_of(path: Path) -> str:
 
 def _saved(folder: Path) -> tuple[Path, ...]:
     """The files of one split that `save_to_disk` wrote."""
-    files = _listed(folder / "state.json", "_data_files")
-    return tuple(folder / str(file["filename"]) for file in files)
+    listed = folder / "state.json"
+    return tuple(_below(folder, name, str(listed)) for name in _listed(listed, "_data_files"))
 
 
-def _listed(path: Path, name: str) -> list[Any]:
-    """A list in a JSON file that `save_to_disk` wrote."""
-    try:
-        with open_regular(path, LARGEST_JSON) as file:
-            found: Any = parse_json(file.read())
-        return list(found[name])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+def _listed(path: Path, name: str) -> list[str]:
+    """A list of names in a JSON file that `save_to_disk` wrote."""
+    with (
+        damage(f"{path} must list {name}, as save_to_disk writes it", "Save the data set again."),
+        data_file(path, at_most=LARGEST_JSON) as file,
+    ):
+        found: Any = parse_json(file.read())
+        listed = [item["filename"] if isinstance(item, dict) else item for item in found[name]]
+        if not all(isinstance(item, str) for item in listed):
+            raise TypeError("it lists something else than names")
+        return listed
+
+
+def _below(folder: Path, name: str, where: str) -> Path:
+    """A file that something in a folder names; it must lie below that folder."""
+    path = folder / name
+    if not path.is_relative_to(folder) or ".." in path.relative_to(folder).parts:
         raise DataError(
-            f"{path} must list {name}, as save_to_disk writes it; got: {error!r}. "
-            "Save the data set again."
-        ) from error
+            f"{where} must name files in its own folder, {folder}; got {name}. "
+            "Save the data set with its pictures."
+        )
+    return path
 
 
 def _pyarrow() -> ModuleType:
@@ -152,24 +172,69 @@ def _pyarrow() -> ModuleType:
     return pyarrow
 
 
+@contextmanager
+def _mapped(path: Path) -> Iterator[Any]:
+    """A file that pyarrow can read where it lies, never further than it is long."""
+    arrow = _pyarrow()
+    with data_file(path) as file:
+        if not file.seek(0, 2):
+            raise ValueError("it is empty")
+        # Not closed: pyarrow's buffers may still point into it. It goes with the last of them.
+        yield arrow.BufferReader(
+            arrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        )
+
+
 def _batches(path: Path, is_arrow: bool) -> Iterator[Any]:
     arrow = _pyarrow()
-    if not is_arrow:
-        with arrow.parquet.ParquetFile(path) as file:
-            image, label = _columns(file.schema_arrow, path)
-            yield from file.iter_batches(_ROWS, columns=[image, label])
-        return
-    with arrow.memory_map(str(path)) as source, arrow.ipc.open_stream(source) as stream:
-        for batch in stream:
-            yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
+    with _mapped(path) as source:
+        if not is_arrow:
+            with arrow.parquet.ParquetFile(source) as file:
+                image, label = _columns(file.schema_arrow, path)
+                _check_groups(file.metadata, path)
+                yield from file.iter_batches(_ROWS, columns=[image, label])
+            return
+        with arrow.ipc.open_stream(source) as stream:
+            for batch in stream:
+                yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
+
+
+def _check_groups(about: Any, path: Path) -> None:
+    """Refuse a file whose groups of rows unpack to far more than they take."""
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        stored = sum(column.total_compressed_size for column in columns)
+        unpacked = sum(column.total_uncompressed_size for column in columns)
+        check_unpacked(f"row group {number} of {path}", stored, unpacked)
+
+
+def _stored(batch: Any, path: Path) -> Iterator[tuple[object, object]]:
+    """Pictures and labels of a batch as they are stored."""
+    # A damaged file may point anywhere in memory until that is checked.
+    batch.validate(full=True)
+    image, label = _columns(batch.schema, path)
+    return zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True)
 
 
 def _schema(path: Path, is_arrow: bool) -> Any:
     arrow = _pyarrow()
-    if not is_arrow:
-        return arrow.parquet.read_schema(path)
-    with arrow.memory_map(str(path)) as source, arrow.ipc.open_stream(source) as stream:
-        return stream.schema
+    with _mapped(path) as source:
+        if not is_arrow:
+            return arrow.parquet.read_schema(source)
+        with arrow.ipc.open_stream(source) as stream:
+            return stream.schema
+
+
+def _names_in(stored: bytes | None, label: str) -> tuple[str, ...]:
+    """Names of the classes in what Hugging Face keeps beside a table; none if there are none."""
+    try:
+        known: Any = parse_json(stored or b"{}")
+        names = known["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_named else ()
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str]:
@@ -195,36 +260,29 @@ def _columns(schema: Any, path: Path) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _content(stored: object, path: Path, name: str) -> bytes:
-    """A picture's bytes, or those of the file that the row names."""
+def _content(stored: object, path: Path, name: str) -> tuple[bytes, bool]:
+    """A picture's bytes, or those of the file that the row names, and which of both."""
     content = stored.get("bytes") if isinstance(stored, dict) else stored
     if isinstance(content, bytes):
-        return content
+        return content, False
     elsewhere = stored.get("path") if isinstance(stored, dict) else None
-    if elsewhere:
-        try:
-            return (path.parent / str(elsewhere)).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{name} must hold its picture or name a file that does; got {elsewhere}: "
-                f"{error.strerror}. Save the data set with its pictures."
-            ) from error
+    if elsewhere and isinstance(elsewhere, str):
+        below = _below(path.parent, elsewhere, name)
+        with data_file(
+            below, at_most=LARGEST_FILE, name=f"{elsewhere}, the picture of {name},"
+        ) as file:
+            return file.read(), True
     raise DataError(f"{name} must hold a picture; it is empty. Leave the row out.")
 
 
 def _label(stored: object, name: str) -> int:
     if isinstance(stored, int):
-        return stored
+        return whole_label(stored, name)
     raise DataError(f"{name} must have a label, a whole number; it has none. Leave the row out.")
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn what pyarrow raises for a damaged file into a `DataError`."""
-    try:
+    with damage(f"{path} must be a whole file that pyarrow can read", "Fetch the file again."):
         yield
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds too
-        raise DataError(
-            f"{path} must be a whole file that pyarrow can read; got: "
-            f"{str(error).splitlines()[0]}. Fetch the file again."
-        ) from error

@@ -5,22 +5,21 @@ a dot before `idx`, `test` for `t10k`, anything ending in a hyphen in front (EMN
 `emnist-balanced-train-images-idx3-ubyte`), each with or without `.gz`.
 """
 
-import math
 import re
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
 from sparring.data.idx import (
-    image_file_shape,
-    is_gzipped,
-    read_content,
+    IdxHeader,
+    have_same_content,
+    read_header,
     read_images,
     read_labels,
 )
 from sparring.data.images import Dataset
 from sparring.data.raw_pixels import RawPixels
-from sparring.data.split import Labelled, assemble
+from sparring.data.split import Labelled, assemble, one_label_each
 from sparring.data.streamed import DATA_MEMORY, too_large
 from sparring.errors import DataError
 
@@ -35,6 +34,7 @@ _STANDARD = {
     ("test", "images"): "t10k-images-idx3-ubyte",
     ("test", "labels"): "t10k-labels-idx1-ubyte",
 }
+_DIMENSIONS = {"images": 3, "labels": 1}
 _LISTED = 20
 """Names in a message: enough to see what kind of folder it is."""
 
@@ -53,13 +53,15 @@ def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     damaged, or if images are to be streamed from a gzipped one.
     """
     files = _find(folder)
-    shapes = {part: image_file_shape(files[part, "images"]) for part in ("train", "test")}
-    size = sum(map(math.prod, shapes.values()))
+    headers = {role: read_header(path, _DIMENSIONS[role[1]]) for role, path in files.items()}
+    size = sum(headers[part, "images"].numbers for part in ("train", "test"))
     parts = {}
-    for part, shape in shapes.items():
+    for part in ("train", "test"):
         images, labels = files[part, "images"], files[part, "labels"]
+        header = headers[part, "images"]
+        _check_pair(images, header, labels, headers[part, "labels"])
         if size > data_memory:
-            pixels = _streamed(images, shape, size, data_memory)
+            pixels = _streamed(images, header, size, data_memory)
         else:
             pixels = read_images(images).unsqueeze(1)
         parts[part] = Labelled(
@@ -76,16 +78,19 @@ def listing(folder: Path) -> str:
     return _listing(_entries(folder))
 
 
-def _streamed(path: Path, shape: tuple[int, int, int], size: int, data_memory: int) -> RawPixels:
+def _check_pair(images: Path, of_images: IdxHeader, labels: Path, of_labels: IdxHeader) -> None:
+    """Refuse two files that do not announce one label for each image, before they are read."""
+    if of_images.shape[0] != of_labels.shape[0]:
+        raise one_label_each(of_labels.shape[0], str(labels), of_images.shape[0], str(images))
+
+
+def _streamed(path: Path, header: IdxHeader, size: int, data_memory: int) -> RawPixels:
     """The images of a file, where they lie."""
-    if is_gzipped(path):
+    if header.is_gzipped:
         raise too_large(str(path), size, data_memory, "Unpack the files (gunzip)")
-    found = path.stat().st_size
-    if found != 16 + math.prod(shape):
-        read_images(path)  # says what is wrong with it
-    num_images, rows, columns = shape
+    num_images, rows, columns = header.shape
     return RawPixels(
-        path=path.resolve(), offset=16, count=num_images, image_shape=(1, rows, columns)
+        path=path.resolve(), offset=header.begin, count=num_images, image_shape=(1, rows, columns)
     )
 
 
@@ -132,7 +137,7 @@ def _only(paths: list[Path], folder: Path) -> Path:
     if not others:
         return first
     copies = {path.name.removesuffix(".gz") for path in paths}
-    if len(copies) > 1 or read_content(first) != read_content(others[0]):
+    if len(copies) > 1 or not have_same_content(first, others[0]):
         raise _ambiguous(folder, paths)
     return first
 

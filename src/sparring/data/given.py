@@ -4,36 +4,36 @@ Shapes: N images of a set, B images of a batch, C channels (1 or 3), H rows, W c
 Units:  pixels are grey levels 0 to 255 as unsigned bytes, or floats in [0, 1].
 """
 
+import math
 import operator
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, SupportsIndex, runtime_checkable
+from typing import SupportsIndex
 
-import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 from torch import Tensor
 
-from sparring.data.grey_levels import grey_levels
+from sparring.data.grey_levels import all_but_black
 from sparring.data.hold_out import VALIDATION, dealt
-from sparring.data.images import Dataset, Images, ImageSet, check_labels, numbered
-from sparring.data.pictures import picture_levels
+from sparring.data.images import Dataset, Images, ImageSet, numbered
+from sparring.data.items import Items, as_items, read_item
+from sparring.data.labels import (
+    PartLabels,
+    check_judged,
+    check_labels,
+    never_trained,
+    num_classes_of,
+    some,
+    untrained,
+)
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
-from sparring.errors import DataError
+from sparring.errors import ConfigError, DataError
 
-
-@runtime_checkable
-class Items(Protocol):
-    """What `torch.utils.data.Dataset` with a length is: pairs of an image and its label."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    def __getitem__(self, index: int, /) -> object:
-        """An image and its class: a PIL image or a tensor of 1 or 3 channels, and a number."""
-        ...
+MOST_CLASSES = 1_000_000
+"""More than any data set has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -62,13 +62,12 @@ class GivenPixels:
 
     def one(self, place: int) -> tuple[UInt8[Tensor, " C H W"], int]:
         """An image and its label."""
-        where = f"item {place} of {self.part}"
-        image, label = _item(self.items, place, where, self.image_size)
+        image, label = read_item(self.items, place, self.part, self.image_size)
         if image.shape != self.image_shape:
             raise DataError(
                 f"All images must have one shape, because one network sees them all; got "
-                f"{tuple(image.shape)} for {where}, and {self.image_shape} before. Resize them; "
-                "image_size does it to PIL images."
+                f"{tuple(image.shape)} for item {place} of {self.part}, and {self.image_shape} "
+                "before. Resize them; image_size does it to PIL images."
             )
         return image, label
 
@@ -86,31 +85,39 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
 ) -> Dataset:
     """A data set of anything like `torch.utils.data.Dataset`: items are pairs of image and label.
 
-    An image is a PIL image, or a tensor C H W or H W of unsigned bytes or of floats in [0, 1] that
-    are whole grey levels / 255; a label is a whole number from 0. An item must be the same whenever
+    An item is (image, label), or a dict with one of each under names such as image and label. An
+    image is a PIL image, or a tensor or NumPy array H W, C H W or H W C of unsigned bytes or of
+    floats in [0, 1] that are whole grey levels / 255. A label is a whole number from 0. A pair
+    (images, labels) of arrays or lists is taken apart. An item must be the same whenever
     it is asked for: leave random changes to the setting `augmentation`. Without `validation` a
-    twelfth of every class of train is held out. `num_classes` is by default one more than the
-    largest training label. Runs call the data "given:" and their `name`, and must be given them
-    again by whoever goes on with them. Pixels of more than `data_memory` bytes are streamed: items
-    are then asked for again, by several threads at once.
-    Cost: every item once. Raises `DataError` for items that are none of this.
+    twelfth of every class of train is held out. The classes are `class_names`, or `num_classes` of
+    them, or else 0 up to the largest training label. Every class must have images to train on; for
+    one that only `class_names` or `num_classes` name, a warning says that it has none. Runs call
+    the data "given:" and their `name`, and need them again to be resumed or replayed. Pixels of
+    more than `data_memory` bytes are streamed: items are then asked for again, by several threads
+    at once.
+    Cost: every item once. Raises `DataError` for items that are none of this, and `ConfigError` for
+    other arguments that mean nothing.
     """
+    known = _class_names(class_names, num_classes)
     given = {"train": train, "test": test, "validation": validation}
-    shape = _first_shape(train, image_size)
-    pixels = {
-        part: GivenPixels(items=items, part=part, image_shape=shape, image_size=image_size)
-        for part, items in given.items()
-        if items is not None
+    items = {
+        part: as_items(of_part, part)
+        for part, of_part in given.items()
+        if of_part is not None or part != "validation"
     }
-    size = sum(len(part) for part in pixels.values()) * shape[0] * shape[1] * shape[2]
+    shape = tuple(read_item(items["train"], 0, "train", image_size)[0].shape)
+    pixels = {
+        part: GivenPixels(items=of_part, part=part, image_shape=shape, image_size=image_size)
+        for part, of_part in items.items()
+    }
+    size = sum(len(part) for part in pixels.values()) * math.prod(shape)
     read = {part: _read(of_part, held=size <= data_memory) for part, of_part in pixels.items()}
-    classes = num_classes or len(class_names) or max(int(read["train"].labels.max()) + 1, 1)
-    for part, found in read.items():
-        check_labels(found.labels, classes, part)
-    names = tuple(class_names) or numbered(classes)
+    classes = _num_classes(read, known)
+    names = known or numbered(classes)
     places = {part: torch.arange(len(found.labels)) for part, found in read.items()}
     if validation is None:
-        keys = list(map(str, range(len(train))))
+        keys = list(map(str, range(len(read["train"].labels))))
         held_out, rest = dealt(read["train"].labels, keys, [VALIDATION], names)
         places |= {"train": rest.sort().values, "validation": held_out}
         read["validation"] = read["train"]
@@ -145,14 +152,16 @@ class _Read:
 def _read(pixels: GivenPixels, *, held: bool) -> _Read:
     """Every item once."""
     count = len(pixels)
-    if not count:
-        raise DataError(f"There must be at least one image; got none in {pixels.part}.")
+    brightest = 0
     levels = torch.empty((count if held else 0, *pixels.image_shape), dtype=torch.uint8)
     labels = torch.empty(count, dtype=torch.int64)
     for place, (image, label) in enumerate(_all(pixels)):
         labels[place] = label
+        brightest = max(brightest, int(image.max()))
         if held:
             levels[place] = image
+    if brightest == 1:
+        raise all_but_black(pixels.part)
     return _Read(pixels=pixels, labels=labels, held=levels if held else None)
 
 
@@ -169,54 +178,50 @@ def _all(pixels: GivenPixels) -> Iterator[tuple[Tensor, int]]:
         yield pixels.one(place)
 
 
-def _first_shape(items: Items, image_size: int | None) -> tuple[int, int, int]:
-    if not len(items):
-        raise DataError("There must be at least one image; got none in train.")
-    channels, rows, columns = _item(items, 0, "item 0 of train", image_size)[0].shape
-    return channels, rows, columns
+def _num_classes(read: Mapping[str, _Read], names: tuple[str, ...]) -> int:
+    """How many classes there are, all labels checked; a warning for any that is never trained on.
+
+    Naming classes that have no images is allowed on purpose: a network with more outputs may be
+    wanted.
+    """
+    train, *others = (PartLabels(found.labels, part) for part, found in read.items())
+    if not names:
+        return num_classes_of(train, others)
+    for part in (train, *others):
+        check_labels(part.labels, len(names), part.where)
+    missing = [names[label] for label in untrained(train.labels, len(names))]
+    for part in others if missing else ():
+        check_judged(train, part, names)
+    if missing:
+        remedy = "Leave them out of class_names or num_classes if that is not meant"
+        warnings.warn(never_trained(missing, remedy=remedy), stacklevel=3)
+    return len(names)
 
 
-def _item(
-    items: Items, place: int, where: str, image_size: int | None
-) -> tuple[UInt8[Tensor, " C H W"], int]:
-    item = items[place]
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise DataError(
-            f"Items must be pairs of an image and its label; got a {type(item).__name__} ({where})."
-            " Give a data set whose items are (image, label)."
+def _class_names(class_names: Sequence[str], num_classes: int | None) -> tuple[str, ...]:
+    """Names of the classes, as far as they were named or counted; none if they were not."""
+    if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        raise ConfigError(
+            f"class_names must be a list of texts; got {class_names!r:.200}. Give one name for "
+            "each class, in order of the labels."
         )
-    image, label = item
-    return _levels(image, where, image_size), _label(label, where)
-
-
-def _levels(image: object, where: str, image_size: int | None) -> UInt8[Tensor, " C H W"]:
-    if isinstance(image, Image.Image):
-        return picture_levels(image, image_size=image_size, name=where)
-    if not isinstance(image, Tensor):
-        raise DataError(
-            f"Images must be PIL images or tensors; got a {type(image).__name__} ({where}). "
-            "torch.from_numpy makes a tensor of an array."
+    names = tuple(class_names)
+    if len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise ConfigError(f"class_names must differ; got {some(twice)} more than once.")
+    if num_classes is None:
+        return names
+    if isinstance(num_classes, bool) or not isinstance(num_classes, SupportsIndex):
+        raise ConfigError(f"num_classes must be a whole number; got {num_classes!r:.200}.")
+    count = operator.index(num_classes)
+    if not 2 <= count <= MOST_CLASSES:
+        raise ConfigError(
+            f"num_classes must lie in 2 to {MOST_CLASSES:,}, because a classifier tells classes "
+            f"apart; got {count}."
         )
-    if image_size is not None:
-        raise DataError(
-            f"image_size must be left out where items are tensors, because only pictures are "
-            f"resized; got {image_size}. Resize them in the data set."
+    if names and len(names) != count:
+        raise ConfigError(
+            f"There must be one name for each class; got {len(names)} names in class_names and "
+            f"num_classes = {count}. Leave out num_classes."
         )
-    image = image[None] if image.dim() == 2 else image
-    if image.dim() != 3 or image.shape[0] not in (1, 3):
-        raise DataError(
-            f"Tensors must be H W or C H W with 1 or 3 channels C; got shape "
-            f"{tuple(image.shape)} ({where}). Permute the dimensions."
-        )
-    if image.dtype == torch.uint8:  # one dark image alone says nothing about its unit
-        return image.contiguous()
-    return torch.from_numpy(np.ascontiguousarray(grey_levels(image.detach().cpu().numpy(), where)))
-
-
-def _label(label: object, where: str) -> int:
-    if isinstance(label, SupportsIndex) and not isinstance(label, bool):
-        return operator.index(label)
-    raise DataError(
-        f"Labels must be whole numbers, counted from 0; got a {type(label).__name__} ({where}). "
-        "Number the classes."
-    )
+    return names or numbered(count)

@@ -22,13 +22,18 @@ def grey_levels(pixels: np.ndarray, where: str) -> Shaped[np.ndarray, " ..."]:
     if pixels.dtype.kind == "f":
         return rounded(np.atleast_1d(pixels), where)
     if pixels.dtype != np.uint8:
-        raise DataError(
-            "Pixels must be unsigned bytes (0 to 255) or floats in [0, 1]; "
-            f"got {pixels.dtype} ({where}). If they are grey levels, use x.astype('uint8')."
-        )
+        raise no_grey_levels(pixels.dtype, where)
     if pixels.size and pixels.max() == 1:
         raise all_but_black(where)
     return pixels
+
+
+def no_grey_levels(dtype: np.dtype, where: str) -> DataError:
+    """Why pixels of another type are refused."""
+    return DataError(
+        "Pixels must be unsigned bytes (0 to 255) or floats in [0, 1]; "
+        f"got {dtype} ({where}). If they are grey levels, use x.astype('uint8')."
+    )
 
 
 def all_but_black(where: str) -> DataError:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from sparring.data.labels import check_labels
 from sparring.errors import DataError
 
 
@@ -212,19 +213,6 @@ def check_labelled(num_images: int, labels: Int64[Tensor, " N"], num_classes: in
             f"got num_classes = {num_classes}. Labels count the classes from 0."
         )
     check_labels(labels, num_classes, "the labels of a set of images")
-
-
-def check_labels(labels: Int64[Tensor, " N"], num_classes: int, where: str) -> None:
-    """Raise `DataError` naming `where` and the first label outside 0 to num_classes - 1."""
-    outside = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
-    if len(outside):
-        first = int(outside[0])
-        raise DataError(
-            f"Labels must lie in 0 to {num_classes - 1}, because the classes are counted from 0 "
-            f"and the training labels have {num_classes} of them; got {int(labels[first])} for "
-            f"image {first} ({where}; {len(outside)} such in all). Renumber the labels, or give "
-            "the training set images of every class."
-        )
 
 
 def first_images(images: Images, count: int) -> Tensor:

@@ -36,6 +36,8 @@ SHA256 = MappingProxyType(
     }
 )
 """Checksum of each file's uncompressed bytes."""
+_LARGEST = 64 << 20
+"""Bytes of a file: the largest has 47 million."""
 
 
 def load_mnist(folder: Path = FOLDER) -> Dataset:
@@ -66,7 +68,7 @@ def _verified(folder: Path, name: str) -> bytes:
         raise DataError(
             f"The bundled MNIST must lie in {folder}; {path.name} is missing. Reinstall sparring."
         )
-    content = read_content(path)
+    content = read_content(path, _LARGEST)
     found = sha256(content).hexdigest()
     if found != SHA256[name]:
         raise DataError(

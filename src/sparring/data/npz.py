@@ -6,23 +6,21 @@ Units:  pixels are grey levels 0 to 255 as unsigned bytes, or floats in [0, 1].
 """
 
 import math
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from sparring.data.grey_levels import all_but_black, grey_levels
+from sparring.data.grey_levels import all_but_black, no_grey_levels, rounded
 from sparring.data.images import Dataset
-from sparring.data.npz_members import Member, find_member
+from sparring.data.labels import check_label_array, whole_labels
+from sparring.data.npz_members import Archive, Member, open_archive
 from sparring.data.raw_pixels import RawPixels
-from sparring.data.split import Labelled, assemble
+from sparring.data.split import Labelled, assemble, one_label_each
 from sparring.data.streamed import DATA_MEMORY, too_large
 from sparring.errors import DataError
 
@@ -30,11 +28,10 @@ _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _OPTIONAL = ("x_validation", "y_validation")
 _CHANNELS = (1, 3)
 
-_IMAGES = ("x_train", "x_test", "x_validation")
-_AGAIN = "Write it again with numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)."
-
-_IMAGES_AT_ONCE = 1024
-"""Images of one read."""
+_NAMED = 20
+"""Names in a message."""
+_AT_ONCE = 16 << 20
+"""Bytes of one read."""
 
 
 def load_npz(path: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
@@ -45,114 +42,108 @@ def load_npz(path: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     missing or not what it must be, float pixels are not whole grey levels, or images are to be
     streamed that are compressed or no unsigned bytes.
     """
-    streamed = _streamed(path, data_memory)
-    arrays = _read_arrays(path, leave=set(streamed))
-    parts = {
-        part: _part(arrays, streamed.get(f"x_{part}"), part, path)
-        for part in ("train", "test", "validation")
-        if f"y_{part}" in arrays
-    }
+    with open_archive(path) as archive:
+        names = _checked_names(archive.names, path)
+        members = {name: archive.member(name) for name in names}
+        for part in _parts(members):
+            _check_pair(members[f"x_{part}"], members[f"y_{part}"], path)
+            _check_order(members[f"x_{part}"], path, data_memory)
+        size = sum(math.prod(members[f"x_{part}"].shape) for part in _parts(members))
+        parts = {
+            part: Labelled(
+                pixels=(
+                    _levels(archive, members[f"x_{part}"], path)
+                    if size <= data_memory
+                    else _streamed(members[f"x_{part}"], path, size, data_memory)
+                ),
+                labels=_labels(archive, members[f"y_{part}"], path),
+                pixels_from=f"x_{part} of {path}",
+                labels_from=f"y_{part} of {path}",
+            )
+            for part in _parts(members)
+        }
     return assemble(path.stem, parts["train"], parts["test"], parts.get("validation"))
 
 
-def _streamed(path: Path, data_memory: int) -> Mapping[str, RawPixels]:
-    """The arrays of images where they lie, if they take too much memory."""
-    if not zipfile.is_zipfile(path):
-        return {}
-    with _reading(path):
-        members = {name: member for name in _IMAGES if (member := find_member(path, name))}
-    size = sum(math.prod(member.shape) for member in members.values())
-    if size <= data_memory:
-        return {}
-    pixels = {}
-    for name, member in members.items():
-        where = f"{name} of {path}"
-        if member.offset is None or member.dtype != np.uint8:
-            raise too_large(where, size, data_memory, "Save unsigned bytes with numpy.savez")
-        pixels[name] = _where_they_lie(path, member, where)
-    return pixels
+def _parts(members: Mapping[str, Member]) -> list[str]:
+    return [part for part in ("train", "test", "validation") if f"x_{part}" in members]
+
+
+def _check_pair(images: Member, labels: Member, path: Path) -> None:
+    """Refuse images and labels of the wrong kind, by their headers."""
+    pixels_from, labels_from = f"{images.name} of {path}", f"{labels.name} of {path}"
+    _layout(images.shape, pixels_from)
+    if images.dtype.kind != "f" and images.dtype != np.uint8:
+        raise no_grey_levels(images.dtype, pixels_from)
+    check_label_array(labels.dtype, labels.shape, labels_from)
+    if labels.shape[0] != images.shape[0]:
+        raise one_label_each(labels.shape[0], labels_from, images.shape[0], pixels_from)
+
+
+def _check_order(images: Member, path: Path, data_memory: int) -> None:
+    """Refuse images that could only be read all at once, and take too much memory for that."""
+    if images.in_columns and images.size > data_memory:
+        where = f"{images.name} of {path}"
+        raise too_large(where, images.size, data_memory, "Save numpy.ascontiguousarray of it")
+
+
+def _levels(archive: Archive, member: Member, path: Path) -> UInt8[Tensor, " N C H W"]:
+    """Images as grey levels with the channels before the rows, wherever they were."""
+    where = f"{member.name} of {path}"
+    shape = _image_shape(member.shape, where)
+    levels = np.empty((member.shape[0], *shape), dtype=np.uint8)
+    start = 0
+    for piece in archive.pieces(member):
+        found = rounded(piece, where) if member.dtype.kind == "f" else piece
+        if _layout(member.shape, where) == "last":
+            found = found.transpose(0, 3, 1, 2)
+        levels[start : start + len(piece)] = found.reshape(-1, *shape)
+        start += len(piece)
+    if member.dtype == np.uint8 and levels.max() == 1:
+        raise all_but_black(where)
+    return torch.from_numpy(levels)
+
+
+def _labels(archive: Archive, member: Member, path: Path) -> Int64[Tensor, " N"]:
+    return whole_labels(np.concatenate(list(archive.pieces(member))), f"{member.name} of {path}")
+
+
+def _streamed(member: Member, path: Path, size: int, data_memory: int) -> RawPixels:
+    """Images where they lie in the file."""
+    where = f"{member.name} of {path}"
+    if member.offset is None or member.dtype != np.uint8:
+        raise too_large(where, size, data_memory, "Save unsigned bytes with numpy.savez")
+    return _where_they_lie(path, member, where)
 
 
 def _where_they_lie(path: Path, member: Member, where: str) -> RawPixels:
-    layout = _layout(member.shape, where)
-    count, *shape = member.shape if layout != "grey" else (member.shape[0], 1, *member.shape[1:])
-    if layout == "last":
-        shape = [shape[2], *shape[:2]]
-    channels, rows, columns = shape
+    count = member.shape[0]
     pixels = RawPixels(
         path=path.resolve(),
         offset=member.offset or 0,
         count=count,
-        image_shape=(channels, rows, columns),
-        channels_last=layout == "last",
+        image_shape=_image_shape(member.shape, where),
+        channels_last=_layout(member.shape, where) == "last",
     )
-    for start in range(0, count, _IMAGES_AT_ONCE):
-        if pixels.read(torch.arange(start, min(count, start + _IMAGES_AT_ONCE))).max() > 1:
+    at_once = max(1, _AT_ONCE // math.prod(pixels.image_shape))
+    for start in range(0, count, at_once):
+        if pixels.read(torch.arange(start, min(count, start + at_once))).max() > 1:
             return pixels
     raise all_but_black(where)
 
 
-def _read_arrays(path: Path, leave: Set[str]) -> Mapping[str, np.ndarray]:
-    """The arrays we know of; the others are left unread, as are some of them."""
-    if not zipfile.is_zipfile(path):
-        raise DataError(
-            f"{path} must be an .npz file, which is a whole zip archive; it is not one: truncated, "
-            f"or another kind of file. {_AGAIN}"
-        )
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        _check_names(set(archive.files), path)
-        wanted = [name for name in (*_REQUIRED, *_OPTIONAL) if name in archive.files]
-        return {name: archive[name] for name in wanted if name not in leave}
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} must hold plain arrays of numbers, undamaged; reading them failed: {error}. "
-            f"Arrays of Python objects are refused because they could run code. {_AGAIN}"
-        ) from error
-
-
-def _check_names(names: set[str], path: Path) -> None:
-    """Refuse an archive without the arrays we need, or with half a validation set."""
+def _checked_names(found: Iterable[str], path: Path) -> list[str]:
+    """The arrays to read. Refuses an archive that lacks one, or has half a validation set."""
+    names = set(found)
     wanted = _REQUIRED if names.isdisjoint(_OPTIONAL) else (*_REQUIRED, *_OPTIONAL)
     missing = [name for name in wanted if name not in names]
     if missing:
-        found = ", ".join(sorted(names)) or "none"
+        listed = ", ".join(sorted(names)[:_NAMED]) or "none"
         raise DataError(
             f"{path} must hold the arrays {', '.join(wanted)}; missing: {', '.join(missing)}; "
-            f"found: {found}. Save the arrays under these names."
+            f"found: {listed}. Save the arrays under these names."
         )
-
-
-def _part(
-    arrays: Mapping[str, np.ndarray], streamed: RawPixels | None, part: str, path: Path
-) -> Labelled:
-    """Images and labels of one part, checked."""
-    x, y = f"x_{part}", f"y_{part}"
-    where = f"{x} of {path}"
-    return Labelled(
-        pixels=streamed or _channels_first(grey_levels(arrays[x], where), where),
-        labels=_whole_labels(arrays[y], f"{y} of {path}"),
-        pixels_from=where,
-        labels_from=f"{y} of {path}",
-    )
-
-
-def _whole_labels(labels: np.ndarray, where: str) -> Int64[Tensor, " N"]:
-    """Labels as a list of whole numbers; a column of them (Keras' CIFAR-10) is one too."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            "Labels must be whole numbers in one dimension, one for each image; got "
-            f"{labels.dtype} of shape {labels.shape} ({where}). Turn one-hot rows into classes "
-            "with y.argmax(axis=1), and floats with y.astype('int64')."
-        )
-    return torch.from_numpy(labels.astype(np.int64))
+    return list(wanted)
 
 
 def _layout(shape: tuple[int, ...], where: str) -> Literal["grey", "first", "last"]:
@@ -171,11 +162,10 @@ def _layout(shape: tuple[int, ...], where: str) -> Literal["grey", "first", "las
     return "last" if last else "first"
 
 
-def _channels_first(pixels: Shaped[np.ndarray, " ..."], where: str) -> UInt8[Tensor, " N C H W"]:
-    """Pixels with the channels before the rows, wherever they were."""
-    layout = _layout(pixels.shape, where)
+def _image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
+    """Channels, rows and columns of the images in an array of this shape."""
+    layout = _layout(shape, where)
     if layout == "grey":
-        pixels = pixels[:, None]
-    elif layout == "last":
-        pixels = pixels.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+        return 1, shape[1], shape[2]
+    channels, rows, columns = shape[1:] if layout == "first" else (shape[3], *shape[1:3])
+    return channels, rows, columns

@@ -4,9 +4,11 @@ Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  grey levels 0 to 255.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,6 +24,7 @@ from sparring.data.pictures import Kind, read_kind, read_picture
 from sparring.data.reader import THREADS
 from sparring.data.streamed import StreamedSet
 from sparring.errors import DataError
+from sparring.records.files import open_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +62,33 @@ class PictureFiles:
                 )
             images[row] = image
         return images
+
+    def encoded_size(self, place: int) -> int:
+        """Bytes of the file at this place. Raises `DataError` if it is gone."""
+        path = self.root / self.files[place]
+        with _readable(path):
+            return path.stat().st_size
+
+    def encoded(self, place: int, start: int, stop: int) -> bytes:
+        """Some of its bytes. Raises `DataError` if they cannot be read."""
+        path = self.root / self.files[place]
+        with _readable(path), open_regular(path, sys.maxsize) as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    def encoded_name(self, place: int) -> str:
+        """Its class and its own name."""
+        return _key(self.files[place])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. Check the file, or leave it out."
+        ) from error
 
 
 def open_class_folders(root: Path, *, image_size: int | None = None) -> Dataset:

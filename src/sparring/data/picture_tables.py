@@ -21,7 +21,9 @@ from torch import Tensor
 
 from sparring.data.arrow_tables import Picture, Tables
 from sparring.data.hold_out import TEST, VALIDATION, dealt, mixed
-from sparring.data.images import Dataset, check_labels, numbered
+from sparring.data.images import Dataset, numbered
+from sparring.data.labels import PartLabels, num_classes_of
+from sparring.data.opening import check_unpacked
 from sparring.data.picture_files import differing
 from sparring.data.pictures import Kind, read_kind, read_picture
 from sparring.data.streamed import StreamedSet
@@ -87,6 +89,32 @@ class PictureBytes:
                 images[row] = image
         return images
 
+    def encoded_size(self, place: int) -> int:
+        """Bytes of the picture at this place."""
+        return int(self.ends[place]) - self._start(place)
+
+    def encoded(self, place: int, start: int, stop: int) -> bytes:
+        """Some of its bytes. Raises `DataError` if the copy is gone."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), stop - start, self._start(place) + start)
+        except OSError as error:
+            raise DataError(
+                f"{self._path}, the copy of the pictures of {self.root}, must stay while they are "
+                f"used; got: {error.strerror or error}. Start again."
+            ) from error
+
+    def encoded_name(self, place: int) -> str:
+        """Its row."""
+        return str(place)
+
+    @property
+    def _path(self) -> Path:
+        return self.spool.path if isinstance(self.spool, Spool) else self.spool
+
+    def _start(self, place: int) -> int:
+        return int(self.ends[place - 1]) if place else 0
+
 
 def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
     """The data set of tables of pictures; they are decoded when they are asked for.
@@ -101,7 +129,7 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
     spool, ends, labels = Spool(), [], {part: [] for part in tables.parts}
     kinds: Counter[Kind] = Counter()
     example: dict[Kind, str] = {}
-    end = 0
+    end, stored = 0, tables.stored_bytes
     with spool.path.open("wb") as file:
         for part, row in _rows(tables):
             kind = read_kind(row.content, image_size=image_size, name=row.name)
@@ -110,6 +138,8 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
             end += file.write(row.content)
             ends.append(end)
             labels[part].append(row.label)
+            stored += len(row.content) if row.is_elsewhere else 0
+            check_unpacked(str(root), stored, end)
     if not all(labels.values()):
         raise DataError(f"Every part must have at least one picture; one of {root} has none.")
     if len(kinds) > 1:
@@ -134,23 +164,23 @@ def _dealt(
     pixels: PictureBytes, labels: dict[str, Int64[Tensor, " _"]], names: tuple[str, ...]
 ) -> Dataset:
     """The parts, what is missing of them held out."""
-    num_classes = len(names) or max(int(labels["train"].max()) + 1, 1)
+    train, *others = (PartLabels(of, f"{part} of {pixels.root}") for part, of in labels.items())
+    num_classes = num_classes_of(train, others, names=names)
     names = names or numbered(num_classes)
     places, start = {}, 0
     for part, of_part in labels.items():
-        check_labels(of_part, num_classes, f"{part} of {pixels.root}")
         places[part] = torch.arange(start, start + len(of_part))
         start += len(of_part)
     every = torch.cat(list(labels.values()))
     missing = [part for part in ("validation", "test") if part not in labels]
     shares = [{"validation": VALIDATION, "test": TEST}[part] for part in missing]
-    train = places.pop("train")
-    *held, rest = dealt(labels["train"], [str(n) for n in range(len(train))], shares, names)
+    trained = places.pop("train")
+    *held, rest = dealt(labels["train"], [str(n) for n in range(len(trained))], shares, names)
     chosen = {part: of[mixed([str(n) for n in range(len(of))])] for part, of in places.items()}
-    chosen |= {part: train[of] for part, of in zip(missing, held, strict=True)}
+    chosen |= {part: trained[of] for part, of in zip(missing, held, strict=True)}
     sets = {
         part: StreamedSet(pixels=pixels, places=of, labels=every[of], num_classes=num_classes)
-        for part, of in (chosen | {"train": train[rest]}).items()
+        for part, of in (chosen | {"train": trained[rest]}).items()
     }
     return Dataset(
         name=pixels.root.stem,

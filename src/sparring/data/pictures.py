@@ -3,14 +3,14 @@
 - Grey pictures (1 bit, 8 bits, 16 bits rounded to 8) have one channel, all others three: palettes
   and CMYK become RGB by Pillow's own conversion, without colour profiles.
 - Transparency is laid over white, as viewers show it.
-- A camera's note that the picture is turned (EXIF orientation) is followed.
+- A note that the picture is turned is followed: EXIF orientation, else that of an XMP packet.
 - Of several frames or pages the first is taken.
 
 Shapes: C channels (1 or 3), H rows, W columns. Units: grey levels 0 to 255.
 """
 
 import io
-import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from sparring.data.opening import data_file, told
+from sparring.data.png_chunks import has_notes_behind_pixels
 from sparring.errors import DataError
 from sparring.records.ranges import at_least
 
@@ -34,9 +36,29 @@ SUFFIXES = frozenset(
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
-_TURNED = frozenset({5, 6, 7, 8})
-"""EXIF orientations that swap rows and columns (EXIF 2.32, tag 0x0112)."""
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Pillow's names of the kinds that are read. Among the others are some that start programs."""
 _ORIENTATION = 0x0112
+_UPRIGHT = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+"""What turns a picture of each orientation (EXIF 2.32, tag 0x0112) upright."""
+_TURNED = frozenset({5, 6, 7, 8})
+"""Orientations that swap rows and columns."""
+LARGEST_PICTURE = 1 << 26
+"""Pixels of a picture, 67 million: decoding one takes some 500 MB."""
+LARGEST_FILE = 1 << 30
+"""Bytes of a picture's file."""
+_THINNEST = 64
+"""Times that a picture's longer side may be its shorter one where a square is cut out."""
 _16_BITS = 257
 """65,535 / 255: what a level of 8 bits is in 16."""
 _LAYOUT = MappingProxyType({1: "L", 3: "RGB"})
@@ -68,11 +90,8 @@ def read_picture(
     repeated where it has the other number. `name` is what messages call bytes.
     Cost: decoding it. Raises `DataError` that says what is wrong with the file.
     """
-    if image_size is not None:
-        at_least("image_size", image_size, 1)
-    with _naming(source, name), Image.open(_readable(source)) as opened:
-        _check_mode(opened)
-        picture = ImageOps.exif_transpose(_flat(opened))
+    with _opened(source, name, image_size) as opened:
+        picture = _flat(opened)
         if channels is not None and _channels(picture) != channels:
             picture = picture.convert(_LAYOUT[channels])
         return _tensor(picture if image_size is None else _square(picture, image_size))
@@ -82,9 +101,9 @@ def picture_levels(
     picture: Image.Image, *, image_size: int | None = None, name: str = "the picture"
 ) -> UInt8[Tensor, " C H W"]:
     """As `read_picture`, of a picture that Pillow holds open already."""
-    with _naming(b"", name):
-        _check_mode(picture)
-        flat = ImageOps.exif_transpose(_flat(picture))
+    with _naming(name):
+        _check(picture, image_size)
+        flat = _flat(picture)
         return _tensor(flat if image_size is None else _square(flat, image_size))
 
 
@@ -95,42 +114,95 @@ def read_kind(
 
     Cost: opening the file. Raises `DataError` if it is no picture, or one that cannot be used.
     """
-    with _naming(source, name), Image.open(_readable(source)) as opened:
-        _check_mode(opened)
+    with _opened(source, name, image_size) as opened:
         columns, rows = opened.size
-        # Asking a PNG for its EXIF data would decode it; Pillow turns a TIFF's size by itself.
-        noted = opened.format != "TIFF" and (opened.format != "PNG" or "exif" in opened.info)
-        if noted and opened.getexif().get(_ORIENTATION) in _TURNED:
+        if (_orientation(opened) in _TURNED) != _is_size_turned(opened):
             columns, rows = rows, columns
         if image_size is not None:
             columns = rows = image_size
         return Kind(channels=_channels(opened), rows=rows, columns=columns)
 
 
-def _readable(source: Path | bytes) -> Path | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
+@contextmanager
+def _opened(
+    source: Path | bytes, name: str | None, image_size: int | None
+) -> Iterator[Image.Image]:
+    """A picture of which the header is read and found usable."""
+    if image_size is not None:
+        at_least("image_size", image_size, 1)
+    called = name or (str(source) if isinstance(source, Path) else "the picture")
+    if isinstance(source, bytes):
+        with _naming(called), Image.open(io.BytesIO(source), formats=_FORMATS) as opened:
+            _check(opened, image_size)
+            yield opened
+        return
+    with (
+        data_file(source, at_most=LARGEST_FILE, name=called) as file,
+        _naming(called),
+        Image.open(file, formats=_FORMATS) as opened,
+    ):
+        _check(opened, image_size)
+        yield opened
 
 
 def _channels(picture: Image.Image) -> int:
     return 1 if picture.mode in _GREY else 3
 
 
-def _check_mode(picture: Image.Image) -> None:
+def _check(picture: Image.Image, image_size: int | None) -> None:
+    """Refuse what is not to be decoded, by its header."""
     if picture.mode not in _GREY | _COLOUR:
         raise DataError(
             f"its pixels must be grey levels or colours of 8 bits, or grey of 16; they are of "
             f"Pillow's mode {picture.mode}, whose range is not known. Convert it to PNG"
         )
+    columns, rows = picture.size
+    if columns * rows > LARGEST_PICTURE:
+        raise DataError(
+            f"a picture must have at most {LARGEST_PICTURE:,} pixels; it is {columns:,} x "
+            f"{rows:,}. Make it smaller"
+        )
+    if not columns * rows:
+        raise DataError(f"a picture must have pixels; it is {columns} x {rows}. Save it again")
+    shorter, longer = sorted(picture.size)
+    if image_size is not None and longer > _THINNEST * shorter:
+        raise DataError(
+            f"image_size needs pictures at most {_THINNEST} times as long as wide, because it cuts "
+            f"a square from the middle; it is {columns:,} x {rows:,}. Cut it yourself"
+        )
+    if image_size is not None and longer * image_size * image_size > LARGEST_PICTURE * shorter:
+        raise DataError(
+            f"image_size must resize pictures to at most {LARGEST_PICTURE:,} pixels; with "
+            f"{image_size:,}, one of {columns:,} x {rows:,} has more. Give a smaller one"
+        )
+
+
+def _orientation(picture: Image.Image) -> int:
+    """How a picture is turned; 1 if it is not, or no note says so.
+
+    The header and the decoded picture are told by this function alone. It must be asked before the
+    pixels are decoded, because Pillow changes the note of a TIFF with them.
+    """
+    if picture.format == "PNG" and has_notes_behind_pixels(getattr(picture, "fp", None)):
+        picture.load()
+    # PNG's own method would decode the pixels to look behind them.
+    found = Image.Image.getexif(picture).get(_ORIENTATION)
+    return found if found in _UPRIGHT else 1
+
+
+def _is_size_turned(opened: Image.Image) -> bool:
+    """Whether Pillow gives the upright size before it decodes: of a TIFF, by its own tag."""
+    return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(_ORIENTATION) in _TURNED
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """In mode L or RGB, nothing transparent."""
+    """Upright, in mode L or RGB, nothing transparent."""
+    orientation = _orientation(picture)
     picture.load()  # which turns a TIFF
-    orientation = picture.getexif().get(_ORIENTATION)
     flat = _opaque(picture)
-    if orientation is not None and flat is not picture:
-        flat.getexif()[_ORIENTATION] = orientation
-    return flat
+    if orientation == 1 or picture.format == "TIFF":
+        return flat
+    return flat.transpose(_UPRIGHT[orientation])
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -162,38 +234,24 @@ def _tensor(picture: Image.Image) -> UInt8[Tensor, " C H W"]:
 
 
 @contextmanager
-def _naming(source: Path | bytes, name: str | None) -> Iterator[None]:
+def _naming(called: str) -> Iterator[None]:
     """Turn whatever reading a picture raises into a `DataError` that names it."""
-    called = name or (str(source) if isinstance(source, Path) else "the picture")
     try:
         yield
     except DataError as error:
         raise DataError(f"{called} cannot be used: {error} or leave it out.") from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise DataError(
-            f"{called} must be a readable file; got: {error.strerror}. "
-            "Check the path, where a link leads, and permissions."
-        ) from error
-    except _DAMAGE as error:
+    except Exception as error:  # Pillow raises errors of any kind for bytes it did not expect
         raise DataError(
             f"{called} must be a whole picture that Pillow can read; got: {_why(error)}. "
             "Fetch the file again, or leave it out."
         ) from error
 
 
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What Pillow raises for files that are damaged, or too large to be pictures (its own limit)."""
-
-
-def _why(error: BaseException) -> str:
+def _why(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "its content is of no kind that Pillow knows"
-    return str(error).rstrip(".") or type(error).__name__
+        return "its content is of no kind that Pillow knows, or damaged at its beginning"
+    return told(error)
+
+
+# A picture that is too large is refused by its header, with a sentence.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

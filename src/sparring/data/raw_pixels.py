@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from sparring.data.opening import LARGEST
 from sparring.errors import DataError
+from sparring.records.files import open_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,7 +42,7 @@ class RawPixels:
         images = bytearray(size * len(places))
         view = memoryview(images)
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path, LARGEST) as file:
                 for row, place in enumerate(places.tolist()):
                     here = view[row * size : (row + 1) * size]
                     if os.preadv(file.fileno(), [here], self.offset + place * size) != size:

@@ -1,5 +1,6 @@
 """Where a data set comes from: the bundled MNIST, or what lies at a path."""
 
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparring.errors import DataError
 
 _BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
 _TABLES = "tables of pictures"
+_FOLDERS = "class folders"
 GIVEN = "given:"
 """Begins what a run calls data that were handed to it in Python."""
 
@@ -40,6 +42,23 @@ def load_dataset(
     """
     dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
     return within(data_memory, dataset)
+
+
+def absolute(source: str) -> str:
+    """The same source, a path counted from the root, so that it holds in every folder."""
+    if not is_path(source):
+        return source
+    return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - links stay links
+
+
+def is_path(source: str) -> bool:
+    """Whether a source is the path of files, and neither bundled nor from Python."""
+    return source not in _BUNDLED and not source.startswith(GIVEN)
+
+
+def takes_image_size(source: str) -> bool:
+    """Whether a source holds pictures, which can be resized. Raises `DataError` if it is none."""
+    return is_path(source) and source_kind(source) in (_TABLES, _FOLDERS, ".parquet file")
 
 
 def open_dataset(
@@ -117,7 +136,7 @@ def folder_kind(folder: Path) -> str:
     if find_tables(folder) is not None:
         return _TABLES
     if has_folders(folder):
-        return "class folders"
+        return _FOLDERS
     raise DataError(
         f"{folder} must hold a folder of pictures for each class (cat/1.png, or train/cat/1.png "
         "and test/cat/2.png), or the four IDX files of a data set (train-images-idx3-ubyte and so "

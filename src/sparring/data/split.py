@@ -5,19 +5,17 @@ Shapes: N images, C channels, H rows, W columns. Units: grey levels 0 to 255.
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from sparring.data.hold_out import VALIDATION
-from sparring.data.images import Dataset, Images, ImageSet, check_labels
+from sparring.data.images import Dataset, Images, ImageSet
+from sparring.data.labels import PartLabels, num_classes_of
 from sparring.data.streamed import Pixels, StreamedSet
 from sparring.errors import DataError
 
-_NAMED_CLASSES = 5
-"""Enough missing classes in a message to see the pattern."""
 _UNLIKELY = 1e-9
 """Chance below which images are not taken to be in an order without meaning."""
 
@@ -44,10 +42,8 @@ class Labelled:
     def __post_init__(self) -> None:
         """Refuse images and labels that do not pair up."""
         if len(self.pixels) != len(self.labels):
-            raise DataError(
-                "There must be one label for each image; got "
-                f"{len(self.labels)} labels in {self.labels_from} for {len(self.pixels)} images "
-                f"in {self.pixels_from}. Take both from the same data set and the same part of it."
+            raise one_label_each(
+                len(self.labels), self.labels_from, len(self.pixels), self.pixels_from
             )
         if not len(self.pixels):
             raise DataError(f"There must be at least one image; got none in {self.pixels_from}.")
@@ -68,6 +64,15 @@ class Labelled:
         )
 
 
+def one_label_each(labels: int, labels_from: str, images: int, images_from: str) -> DataError:
+    """Why images and labels that do not pair up are refused."""
+    return DataError(
+        f"There must be one label for each image; got {labels} labels in {labels_from} for "
+        f"{images} images in {images_from}. Take both from the same data set and the same part of "
+        "it."
+    )
+
+
 def assemble(
     name: str, train: Labelled, test: Labelled, validation: Labelled | None = None
 ) -> Dataset:
@@ -78,21 +83,15 @@ def assemble(
     because images are sorted by class, if there are fewer than two classes, if a test or validation
     label is no class, or if image shapes differ.
     """
-    num_classes = max(int(train.labels.max()) + 1, 1)
-    check_labels(train.labels, num_classes, train.labels_from)
-    if num_classes < 2:
-        raise DataError(
-            "A classifier needs at least two classes to tell apart; every training label is 0 "
-            f"({train.labels_from}). Give images of several classes."
-        )
     num_held_out = 0 if validation is not None else max(1, len(train.labels) // VALIDATION)
     num_train = len(train.labels) - num_held_out
-    _check_every_class_is_trained(train, num_classes, num_train)
+    num_classes = num_classes_of(
+        PartLabels(train.labels, train.labels_from),
+        [PartLabels(p.labels, p.labels_from) for p in (test, validation) if p is not None],
+        num_train=num_train,
+    )
     if num_held_out:
         _check_held_out_by_chance(train, num_classes, num_train)
-    for part in (test, validation):
-        if part is not None:
-            check_labels(part.labels, num_classes, part.labels_from)
     return Dataset(
         name=name,
         train=train.as_set(num_classes, 0, num_train),
@@ -102,30 +101,6 @@ def assemble(
             else validation.as_set(num_classes)
         ),
         test=test.as_set(num_classes),
-    )
-
-
-def _check_every_class_is_trained(train: Labelled, num_classes: int, num_train: int) -> None:
-    """Refuse classes that no image to train on shows."""
-    present = set(train.labels[:num_train].tolist())
-    if len(present) == num_classes:
-        return
-    missing = list(islice((c for c in range(num_classes) if c not in present), _NAMED_CLASSES))
-    names = ", ".join(map(str, missing))
-    more = ", …" if num_classes - len(present) > len(missing) else ""
-    held_out = len(train.labels) - num_train
-    if held_out and set(missing) & set(train.labels[num_train:].tolist()):
-        remedy = (
-            f"The last {held_out} of the {len(train.labels)} training images are held out for "
-            "validation: shuffle images and labels together if they are sorted by class, and "
-            "give every class several images."
-        )
-    else:
-        remedy = "Number the classes 0, 1, 2, … without gaps, in all label files alike."
-    raise DataError(
-        f"Every class from 0 to {num_classes - 1} must have images to train on, because a model "
-        f"cannot learn a class it never sees; without any: {names}{more} ({train.labels_from}). "
-        f"{remedy}"
     )
 
 

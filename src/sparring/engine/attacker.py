@@ -103,7 +103,7 @@ class Attacker:
     def __init__(self, job: Job, arena: Arena, images: Images, device: torch.device) -> None:
         self._arena = arena
         self.delivery = Delivery(arena, device)
-        self._network = job.network().to(device).train()
+        self._network = job.network().to(device)
         few = first_images(images, PROBES)
         precision = possible_precision(self._network, job.precision, few)
         self._copy = working_copy(self._network, precision)

@@ -171,6 +171,8 @@ class Engine:
                     self._begun[event.worker] = self._clock()
                     self._done(event.lease, event.work)
                 case Died():
+                    if event.refusal is not None:
+                        raise event.refusal
                     idle = not self.broker.lost(event.worker)
                     self._crew.lost(event, idle=idle)
         if not self._helps and not self._crew.hopes:

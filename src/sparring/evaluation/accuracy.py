@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from sparring.attacks import PGD, Classifier
+from sparring.attacks import PGD, Classifier, checked
 from sparring.data import derive_seed
+from sparring.errors import NonFiniteLogits
 from sparring.records import Proportion
 
 BATCH = 128
@@ -20,12 +21,30 @@ BATCH = 128
 def correct(
     logits_of: Classifier, images: Float[Tensor, " B *S"], labels: Int64[Tensor, " B"]
 ) -> Bool[Tensor, " B"]:
-    """Where the largest logit is the label's. Cost: one forward pass, a batch at a time."""
-    right = torch.zeros(len(labels), dtype=torch.bool)
+    """Where the largest logit is the label's; otherwise as `logits_in_parts`."""
+    if not len(labels):
+        return torch.zeros(0, dtype=torch.bool)
     with torch.no_grad():
-        for part in parts(len(labels)):
-            right[part] = (logits_of(images[part]).argmax(1) == labels[part]).cpu()
-    return right
+        return logits_in_parts(checked(logits_of, labels), images).argmax(1) == labels.cpu()
+
+
+def logits_in_parts(
+    logits_of: Classifier, images: Float[Tensor, " B *S"], device: torch.device | None = None
+) -> Float[Tensor, " B K"]:
+    """What a checked model says of at least one image, on the CPU.
+
+    `device` is where the model computes, if not where the images are. Cost: one forward pass, a
+    batch at a time. Raises `NonFiniteLogits` that counts all images.
+    """
+    found, wrong = [], []
+    for part in parts(len(images)):
+        try:
+            found.append(logits_of(images[part].to(device or images.device)).cpu())
+        except NonFiniteLogits as error:
+            wrong += [part.start + row for row in error.rows]
+    if wrong:
+        raise NonFiniteLogits(wrong, len(images))
+    return torch.cat(found)
 
 
 def slice_accuracy(

@@ -11,17 +11,20 @@ Source: Gowal et al. 2018, "On the effectiveness of interval bound propagation".
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from sparring.attacks import L2, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
+from sparring.evaluation.tracing import check_same, traced, unshown
 from sparring.models import evaluation_mode
 from sparring.models.normalised import Normalisation
 from sparring.records import Proportion
@@ -51,26 +54,60 @@ class Interval(NamedTuple):
 def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Proportion:
     """Images that no change within the threat can make this network misclassify, of all.
 
+    As `certified_images`.
+    """
+    held = certified_images(model, images, labels, threat)
+    return Proportion(successes=int(held.sum()), total=len(labels))
+
+
+def certified_images(
+    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat
+) -> Bool[Tensor, " N"]:
+    """Where no change within the threat can make this network misclassify the image.
+
     `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
     average-pooling, BatchNorm, normalisation, sums and changes of shape. A ball in L2 is enclosed
     in the cube of the same size, which is sound and loose. Cost: three forward passes in float64,
-    and one of the network itself.
-    Raises `ConfigError` for a layer of which no bound is known, for weights below float32, and for
-    a network whose own logits of clean images lie outside the bounds.
+    and ten in its own arithmetic.
+    Raises `ConfigError` for a layer of which no bound is known, for weights below float32, for what
+    a trace of the network does not show (`traced`), and for a network whose own logits of images of
+    the threat lie outside the bounds.
     """
-    held = 0
     first = next(model.parameters(), images)
     device = first.device
-    if first.dtype not in (torch.float32, torch.float64):
-        raise _unknown(f"weights in {first.dtype}")
+    _check_arithmetic(model, device)
+    held = torch.zeros(len(labels), dtype=torch.bool)
     with torch.no_grad(), evaluation_mode(model):
         bounds = Bounds(model)
         for part in parts(len(labels)):
             clean = images[part].to(device)
-            box = bounds.of(around(clean, threat))
-            _check_encloses(box, model(clean.to(first.dtype)))
-            held += int(_holds(box, labels[part].to(device)).sum())
-    return Proportion(successes=held, total=len(labels))
+            region = around(clean, threat)
+            box = bounds.of(region)
+            bounds.check(model, box, [clean.to(first.dtype), *_probes(clean, threat, first.dtype)])
+            held[part] = _holds(box, labels[part].to(device)).cpu()
+    return held
+
+
+def _probes(clean: Tensor, threat: Threat, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Images of the threat: all pixels up, all down, and two random ones."""
+    drawn = torch.Generator().manual_seed(0)
+    up = threat.project(clean + threat.eps, clean)
+    down = threat.project(clean - threat.eps, clean)
+    for images in (up, down, threat.uniform(clean, drawn), threat.corner(clean, drawn)):
+        yield images.to(dtype)
+
+
+def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
+    """The bounds know of rounding to float32 or finer, and of plain tensors."""
+    for value in (*model.parameters(), *model.buffers()):
+        if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
+            raise _unknown(f"weights in {value.dtype}")
+        if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+            raise _unknown(f"weights of type {type(value).__name__}")
+    if torch.is_autocast_enabled(device.type):
+        raise _unknown("passes under autocast")
+    if torch.get_float32_matmul_precision() != "highest":
+        raise _unknown("a float32 matmul precision below highest")
 
 
 def around(images: Tensor, threat: Threat) -> Interval:
@@ -81,19 +118,6 @@ def around(images: Tensor, threat: Threat) -> Interval:
         )
     centre, reach = images.double(), threat.eps + TOLERANCE
     return Interval((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
-
-
-def _check_encloses(box: Interval, logits: Tensor) -> None:
-    """A trace does not show everything: a sum in place, say, that changes what another name holds.
-
-    Raises `ConfigError` where a network does not say of clean images what its trace does.
-    """
-    if not bool(((logits >= box.low) & (logits <= box.high)).all()):
-        raise ConfigError(
-            "a certificate needs a network that computes what its trace shows, in float32 or more, "
-            "because the bounds are of the trace; its logits of clean images lie outside them. "
-            "Replace operations in place, such as +=, or leave the certificate out."
-        )
 
 
 def _holds(logits: Interval, labels: Tensor) -> Tensor:
@@ -107,16 +131,7 @@ class Bounds:
     """Intervals through a network, operation by operation, as torch.fx traces it."""
 
     def __init__(self, model: nn.Module) -> None:
-        whole = nn.Sequential(model)  # so that a single layer is a leaf, too
-        try:
-            self._graph = fx.GraphModule(whole, _Tracer().trace(whole))
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(
-                "a certificate needs a network whose operations do not depend on the images, "
-                f"because they are traced once; this one cannot be traced ({reason}). Leave the "
-                "certificate out."
-            ) from error
+        self._graph = traced(model, MODULES)
 
     def of(self, images: Interval) -> Interval:
         """What the network may say of any image in the box."""
@@ -125,12 +140,15 @@ class Bounds:
         except ConfigError as error:  # to which fx adds what it was doing
             raise ConfigError(str(error).partition("\n")[0]) from error
 
+    def check(self, model: nn.Module, box: Interval, batches: Sequence[Tensor]) -> None:
+        """What no rule foresaw: state, Python's own branches, another arithmetic.
 
-class _Tracer(fx.Tracer):
-    """Goes into every module but PyTorch's own and those that have a rule."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+        `batches` are images of the box. Raises `ConfigError` where the network does not say of them
+        what its trace does, or its logits are not in the box.
+        """
+        for logits in check_same(model, self._graph, batches):
+            if not bool(((logits >= box.low) & (logits <= box.high)).all()):
+                unshown("logits outside its bounds")
 
 
 class _Walk(fx.Interpreter):
@@ -138,9 +156,12 @@ class _Walk(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
-        rule = next((MODULES[kind] for kind in type(layer).__mro__ if kind in MODULES), None)
+        kind = parametrize.type_before_parametrizations(layer)
+        rule = MODULES.get(kind)
         if rule is None or kwargs or len(args) != 1:
-            raise _unknown(type(layer).__name__)
+            raise _unknown(kind.__name__)
+        if kind.forward is not FORWARDS[kind]:
+            unshown(f"a replaced forward of {kind.__name__}")
         return rule(layer, args[0])
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -245,11 +266,14 @@ def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval
 
 def _normalised(layer: Normalisation, x: Interval) -> Interval:
     mean, deviation = layer.mean.double(), layer.deviation.double()
-    low, high = ((end - mean) / deviation for end in x)
-    return Interval(low, high).widened(4 * UNIT * (x.largest + mean.abs()) / deviation)
+    ends = [(end - mean) / deviation for end in x]
+    found = Interval(torch.minimum(*ends), torch.maximum(*ends))
+    return found.widened(4 * UNIT * (x.largest + mean.abs()) / deviation.abs())
 
 
 def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Interval) -> Interval:
+    if getattr(layer, "divisor_override", None) is not None:
+        raise _unknown("average-pooling with a divisor of its own")
     terms = x.low.shape[-1] * x.low.shape[-2] + 2
     return Interval(layer(x.low), layer(x.high)).widened(2 * terms * UNIT * layer(x.largest))
 
@@ -273,6 +297,8 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
     nn.Dropout: _each_end,
 }
 """Layers with a bound."""
+FORWARDS = {kind: kind.forward for kind in MODULES}
+"""What the bounds are of."""
 
 
 def _unknown(what: str) -> ConfigError:

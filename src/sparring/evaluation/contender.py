@@ -9,10 +9,19 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Classifier, Threat
+from sparring.attacks import PGD, Classifier, Threat, checked
+from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
+from sparring.evaluation.accuracy import logits_in_parts
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import computing_threads, sparse_passes, working_copy
+
+ALIKE = 1e-3
+"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
+ROUGHLY = 0.25
+"""The same of a form in bf16, whose search another in single precision follows."""
+FEW = 32
+"""Images by which a form is compared with the network."""
 
 
 class Contender:
@@ -30,11 +39,30 @@ class Contender:
         self.threads = 0
         if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
             sparse = sparse_passes(model)
-            if sparse is not None:
+            if sparse is not None and self.agrees(sparse, images):
                 self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
-            else:
-                copy = working_copy(model, "fp32")
+                return
+            copy = working_copy(model, "fp32")
+            if self.agrees(copy.attacked, images):
                 self.attacked, self.arithmetic = copy.attacked, copy.name
+
+    def agrees(self, form: Classifier, images: Tensor, within: float = ALIKE) -> bool:
+        """Whether a form gives the network's logits of the first images and of points around them.
+
+        `within` is a share of the logits' spread. A form that fails, or whose logits are not
+        finite, does not agree. Cost: two passes over at most `FEW` images, by both.
+        """
+        clean = images[:FEW]
+        around = self.judge.threat.uniform(clean, torch.Generator().manual_seed(0))
+        asked = torch.cat([clean, around])
+        wanted = self.judge.logits(asked)
+        try:
+            with no_trace(self.judge.model):
+                found = logits_in_parts(checked(form, self.judge.labels), asked, self.judge.device)
+        except Exception:  # of a network of one's own
+            return False
+        spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)
+        return bool((wanted - found).abs().max() <= within * spread)
 
     def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial examples that are made on this model."""

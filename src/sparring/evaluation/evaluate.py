@@ -17,9 +17,9 @@ from sparring.attacks import Classifier, Threat, check_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
-from sparring.evaluation.certificates import certified
-from sparring.evaluation.contender import Contender
-from sparring.evaluation.examination import examine
+from sparring.evaluation.certificates import certified_images
+from sparring.evaluation.contender import ROUGHLY, Contender
+from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
 from sparring.evaluation.survey import Observer, Progress, Survey
@@ -134,7 +134,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
         caveats.append(doubtful)
-    lower, why = _certificate(model, images, labels, threat) if chosen.certifies else (None, None)
+    lower, why = _certificate(model, threat, survey) if chosen.certifies else (None, None)
     evaluation = Evaluation(
         suite=suite,
         threat=threat_text(threat),
@@ -148,24 +148,40 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
         environment=environment,
         certified=lower,
         findings=findings,
+        checked_images=min(IMAGES, natural.successes) if checks else None,
         caveats=(*caveats, *([] if why is None else [why])),
     )
     return Verdict(evaluation=evaluation, outcomes=survey.outcomes(), examples=survey.examples())
 
 
 def _certificate(
-    model: Classifier, images: Tensor, labels: Tensor, threat: Threat
+    model: Classifier, threat: Threat, survey: Survey
 ) -> tuple[Proportion | None, str | None]:
     """The lower bound, or why there is none: whatever happens, what the attacks found is kept."""
     if not isinstance(model, nn.Module):
         return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
     try:
-        return certified(model, images, labels, threat), None
+        held = certified_images(model, survey.images, survey.labels, threat)
     except ConfigError as error:
         return None, f"no certificate: {error}"
     except Exception as error:  # of the walk through a network of one's own, or of memory
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         return None, f"no certificate: it could not be computed ({reason})"
+    if bool((held & ~survey.robust).any()):
+        return None, f"no certificate: {_contradiction(held, survey)}"
+    return Proportion(successes=int(held.sum()), total=len(held)), None
+
+
+def _contradiction(held: Tensor, survey: Survey) -> str:
+    """That bounds and attacks cannot both be right, with what each of them says."""
+    broken = (held & ~survey.robust).nonzero().flatten()
+    by = survey.outcomes().broken_by[int(broken[0])] or "the clean image itself"
+    return (
+        f"bounds would certify {int(held.sum())} of {len(held)} images, but {len(broken)} of these "
+        f"are misclassified, first image {int(broken[0])} (counted from 0, by {by}). The network "
+        "computes something that its trace does not show, so the certificate is withdrawn; what "
+        "the attacks found stands, and may be too little"
+    )
 
 
 def _forms(
@@ -183,6 +199,8 @@ def _forms(
     if precision == "fp32":
         return [exact], arithmetic
     rough = working_copy(model, precision)
+    if not contender.agrees(rough.attacked, images, within=ROUGHLY):
+        return [exact], arithmetic
     return [rough.attacked, exact], f"{rough.name}, then {arithmetic}"
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sparring.attacks import Classifier, Threat, checked
-from sparring.evaluation.accuracy import parts
+from sparring.evaluation.accuracy import logits_in_parts
 from sparring.models import evaluation_mode
 
 TOLERANCE = 1e-6
@@ -39,12 +39,11 @@ class Judge:
     def logits(self, images: Float[Tensor, " N *S"]) -> Float[Tensor, " N K"]:
         """What the network says of at least one image. Cost: one forward pass, in batches.
 
-        Raises `ConfigError` if the model does not return a row of logits for each image.
+        Raises `ConfigError` if the model does not return a row of finite logits for each image.
         """
         logits_of = checked(self.model, self.labels)
         with torch.no_grad(), evaluation_mode(self.model):
-            found = [logits_of(images[part].to(self.device)).cpu() for part in parts(len(images))]
-        return torch.cat(found)
+            return logits_in_parts(logits_of, images, self.device)
 
     def allowed(
         self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]

@@ -14,8 +14,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from sparring.attacks import PGD, Square, cross_entropy, fgsm, margin
-from sparring.attacks.checks import looked_at
+from sparring.attacks import PGD, Square, checked, cross_entropy, fgsm, margin
+from sparring.attacks.checks import differentiated
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.contender import Slice, starts
@@ -37,32 +37,60 @@ VANISHING = 1e-20
 """Largest component of a gradient that float32 still tells from nothing, with room for products."""
 
 
+GONE = "share of images without a gradient of the {}"
+"""A reading of each loss."""
+ODD = "share of images with NaN or infinity in the gradient of the {}"
+"""A reading of each loss, where there are such images."""
+
+
 def gradients(piece: Slice) -> Iterator[Finding]:
-    """Gradients that are nothing, at clean images. Cost: two passes there and back."""
+    """Gradients that are zero or not finite, at clean images and at one random point around each.
+
+    Cost: four passes there and back.
+    """
     images, labels = _on_device(piece)
-    shares = {}
+    threat = piece.contender.judge.threat
+    generator = torch.Generator().manual_seed(derive_seed(piece.seed, "gradients"))
+    around = threat.uniform(images, generator)
+    gone, broken = {}, {}
     with no_trace(piece.contender.judge.model):
+        logits_of = checked(piece.contender.attacked, piece.labels)
         for name, loss in (("cross-entropy", cross_entropy), ("margin", margin)):
             of = lambda logits, loss=loss: loss(logits, labels)  # noqa: E731
-            _, _, gradient = looked_at(piece.contender.attacked, images, of)
-            gone = gradient.flatten(1).abs().amax(1) <= VANISHING
-            shares[name] = float(gone.float().mean())
-    worst = max(shares, key=lambda name: shares[name])
-    flagged = shares[worst] > SHARE
+            there, near = (differentiated(logits_of, x, of)[2].flatten(1) for x in (images, around))
+            vanishes = there.nan_to_num(nan=0, posinf=0, neginf=0).abs().amax(1) <= VANISHING
+            gone[name] = float(vanishes.float().mean())
+            odd = ~(there.isfinite() & near.isfinite()).all(1)
+            broken[name] = float(odd.float().mean())
     yield Finding(
         check="vanishing gradients",
-        flagged=flagged,
-        sentence=(
-            f"the gradient of the {worst} is zero at {shares[worst]:.0%} of the images: attacks "
-            "that follow it stand still there"
-            if flagged
-            else "gradients do not vanish"
-        ),
-        evidence=tuple(
-            Reading(what=f"share of images without a gradient of the {name}", value=share)
-            for name, share in shares.items()
+        flagged=max(gone.values()) > SHARE or max(broken.values()) > 0,
+        sentence=_about_gradients(gone, broken),
+        evidence=(
+            *_each(gone, GONE),
+            *(_each(broken, ODD) if max(broken.values()) else ()),
         ),
     )
+
+
+def _about_gradients(gone: Mapping[str, float], broken: Mapping[str, float]) -> str:
+    (zero, odd) = (max(shares, key=lambda name: shares[name]) for shares in (gone, broken))
+    said = []
+    if broken[odd] > 0:
+        said.append(
+            f"the gradient of the {odd} has NaN or infinity in {broken[odd]:.1%} of the images: "
+            "attacks that follow it leave those pixels as they are, so accuracy may be overstated"
+        )
+    if gone[zero] > SHARE:
+        said.append(
+            f"the gradient of the {zero} is zero at {gone[zero]:.0%} of the images: attacks that "
+            "follow it stand still there"
+        )
+    return "; ".join(said) or "gradients do not vanish"
+
+
+def _each(shares: Mapping[str, float], what: str) -> Iterator[Reading]:
+    return (Reading(what=what.format(name), value=share) for name, share in shares.items())
 
 
 def steps(piece: Slice) -> Iterator[Finding]:
@@ -190,8 +218,9 @@ def _blind(piece: Slice, gradient: Tensor) -> Finding:
     generator = torch.Generator().manual_seed(derive_seed(piece.seed, "search without gradients"))
     for _ in range(RANDOM):
         chance &= contender.right(threat.uniform(images, generator), images, piece.labels)
-    square = torch.ones_like(chance)
-    if images.ndim == 4:
+    square, pictures, blind = torch.ones_like(chance), images.ndim == 4, f"{RANDOM} random points"
+    if pictures:
+        blind = f"{QUERIES} queries of Square or {blind}"
         attack = Square(threat=threat, queries=QUERIES)
         points = attack(contender.attacked, images, labels, generator=generator)
         square = contender.right(points, images, piece.labels)
@@ -202,14 +231,14 @@ def _blind(piece: Slice, gradient: Tensor) -> Finding:
         check="blind search beats gradients",
         flagged=flagged,
         sentence=(
-            f"{share:.0%} of the images are broken by {QUERIES} queries of Square or {RANDOM} "
-            "random points and by PGD of no length: gradients mislead it"
+            f"{share:.0%} of the images are broken by {blind} and by PGD of no length: gradients "
+            "mislead it"
             if flagged
-            else "search without gradients finds next to nothing that PGD does not"
+            else f"{blind} find next to nothing that PGD does not"
         ),
         evidence=(
             _accuracy("all PGD together", gradient),
-            _accuracy(f"Square with {QUERIES} queries", square),
+            *([_accuracy(f"Square with {QUERIES} queries", square)] if pictures else []),
             _accuracy(f"{RANDOM} random points", chance),
             Reading(what="share that only search without gradients broke", value=share),
         ),

@@ -1,21 +1,27 @@
 """The evaluation of a finished run: its own network, data and threat."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sparring.attacks import Threat
-from sparring.data import Dataset
+from sparring.data import Dataset, Images
 from sparring.data.of_run import dataset_of
+from sparring.data.of_run import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.suites import named_suite
+from sparring.evaluation.suites import SUITES, named_suite
 from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
-from sparring.records.files import run_errors
+from sparring.records.data_identity import DataIdentity
+from sparring.records.files import file_digest, run_errors
 
+_LONGEST = 80
+"""Characters of a data set's name in the name of a folder."""
 MANY = 10
 """Images a class, from which on their first ones are of every class if they are well mixed."""
 
@@ -24,6 +30,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     run: RunDirectory,
     *,
     data: Dataset | None = None,
+    other_data: Dataset | Path | str | None = None,
     suite: str = "pgd",
     num_images: int | None = None,
     seed: int = 0,
@@ -31,20 +38,23 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     precision: Precision = "auto",
     checks: bool = True,
     observer: Observer | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave what was found there.
 
     Writes evaluation.json, outcomes.json and, of pictures, examples.json.
     The first `num_images` test images, all by default, with a caveat where they lack a class; in
-    single precision; with `threads` CPU threads, 0 for as many as there are cores. An evaluation by
-    another suite, or of another number of images, is kept under a name that says so. One that was
-    stopped is gone on with, if it is asked for again with the same settings; `precision` and
-    `checks` are those of `evaluate`.
-    `data` are those that the run was given, if it was.
+    single precision; with `threads` CPU threads, 0 for as many as there are cores. The strongest
+    evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
+    it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
+    with the same settings; `precision` and `checks` are those of `evaluate`.
+    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`. With
+    `other_data`, of which the test set is judged, everything goes into `results_on(run,
+    other_data)` and nothing into the run's own files.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     named_suite(suite)
-    test = dataset_of(run, data).test
+    test, place, stated = _judged_on(run, data, other_data)
     count = len(test) if num_images is None else num_images
     if not 1 <= count <= len(test):
         raise ConfigError(
@@ -52,7 +62,8 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             f"got {count}. Leave it out for all."
         )
     threat = run.section("threat", Threat)
-    network = trained_network(run).to(chosen_device("auto"))
+    network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
+    _make_folder(place)
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads):
         verdict = evaluate(
@@ -64,19 +75,54 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             seed=seed,
             precision=precision,
             checks=checks,
-            resume=run.partial_evaluation,
+            resume=place.partial_evaluation,
             observer=observer,
         )
-    found = verdict.evaluation
-    if one_sided := _one_sided(labels, test.labels):
-        found = replace(found, caveats=(*found.caveats, one_sided))
-    _make_room(run, found)
-    verdict.outcomes.save(run.outcomes)
-    _keep_examples(run, verdict.examples)
-    found.save(run.evaluation)
-    with run_errors("remove", run.partial_evaluation):
-        run.partial_evaluation.unlink(missing_ok=True)
+    more = [caveat for caveat in (stated, _one_sided(labels, test.labels)) if caveat]
+    found = replace(
+        verdict.evaluation,
+        weights=file_digest(run.weights),
+        caveats=(*verdict.evaluation.caveats, *more),
+    )
+    shares, outcomes, examples = place.evaluation_files(_make_room(place, found))
+    verdict.outcomes.save(outcomes)
+    _keep_examples(examples, verdict.examples)
+    found.save(shares)
+    with run_errors("remove", place.partial_evaluation):
+        place.partial_evaluation.unlink(missing_ok=True)
     return found
+
+
+def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
+    """The folder for evaluations of a run on other data than its own. Raises `DataError`."""
+    return _folder_of(run, *run_other_data(run, other))
+
+
+def _judged_on(
+    run: RunDirectory, data: Dataset | None, other: Dataset | Path | str | None
+) -> tuple[Images, RunDirectory, str | None]:
+    """The images to judge, the folder for what is found, and what must be said about them."""
+    if other is None:
+        return dataset_of(run, data).test, run, None
+    if data is not None:
+        raise ConfigError(
+            "data and other_data exclude each other, because an evaluation is of one test set; got "
+            "both. Give the run's own as data, or others as other_data."
+        )
+    dataset, known = run_other_data(run, other)
+    where = dataset.name if isinstance(other, Dataset) else str(other)
+    stated = f"on the test images of {where}, not on the run's own ({known.words})"
+    return dataset.test, _folder_of(run, dataset, known), stated
+
+
+def _folder_of(run: RunDirectory, dataset: Dataset, known: DataIdentity) -> RunDirectory:
+    name = re.sub(r"[^\w.-]+", "-", dataset.name)[:_LONGEST].lstrip(".") or "data"
+    return run.on_other_data(f"{name}-{known.digest[:8]}")
+
+
+def _make_folder(place: RunDirectory) -> None:
+    with run_errors("create the folder", place.path):
+        place.path.mkdir(parents=True, exist_ok=True)
 
 
 def _one_sided(labels: Tensor, of: Tensor) -> str | None:
@@ -91,20 +137,55 @@ def _one_sided(labels: Tensor, of: Tensor) -> str | None:
     )
 
 
-def _make_room(run: RunDirectory, found: Evaluation) -> None:
+def kept_as(run: RunDirectory, found: Evaluation) -> str:
+    """Under which name an evaluation of a run is kept aside; empty if it is the run's verdict."""
+    return "" if Evaluation.load(run.evaluation) == found else _name(found)
+
+
+def _make_room(run: RunDirectory, found: Evaluation) -> str:
+    """Where an evaluation belongs: "" for the run's verdict, else the name to keep it under."""
     if not run.evaluation.exists():
-        return
+        return ""
     earlier = Evaluation.load(run.evaluation)
-    if earlier.suite != found.suite:
-        run.keep_evaluation(earlier.suite)
-    elif earlier.num_images != found.num_images:
-        run.keep_evaluation(f"{earlier.suite}-{earlier.num_images}")
+    if _strength(earlier, found.weights) > _strength(found, found.weights):
+        return _name(found)
+    if earlier.weights not in ("", found.weights):
+        run.keep_evaluation(f"{_name(earlier)}-of-{earlier.weights[:8]}")
+    elif _name(earlier) != _name(found):
+        run.keep_evaluation(_name(earlier))
+    return ""
 
 
-def _keep_examples(run: RunDirectory, examples: Examples | None) -> None:
+def _strength(found: Evaluation, weights: str) -> tuple[bool, int, int, bool, int]:
+    """What makes an evaluation of these weights the stronger one, the most important first.
+
+    That it is of these weights, its suite, how many images, that masking was checked for, and that
+    it broke more. An evaluation of before weights were noted passes for one of these.
+    """
+    suites = list(SUITES)
+    return (
+        found.weights in ("", weights),
+        suites.index(found.suite) if found.suite in suites else -1,
+        found.num_images,
+        found.findings is not None,
+        -found.robust.successes,
+    )
+
+
+def _name(found: Evaluation) -> str:
+    """What distinguishes an evaluation of some weights; with the same name it is a repetition."""
+    parts = [found.suite, str(found.num_images)]
+    if found.seed:
+        parts.append(f"seed{found.seed}")
+    if found.findings is None:
+        parts.append("unchecked")
+    return "-".join(parts)
+
+
+def _keep_examples(path: Path, examples: Examples | None) -> None:
     """The images of this evaluation, or none: never those of another."""
     if examples is not None:
-        examples.save(run.examples)
+        examples.save(path)
         return
-    with run_errors("remove", run.examples):
-        run.examples.unlink(missing_ok=True)
+    with run_errors("remove", path):
+        path.unlink(missing_ok=True)

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import Classifier
+from sparring.attacks import Classifier, checked
 from sparring.attacks.search import no_trace
-from sparring.evaluation.contender import Slice
+from sparring.evaluation.contender import ALIKE, Slice
 from sparring.models import are_probabilities, evaluation_mode
 from sparring.records import Finding, Reading
-
-ALIKE = 1e-3
-"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
 
 
 def outputs(piece: Slice) -> Iterator[Finding]:
@@ -25,9 +22,10 @@ def outputs(piece: Slice) -> Iterator[Finding]:
     """
     model, images = piece.contender.judge.model, piece.images.to(piece.contender.judge.device)
     with no_trace(model):
-        first, again = model(images), model(images)
+        logits_of = checked(model, piece.labels)
+        first, again = logits_of(images), logits_of(images)
         thirds = images.flip(0).tensor_split(min(3, len(images)))
-        apart = torch.cat([model(part) for part in thirds]).flip(0)
+        apart = torch.cat([logits_of(part) for part in thirds]).flip(0)
     spread = float((first.amax(1) - first.amin(1)).mean().clamp_min(1e-12))
     noise = float((first - again).abs().max()) / spread
     yield _randomised(noise)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sparring.attacks import Attack, Classifier, Search, State, Sweep, Task, ranked
-from sparring.attacks.search import no_trace
+from sparring.attacks.checks import numbered
+from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge
 from sparring.models.saved import Anything, Fields, Items, Kind, Number, Numbers, Same
@@ -280,7 +281,8 @@ class Survey:
 
     def _judge(self, leg: Leg, places: Tensor, points: Tensor) -> Tensor:
         """Where the model itself errs, on an image inside the threat."""
-        predictions = self.judge.predictions(points)
+        with numbered(places, ATTACKED):
+            predictions = self.judge.predictions(points)
         inside = self.judge.allowed(points, self.images[places].to(points.device)).cpu()
         broken = (predictions != self.labels[places]) & inside
         fallen = places[broken]

@@ -35,18 +35,19 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     seed: int = 0,
     threads: int = 0,
     observer: TransferObserver | None = None,
+    trust_code: bool = False,
 ) -> TransferMatrix:
     """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
 
     On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
     CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
     whose folders have one name by their whole paths. `data` are those that the runs were given, if
-    they were. Otherwise as `transfer`.
+    they were; `trust_code` as in `trained_network`, for all of them. Otherwise as `transfer`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
-    _shared(runs, "data", [run.section("data", str) for run in runs])
+    _shared(runs, "data", _data(runs))
     _shared(runs, "image_size", [image_size_of(run) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
     test = dataset_of(runs[0], data).test
@@ -57,7 +58,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
             f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
         )
     device = chosen_device("auto")
-    networks = [trained_network(run).to(device) for run in runs]
+    networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
     names = [Path(path).name for path in paths]
     named = {
         name if names.count(name) == 1 else path: network
@@ -68,6 +69,17 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
         found = transfer(named, images, labels, threat, steps=steps, seed=seed, observer=observer)
         found.save(folder / FILE)
     return found
+
+
+def _data(runs: Sequence[RunDirectory]) -> list[str]:
+    """What the data of each run are known by; their names, where some run stored nothing else."""
+    known = [run.read_data() for run in runs]
+    names = [run.section("data", str) for run in runs]
+    digests = [f"{name} ({data.words})" for name, data in zip(names, known, strict=True) if data]
+    alike = len({data.digest for data in known if data}) == 1
+    if len(digests) < len(runs):
+        return names
+    return digests[:1] * len(runs) if alike else digests
 
 
 def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) -> Value:

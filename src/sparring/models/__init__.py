@@ -9,9 +9,16 @@ from sparring.models.arithmetic import (
     Precision,
     WorkingCopy,
     possible_precision,
+    real_view,
     working_copy,
 )
-from sparring.models.fitness import are_probabilities, check_network
+from sparring.models.copying import copied
+from sparring.models.fitness import (
+    are_probabilities,
+    check_logits,
+    check_network,
+    check_state,
+)
 from sparring.models.hardware import (
     chosen_device,
     computing_threads,
@@ -19,7 +26,7 @@ from sparring.models.hardware import (
     has_matrix_units,
     neighbours,
 )
-from sparring.models.modes import evaluation_mode
+from sparring.models.modes import evaluation_mode, kept_layers, training_mode
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
 from sparring.models.spec import (
@@ -35,7 +42,7 @@ from sparring.models.spec import (
     drawing_from,
 )
 from sparring.models.trained import begin_with, trained_network
-from sparring.models.weights import load_weights, save_weights
+from sparring.models.weights import bits, load_weights, save_weights
 
 __all__ = [
     "PROBES",
@@ -53,19 +60,26 @@ __all__ = [
     "WorkingCopy",
     "are_probabilities",
     "begin_with",
+    "bits",
     "built_network",
+    "check_logits",
     "check_network",
+    "check_state",
     "chosen_device",
     "computing_threads",
+    "copied",
     "drawing_from",
     "evaluation_mode",
     "has_bf16_units",
     "has_matrix_units",
+    "kept_layers",
     "load_weights",
     "neighbours",
     "possible_precision",
+    "real_view",
     "save_weights",
     "sparse_passes",
     "trained_network",
+    "training_mode",
     "working_copy",
 ]

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
+from sparring.models.copying import copied
 from sparring.models.hardware import has_bf16_units, has_matrix_units
-from sparring.models.modes import evaluation_mode
+from sparring.models.modes import evaluation_mode, training_mode
 from sparring.models.normalised import Normalisation
-from sparring.models.paper_cnn import PaperCNN
+from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
+from sparring.models.spec import drawing_from
 from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -27,6 +29,8 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 PROBES = 8
 """Images that a network is asked about before anything depends on it."""
+WIDER = (torch.float64, torch.complex128)
+"""Types of parameters that only an express wish rounds to bf16."""
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers that take bf16 activations beside weights and statistics in single precision."""
 
@@ -78,7 +82,8 @@ class BFloat16Copy:
 
     Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
     precision, which PyTorch mixes with bf16 activations there, and nowhere else: so other buffers
-    of floating-point numbers cannot be had, but for those of a `Normalisation`.
+    of floating-point numbers cannot be had, but for those of a `Normalisation`. Complex and integer
+    parameters stay as they are.
 
     Autocast would cast the weights again at every attack step, because it caches only those that
     require a gradient; a shadow is cast once per update.
@@ -150,7 +155,8 @@ class SpectralCopy:
 def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCopy:
     """The cheapest faithful way to compute this network's passes on its device.
 
-    bf16 where the device multiplies faster in it (`has_bf16_units`) and `precision` is not "fp32".
+    bf16 where the device multiplies faster in it (`has_bf16_units`) and `precision` is not "fp32";
+    with parameters of double precision only if `precision` is "bf16".
     The paper's CNN on a CPU without matrix units goes by frequencies in both precisions, everything
     else layer by layer (docs/decisions/0003). "bf16" takes bf16 on any hardware: without units for
     it, up to many times slower.
@@ -161,7 +167,7 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
         raise ConfigError(
             f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
         )
-    device = next(network.parameters()).device
+    device = _device_of(network)
     buffered = _buffered(network)
     if precision == "bf16" and buffered:
         raise ConfigError(
@@ -170,10 +176,13 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
             f"{', '.join(buffered)}. Take fp32 or auto."
         )
     rounded = precision == "bf16" or (
-        precision == "auto" and not buffered and has_bf16_units(device)
+        precision == "auto"
+        and not buffered
+        and not any(value.dtype in WIDER for value in network.parameters())
+        and has_bf16_units(device)
     )
     direct = rounded and has_matrix_units(device)
-    if type(network) is PaperCNN and device.type == "cpu" and not direct:
+    if is_paper_cnn(network) and device.type == "cpu" and not direct:
         return SpectralCopy(network, rounded=rounded)
     return BFloat16Copy(network) if rounded else DirectCopy(network)
 
@@ -181,27 +190,49 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
 def possible_precision(network: nn.Module, precision: Precision, images: Tensor) -> Precision:
     """The same precision, or fp32 where auto would take bf16 and the network fails in it.
 
-    As it does with a constant that is neither parameter nor buffer, which nothing casts. It is
-    asked about a few `images` [B C H W]. Cost: a pass there and back, where bf16 would be taken.
+    As it does with a constant that is neither parameter nor buffer, which nothing casts. A copy of
+    it makes the passes of an attack and of an update over a few `images` [B C H W].
+    Cost: the copy and the passes, where bf16 would be taken.
     Raises `ConfigError` where bf16 is asked of such a network.
     """
-    copy = working_copy(network, precision)
-    if not isinstance(copy, BFloat16Copy):
+    if not isinstance(working_copy(network, precision), BFloat16Copy):
         return precision
-    asked = images.detach().to(next(network.parameters()).device, copy=True).requires_grad_()
-    try:
-        with torch.enable_grad():
-            torch.autograd.grad(copy.attacked(asked).sum(), asked)
-    except Exception as error:  # of a network of one's own
-        if precision == "auto":
-            return "fp32"
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    asked = images.detach().to(_device_of(network), copy=True).requires_grad_()
+    error = _failure(BFloat16Copy(copied(network)), asked)
+    if error is None or _failure(DirectCopy(copied(network)), asked) is not None:
+        return precision  # what fails in any precision is told where the network is checked
+    if precision == "bf16":
         raise ConfigError(
             "precision bf16 needs a network whose every number is a parameter, or follows from its "
-            f"images, because nothing else is cast; {type(network).__name__} failed ({reason}). "
+            "images, because nothing else is cast; "
+            f"{type(network).__name__} failed ({cause(error)}). "
             "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
         ) from error
-    return precision
+    return "fp32"
+
+
+def real_view(value: Tensor) -> Tensor:
+    """The same numbers; a complex one as two real ones, in a dimension of their own."""
+    return torch.view_as_real(value) if value.is_complex() else value
+
+
+def _failure(copy: DirectCopy | BFloat16Copy, images: Tensor) -> Exception | None:
+    """What goes wrong in the passes of an attack and of an update; the network does not stay."""
+    weights = [value for value in copy.network.parameters() if value.requires_grad]
+    try:
+        with drawing_from(0), torch.enable_grad():
+            torch.autograd.grad(copy.attacked(images).sum(), images)
+            training_mode(copy.network)
+            trained = copy.trained(images.detach())
+            if weights:
+                torch.autograd.grad(trained.sum(), weights, allow_unused=True)
+    except Exception as error:
+        return error
+    return None
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((value.device for value in network.parameters()), torch.device("cpu"))
 
 
 def _buffered(network: nn.Module) -> list[str]:
@@ -215,6 +246,9 @@ def _buffered(network: nn.Module) -> list[str]:
 
 
 def _cast(value: Tensor) -> Tensor:
+    """In bf16, unless it is complex or an integer."""
+    if not value.is_floating_point():
+        return value
     images = value.dim() == 4
     layout = torch.channels_last if images else torch.preserve_format
     return value.to(torch.bfloat16, memory_format=layout)

@@ -8,13 +8,17 @@ import re
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.models.modes import evaluation_mode
 from sparring.models.normalised import NormalisedNetwork
+from sparring.records.wording import counted
 
 PROBABLE = 1e-4
 """How near to 1 rows of probabilities sum."""
+EXTRA_STATE = "_extra_state"
+"""Last part of the name under which a state_dict has what `get_extra_state` returns."""
 NORMALISATION = re.compile(r"(input|image)?_?normali[sz](e|er|ation|ing)(layer)?", re.IGNORECASE)
 """Names of classes that are a normalisation of images."""
 
@@ -25,20 +29,75 @@ def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_cla
     It is asked in evaluation mode, which is undone. Cost: three passes over the images, one back.
     Raises `ConfigError` if it fails on them, if its answer is not one finite row of `num_classes`
     logits for each, if it returns probabilities, answers the same images differently, has no
-    gradient at them, has nothing to train, or normalises twice.
+    gradient at them, has nothing to train, normalises twice, or has a state that is no tensors.
     """
     name = type(network).__name__
+    check_state(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(
-            f"the network must have weights to train; {name} has none that require a gradient."
+            f"the network must have weights to train; {name} has none that require a gradient. "
+            "Call requires_grad_() on what is to be trained."
         )
     _check_normalisation(network)
     with evaluation_mode(network):
         images = images.detach().requires_grad_()
-        logits = _checked(_asked(network, images), name, len(images), num_classes)
+        logits = check_logits(_asked(network, images), name, len(images), num_classes)
         _check_not_probabilities(logits, name)
         _check_repeated(network, logits, images.detach(), name)
         _check_gradient(logits, images, name)
+
+
+def check_state(network: nn.Module) -> None:
+    """Refuse a network whose state is not numbers, all of them there, that a file can hold.
+
+    Raises `ConfigError`.
+    """
+    name = type(network).__name__
+    for path, value in [*network.named_parameters(), *network.named_buffers()]:
+        if is_lazy(value):
+            raise ConfigError(
+                f"the shape of {path} of {name} is not known yet, because it belongs to a lazy "
+                "layer. Pass a batch of images through the network where it is made."
+            )
+        if value.is_meta:
+            raise ConfigError(
+                f"{path} of {name} is on the meta device, where tensors have no numbers. Call "
+                "to_empty() on the network and load its weights first."
+            )
+    for path, value in _state_of(network).items():
+        if not isinstance(value, Tensor) or path.rpartition(".")[2] == EXTRA_STATE:
+            raise ConfigError(
+                f"{path} in the state_dict of {name} is {_kind(value)}, but checkpoints store "
+                "parameters and buffers only. Register a tensor by register_buffer instead "
+                "(get_extra_state and quantised layers are not supported)."
+            )
+
+
+def check_logits(
+    logits: object, name: str, count: int, num_classes: int, *, when: str = ""
+) -> Tensor:
+    """The same logits, if they are one finite row of `num_classes` for each of `count` images.
+
+    `when` says in which pass the network `name` returned them. Raises `ConfigError`.
+    """
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ConfigError(
+            f"the network must return a tensor of logits; {name} returned {_kind(logits)}{when}. "
+            "Wrap it in a module that returns its logits."
+        )
+    if tuple(logits.shape) != (count, num_classes):
+        raise ConfigError(
+            f"the network must return {num_classes} logits for each image, because the data have "
+            f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for "
+            f"{counted(count, 'image')}{when}. Give it as many outputs as there are classes, and "
+            "keep the first dimension, also for one image."
+        )
+    if not logits.isfinite().all():
+        raise ConfigError(
+            f"logits must be finite; {name} returned infinity or NaN for images of the training "
+            f"set{when}. Look at its weights at the start, and at any division in it."
+        )
+    return logits
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -55,29 +114,26 @@ def _asked(network: nn.Module, images: Tensor) -> object:
         raise ConfigError(
             f"the network must take images of shape {tuple(images.shape[1:])} (channels, height, "
             f"width), because such are the data; {type(network).__name__} failed on a batch of "
-            f"{len(images)}: {type(error).__name__}: {error}. Build it for them, or give other "
-            "data; --debug shows where."
+            f"{len(images)}: {cause(error)}. Build it for them, or give other data; --debug shows "
+            "where."
         ) from error
 
 
-def _checked(logits: object, name: str, count: int, num_classes: int) -> Tensor:
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+def _state_of(network: nn.Module) -> dict[str, object]:
+    try:
+        return dict(network.state_dict())
+    except Exception as error:  # of a network of one's own
         raise ConfigError(
-            f"the network must return a tensor of logits; {name} returned a "
-            f"{type(logits).__name__}. Wrap it in a module that returns its logits."
-        )
-    if tuple(logits.shape) != (count, num_classes):
-        raise ConfigError(
-            f"the network must return {num_classes} logits for each image, because the data have "
-            f"{num_classes} classes; {name} returned shape {tuple(logits.shape)} for {count} "
-            "images. Give it as many outputs as there are classes."
-        )
-    if not logits.isfinite().all():
-        raise ConfigError(
-            f"logits must be finite; {name} returned infinity or NaN for images of the training "
-            "set. Look at its weights at the start, and at any division in it."
-        )
-    return logits
+            f"the network must have a state_dict, because checkpoints store it; that of "
+            f"{type(network).__name__} failed: {cause(error)}. --debug shows where."
+        ) from error
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}".replace("torch.", "")
+    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def _check_not_probabilities(logits: Tensor, name: str) -> None:

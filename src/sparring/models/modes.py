@@ -1,4 +1,4 @@
-"""Evaluation mode for the time of a block, each module's own flag restored after it."""
+"""Training and evaluation mode, in which each layer may have a flag of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +22,22 @@ def evaluation_mode(model: object) -> Iterator[None]:
     finally:
         for module, flag in zip(modules, flags, strict=True):
             module.training = flag
+
+
+def training_mode(network: nn.Module) -> None:
+    """Put a network into training mode; layers that are in evaluation mode stay so.
+
+    So do those that the network's own `train` puts there.
+    """
+    kept = [module for module in network.modules() if not module.training]
+    network.train()
+    for module in kept:
+        module.training = False
+
+
+def kept_layers(network: nn.Module) -> dict[str, list[str]]:
+    """Names of the layers that are in evaluation mode, and of the weights that are frozen."""
+    return {
+        "evaluation": [name for name, module in network.named_modules() if not module.training],
+        "frozen": [name for name, each in network.named_parameters() if not each.requires_grad],
+    }

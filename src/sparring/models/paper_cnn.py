@@ -3,13 +3,16 @@
 Shapes: B batch.  Units: pixels in [0, 1].
 """
 
-from typing import Literal
+from functools import cache
+from typing import Literal, TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
+
+from sparring.models.alterations import is_plain
 
 Initialisation = Literal["madry", "torch", "small"]
 
@@ -49,6 +52,16 @@ class PaperCNN(nn.Module):
         hidden = functional.max_pool2d(self.conv2(hidden), 2).relu()
         features = hidden.permute(0, 2, 3, 1).flatten(1)
         return self.fc2(self.fc1(features).relu())
+
+
+def is_paper_cnn(network: nn.Module) -> TypeGuard[PaperCNN]:
+    """Whether passes that are written for this network compute what a call of `network` does."""
+    return is_plain(network, _plain())
+
+
+@cache
+def _plain() -> PaperCNN:
+    return PaperCNN(generator=torch.Generator())
 
 
 def _madry(network: PaperCNN, generator: torch.Generator | None) -> None:

@@ -149,6 +149,18 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
+class Each:
+    """A list of any number of items of one kind."""
+
+    kind: Kind
+
+    def check(self, value: object, place: str) -> None:
+        """Raise `ValueError` for anything else."""
+        number = len(value) if isinstance(value, list) else 0
+        Items([self.kind] * number).check(value, place)
+
+
+@dataclass(frozen=True, slots=True)
 class Fields:
     """A mapping with a value of its kind under each name, and no other names."""
 

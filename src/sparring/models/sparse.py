@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
-from sparring.models.paper_cnn import PaperCNN
+from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
 from sparring.models.spectral import spectral_weights
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def sparse_passes(network: nn.Module) -> SparsePasses | None:
     That is: for the paper's CNN itself, in single precision, on a CPU, with Numba installed (the
     extra `numba`) and able to compile here.
     """
-    if type(network) is not PaperCNN or find_spec("numba") is None:
+    if not is_paper_cnn(network) or find_spec("numba") is None:
         return None
     weight = next(network.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":

@@ -6,21 +6,23 @@ the number of logits that it must have. `build(seed)` is a freshly initialised n
 seed gives the same weights, and the global random state stays as it was.
 """
 
-import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from sparring.errors import ConfigError
+from sparring.models.copying import copied
 from sparring.models.normalised import NormalisedNetwork
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.residual import preact_resnet_18, wide_resnet
 from sparring.models.small_cnn import SmallCNN
-from sparring.records.imported import arguments, imported
+from sparring.records.imported import arguments, imported, own_code
 from sparring.records.ranges import at_least
 
 ImageShape = tuple[int, int, int]
@@ -160,11 +162,13 @@ class Imported:
         return num_classes
 
     def build(self, seed: int) -> nn.Module:
-        """What the factory makes, where the global random state is that of the seed.
+        """What the factory makes, where the global random states are those of the seed.
 
+        The factory's module is imported under the same seed.
         Raises `ConfigError` if it cannot be found, fails, or makes no `torch.nn.Module`.
         """
-        factory = imported(self.factory, "the model's factory")
+        with drawing_from(seed):
+            factory = imported(self.factory, "the model's factory")
         if not callable(factory):
             raise ConfigError(
                 f"the model's factory must be a function or a class; {self.factory} is a "
@@ -172,14 +176,10 @@ class Imported:
             )
         given = arguments(self.arguments, "--model-args")
         with drawing_from(seed):
-            try:
+            with_words = f"failed with {', '.join(self.arguments) or 'no arguments'}"
+            failed = f"the model's factory must make a network; {self.factory} {with_words}"
+            with own_code(failed, self.factory):
                 network = factory(**given)
-            except Exception as error:
-                said = ", ".join(self.arguments) or "no arguments"
-                raise ConfigError(
-                    f"the model's factory must make a network; {self.factory} failed with {said}: "
-                    f"{type(error).__name__}: {error}. --debug shows where."
-                ) from error
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"the model's factory must return a torch.nn.Module; {self.factory} returned a "
@@ -271,16 +271,31 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     """
     if given is None:
         return model.build(seed)
-    own = copy.deepcopy(given)
+    own = copied(given)
     return model.around(own) if isinstance(model, Normalised) else own
+
+
+def is_imported(model: ModelKind) -> bool:
+    """Whether a factory of the user's makes the network."""
+    return isinstance(model.network if isinstance(model, Normalised) else model, Imported)
 
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let the global random state be that of a seed, on all devices; it is put back afterwards."""
+    """Set the global random states of torch (all devices), numpy and random to those of a seed.
+
+    They are restored afterwards.
+    """
+    states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+        try:
+            torch.manual_seed(seed)
+            np.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 def _listed(numbers: tuple[float, ...]) -> str:

@@ -1,16 +1,18 @@
 """Weights on disk: safetensors, which hold numbers and text only and run no code when read."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.records import write_atomically
 from sparring.records.files import LARGEST_TENSORS, open_regular
+from sparring.records.wording import counted, few
 
 
 def save_weights(
@@ -20,11 +22,39 @@ def save_weights(
 
     Raises `OSError` if the disk refuses; a file that was there before is then untouched.
     """
+    write_atomically(path, weights_to(weights, about=about))
+
+
+def weights_to(weights: Mapping[str, Tensor], *, about: Mapping[str, str] | None = None) -> bytes:
+    """Named tensors, with words `about` them, as the content of a safetensors file."""
     kept = torch.contiguous_format  # and copies: a file has no tensor that two layers share
     tensors = {
         name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
     }
-    write_atomically(path, save(tensors, metadata=dict(about or {})))
+    try:
+        return save(tensors, metadata=dict(about or {}))
+    except KeyError as error:
+        raise TypeError(f"a safetensors file cannot hold numbers of type {error}") from error
+
+
+def weights_from(content: bytes) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file."""
+    return load(content)
+
+
+def bits(value: Tensor) -> Tensor:
+    """A tensor's bytes, flat: as numbers 0 equals -0 and NaN does not equal itself."""
+    return value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8)
+
+
+def content_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors: of their names, types, shapes and bytes. Cost: one pass."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        found.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, str]:
@@ -60,21 +90,62 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put tensors that were read from `path` into a network of the same shape.
 
-    Raises `CheckpointError` if they are another network's.
+    Raises `CheckpointError` if they are another network's, or not finite.
     """
     _check_same_network(network, weights, path)
+    _check_finite(network, weights, path)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             value.copy_(weights[name])
 
 
+def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Infinities that the network is built with, as in the mask of an attention, are its own."""
+    wrong: dict[str, int] = {}
+    for name, own in network.state_dict().items():
+        value = weights[name].detach()
+        odd = ~value.isfinite()
+        if bool(odd.any()) and (count := int((odd & (value != own.to(value.device))).sum())):
+            wrong[name] = count
+    if wrong:
+        name = next(iter(wrong))
+        raise CheckpointError(
+            f"{path} holds {sum(wrong.values()):,} numbers that are NaN or infinite, the first in "
+            f"tensor {name}; weights must be finite. Training diverged or the file is damaged: "
+            "take an earlier checkpoint, or train again with a lower learning rate."
+        )
+
+
 def _check_same_network(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{path} must hold the weights of a {type(network).__name__}; its tensor {name} "
-                f"has shape {found.get(name, 'none')}, the network's {expected.get(name, 'none')}. "
-                f"It belongs to another network."
-            )
+    if found := differences(network, weights):
+        raise CheckpointError(
+            f"{path} must hold the weights of a {type(network).__name__}; {found}. "
+            "It belongs to another network."
+        )
+
+
+def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """What keeps named tensors from being the network's state, in words; empty if they can be."""
+    own = network.state_dict()
+    unlike = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    complex_ones = [
+        name
+        for name, value in own.items()
+        if name in weights and weights[name].is_complex() and not value.is_complex()
+    ]
+    found = {
+        "missing": [name for name in own if name not in weights],
+        "not the network's": [name for name in weights if name not in own],
+        "of another shape": unlike,
+        "complex where the network's are real": complex_ones,
+    }
+    parts = []
+    for what, names in found.items():
+        if names:
+            number = f"{counted(len(names), 'tensor')} {'is' if len(names) == 1 else 'are'}"
+            parts.append(f"{number} {what} ({few(names)})")
+    return ", ".join(parts)

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Threat
+from sparring.attacks import PGD, Threat, checked
+from sparring.attacks.checks import numbered
+from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
@@ -79,13 +81,15 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     threads: int = 0,
     network: nn.Module | None = None,
     data: Dataset | None = None,
+    trust_code: bool = False,
 ) -> Predictions:
     """The class of each picture file, of those in folders, and of the first `test` test images.
 
     Files are read as in training, made grey or coloured as the network needs them; `resize` fits
     others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
     the run's threat and away from the prediction, from starts that every image has from `seed`
-    alone. To withstand it is no proof. `network` and `data` as in `export`.
+    alone. To withstand it is no proof. `network`, `data` and `trust_code` as in `export`; the run's
+    data are needed for `test` only.
     Cost: a pass; with `attack` some 80 forward and backward. Raises `ConfigError`, `DataError`,
     `RunError` or `CheckpointError` for what is wrong with the run; a wrong file is told in
     `unread`.
@@ -94,15 +98,18 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     at_least("test", test, 0)
     if not images and not test:
         raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
-    dataset = dataset_of(run, data)
-    if test > len(dataset.test):
+    known = run.read_data()
+    if test or data is not None or known is None:
+        own = dataset_of(run, data).test
+        size, count = own.image_shape, len(own)
+    else:
+        own, size, count = None, known.shape, 0
+    if test > count:
         raise ConfigError(
-            f"test must be at most {len(dataset.test)}, because the test set has so many images; "
-            f"got {test}."
+            f"test must be at most {count}, because the test set has so many images; got {test}."
         )
-    built = trained_network(run, network=network)
+    built = trained_network(run, network=network, trust_code=trust_code)
     files, unread = picture_files(images)
-    size = dataset.test.image_shape
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
     found: list[Prediction] = []
     with computing_threads(threads):
@@ -113,8 +120,9 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
             if sources:
                 found += asked.answers(pixels, sources, None)
         for start in range(0, test, BATCH):
+            assert own is not None  # it has more than `test` images
             places = torch.arange(start, min(start + BATCH, test))
-            pixels, labels = dataset.test.batch(places)
+            pixels, labels = own.batch(places)
             found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
     words = f"PGD, {STEPS} steps, {' and '.join(LOSSES)}, seed {seed}" if attack else None
     return Predictions(found=tuple(found), unread=tuple(unread), attack=words)
@@ -136,10 +144,13 @@ class _Asked:
         sources: Sequence[str],
         labels: Int64[Tensor, " B"] | None,
     ) -> list[Prediction]:
-        with torch.no_grad():
-            shares = self.network(images).softmax(1)
+        with torch.no_grad(), numbered(sources):
+            shares = self._logits(images).softmax(1)
         top = shares.topk(min(TOP, shares.shape[1]), dim=1)
-        safe = self._withstands(images, top.indices[:, 0]).tolist() if self.attack else None
+        safe = None
+        if self.attack:
+            with numbered(sources, ATTACKED):
+                safe = self._withstands(images, top.indices[:, 0]).tolist()
         found = []
         for row, source in enumerate(sources):
             pairs = zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
@@ -162,8 +173,11 @@ class _Asked:
             start = search.starts(images, seeds)
             attacked = search.search_from(start, self.network, images, predicted)
             with torch.no_grad():
-                safe &= self.network(attacked).argmax(1) == predicted
+                safe &= self._logits(attacked).argmax(1) == predicted
         return safe
+
+    def _logits(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
+        return checked(self.network, torch.empty(0, dtype=torch.int64))(images)
 
     def _name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else str(label)

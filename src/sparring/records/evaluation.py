@@ -10,6 +10,10 @@ from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
 from sparring.records.finding import Finding
 from sparring.records.interval import Proportion
+from sparring.records.wording import counted
+
+FEW = 32
+"""Images below which a check sees only blatant masking: a sign test needs ten that differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +89,12 @@ class Evaluation:
     caveats: tuple[str, ...] = ()
     """What was other than usual about the suite, a sentence each."""
     findings: tuple[Finding, ...] | None = None
-    """What the checks for gradient masking and a broken evaluation saw; none if not asked for."""
+    """What the checks for gradient masking and a broken evaluation saw. `None`: they were not
+    asked for. Empty: they had no image to look at."""
+    checked_images: int | None = None
+    """Images that the checks looked at; `None` if they were not asked for."""
+    weights: str = ""
+    """Digest of the run's weights that were judged; empty outside a run."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless the counts can belong to one evaluation."""
@@ -103,6 +112,22 @@ class Evaluation:
                 f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust, "
                 "and certified if it is there, which is their lower bound)."
             )
+
+    @property
+    def checks(self) -> str:
+        """One sentence on what the checks for gradient masking looked at, and what they flagged."""
+        if self.findings is None:
+            return "The checks for gradient masking were not run."
+        if not self.findings:
+            return (
+                "The checks for gradient masking could not look at anything: they need images that "
+                "the network classifies correctly, and there is none."
+            )
+        looked_at = self.checked_images
+        on = "" if looked_at is None else f" on {counted(looked_at, 'image')}"
+        few = "" if looked_at is None or looked_at >= FEW else ", too few to rule it out"
+        flagged = f"{len(self.flags)} flagged" if self.flags else f"nothing flagged{few}"
+        return f"{len(self.findings)} checks for gradient masking{on}: {flagged}."
 
     @property
     def flags(self) -> tuple[Finding, ...]:

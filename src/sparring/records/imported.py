@@ -1,49 +1,101 @@
 """Objects that a user's own code defines, found by the name that a stored setting gives them.
 
-`package.module:name` is imported as Python would, the folder one stands in included; with
-`path/to/file.py:name` the file itself is, so that it need not be installed anywhere.
+`package.module:name` is imported as Python would, or else from the current folder; with
+`path/to/file.py:name` the file itself is, with what it imports from beside it, so that it need not
+be installed anywhere (`projects`). `root/./path/to/file.py:name` says in which folder around the
+file its project begins.
 """
 
+import builtins
+import functools
 import importlib
-import importlib.util
 import json
 import sys
-from collections.abc import Sequence
-from hashlib import blake2b
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import NamedTuple
 
 from sparring.errors import ConfigError
+from sparring.records.projects import ROOT, Project, module_of, readable, running, shared_spec
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.wording import one_line
+
+STANDARD = {*sys.stdlib_module_names, *sys.builtin_module_names}
+"""Modules that have no factory of a network or an objective."""
+CLOSED = ("sparring", "torch")
+"""Packages of which only subclasses of `torch.nn.Module` are factories."""
+LONGEST_REASON = 400
+"""Characters that a message repeats of what a user's code raised."""
 
 
 def imported(reference: str, wanted: str) -> object:
     """What `reference` names; `wanted` says in a message what it should be.
 
     Runs the module's code, once a process. Raises `ConfigError` if there is no such module, file or
-    name, or if the module's own code fails.
+    name, if the module's own code fails, or if what is named is no factory.
     """
-    place, colon, name = reference.rpartition(":")
-    if not (colon and place and name.isidentifier()):
-        raise ConfigError(
-            f"{wanted} must be given as package.module:name or as file.py:name; got {reference!r}. "
-            "Write for example nets.py:small."
-        )
-    module = _from_file(Path(place), wanted) if place.endswith(".py") else _module(place, wanted)
-    try:
-        return getattr(module, name)
-    except AttributeError as error:
+    check_reference(reference, wanted)
+    place = _parsed(reference, wanted)
+    with own_code(f"{wanted} is in {place.shown}, whose own code must run; it failed", reference):
+        module = _module(place, wanted)
+        found = getattr(module, place.name, place)
+    if found is place:
         there = [known for known in vars(module) if not known.startswith("_")]
         raise ConfigError(
-            f"{wanted} must be a name in {place}; it has no {name}."
-            f"{did_you_mean(nearest(name, there))}"
-        ) from error
+            f"{wanted} must be a name in {place.shown}; it has no {place.name}."
+            f"{did_you_mean(nearest(place.name, there))}"
+        )
+    _check_factory(found, place, wanted)
+    return found
+
+
+def check_reference(reference: str, wanted: str) -> None:
+    """Raise `ConfigError` for what is no reference or can name no factory; nothing is imported."""
+    place = _parsed(reference, wanted)
+    parts = place.module.split(".")
+    closed = None if place.file is None else _closed_folder(place.file)
+    if parts[0] in STANDARD or closed == "Python":
+        raise ConfigError(
+            f"{wanted} must not be {one_line(reference)}: names of Python's standard library are "
+            "never run as factories. Name a function or class of your own, such as nets.py:small; "
+            f"a file of yours that is called {parts[-1]}.py is ./{parts[-1]}.py:{place.name}."
+        )
+    if closed is not None or "__main__" in parts:
+        raise ConfigError(
+            f"{wanted} must not be {one_line(reference)}: it is part of a program, or of "
+            f"{closed or 'the script that runs'}. Name a function or class in a file or module of "
+            "your own, such as nets.py:small."
+        )
 
 
 def anchored(reference: str) -> str:
-    """The same reference, a file's place counted from the root, so that it holds anywhere."""
-    place, _, name = reference.rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else reference
+    """The same reference, independent of the current folder: files by their whole paths."""
+    place = _parsed(reference, "the factory")
+    here = Path.cwd()
+    file, root = place.file, place.root
+    if file is None:
+        file, root = _file_below(here, place.module), here
+        installed = _installed(place.module, apart_from=here)
+        if file is None or installed == str(file):
+            return reference
+    elif root is None and not Path(reference.rpartition(":")[0]).expanduser().is_absolute():
+        root = here
+    if root is None or root not in file.parent.parents:
+        return f"{file}:{place.name}"
+    return f"{root}{ROOT}{file.relative_to(root)}:{place.name}"
+
+
+def located(reference: str) -> str:
+    """Where the code of a reference is, in words; nothing is imported."""
+    place = _parsed(reference, "the factory")
+    if place.file is not None:
+        return f"the file {place.file}"
+    spec = shared_spec(place.module)
+    file = spec.origin if spec is not None else _file_below(Path.cwd(), place.module)
+    return f"the module {place.module}, {file or 'which is not found here'}"
 
 
 def arguments(words: Sequence[str], where: str) -> dict[str, object]:
@@ -66,44 +118,183 @@ def arguments(words: Sequence[str], where: str) -> dict[str, object]:
     return found
 
 
-def _module(name: str, wanted: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, unlike an installed command
+@contextmanager
+def own_code(failed: str, reference: str) -> Iterator[None]:
+    """Run a user's code: whatever it raises becomes a `ConfigError` that begins with `failed`."""
+    place = _parsed(reference, "the factory")
+    project = None if place.file is None else module_of(place.file, place.root)[0]
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise _failing(name, wanted, error) from error
+        with running(project):
+            yield
+    except (KeyboardInterrupt, GeneratorExit, _Missing):
+        raise
+    except BaseException as error:  # SystemExit, and what user code derives from BaseException
         raise ConfigError(
-            f"{wanted} must be in a module that Python finds from {Path.cwd()}; there is no module "
-            f"{error.name}. Install it, go to its folder, or give the file: path/to/file.py:name."
+            f"{failed}: {reason(error)}.{_hidden(project, place)} --debug shows where."
         ) from error
-    except Exception as error:
-        raise _failing(name, wanted, error) from error
 
 
-def _from_file(path: Path, wanted: str) -> ModuleType:
-    path = path.expanduser().resolve()
-    name = f"{path.stem}_{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if not path.is_file():
-        raise ConfigError(f"{wanted} must be in a file that exists; there is no {path}.")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{wanted} must be in a Python file; {path} is none.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # classes of it can then be pickled
+def reason(error: BaseException) -> str:
+    """What a user's code raised, in one line of a sane length."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise _failing(str(path), wanted, error) from error
-    return module
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a message may be code, too
+        text = "its message cannot be shown"
+    name = one_line(type(error).__name__, LONGEST_REASON)
+    text = one_line(readable(text[: 2 * LONGEST_REASON]), LONGEST_REASON).rstrip(".")
+    return f"{name}: {text}" if text else name
 
 
-def _failing(place: str, wanted: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{wanted} is in {place}, whose own code must run; it failed: "
-        f"{type(error).__name__}: {error}. --debug shows where."
+class _Missing(ConfigError):
+    """There is no such module or file."""
+
+
+class _Place(NamedTuple):
+    """What a reference says."""
+
+    module: str
+    """The module, by the name that Python has for it; for a file, its own name."""
+    name: str
+    """The name in it."""
+    file: Path | None
+    """The file, where one is named."""
+    root: Path | None
+    """The folder in which its project begins, where that is said."""
+
+    @property
+    def shown(self) -> str:
+        """The module or file, for a message."""
+        return self.module if self.file is None else str(self.file)
+
+
+def _parsed(reference: str, wanted: str) -> _Place:
+    place, colon, name = reference.rpartition(":")
+    is_file = place.endswith(".py")
+    named = is_file or all(map(str.isidentifier, place.split(".")))
+    if not (colon and place and named and name.isidentifier()) or "\0" in place:
+        raise ConfigError(
+            f"{wanted} must be given as package.module:name or as file.py:name; got "
+            f"{one_line(repr(reference))}. Write for example nets.py:small."
+        )
+    if not is_file:
+        return _Place(place, name, None, None)
+    before, marked, below = place.partition(ROOT)
+    try:
+        file = Path(place).expanduser().resolve()
+        root = Path(before).expanduser().resolve() if marked and below else None
+    except (OSError, RuntimeError) as error:  # links in a circle; an unknown ~user
+        raise ConfigError(
+            f"{wanted} must be in a file that exists; there is no {one_line(place)}: {error}."
+        ) from error
+    return _Place(file.stem, name, file, root)
+
+
+def _module(place: _Place, wanted: str) -> ModuleType:
+    """The module, imported; raises what its code raises, and `_Missing`."""
+    file, root = place.file, place.root
+    top = place.module.partition(".")[0]
+    if file is None and (top in sys.modules or shared_spec(top) is not None):
+        try:
+            return importlib.import_module(place.module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{place.module}.".startswith(f"{error.name}."):
+                raise
+            raise _not_found(place.module, wanted) from error
+    if file is None:
+        file, root = _file_below(Path.cwd(), place.module), Path.cwd()
+    if file is None:
+        raise _not_found(place.module, wanted)
+    if not file.exists():
+        raise _Missing(f"{wanted} must be in a file that exists; there is no {file}.")
+    if not file.is_file():
+        raise _Missing(f"{wanted} must be in a regular file; {file} is none.")
+    return importlib.import_module(module_of(file, root)[1])
+
+
+def _not_found(module: str, wanted: str) -> _Missing:
+    return _Missing(
+        f"{wanted} must be in a module that Python finds from {Path.cwd()}; there is no module "
+        f"{module}. Install it, go to its folder, or give the file: path/to/file.py:name."
+    )
+
+
+def _file_below(folder: Path, module: str) -> Path | None:
+    """The file of a module in a folder, as Python would find it there; nothing runs."""
+    base = folder.joinpath(*module.split("."))
+    files = (base / "__init__.py", base.with_suffix(".py"))
+    return next((file.resolve() for file in files if file.is_file()), None)
+
+
+def _installed(module: str, *, apart_from: Path) -> str | None:
+    """The file of a module that Python finds without the current folder; nothing runs."""
+    before = list(sys.path)
+    here = ("", str(apart_from))
+    sys.path[:] = [entry for entry in before if entry not in here]
+    try:
+        spec = shared_spec(module)
+    finally:
+        sys.path[:] = before
+    return None if spec is None else spec.origin
+
+
+def _closed_folder(file: Path) -> str | None:
+    """Whose folder a file lies in, if its names are no factories by their files."""
+    paths = sysconfig.get_paths()
+    library = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib")]
+    apart = {"site-packages", "dist-packages"}
+    for folder in library:
+        if folder in file.parents and not apart & set(file.relative_to(folder).parts):
+            return "Python"
+    for name in CLOSED:
+        spec = shared_spec(name)
+        if spec is not None and Path(spec.origin or "/").resolve().parent in file.parents[:-1]:
+            return f"{name} (write it as module:name)"
+    return None
+
+
+def _check_factory(found: object, place: _Place, wanted: str) -> None:
+    """Refuse what other code defines and a user's module only passes on."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    if not isinstance(found, type | FunctionType | BuiltinFunctionType):
+        return
+    home = str(getattr(found, "__module__", None)).partition(".")[0]
+    if home in STANDARD and _is_defined_there(found):
+        raise ConfigError(
+            f"{wanted} must not be {place.name} of {place.shown}: it is "
+            f"{found.__module__}.{found.__name__}, and names of Python's standard library are "
+            "never run as factories. Name a function or class of your own."
+        )
+    if place.file is None and place.module.partition(".")[0] in CLOSED and not _is_network(found):
+        raise ConfigError(
+            f"{wanted} must not be {place.name} of {place.module}: of that package only classes "
+            "that are a torch.nn.Module are factories. Write a function of your own, such as "
+            "nets.py:small."
+        )
+
+
+def _is_defined_there(found: type | FunctionType | BuiltinFunctionType) -> bool:
+    module = sys.modules.get(found.__module__, builtins)
+    return getattr(module, found.__name__, None) is found
+
+
+def _is_network(found: object) -> bool:
+    """Whether it is a subclass of `torch.nn.Module`, without importing PyTorch."""
+    bases = found.__mro__ if isinstance(found, type) else ()
+    return any(
+        (base.__module__, base.__name__) == ("torch.nn.modules.module", "Module") for base in bases
+    )
+
+
+def _hidden(project: Project | None, place: _Place) -> str:
+    """A sentence on the project's files that have the names of installed modules."""
+    if project is None:
+        return ""
+    files = [file for file in project.hidden.values() if file != str(place.file)]
+    return "".join(
+        f" There, import {Path(file).stem} means {file}, which has the name of an installed "
+        "module: rename it."
+        for file in files
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import SEEK_END
@@ -57,7 +58,7 @@ class MetricsLog:
 
         Raises `RunError` if the file cannot be read or a line other than the last is damaged.
         """
-        content = read_content(self.path, LARGEST_LOG) if self.path.exists() else b""
+        content = read_content(self.path, LARGEST_LOG) if os.path.lexists(self.path) else b""
         *lines, tail = content.split(b"\n")
         rows = [self._row(number, line) for number, line in enumerate(lines, start=1)]
         last = _parsed(tail)

@@ -1,5 +1,7 @@
 """The folder through which training hands a run over to whoever reads it."""
 
+import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import TypeVar
 
 from sparring.errors import ConfigError, RunError
 from sparring.records.codec import from_json, to_json
+from sparring.records.data_identity import DataIdentity
 from sparring.records.environment import Environment
-from sparring.records.files import read_json, run_errors, write_json
+from sparring.records.evaluation import Evaluation
+from sparring.records.files import file_digest, read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
 
 Section = TypeVar("Section")
@@ -81,6 +85,11 @@ class RunDirectory:
         return self.path / "classes.json"
 
     @property
+    def data(self) -> Path:
+        """What the run's data are known by, and where they lie."""
+        return self.path / "data.json"
+
+    @property
     def launch(self) -> Path:
         """Who started the trainers of the run, where torchrun did."""
         return self.path / "launch.json"
@@ -116,22 +125,30 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """What an evaluation found, as shares of the images."""
+        """The run's verdict: what its strongest evaluation found, as shares of the images."""
         return self.path / "evaluation.json"
 
     def evaluations(self) -> list[Path]:
-        """The last evaluation, and those that were kept aside for it; none before the first."""
+        """The run's verdict, and the evaluations that are kept aside; none before the first."""
         earlier = sorted(self.path.glob(f"{self.evaluation.stem}-*{self.evaluation.suffix}"))
         return [path for path in (self.evaluation, *earlier) if path.exists()]
 
+    def evaluation_files(self, name: str = "") -> tuple[Path, Path, Path]:
+        """Shares, outcomes and examples of the run's verdict, or of an evaluation kept aside."""
+        files = (self.evaluation, self.outcomes, self.examples)
+        if not name:
+            return files
+        shares, outcomes, examples = (path.with_stem(f"{path.stem}-{name}") for path in files)
+        return shares, outcomes, examples
+
     @property
     def outcomes(self) -> Path:
-        """What an evaluation found, image by image."""
+        """What that evaluation found, image by image."""
         return self.path / "outcomes.json"
 
     @property
     def examples(self) -> Path:
-        """The first images of an evaluation, clean and attacked."""
+        """The first images of that evaluation, clean and attacked."""
         return self.path / "examples.json"
 
     @property
@@ -139,15 +156,32 @@ class RunDirectory:
         """An evaluation that is under way, to be gone on with after a stop."""
         return self.path / "evaluation.partial.pt"
 
+    def is_current(self, found: Evaluation) -> bool:
+        """Whether an evaluation judged the weights that the run has now, as far as can be known.
+
+        Raises `RunError` if the weights cannot be read.
+        """
+        return (
+            not found.weights
+            or not self.weights.exists()
+            or found.weights == file_digest(self.weights)
+        )
+
+    def on_other_data(self, name: str) -> "RunDirectory":
+        """Where an evaluation on other data than the run's goes: a folder within it."""
+        return RunDirectory(self.path / "other-data" / name)
+
     def keep_evaluation(self, name: str) -> None:
-        """Move an evaluation aside, under a name of its own, so that another may take its place.
+        """Move the run's verdict aside, under a name of its own, so that another can replace it.
 
         Raises `RunError` if the folder cannot be written to.
         """
         with run_errors("rename files in", self.path):
-            for path in (self.evaluation, self.outcomes, self.examples):
+            for path, aside in zip(
+                self.evaluation_files(), self.evaluation_files(name), strict=True
+            ):
                 if path.exists():
-                    path.replace(path.with_stem(f"{path.stem}-{name}"))
+                    path.replace(aside)
 
     def read_environment(self) -> Environment | None:
         """What the run was computed with; none before it has begun.
@@ -170,6 +204,23 @@ class RunDirectory:
     def write_class_names(self, names: tuple[str, ...]) -> None:
         """Store the names of the classes. Raises `RunError` if they cannot be written."""
         write_json(self.classes, list(names))
+
+    def read_data(self) -> DataIdentity | None:
+        """What the run's data are known by; none of runs of versions that stored none.
+
+        Raises `RunError` or `ConfigError` if the file is damaged.
+        """
+        if not self.data.exists():
+            return None
+        return from_json(DataIdentity, read_json(self.data), where=str(self.data))
+
+    def write_data(self, data: DataIdentity) -> None:
+        """Store what the data are known by. Raises `RunError` if it cannot be written."""
+        write_json(self.data, to_json(data))
+
+    def settings_digest(self) -> str:
+        """SHA-256 of the settings in config.json. Raises `RunError` if it cannot be read."""
+        return digest_of_settings(read_json(self.config))
 
     def launcher(self) -> str | None:
         """Who started the trainers that began the run; none where nobody starts them again.
@@ -214,6 +265,11 @@ class RunDirectory:
                 f"{did_you_mean(nearest(name, settings))}"
             )
         return from_json(cls, settings[name], where=str(self.config), path=name)
+
+
+def digest_of_settings(settings: object) -> str:
+    """SHA-256 of JSON values, equal for equal settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _runs_in(parent: Path) -> list[RunDirectory]:

@@ -20,6 +20,16 @@ class Claim:
     """Whether it holds here; null where that cannot be told."""
     untold: str = ""
     """Why it cannot be told, and what would tell it."""
+    so_far: str = ""
+    """How far its networks are trained, where that is not to the end: the verdict may change."""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, with its reservation."""
+        if self.holds is None:
+            return "cannot be told" + (f": {self.untold}" if self.untold else "")
+        holds = "holds" if self.holds else "does not hold"
+        return f"so far: {holds} ({self.so_far})" if self.so_far else f"{holds} here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """How numbers, times and settings are put into words, the same in a terminal and on a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sparring.records.environment import Environment
 from sparring.records.sizes import eps_text
@@ -45,3 +45,16 @@ def setting_text(value: object) -> str:
         elif inner is not None:
             parts.append(f"{name} {setting_text(inner)}")
     return ", ".join(parts)
+
+
+def one_line(text: str, at_most: int = 200) -> str:
+    """The text in one line that prints: no control characters, at most so many characters."""
+    short = " ".join(text[: 4 * at_most].split())
+    short = "".join(char if char.isprintable() else "?" for char in short)
+    return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are: `a, b, c and 7 more`."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"

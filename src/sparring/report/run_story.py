@@ -44,9 +44,11 @@ class RunStory:
     figures: tuple[Figure, ...]
     """Its curves."""
     evaluations: tuple[Evaluation, ...]
-    """The latest first."""
+    """The verdict first."""
     examples: Examples | None
-    """Images of the latest evaluation, clean and attacked."""
+    """Images of the verdict, clean and attacked."""
+    is_current: bool
+    """Whether the verdict is of the weights that the run has now."""
     classes: tuple[str, ...]
     """A name for each class, in order of their numbers; none of runs that stored none."""
 
@@ -64,6 +66,7 @@ class RunStory:
         trainers = run.section_or("trainers", int, 1)
         command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"
         steps = [row for row in rows if "loss" in row]
+        evaluations = tuple(Evaluation.load(path) for path in run.evaluations())
         return cls(
             name=str(run.path),
             settings={name: setting_text(v) for name, v in config.items() if v is not None},
@@ -74,7 +77,8 @@ class RunStory:
             stalest=max((number(row, "staleness") for row in steps), default=0.0),
             notices=tuple(str(row["event"]) for row in rows if "event" in row),
             figures=_figures(rows, command, config, environment),
-            evaluations=tuple(Evaluation.load(path) for path in run.evaluations()),
+            evaluations=evaluations,
+            is_current=all(run.is_current(found) for found in evaluations[:1]),
             examples=Examples.load(run.examples) if run.examples.exists() else None,
             classes=run.class_names(),
         )

@@ -14,7 +14,7 @@ from sparring.studies.recipes import TimeTrial
 from sparring.studies.snapshots import SnapshotUnderAttack
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
 from sparring.studies.transfer_table import TransferTable
-from sparring.studies.verdicts import all_of, judged, lacking, per_cent
+from sparring.studies.verdicts import Standing, all_of, judged, per_cent, standing
 from sparring.training import TrainConfig
 
 LENGTHS = {"smoke": (1, 8), "short": (1, 2, 4, 8, 16, 32, 64, 128)}
@@ -81,14 +81,14 @@ class AttackerPower:
                 "Networks trained against κ = 1 and κ = 4 are robust only to the attack that they "
                 "were trained on (Figures 3a and 3b).",
                 " ".join(_withstood(found, k) for k in WEAK),
-                untold=self._lacks(scale, found, WEAK),
+                standing=self._standing(scale, found, WEAK),
                 holds=lambda: all(_only_to_its_own(found, k) for k in WEAK),
             ),
             judged(
                 "Networks trained against κ = 8 and κ = 128 are robust to attacks of all lengths "
                 "(Figures 3c and 3d).",
                 " ".join(_withstood(found, k) for k in STRONG),
-                untold=self._lacks(scale, found, STRONG),
+                standing=self._standing(scale, found, STRONG),
                 holds=lambda: all(_robust(found, k) for k in STRONG),
             ),
             judged(
@@ -96,14 +96,14 @@ class AttackerPower:
                 "on another network it breaks them, a sign of shattered gradients; those of κ = 8 "
                 "and κ = 128 show no such sign (Table 1).",
                 " ".join(_transferred(found, k) for k in every),
-                untold=self._lacks(scale, found, every),
+                standing=self._standing(scale, found, every),
                 holds=lambda: all_of(_as_in_table(found, k) for k in every),
             ),
         ]
 
-    def _lacks(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> str:
+    def _standing(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> Standing:
         names = [f"k{k}" for k in lengths]
-        return lacking(self, scale, found, names)
+        return standing(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Loss and accuracy along training, the transfer matrix, and cost against robustness."""
@@ -138,7 +138,7 @@ def _withstood(found: Measurements, kappa: int) -> str:
     if not shares:
         return f"κ = {kappa} has not been trained."
     each = ", ".join(f"{per_cent(share)} under κ = {k}" for k, share in shares.items())
-    return f"κ = {kappa}: right are {each}."
+    return f"κ = {kappa}: correct {each}."
 
 
 def _duels(found: Measurements, kappa: int) -> tuple[Row, list[Row]] | None:
@@ -167,6 +167,6 @@ def _transferred(found: Measurements, kappa: int) -> str:
     worst = min(others, key=lambda row: int(row["right"] or 0))
     (white,), (other,) = (Measurements(rows=[row]).shares for row in (own, worst))
     return (
-        f"κ = {kappa}: right are {per_cent(white.share)} under its own attack, and "
-        f"{per_cent(other.share)} under the same from {worst['source']}."
+        f"κ = {kappa}: {per_cent(white.share)} correct under its own attack, and "
+        f"{per_cent(other.share)} under the same attack crafted on {worst['source']}."
     )

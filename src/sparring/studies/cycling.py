@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sparring.data import load_dataset
+from sparring.data.of_run import RunData
 from sparring.records import (
     Axis,
     Claim,
@@ -26,16 +26,15 @@ from sparring.records import (
     RunDirectory,
     Series,
     Strip,
-    from_json,
-    read_json,
 )
 from sparring.studies.networks import enough, stale
 from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.staleness import network_name
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking
+from sparring.studies.verdicts import judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
+from sparring.training.config import stored_config
 
 LAGS = {"smoke": (0, 2), "short": (0, 64), "paper": (0, 64)}
 """s of the networks, the paper's two."""
@@ -70,8 +69,8 @@ class Filming:
 
     def __call__(self) -> Sequence[Row]:
         """A row for the clean image, and one for each update's adversarial example."""
-        config = from_json(TrainConfig, read_json(self.run.config), where=str(self.run.config))
-        dataset = load_dataset(config.data)
+        config = stored_config(self.run)
+        dataset = RunData.of(self.run).load()[0]
         image, label = dataset.test.batch(torch.arange(1))
         trainer = Trainer(config, dataset, torch.device("cpu"))
         rows = [self._row("clean", 0, image)]
@@ -132,7 +131,7 @@ class Cycling:
                 "With s = 64 the adversarial examples of an image cycle; without staleness they "
                 "look random (Figure 6).",
                 " ".join(told) or "Nothing has been filmed.",
-                untold=lacking(self, scale, found, names),
+                standing=standing(self, scale, found, names),
                 holds=lambda: _only_old_returns(fresh, old),
             )
         ]

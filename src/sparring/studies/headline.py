@@ -25,7 +25,7 @@ from sparring.studies.recipes import (
 )
 from sparring.studies.snapshots import reached
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import all_of, judged, too_small
+from sparring.studies.verdicts import Standing, all_of, judged, too_small
 from sparring.training import TrainConfig
 
 TRAINED = {
@@ -98,32 +98,32 @@ class Headline:
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         """What the paper says of the whole, of its two causes, and of the robustness kept."""
-        untold = too_small(scale)
+        standing = too_small(scale)
         return [
             judged(
                 "Training is 26 times shorter, 9 minutes instead of 4 hours, at comparable "
                 "robustness (abstract, sections 4 and 5).",
                 f"{_whole_told(found)} {_split_told(found)}",
-                untold=untold,
+                standing=standing,
                 holds=lambda: all_of((_as_fast(found), _robust(found, FAST_ASYNC))),
             ),
             judged(
                 "κ = 8 instead of 40 makes training roughly 5 times faster (section 4).",
                 _steps_told(found),
-                untold=untold,
+                standing=standing,
                 holds=lambda: _steps_pay(found),
             ),
             judged(
                 "8 GPUs make training over 5 times faster than one (section 5).",
                 _asynchrony_told(found),
-                untold=untold or NO_DEVICES,
+                standing=Standing(untold=standing.untold or NO_DEVICES),
                 holds=lambda: None,
             ),
             judged(
                 "Its network of 9 minutes has a robust accuracy of around 90 % and a natural one "
                 "of 98 % (section 5).",
                 f"{_robust_told(found)} {PUBLISHED}",
-                untold=untold,
+                standing=standing,
                 holds=lambda: all_of(_robust(found, name) for name in QUICK[scale]),
             ),
         ]

@@ -13,13 +13,13 @@ from torch.nn.functional import cosine_similarity
 
 from sparring.attacks import Threat, cross_entropy
 from sparring.attacks.checks import looked_at
-from sparring.data import load_dataset
+from sparring.data.of_run import dataset_of
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
 from sparring.studies.networks import attacked, enough_attacked
 from sparring.studies.snapshots import reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking
+from sparring.studies.verdicts import judged, standing
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)
@@ -65,7 +65,7 @@ class Surface:
         corners of the plane are corners of the threat, cut to [0, 1].
         """
         threat = self.run.section("threat", Threat)
-        test = load_dataset(self.run.section("data", str)).test
+        test = dataset_of(self.run).test
         images, labels = test.batch(torch.arange(self.images))
         network = trained_network(self.run, version=reached(self.run))
         network.requires_grad_(requires_grad=False)
@@ -148,7 +148,7 @@ class Landscape:
                 "A network trained against a single step corrupts its loss surface so that a step "
                 "of that strength meets no useful gradient; one of κ = 8 does not (section 4).",
                 " ".join(told) or "No such network has been trained.",
-                untold=lacking(self, scale, found, names),
+                standing=standing(self, scale, found, names),
                 holds=lambda: _differ(weak, strong),
             )
         ]

@@ -33,13 +33,15 @@ def attacked(scale: Scale, steps: int) -> TrainConfig:
     return _watched(short if scale == "short" else _tiny(short), scale)
 
 
-def stale(scale: Scale, staleness: int) -> TrainConfig:
-    """A network whose batches wait for so many updates, at a constant learning rate.
+def stale(scale: Scale, staleness: int, fresh_steps: int = 0) -> TrainConfig:
+    """A network whose batches wait `staleness` updates, at a constant learning rate.
+
+    The last `fresh_steps` of each attack are taken with the weights of the update.
 
     At the scale paper its settings; at short up to ten epochs at five times its learning rate,
     from a start that such short training gets off the ground from; at smoke a few updates.
     """
-    source = Stale(staleness=staleness) if staleness else Fresh()
+    source = Stale(staleness=staleness, fresh_steps=fresh_steps) if staleness else Fresh()
     attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
     if scale == "paper":
         return _watched(replace(_papers(attack), source=source), scale)

@@ -1,21 +1,20 @@
 """Networks at moments of their training, and what attacks of some lengths do to them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat, cross_entropy
-from sparring.data import derive_seed, load_dataset
+from sparring.data import derive_seed
+from sparring.data.of_run import dataset_of
 from sparring.engine.account import Account
 from sparring.evaluation.accuracy import parts
 from sparring.models import trained_network, working_copy
-from sparring.records import MetricsLog, Row, RunDirectory, run_errors
+from sparring.records import MetricsLog, Row, RunDirectory
+from sparring.records.files import file_digest
 
 Images = Literal["training", "test"]
 
@@ -50,7 +49,7 @@ class SnapshotUnderAttack:
 
     def __call__(self) -> Sequence[Row]:
         """A row for each attack: mean loss, and how many of the adversarial examples are right."""
-        dataset = load_dataset(self.run.section("data", str))
+        dataset = dataset_of(self.run)
         threat = self.run.section("threat", Threat)
         chosen = dataset.test if self.of == "test" else dataset.train
         images, labels = chosen.batch(torch.arange(self.images))
@@ -101,17 +100,9 @@ def pace(run: RunDirectory) -> Account:
 def weights_digest(run: RunDirectory, version: int | None = None) -> str:
     """What tells a snapshot's weights from others, or those of the last one.
 
-    Cost: 10 ms, once for each file. Raises `RunError` if it cannot be read.
+    Raises `RunError` if it cannot be read.
     """
-    path = run.snapshot(reached(run) if version is None else version)
-    with run_errors("read the snapshot", path):
-        return _file_digest(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_digest(run.snapshot(reached(run) if version is None else version))
 
 
 def reached(run: RunDirectory) -> int:

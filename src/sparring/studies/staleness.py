@@ -23,11 +23,13 @@ from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
 from sparring.studies.networks import ATTACK, enough, stale
 from sparring.studies.snapshots import SnapshotUnderAttack, reached, weights_digest
 from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, lacking, per_cent
+from sparring.studies.verdicts import Standing, judged, per_cent, standing
 from sparring.training import TrainConfig
 
 LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}
 """s of the networks; the scale paper has those of short."""
+FRESHENED = {"smoke": ((2, 1),), "short": ((64, 2), (1024, 2))}
+"""s and fresh steps of networks that the paper does not have; paper has those of short."""
 IMAGES = {"smoke": 16, "short": 512, "paper": 512}
 """Training images of a look along training."""
 FINAL = {"smoke": 16, "short": 1000, "paper": 1000}
@@ -40,9 +42,11 @@ GAP = 0.2
 """Fresh accuracy that is further below stale accuracy shows that stale examples were memorised."""
 
 
-def network_name(scale: Scale, staleness: int) -> str:
-    """What all studies call it: at the scale paper s = 0 is attacker power's κ = 8."""
-    return f"k{ATTACK}" if scale == "paper" and not staleness else f"s{staleness}"
+def network_name(scale: Scale, staleness: int, fresh_steps: int = 0) -> str:
+    """Its name in all studies: at the scale paper s = 0 is attacker power's κ = 8."""
+    if scale == "paper" and not staleness:
+        return f"k{ATTACK}"
+    return f"s{staleness}f{fresh_steps}" if fresh_steps else f"s{staleness}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ class Staleness:
     covers: str = "section 5, Figures 5, 7 and 8"
 
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """One for each s."""
-        lags = LAGS.get(scale, LAGS["short"])
-        return {network_name(scale, lag): stale(scale, lag) for lag in lags}
+        """One for each s, and those with fresh steps."""
+        plain = ((lag, 0) for lag in LAGS.get(scale, LAGS["short"]))
+        settings = (*plain, *FRESHENED.get(scale, FRESHENED["short"]))
+        return {network_name(scale, *each): stale(scale, *each) for each in settings}
 
     def enough(self, scale: Scale) -> int | None:
         """At short not quite three epochs."""
@@ -128,47 +133,53 @@ class Staleness:
             judged(
                 f"With s = {HARMLESS} fresh accuracy follows stale accuracy (Figure 5a).",
                 _gaps_told(found, (0, HARMLESS)),
-                untold=self._lacks(scale, found, (0, HARMLESS)),
+                standing=self._standing(scale, found, (0, HARMLESS)),
                 holds=lambda: _gap(found, HARMLESS) < GAP,
             ),
             judged(
                 f"With s = {HARMFUL} the network memorises stale examples and is not robust to "
                 "fresh ones (Figure 5b).",
                 _gaps_told(found, (HARMFUL,)),
-                untold=self._lacks(scale, found, (HARMFUL,)),
+                standing=self._standing(scale, found, (HARMFUL,)),
                 holds=lambda: _gap(found, HARMFUL) > GAP,
             ),
             judged(
                 "In the end robust accuracy is lost for large s, natural accuracy is not "
                 "(Figure 8).",
                 _ends_told(found),
-                untold=self._lacks(scale, found, ends),
+                standing=self._standing(scale, found, ends),
                 holds=lambda: _lost(found),
             ),
         ]
 
-    def _lacks(self, scale: Scale, found: Measurements, lags: Sequence[int]) -> str:
+    def _standing(self, scale: Scale, found: Measurements, lags: Sequence[int]) -> Standing:
         names = [network_name(scale, lag) for lag in lags]
-        return lacking(self, scale, found, names)
+        return standing(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Fresh and stale accuracy along training, and the ends of all networks."""
         return [*_along(found, provenance), *_ends(found, provenance)]
 
 
-def _lag(network: str) -> int:
-    """s of a network."""
-    return int(network[1:]) if network.startswith("s") else 0
+def _setting(network: str) -> tuple[int, int]:
+    """Fresh steps and s of a network, in the order in which networks are shown."""
+    lag, _, fresh = network[1:].partition("f")
+    return (int(fresh or 0), int(lag)) if network.startswith("s") else (0, 0)
+
+
+def _named(found: Measurements) -> dict[tuple[int, int], str]:
+    """The measured networks, by fresh steps and s."""
+    names = found.where(of="training").names("network")
+    return {_setting(name): name for name in sorted(names, key=_setting)}
 
 
 def _lags(found: Measurements) -> list[int]:
-    """Of the networks that were looked at."""
-    return sorted(_lag(name) for name in found.where(of="training").names("network"))
+    """s of the measured networks without fresh steps."""
+    return [lag for fresh, lag in _named(found) if not fresh]
 
 
 def _network(found: Measurements, lag: int) -> str:
-    names = found.where(of="training").names("network")
-    return next(name for name in names if _lag(name) == lag)
+    return _named(found)[0, lag]
 
 
 def _fresh(found: Measurements, lag: int) -> float:
@@ -231,8 +242,7 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         return
     images = int(looks.column("images")[0])
     panels = []
-    for lag in _lags(found):
-        name = _network(found, lag)
+    for (steps, lag), name in _named(found).items():
         fresh = looks.where(network=name).sorted("version")
         old = found.where(network=name).having("stale").sorted("version")
         lines = (
@@ -243,7 +253,8 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
                 y=tuple(100 * share for share in old.column("stale")),
             ),
         )
-        panels.append(Panel(title=f"s = {lag}", series=lines))
+        title = f"s = {lag}, {steps} of {ATTACK} steps fresh" if steps else f"s = {lag}"
+        panels.append(Panel(title=title, series=lines))
     yield Figure(
         name="fresh-and-stale",
         title="Accuracy on fresh and on stale adversarial examples, along training (Figures 5, 7)",
@@ -260,15 +271,19 @@ def _ends(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     ends = found.where(of="test")
     if not ends:
         return
-    lags = _lags(found)
+    named = _named(found)
     panels = []
     for steps, title in ((ATTACK, "under attack"), (0, "clean images")):
-        rows = [
-            ends.where(network=_network(found, lag), steps=steps).sorted("version").rows[-1]
-            for lag in lags
-        ]
-        line = accuracy_series("right", tuple(map(float, lags)), Measurements(rows=rows))
-        panels.append(Panel(title=title, series=(line,)))
+        lines = []
+        for fresh in sorted({fresh for fresh, _ in named}):
+            lags = [lag for of, lag in named if of == fresh]
+            rows = [
+                ends.where(network=named[fresh, lag], steps=steps).sorted("version").rows[-1]
+                for lag in lags
+            ]
+            name = f"{fresh} of {ATTACK} steps fresh" if fresh else "no fresh steps"
+            lines.append(accuracy_series(name, tuple(map(float, lags)), Measurements(rows=rows)))
+        panels.append(Panel(title=title, series=tuple(lines)))
     yield Figure(
         name="ends",
         title="Robust and natural accuracy in the end, by staleness (Figure 8)",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from sparring.attacks import Threat
-from sparring.data import load_dataset
+from sparring.data.of_run import dataset_of
 from sparring.evaluation import transfer
 from sparring.models import trained_network
 from sparring.records import Row, RunDirectory
@@ -38,7 +38,7 @@ class TransferTable:
     def __call__(self) -> Sequence[Row]:
         """A row for each source and target: how many of the source's examples it gets right."""
         some = next(iter(self.runs.values()))
-        test = load_dataset(some.section("data", str)).test
+        test = dataset_of(some).test
         networks = {
             name: trained_network(run, version=reached(run)) for name, run in self.runs.items()
         }

@@ -1,6 +1,7 @@
 """How studies judge and word what they found."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from sparring.records import Claim
 from sparring.studies.study import Measurements, Scale, Study, command_words, planned
@@ -10,40 +11,53 @@ SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
 UNMEASURED = "not all that it takes has been measured"
 
 
-def judged(paper: str, found: str, *, untold: str = "", holds: Callable[[], bool | None]) -> Claim:
-    """A claim with its verdict, which is not asked for where something keeps it from being told."""
-    verdict = None if untold else holds()
+class Standing(NamedTuple):
+    """What stands between a study and a verdict."""
+
+    untold: str = ""
+    """Why there is no verdict, and what it takes; empty if there is one."""
+    so_far: str = ""
+    """Which networks are not trained to the end, and how far they are; empty if all are."""
+
+
+def judged(
+    paper: str, found: str, *, standing: Standing, holds: Callable[[], bool | None]
+) -> Claim:
+    """A claim with its verdict; `holds` is called only where there is one."""
+    verdict = None if standing.untold else holds()
     return Claim(
         paper=paper,
         found=found,
         holds=verdict,
-        untold=untold or (UNMEASURED if verdict is None else ""),
+        untold=standing.untold or (UNMEASURED if verdict is None else ""),
+        so_far=standing.so_far,
     )
 
 
-def too_small(scale: Scale) -> str:
-    """Why this scale cannot tell; empty if it can."""
-    return SECONDS_ONLY if scale == "smoke" else ""
+def too_small(scale: Scale) -> Standing:
+    """That the scale smoke gives no verdict."""
+    return Standing(untold=SECONDS_ONLY if scale == "smoke" else "")
 
 
-def lacking(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> str:
-    """Why nothing can be told of these networks, and what it takes; empty if something can.
+def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
+    """What a verdict on these networks lacks: each must have been measured, at a scale that tells.
 
-    Each must have been measured, and trained as far as the study plans, at a scale that tells.
+    Networks that the study has not trained to the end give a verdict so far.
     """
-    if reason := too_small(scale):
-        return reason
+    if scale == "smoke":
+        return too_small(scale)
     come = {name: _come(found, name) for name in names}
     if missing := [name for name, updates in come.items() if not updates]:
         command = " ".join(command_words([study.name], scale))
-        return f"it takes {', '.join(missing)} as well: {command}"
+        return Standing(untold=f"it takes {', '.join(missing)} as well: {command}")
     known = study.networks(scale)
     enough = {name: planned(study, scale, known[name]) for name in names}
-    return ", ".join(
-        f"{name} has seen {come[name]:,} of {enough[name]:,} updates"
+    under_way = (
+        f"{name}: {come[name]:,} of {enough[name]:,} updates"
         for name in names
         if come[name] < enough[name]
     )
+    return Standing(so_far=", ".join(under_way))
 
 
 def _come(found: Measurements, network: str) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from sparring.data import Dataset
 from sparring.errors import DataError
+from sparring.models import bits
+from sparring.records.data_identity import DataIdentity
 from sparring.training.team import Team
 
 UNLIKE = (
@@ -17,23 +18,21 @@ UNLIKE = (
 """What a run says of trainers whose hardware or software rounds differently."""
 
 
-def check_same_data(team: Team, dataset: Dataset) -> None:
-    """Refuse trainers that have other training images than their leader, as far as labels tell.
+def check_same_data(team: Team, known: DataIdentity) -> None:
+    """Refuse trainers that have other data than their leader, by what they are known by.
 
-    Raises `DataError`, for all of them `FailedElsewhere`. Cost: one pass over the labels.
+    Raises `DataError`, for all of them `FailedElsewhere`.
     """
     if team.size == 1:
         return
-    images = dataset.train
-    mine = (len(images), images.image_shape, images.num_classes, digest_of([images.labels]))
-    theirs = team.lead(lambda: mine)
+    theirs = team.lead(lambda: known)
     with team.together():
-        if mine != theirs:
+        if known.digest != theirs.digest:
+            what = "; ".join(theirs.differences(known))
             raise DataError(
-                "all trainers of a run must have the same training images, because each trains on "
-                f"a part of every batch; trainer {team.rank} has {len(images):,} of shape "
-                f"{images.image_shape}, trainer 0 {theirs[0]:,} of shape {theirs[1]}, and sizes or "
-                "labels differ. Copy one set to every machine."
+                "all trainers of a run must have the same data, because each trains on a part of "
+                f"every batch; trainer {team.rank} has others than trainer 0: different are {what}."
+                " Copy one set to every machine."
             )
 
 
@@ -52,5 +51,5 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     """SHA-256 of all their bytes."""
     found = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(bits(tensor).numpy().tobytes())
     return found.hexdigest()

@@ -1,8 +1,6 @@
 """A run's state on disk: enough to go on as if it had never stopped."""
 
-import hashlib
 import io
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +12,11 @@ import torch
 from torch import Tensor
 
 from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
-from sparring.models import save_weights
+from sparring.models import kept_layers
+from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
 from sparring.models.saved import (
     Anything,
+    Each,
     Fields,
     Items,
     Kind,
@@ -28,13 +28,19 @@ from sparring.models.saved import (
     read_saved,
     tensors_like,
 )
+from sparring.models.trained import fingerprint_text, read_fingerprint, save_trained
+from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
+from sparring.records.run import digest_of_settings
+from sparring.records.wording import few
 from sparring.training.config import TrainConfig
-from sparring.training.sources import Source
+from sparring.training.sources import Fresh, Source
 from sparring.training.trainer import Trainer
 
 FORMAT = 1
 """Layout of resume.pt; a file of another layout is refused, never guessed at."""
+
+_LAYERS = Fields({"evaluation": Each(Text()), "frozen": Each(Text())})
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +65,11 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds
     own = trainer.team.gather(_own_state(trainer, source))
     if not trainer.team.leads:
         return
+    known = _fingerprint(trainer)
     buffer = io.BytesIO()
-    torch.save(_state(trainer, own, seconds), buffer)
+    torch.save(_state(trainer, own, seconds, known), buffer)
     with _safely(run, trainer):
-        _save_weights(trainer, run.weights)
+        _save_weights(run, trainer, run.weights, known)
         write_atomically(run.resume, buffer.getvalue())
 
 
@@ -74,12 +81,34 @@ def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
     path = run.snapshot(trainer.version)
     with _safely(run, trainer):
         path.parent.mkdir(exist_ok=True)
-        _save_weights(trainer, path)
+        _save_weights(run, trainer, path, _fingerprint(trainer))
 
 
-def _save_weights(trainer: Trainer, path: Path) -> None:
-    about = {"version": str(trainer.version), "config": settings_digest(trainer.config)}
-    save_weights(trainer.average.network.state_dict(), path, about=about)
+def _fingerprint(trainer: Trainer) -> Fingerprint:
+    return fingerprint(trainer.average.network, trainer.images.image_shape)
+
+
+def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Fingerprint) -> None:
+    about = {"version": str(trainer.version), "config": run.settings_digest()}
+    if data := run.read_data():
+        about["data"] = data.digest
+    save_trained(trainer.average.network, path, known, about)
+
+
+def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
+    """Give a trainer's state to a `twin` of the same settings, by a checkpoint in memory.
+
+    What is written and read back is what `save_checkpoint` writes, the weights included, but for
+    the fingerprint.
+    Raises whatever fails.
+    """
+    source, other = (Fresh().open(each, each.config.updates) for each in (trainer, twin))
+    buffer, where = io.BytesIO(), Path("the checkpoint")
+    torch.save(_state(trainer, [_own_state(trainer, source)], 0.0, None), buffer)
+    buffer.seek(0)
+    _restored(where, torch.load(buffer, map_location="cpu", weights_only=True), twin, other)
+    stored = weights_from(weights_to(trainer.average.network.state_dict()))
+    put_weights(twin.average.network, stored, where)
 
 
 @contextmanager
@@ -110,11 +139,6 @@ def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> P
 def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
     state = _load(path)
     _check_same_run(path, state, trainer)
-    version = state.get("version")
-    try:
-        _schema(trainer, version if isinstance(version, int) else 0).check(state, "it")
-    except ValueError as error:
-        raise _damaged(path, error) from error
     return state
 
 
@@ -131,6 +155,9 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Sourc
         progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+    if (stored := state.get("fingerprint")) is not None:
+        known = read_fingerprint(str(stored), str(path))
+        check_fingerprint(trainer.average.network, known, str(path))
     trainer.copy.refresh()
     return progress
 
@@ -140,7 +167,9 @@ def _own_state(trainer: Trainer, source: Source) -> dict[str, Any]:
     return {"source": dict(source.state()), "random": torch.get_rng_state()}
 
 
-def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _state(
+    trainer: Trainer, own: list[dict[str, Any]], seconds: float, known: Fingerprint | None
+) -> dict[str, Any]:
     others = {"others": own[1:]} if len(own) > 1 else {}
     return {
         "format": FORMAT,
@@ -149,8 +178,10 @@ def _state(trainer: Trainer, own: list[dict[str, Any]], seconds: float) -> dict[
         "threads": torch.get_num_threads(),
         "version": trainer.version,
         "seconds": seconds,
+        "layers": kept_layers(trainer.network),
         "network": trainer.network.state_dict(),
         "average": trainer.average.network.state_dict(),
+        "fingerprint": None if known is None else fingerprint_text(known),
         "optimizer": trainer.optimizer.state_dict(),
         **own[0],
         **others,
@@ -193,7 +224,8 @@ def _schema(trainer: Trainer, version: int) -> Fields:
             "optimizer": _optimizer_schema(trainer, version),
             **own,
             **others,
-        }
+        },
+        {"layers": _LAYERS, "fingerprint": Maybe(Text())},  # not in those of early versions
     )
 
 
@@ -230,6 +262,12 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
             f"{path} must belong to the config.json beside it; it was written under other "
             f"settings. Put the original config.json back, or start a new run."
         )
+    version = state.get("version")
+    try:
+        _schema(trainer, version if isinstance(version, int) else 0).check(state, "it")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    _check_layers(path, state, kept_layers(trainer.network))
     here = {"arithmetic": trainer.copy.name, "threads": torch.get_num_threads()}
     for what, value in here.items():
         if state.get(what) != value:
@@ -239,6 +277,18 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
                 what,
                 state.get(what),
                 value,
+            )
+
+
+def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]]) -> None:
+    """Refuse a network whose layers are frozen or in evaluation mode as they were not before."""
+    before = state.get("layers", here)
+    for what, names in here.items():
+        if other := sorted(set(names) ^ set(before.get(what, names))):
+            state_of = "frozen (requires_grad)" if what == "frozen" else "in evaluation mode"
+            raise CheckpointError(
+                f"{few(other)} of the network must be {state_of} as when {path} was written, and "
+                "now differs. Pass the network in the state in which the run was given it."
             )
 
 
@@ -252,4 +302,4 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def settings_digest(config: TrainConfig) -> str:
     """What tells settings apart: equal ones, and no others, have the same."""
-    return hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()
+    return digest_of_settings(to_json(config))

@@ -7,8 +7,10 @@ from sparring.data import Augmentation
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
 from sparring.models import ModelKind, PaperNetwork, Precision
+from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
+from sparring.records.trust import check_trusted, named_code
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
@@ -180,6 +182,17 @@ class TrainConfig:
     def progress(self, number: int) -> float:
         """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
         return (number + 0.5) / self.updates
+
+
+def stored_config(run: RunDirectory, *, trust_code: bool = False) -> TrainConfig:
+    """The settings of a run, to be trained by again.
+
+    Raises `RunError` or `ConfigError` for a file that is damaged, and for code that the settings
+    name, unless you trained the run on this machine, or with `trust_code`.
+    """
+    config = from_json(TrainConfig, read_json(run.config), where=str(run.config))
+    check_trusted(run.config, named_code(to_json(config)), trust_code=trust_code)
+    return config
 
 
 def _check_norms(threat: Threat, trained: Threat) -> None:

@@ -3,7 +3,7 @@
 Shapes: B batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,8 @@ from sparring.attacks import AttackedBatch, TicketAttack
 from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
 from sparring.models import Precision, built_network
+from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
+from sparring.models.trained import network_seed
 from sparring.training.config import TrainConfig
 
 
@@ -123,6 +125,27 @@ class RunTickets:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Known:
+    """The trainer's weights at one time, and what its network answers with them."""
+
+    weights: Mapping[str, Tensor]
+    """The weights."""
+    fingerprint: Fingerprint
+    """The answers."""
+
+    @classmethod
+    def of(cls, network: nn.Module, image_shape: tuple[int, int, int]) -> "Known":
+        """Cost: a copy of the weights and a pass."""
+        weights = {name: value.cpu().clone() for name, value in network.state_dict().items()}
+        return cls(weights=weights, fingerprint=fingerprint(network, image_shape))
+
+    def check(self, network: nn.Module) -> None:
+        """Raises `OtherNetwork` for another network than the trainer's; replaces its weights."""
+        network.load_state_dict(self.weights)
+        check_fingerprint(network, self.fingerprint, "a network that attacks")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackJob:
     """A run's attacks, wherever they are computed; it pickles, the images do not go with it."""
@@ -133,6 +156,8 @@ class AttackJob:
     """Its network, where that is no record but an object, which must pickle for workers."""
     trainer: int = 0
     """Rank of the trainer whose part of every ticket is attacked."""
+    known: Known | None = None
+    """By what the network is known, where a factory of the user's builds it."""
 
     @property
     def precision(self) -> Precision:
@@ -145,8 +170,14 @@ class AttackJob:
         return self.config.batch_size // self.config.trainers
 
     def network(self) -> nn.Module:
-        """A network of the run's kind; its weights do not matter."""
-        return built_network(self.config.model, self.given)
+        """A network of the run's kind; its weights do not matter.
+
+        Raises `OtherNetwork` if the factory makes another one here than for the trainer.
+        """
+        built = built_network(self.config.model, self.given, network_seed(self.config.seed))
+        if self.known is not None:
+            self.known.check(built)
+        return built
 
     def attacks(self, images: Images, device: torch.device) -> RunTickets:
         """How the tickets of these training images are attacked."""

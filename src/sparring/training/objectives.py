@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from sparring.attacks import AttackedBatch
 from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
-from sparring.records.imported import arguments, imported
+from sparring.records.imported import arguments, imported, own_code
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""
@@ -146,19 +146,20 @@ def _made(objective: OwnObjective) -> Callable[[LogitsOf, AttackedBatch], Any]:
             f"the objective must be a class or function that makes one; {objective.factory} is a "
             f"{type(factory).__name__}."
         )
-    try:
-        made = factory(**arguments(objective.arguments, "objective.arguments"))
-    except Exception as error:
-        raise ConfigError(
-            f"{objective.factory} must make an objective; it failed: "
-            f"{type(error).__name__}: {error}. --debug shows where."
-        ) from error
+    words = arguments(objective.arguments, "objective.arguments")
+    with own_code(f"{objective.factory} must make an objective; it failed", objective.factory):
+        made = factory(**words)
     if not callable(made):
         raise ConfigError(
             f"{objective.factory} must make something to call with (logits_of, batch); it made a "
             f"{type(made).__name__}."
         )
     return made
+
+
+def forget_objectives() -> None:
+    """Make every own objective anew when it is called next; it may have a state."""
+    _made.cache_clear()
 
 
 def _shape(value: object) -> str:

@@ -28,8 +28,9 @@ class Adam:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """PyTorch's Adam over these parameters."""
-        betas = (self.beta1, self.beta2)
-        return torch.optim.Adam(parameters, lr=self.learning_rate, betas=betas, fused=True)
+        betas, weights = (self.beta1, self.beta2), list(parameters)
+        fused = _can_be_fused(weights)
+        return torch.optim.Adam(weights, lr=self.learning_rate, betas=betas, fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,16 +56,22 @@ class SGD:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """PyTorch's SGD over these parameters."""
+        weights = list(parameters)
         return torch.optim.SGD(
-            parameters,
+            weights,
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            fused=True,
+            fused=_can_be_fused(weights),
         )
 
 
 OptimizerKind = Adam | SGD
+
+
+def _can_be_fused(weights: Iterable[nn.Parameter]) -> bool:
+    """PyTorch has fused kernels for real numbers only."""
+    return all(weight.is_floating_point() for weight in weights)
 
 
 def _check_rate(rate: float) -> None:

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
-from sparring.data.of_run import check_classes, chosen_dataset
-from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss
-from sparring.models import chosen_device, computing_threads, load_weights
+from sparring.data.of_run import RunData
+from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss
+from sparring.models import bits, chosen_device, computing_threads
+from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.records.ranges import count_in
-from sparring.training.config import TrainConfig
+from sparring.training.config import TrainConfig, stored_config
 from sparring.training.start import check_fits
 from sparring.training.team import Solo
 from sparring.training.trace import REMEDY, Traced, read_trace
@@ -79,7 +80,11 @@ class Replay:
 
 
 def replay(
-    run: Path | str, *, data: Dataset | None = None, observer: Observer | None = None
+    run: Path | str,
+    *,
+    data: Dataset | None = None,
+    observer: Observer | None = None,
+    trust_code: bool = False,
 ) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
 
@@ -88,22 +93,19 @@ def replay(
     staleness. The observer is told of the environment's differences, which may alone change bits.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
     something or is damaged; weights that differ are no error. `data` are those that the run was
-    given, if it was.
+    given, if it was; `trust_code` as in `resume`.
     """
     begun = time.perf_counter()
     directory, observer = RunDirectory.open(run), observer or Silent()
-    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
-    stored = _read_weights(directory, config)
+    config = stored_config(directory, trust_code=trust_code)
+    stored = _read_weights(directory, trust_code)
     trace = read_trace(directory, stored.version if stored else None)
     recorded = from_json(
         Environment, read_json(directory.environment), where=str(directory.environment)
     )
     device = _device_like(recorded)
     config = replace(config, device=str(device))
-    dataset = chosen_dataset(
-        config.data, data, image_size=config.image_size, data_memory=config.data_memory
-    )
-    check_classes(directory, dataset)
+    dataset, _ = RunData.of(directory).load(data)
     check_fits(config, dataset)
     _check_trainers(config)
     with computing_threads(recorded.threads):
@@ -164,14 +166,15 @@ def _follow(
             tickets_of[ticket - traced.staleness_of(rank)].append((ticket, rank))
     waiting: dict[tuple[int, int], AttackedBatch] = {}
     for version, traced in enumerate(trace):
-        for ticket, rank in tickets_of[version]:
-            waiting[ticket, rank] = trainers[rank].attack_now(ticket)
-        batches = [
-            trainer.finish(waiting.pop((version, rank))) for rank, trainer in enumerate(trainers)
-        ]
         try:
+            for ticket, rank in tickets_of[version]:
+                waiting[ticket, rank] = trainers[rank].attack_now(ticket)
+            batches = [
+                trainer.finish(waiting.pop((version, rank)))
+                for rank, trainer in enumerate(trainers)
+            ]
             step = update_together(trainers, batches)
-        except NonFiniteLoss:
+        except (NonFiniteLoss, NonFiniteLogits):
             return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
         observer.stepped(step)
         if step.loss != traced.loss:
@@ -182,21 +185,14 @@ def _follow(
 def _different(stored: Mapping[str, Tensor], trainer: Trainer) -> tuple[str, ...]:
     """Names of the averaged weights that are not the stored ones, bit for bit."""
     found = trainer.average.network.state_dict()
-    return tuple(
-        name for name in stored if not torch.equal(_bits(stored[name]), _bits(found[name]))
-    )
+    return tuple(name for name in stored if not torch.equal(bits(stored[name]), bits(found[name])))
 
 
-def _bits(value: Tensor) -> Tensor:
-    """As bytes, because as numbers 0 equals -0 and NaN does not equal itself."""
-    return value.cpu().flatten().view(torch.uint8)
-
-
-def _read_weights(run: RunDirectory, config: TrainConfig) -> _Stored | None:
+def _read_weights(run: RunDirectory, trust_code: bool) -> _Stored | None:
     if not run.weights.exists():
         return None
-    network = config.model.build(seed=0)
-    version = count_in(load_weights(network, run.weights).get("version", ""))
+    network, about = read_trained(run, trust_code=trust_code)
+    version = count_in(about.get("version", ""))
     if not version:
         raise CheckpointError(
             f"{run.weights} must say how many updates its weights have seen, because a replay "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sparring.models import real_view
 from sparring.training.interruption import SIGNALS
 
 REQUESTS = len(SIGNALS)
@@ -48,15 +49,19 @@ class Packing:
         self._buffers = floating_buffers(network)
         self._trainer, self._trainers = trainer, trainers
         like = [*self._weights, *self._buffers]
-        self._sizes = [each.numel() for each in like]
-        self._dtype = functools.reduce(torch.promote_types, (each.dtype for each in like))
+        self._sizes = [real_view(each).numel() for each in like]
+        self._dtype = functools.reduce(
+            torch.promote_types, (real_view(each).dtype for each in like)
+        )
 
     def pack(self, share: Share) -> Tensor:
         """One trainer's share. Cost: one copy of it."""
         like = [*self._weights, *self._buffers]
         values = [*share.gradients, *share.statistics]
         flat = [
-            (torch.zeros_like(place) if value is None else value).reshape(-1).to(self._dtype)
+            real_view(torch.zeros_like(place) if value is None else value)
+            .reshape(-1)
+            .to(self._dtype)
             for place, value in zip(like, values, strict=True)
         ]
         staleness = [0.0] * self._trainers
@@ -71,7 +76,7 @@ class Packing:
         told = last.tolist()
         like = [*self._weights, *self._buffers]
         values = [
-            value.view(place.shape).to(place.dtype) if flag > 0 else None
+            _like(place, value) if flag > 0 else None
             for place, value, flag in zip(like, flat, told[: len(like)], strict=True)
         ]
         loss, accuracy, *rest = told[len(like) :]
@@ -85,11 +90,18 @@ class Packing:
         )
 
 
+def _like(place: Tensor, flat: Tensor) -> Tensor:
+    """Flat real numbers in the shape and type of `place`; a complex number has two of them."""
+    view = real_view(place)
+    value = flat.view(view.shape).to(view.dtype)
+    return torch.view_as_complex(value) if place.is_complex() else value
+
+
 def mean_of(flat: Sequence[Tensor]) -> Tensor:
     """The mean of flat shares, as a team computes it, bit for bit if there are two."""
     return torch.stack(list(flat)).sum(0).div_(len(flat))
 
 
 def floating_buffers(network: nn.Module) -> list[Tensor]:
-    """Buffers of floating-point numbers, such as BatchNorm's statistics."""
-    return [each for each in network.buffers() if each.is_floating_point()]
+    """Buffers of real or complex numbers, such as BatchNorm's statistics."""
+    return [each for each in network.buffers() if each.is_floating_point() or each.is_complex()]

@@ -12,10 +12,18 @@ from torch import nn
 from sparring.attacks import AttackedBatch
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
-from sparring.errors import Interrupted, NonFiniteLoss, TrainerLost, resume_command
-from sparring.models import computing_threads
+from sparring.errors import (
+    Interrupted,
+    NonFiniteLogits,
+    NonFiniteLoss,
+    TrainerLost,
+    resume_command,
+)
+from sparring.models import computing_threads, kept_layers
 from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
+from sparring.records.trust import named_code, unsealed
+from sparring.records.wording import few
 from sparring.training.agreement import UNLIKE, unlike
 from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
@@ -33,6 +41,18 @@ SINGLE = (
     "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
 )
 """What a run says of a network that has to do without bf16."""
+
+
+UNTRAINED = (
+    "weights without a gradient in the first update: {}; no loss depends on them, so that they "
+    "stay as they are"
+)
+"""What a run says of weights that training does not reach."""
+KEPT = (
+    "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
+    "BatchNorm: {}; call train() on the network before training if that is not meant"
+)
+"""What a run says of a network that is not in training mode as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -109,7 +129,10 @@ class Sitting:
                 wanted = self.config.tensorboard and self.team.leads
                 with events(self.run, trainer.version, wanted=wanted) as sink:
                     self.events = sink
-                    self._loop(trainer, source)
+                    try:
+                        self._loop(trainer, source)
+                    except (NonFiniteLoss, NonFiniteLogits) as error:
+                        raise self._diverged(trainer, error) from error
             seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
@@ -134,6 +157,10 @@ class Sitting:
             save_snapshot(self.run, trainer)
         if trainer.precision != self.config.precision:
             self._notice(trainer, SINGLE)
+        if alone := unsealed(self.run.path, named_code(to_json(self.config))):
+            self._notice(trainer, alone)
+        if kept := kept_layers(trainer.network)["evaluation"]:
+            self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
         threat, attack = self.config.threat, self.config.attack
         doubts = [doubt(threat, self.dataset.image_shape)]
         doubts += [mismatch(threat, attack.threat)] if attack.steps else []
@@ -143,7 +170,7 @@ class Sitting:
     def _loop(self, trainer: Trainer, source: Source) -> None:
         """The trainer's loop: attacked batches in, updates out."""
         for batch, seconds in _timed(source):
-            step = self._update(trainer, source, batch, seconds)
+            step = trainer.update(batch, supply_seconds=seconds, updated=source.updated)
             if self.team.leads:
                 self._watch(trainer, source, step)
             last, asked = trainer.version == self.end, self.team.heard
@@ -163,6 +190,8 @@ class Sitting:
     def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""
         self._record(trainer, source, step)
+        if trainer.version == 1 and trainer.untrained:
+            self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
         if self.config.attack.steps and _due(self.config.validation.alarm_every, trainer.version):
             self._compare(trainer)
         complete = trainer.version == self.config.updates
@@ -172,16 +201,16 @@ class Sitting:
         if _due(every, trainer.version) or (every and trainer.version == self.end):
             save_snapshot(self.run, trainer)
 
-    def _update(
-        self, trainer: Trainer, source: Source, batch: AttackedBatch, seconds: float
-    ) -> Step:
-        try:
-            return trainer.update(batch, supply_seconds=seconds, updated=source.updated)
-        except NonFiniteLoss as error:
-            last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
-            if self.team.leads:
-                self._write("notices", {"step": trainer.version, "event": str(error)})
-            raise NonFiniteLoss(f"{error} The last good checkpoint {last}.") from error
+    def _diverged(self, trainer: Trainer, error: NonFiniteLoss | NonFiniteLogits) -> NonFiniteLoss:
+        """The error of a run whose numbers are no longer finite, in an update or anywhere else."""
+        said = str(error)
+        if isinstance(error, NonFiniteLogits):
+            rate = trainer.learning_rate
+            said += f" It became so at step {trainer.version + 1} with learning rate {rate:g}."
+        if self.team.leads:
+            self._write("notices", {"step": trainer.version, "event": said})
+        last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
+        return NonFiniteLoss(f"{said} The last good checkpoint {last}.")
 
     def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
         figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}

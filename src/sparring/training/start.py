@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparring.data import Dataset, derive_seed, first_images
+from sparring.data import Dataset, first_images
+from sparring.data.source import absolute
 from sparring.engine.handed_images import unpicklable
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -17,13 +18,18 @@ from sparring.models import (
     begin_with,
     built_network,
     check_network,
+    check_state,
     chosen_device,
     possible_precision,
 )
+from sparring.models.fingerprint import check_fingerprint, fingerprint
+from sparring.models.spec import is_imported
+from sparring.models.trained import network_seed
 from sparring.records.imported import anchored
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
 from sparring.training.events import check_events_can_be_written
+from sparring.training.objectives import OwnObjective
 
 
 def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
@@ -37,7 +43,16 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
         model = _instead(model, Given(name=type(network).__qualname__))
     model = model.fitted(dataset.image_shape, dataset.num_classes)
     init = None if config.init is None else str(Path(config.init).expanduser().resolve())
-    return replace(config, model=_anchored(model), init=init)
+    objective = config.objective
+    if isinstance(objective, OwnObjective):
+        objective = replace(objective, factory=anchored(objective.factory))
+    return replace(
+        config,
+        data=absolute(config.data),
+        model=_anchored(model),
+        objective=objective,
+        init=init,
+    )
 
 
 def check_fits(
@@ -61,10 +76,35 @@ def check_fits(
         if network is not None and config.source.workers != 0:
             _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
-    starting = starting_network(config, network, resumed=resumed).to(device)
+    starting = starting_network(config, network, resumed=resumed)
+    check_state(starting)
+    starting.to(device)
     images = probes(dataset).to(device)
     check_network(starting, images, config.model.outputs(dataset.num_classes))
+    if network is None:
+        _check_rebuilt(config, starting, dataset.image_shape)
     possible_precision(starting, config.precision, images)
+
+
+def _check_rebuilt(
+    config: TrainConfig, starting: nn.Module, image_shape: tuple[int, int, int]
+) -> None:
+    """Refuse a factory that makes another network when it is called again.
+
+    Evaluations, workers and resumed runs call it again.
+    """
+    if not is_imported(config.model):
+        return
+    again = built_network(config.model, None, network_seed(config.seed))
+    try:
+        again.load_state_dict(starting.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            "the model's factory must make the same network whenever it is called, because it is "
+            "called again wherever the run is used; its second network has other weights than its "
+            f"first: {str(error).splitlines()[0]}"
+        ) from error
+    check_fingerprint(again, fingerprint(starting, image_shape), "the model's factory, asked twice")
 
 
 def probes(dataset: Dataset) -> Tensor:
@@ -88,7 +128,7 @@ def starting_network(
 
     Of a run that is `resumed` from a checkpoint, which has all weights, `init` is not read.
     """
-    built = built_network(config.model, network, derive_seed(config.seed, "weights"))
+    built = built_network(config.model, network, network_seed(config.seed))
     if config.init is not None and not resumed:
         begin_with(built, config.init)
     return built

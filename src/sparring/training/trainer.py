@@ -16,10 +16,19 @@ from torch.nn.utils import clip_grad_norm_
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset, derive_seed
 from sparring.errors import NonFiniteLoss
-from sparring.models import Precision, drawing_from, possible_precision, working_copy
+from sparring.models import (
+    Precision,
+    drawing_from,
+    possible_precision,
+    real_view,
+    training_mode,
+    working_copy,
+)
+from sparring.models.spec import is_imported
+from sparring.training.asynchronous import Asynchronous
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
-from sparring.training.job import AttackJob
+from sparring.training.job import AttackJob, Known
 from sparring.training.share import Packing, Share, floating_buffers, mean_of
 from sparring.training.start import probes, starting_network
 from sparring.training.team import Place, Solo, Team
@@ -81,7 +90,7 @@ class Trainer:
         self.team: Team = team or Solo()
         self.network: nn.Module = starting_network(config, network, resumed=resumed)
         self.team.align(self.network)
-        self.network.to(device).train()
+        training_mode(self.network.to(device))
         self.precision: Precision = possible_precision(
             self.network, config.precision, probes(dataset)
         )
@@ -89,15 +98,33 @@ class Trainer:
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device
-        self.job = AttackJob(config=config, given=network, trainer=self.team.rank)
+        self.job = AttackJob(
+            config=config, given=network, trainer=self.team.rank, known=self._known(network)
+        )
         self._tickets = self.job.attacks(dataset.train, device)
         self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
         self._staleness: tuple[int, ...] = ()
+        self.untrained: list[str] = []
+        """Weights without a gradient in the last update."""
+
+    def _known(self, given: nn.Module | None) -> Known | None:
+        """By what workers know that they built this network, where they must build it."""
+        if given is not None or not is_imported(self.config.model):
+            return None
+        if not isinstance(self.config.source, Asynchronous):
+            return None
+        return Known.of(self.network, self.images.image_shape)
 
     @property
     def place(self) -> Place:
         """Which of the trainers of this machine it is."""
         return self.team.place
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next update."""
+        progress = self.config.progress(min(self.version, self.config.updates - 1))
+        return self.config.optimizer.learning_rate * self.config.schedule(progress)
 
     def stopped(self) -> bool:
         """Whether it was asked to stop and may do so before its next update."""
@@ -154,7 +181,7 @@ class Trainer:
             loss, correct = self.config.objective(self.copy.trained, batch)
         parameters = self._parameters()
         return Share(
-            gradients=torch.autograd.grad(loss, parameters, allow_unused=True),
+            gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
             statistics=tuple(
                 None if torch.equal(old, new) else new
                 for old, new in zip(before, buffers, strict=True)
@@ -183,8 +210,7 @@ class Trainer:
     ) -> Step:
         """The update that a share, or the mean of all, asks for; see `update`."""
         begun = time.perf_counter() if begun is None else begun
-        progress = self.config.progress(self.version)
-        rate = self.config.optimizer.learning_rate * self.config.schedule(progress)
+        rate = self.learning_rate
         if not math.isfinite(share.loss) or not _is_finite(share.gradients):
             wrong = "its gradient" if math.isfinite(share.loss) else str(share.loss)
             raise NonFiniteLoss(
@@ -237,7 +263,10 @@ class Trainer:
                 buffer.copy_(mean)
 
     def _step(self, share: Share, rate: float) -> None:
-        parameters = self._parameters()
+        named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
+        parameters = [parameter for _, parameter in named]
+        pairs = zip(named, share.gradients, strict=True)
+        self.untrained = [name for (name, _), gradient in pairs if gradient is None]
         self._take_statistics(share)
         for parameter, gradient in zip(parameters, share.gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
@@ -248,9 +277,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if (self.version + 1) % FORGET_EVERY == 0:
-            self._forget_traces()
+            self.forget_traces()
 
-    def _forget_traces(self) -> None:
+    def forget_traces(self) -> None:
         """Set to zero what the optimiser hardly remembers.
 
         The moments of weights without gradient (dead units) decay for ever: after some 900 updates
@@ -259,7 +288,8 @@ class Trainer:
         for state in self.optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor) and value.dim():
-                    value.copy_(hardshrink(value, TRACE))
+                    trace = real_view(value)
+                    trace.copy_(hardshrink(trace, TRACE))
 
 
 def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch]) -> Step:
@@ -277,6 +307,13 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
     return steps[0]
 
 
+def _plain(gradient: torch.Tensor | None) -> torch.Tensor | None:
+    """The same gradient, dense and not lazily conjugated, as optimisers need it."""
+    if gradient is not None and gradient.layout is not torch.strided:
+        gradient = gradient.to_dense()
+    return None if gradient is None else gradient.resolve_conj()
+
+
 def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torch.Tensor | None:
     """The gradient in the parameter's order in memory.
 
@@ -290,5 +327,6 @@ def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torc
 
 def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
     """Whether every number is. The least and the largest tell; a norm takes far longer."""
-    ends = [end for each in gradients if each is not None for end in each.aminmax()]
+    some = [real_view(each) for each in gradients if each is not None and each.numel()]
+    ends = [end for each in some for end in each.aminmax()]
     return bool(torch.stack(ends).isfinite().all()) if ends else True

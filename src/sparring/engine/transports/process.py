@@ -27,6 +27,7 @@ from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena, anonymous_file
 from sparring.engine.transports.birth import Birth, Parcel, live
 from sparring.engine.transports.protocol import Died, Done, Event, Up
+from sparring.errors import OtherNetwork
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves once their pipes are closed."""
@@ -55,6 +56,8 @@ class _Hand:
     device: str
     words: str = ""
     """Why it is about to end, if it said so."""
+    refusal: OtherNetwork | None = None
+    """The error that every worker of this run would end with."""
 
 
 class ProcessTransport:
@@ -177,6 +180,8 @@ class ProcessTransport:
                 match message:
                     case str():
                         hand.words = message
+                    case OtherNetwork():
+                        hand.words, hand.refusal = str(message), message
                     case None:
                         events.append(Up(worker=name))
                     case number, work:
@@ -194,7 +199,7 @@ class ProcessTransport:
             hand.process.join()
         code = hand.process.exitcode
         hand.process.close()
-        return Died(worker=name, reason=hand.words or _ending(code))
+        return Died(worker=name, reason=hand.words or _ending(code), refusal=hand.refusal)
 
 
 def _ending(code: int | None) -> str:
@@ -216,6 +221,9 @@ def work(place: Workplace, device: str, pipe: Connection) -> None:
             pipe.send((lease.number, attacker(lease)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    except OtherNetwork as error:
+        pipe.send(error)
+        sys.exit(1)
     except Exception:
         # Whatever it was, this process is not to be trusted any more; a fresh one takes over.
         pipe.send(traceback.format_exc()[-LAST_WORDS:])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from sparring.engine.lease import Lease, Work, Worker
+from sparring.errors import OtherNetwork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,8 @@ class Died:
     """Who it was."""
     reason: str
     """How it ended: its last words, or its exit code."""
+    refusal: OtherNetwork | None = None
+    """That no worker can attack for this run, because the network it builds is another one."""
 
 
 Event = Up | Done | Died

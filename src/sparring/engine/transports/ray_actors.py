@@ -32,7 +32,7 @@ from sparring.engine.transports.ray_worker import (
     handed,
     readable,
 )
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, OtherNetwork
 from sparring.records.environment import installed_version
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ class RayTransport:
         try:
             value = ray.get(reference)
         except RayError as error:
-            return [self._bury(worker, _reason(error))]
+            cause = getattr(error, "cause", None)
+            refusal = cause if isinstance(cause, OtherNetwork) else None
+            return [self._bury(worker, _reason(error), refusal)]
         if awaited is True:
             self._hands[worker].is_placed = True
             return []
@@ -196,11 +198,11 @@ class RayTransport:
         done_images(self._arena, awaited).copy_(readable(images))
         return [Done(worker=worker, lease=awaited.number, work=work)]
 
-    def _bury(self, worker: Worker, reason: str) -> Died:
+    def _bury(self, worker: Worker, reason: str, refusal: OtherNetwork | None = None) -> Died:
         ray.kill(self._hands.pop(worker).actor, no_restart=True)
         self._awaited = {r: item for r, item in self._awaited.items() if item[0] != worker}
         self._published.clear()  # in case it was the loss of one of those
-        return Died(worker=worker, reason=reason)
+        return Died(worker=worker, reason=reason, refusal=refusal)
 
     def _compare(self, arithmetic: str) -> None:
         """Tell once if workers compute differently."""

@@ -1,0 +1,196 @@
+"""What labels must be, for every reader alike.
+
+A label is a whole number from 0, and every class has images to train on. A class that only another
+part has is refused, because a network that never saw it cannot be judged by it.
+
+Shapes: N images.
+"""
+
+import operator
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from sparring.errors import DataError
+
+_NAMED = 5
+"""Classes in a message: enough to see the pattern."""
+_LARGEST = (1 << 63) - 1
+"""Largest label that can be held."""
+_ONE_HOT = "Turn one-hot rows into classes with y.argmax(axis=1), and floats with y.astype('int64')"
+_AGAIN = "Number the classes 0, 1, 2, … without gaps, in all parts alike"
+
+
+class PartLabels(NamedTuple):
+    """Labels of one part, of any value yet."""
+
+    labels: Int64[Tensor, " N"]
+    where: str
+    """Where they were read, for messages."""
+
+
+def whole_label(label: object, where: str) -> int:
+    """One label as a number: a whole number in any of the types that hold one.
+
+    Raises `DataError`, with `where`, for anything else.
+    """
+    array = _as_array(label)
+    if array is not None and (array.dtype.kind not in "iu" or array.size != 1):
+        remedy = _ONE_HOT if array.size != 1 else "int(label) makes whole numbers of others"
+        raise _no_label(f"{array.dtype} of shape {array.shape}", where, remedy)
+    if array is not None:
+        number = int(array.reshape(-1)[0])
+    elif isinstance(label, SupportsIndex) and not isinstance(label, bool):
+        number = operator.index(label)
+    else:
+        raise _no_label(f"a {type(label).__name__}", where, "Number the classes")
+    if not -_LARGEST <= number <= _LARGEST:
+        raise _no_label("a number of more than 64 bits", where, _AGAIN)
+    return number
+
+
+def whole_labels(labels: np.ndarray, where: str) -> Int64[Tensor, " N"]:
+    """Labels as a list of whole numbers; a column of them (Keras' CIFAR-10) is one too."""
+    check_label_array(labels.dtype, labels.shape, where)
+    return torch.from_numpy(labels.reshape(-1).astype(np.int64))
+
+
+def check_label_array(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
+    """Refuse an array that cannot be labels by its type or shape. Raises `DataError`."""
+    is_column = len(shape) == 2 and shape[1] == 1
+    if dtype.kind not in "iu" or not (len(shape) == 1 or is_column):
+        raise DataError(
+            "Labels must be whole numbers in one dimension, one for each image; got "
+            f"{dtype} of shape {shape} ({where}). {_ONE_HOT}."
+        )
+
+
+def num_classes_of(
+    train: PartLabels,
+    others: Iterable[PartLabels] = (),
+    *,
+    names: Sequence[str] = (),
+    num_train: int | None = None,
+) -> int:
+    """The number of classes: that of `names`, or else one more than the largest training label.
+
+    Of the training labels the first `num_train` are trained on, by default all of them.
+    Raises `DataError` for fewer than two classes, for a label that is no class, and for a class
+    without images to train on.
+    """
+    num_classes = len(names) or max(int(train.labels.max()) + 1, 1)
+    check_labels(train.labels, num_classes, train.where)
+    if num_classes < 2:
+        raise DataError(
+            "A classifier needs at least two classes to tell apart; every training label is 0 "
+            f"({train.where}). Give images of several classes."
+        )
+    missing = untrained(train.labels[:num_train], num_classes)
+    if missing:
+        raise DataError(
+            never_trained(
+                [names[label] if names else str(label) for label in missing],
+                scope="" if names else f" from 0 to {num_classes - 1}",
+                where=f" ({train.where})",
+                remedy=_remedy(train.labels, num_train, missing, named=bool(names)),
+            )
+        )
+    for part in others:
+        check_labels(part.labels, num_classes, part.where)
+    return num_classes
+
+
+def check_labels(labels: Int64[Tensor, " N"], num_classes: int, where: str) -> None:
+    """Raise `DataError` naming `where` and the first label outside 0 to num_classes - 1."""
+    outside = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
+    if not len(outside):
+        return
+    first = int(outside[0])
+    label = int(labels[first])
+    remedy = (
+        "Leave out images without a label, which many data sets mark by -1"
+        if label < 0
+        else "Renumber the labels, or give the training set images of every class"
+    )
+    raise DataError(
+        f"Labels must lie in 0 to {num_classes - 1}, because the classes are counted from 0 "
+        f"and the training labels have {num_classes} of them; got {label} for "
+        f"image {first} ({where}; {len(outside)} such in all). {remedy}."
+    )
+
+
+def untrained(labels: Int64[Tensor, " N"], num_classes: int) -> tuple[int, ...]:
+    """Classes without an image, a few more than messages name at most."""
+    present = set(labels.unique().tolist())
+    return tuple(islice((c for c in range(num_classes) if c not in present), _NAMED + 1))
+
+
+def check_judged(train: PartLabels, other: PartLabels, names: Sequence[str]) -> None:
+    """Raise `DataError` if `other` has a class that is not trained on."""
+    unknown = sorted(set(other.labels.unique().tolist()) - set(train.labels.unique().tolist()))
+    if unknown:
+        raise DataError(only_elsewhere(other.where, [names[label] for label in unknown]))
+
+
+def never_trained(names: Sequence[str], *, scope: str = "", where: str = "", remedy: str) -> str:
+    """Why classes without images to train on are refused."""
+    return (
+        f"Every class{scope} must have images to train on, because a model cannot learn a class it "
+        f"never sees; without any: {some(names)}{where}. {remedy}."
+    )
+
+
+def only_elsewhere(part: str, names: Sequence[str], remedy: str = "") -> str:
+    """Why classes that only another part than train has are refused."""
+    remedy = remedy or "Give train images of it, or leave those images out"
+    return (
+        f"Every class of {part} must be one of train's, because a classifier knows no other; only "
+        f"in {part}: {some(names)}. {remedy}."
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """A few names for a message."""
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+
+
+def _remedy(
+    labels: Int64[Tensor, " N"], num_train: int | None, missing: Sequence[int], *, named: bool
+) -> str:
+    """What to do about classes without images to train on."""
+    num_train = len(labels) if num_train is None else num_train
+    if not set(missing).isdisjoint(labels[num_train:].tolist()):
+        return (
+            f"The last {len(labels) - num_train} of the {len(labels)} training images are held out "
+            "for validation: shuffle images and labels together if they are sorted by class, and "
+            "give every class several images"
+        )
+    if named:
+        return "Add images of them, or leave out their names and renumber the labels"
+    return _AGAIN + (": if they count from 1, subtract 1" if missing == (0,) else "")
+
+
+def _as_array(label: object) -> np.ndarray | None:
+    """A label that is an array or a tensor, as an array; none if it is neither."""
+    if isinstance(label, np.ndarray | np.generic):
+        return np.asarray(label)
+    if isinstance(label, Tensor):
+        label = label.detach()
+        label = label.to_dense() if label.layout != torch.strided else label
+        exact = label.dtype != torch.bfloat16  # which NumPy does not know
+        try:
+            return (label if exact else label.float()).cpu().numpy()
+        except (RuntimeError, TypeError):  # a meta tensor, for one, has no value
+            return np.array(str(label.dtype))
+    return None
+
+
+def _no_label(found: str, where: str, remedy: str) -> DataError:
+    return DataError(
+        f"Labels must be whole numbers, counted from 0; got {found} ({where}). {remedy}."
+    )

@@ -1,0 +1,171 @@
+"""The operations of a network as torch.fx records them, if they are all that it does.
+
+Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
+"""
+
+import operator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize
+
+from sparring.errors import ConfigError
+from sparring.models.alterations import alterations
+
+PARAMETRISATIONS = (
+    parametrizations._WeightNorm,
+    parametrizations._SpectralNorm,
+    parametrizations._Orthogonal,
+)
+"""Those whose weights, in evaluation mode, are the same in every pass."""
+SAME = 1e-6
+"""Largest difference between a network and its trace, in units of the largest logit or of 1."""
+FRESH = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+"""Layers whose outputs share no memory with their inputs; of others it is assumed that they do."""
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphModule:
+    """The operations of a network in evaluation mode, with layers of these classes as one each.
+
+    Raises `ConfigError` where a trace does not show all that a call does: a hook, a replaced
+    method, a parametrisation that is not known, an operation that depends on the images' values,
+    one in place that changes what is used again, or state that changes from call to call.
+    """
+    for what in alterations(model):
+        unshown(what)
+    for layer in model.modules():
+        _check_parametrisation(layer)
+    whole = nn.Sequential(model)  # so that a single layer is a leaf, too
+    with _attributes_kept(model):
+        try:
+            graph = _Tracer(leaves).trace(whole)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                "a certificate needs a network whose operations do not depend on the images, "
+                f"because they are traced once; this one cannot be traced ({reason}). Leave the "
+                "certificate out."
+            ) from error
+    found = fx.GraphModule(whole, graph)
+    _check_in_place(found)
+    return found
+
+
+def check_same(model: nn.Module, trace: fx.GraphModule, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The network's logits of these images [B, *S], if its trace gives the same.
+
+    Cost: two forward passes. Raises `ConfigError` where they differ, or state changes.
+    """
+    found = []
+    for images in batches:
+        before = _state(model)
+        logits = model(images.clone())
+        if _state(model) != before:
+            unshown("state that changes from call to call")
+        again = trace(images.clone())
+        unit = max(1.0, float(logits.abs().max()))
+        if not float((logits - again).abs().max()) <= SAME * unit:
+            unshown("something that changes the logits of test images")
+        found.append(logits)
+    return found
+
+
+def unshown(what: str) -> NoReturn:
+    """Raise the `ConfigError` of what a trace does not show."""
+    raise ConfigError(
+        f"the network has {what}; a certificate needs a network that computes what its trace "
+        "shows, because the bounds are of the trace. Remove it, or leave the certificate out."
+    )
+
+
+class _Tracer(fx.Tracer):
+    """Goes into every module but PyTorch's own and those that have a rule."""
+
+    def __init__(self, leaves: Collection[type[nn.Module]]) -> None:
+        super().__init__()
+        self._leaves = leaves
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in self._leaves or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
+
+
+class _InPlaceProxy(fx.Proxy):
+    """Shows `+=` as what it is; fx takes it for a sum that leaves its operands as they are."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
+def _check_parametrisation(layer: nn.Module) -> None:
+    if not parametrize.is_parametrized(layer):
+        return
+    for name, parts in layer.parametrizations.items():  # pyright: ignore
+        for part in parts:
+            if type(part) not in PARAMETRISATIONS:
+                unshown(f"a parametrisation, {type(part).__name__}, of {name} that is not known")
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What a forward pass stores in its modules during a trace is not left there."""
+    kept = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for now, before in kept:
+            now.clear()
+            now.update(before)
+
+
+def _check_in_place(trace: fx.GraphModule) -> None:
+    """An operation in place must be the last that uses the memory under its former names."""
+    order = {node: place for place, node in enumerate(trace.graph.nodes)}
+    memory: dict[fx.Node, fx.Node] = {}
+    for node, place in order.items():
+        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        memory[node] = node if source is None or _is_fresh(node, trace) else memory[source]
+        if source is None or not _writes(node, trace):
+            continue
+        earlier = [other for other, at in order.items() if at < place]
+        names = [other for other in earlier if memory[other] is memory[node]]
+        if any(order[user] > place for name in names for user in name.users):
+            unshown("an operation in place, such as +=, that changes what is used again")
+
+
+def _is_fresh(node: fx.Node, trace: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        layer = trace.get_submodule(str(node.target))
+        return isinstance(layer, FRESH) or (
+            isinstance(layer, nn.ReLU | nn.MaxPool2d) and not _writes(node, trace)
+        )
+    return node.target in (operator.add, torch.add)
+
+
+def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(trace.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    given = "inplace" in node.kwargs or (node.target is functional.relu and len(node.args) > 1)
+    return node.target is operator.iadd or given
+
+
+def _state(model: nn.Module) -> list[object]:
+    """What must not change from call to call: tensors by place and version, plain attributes."""
+    tensors = [*model.parameters(), *model.buffers()]
+    plain = [
+        {name: value for name, value in vars(module).items() if type(value) in _PLAIN}
+        for module in model.modules()
+    ]
+    return [
+        *((id(each), None if each.is_inference() else each._version) for each in tensors),
+        *plain,
+    ]

@@ -1,0 +1,193 @@
+"""What a run will do later, done once on a copy before anything is written."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from sparring.data import Dataset, derive_seed
+from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss, SparringError, cause
+from sparring.models import (
+    PROBES,
+    WorkingCopy,
+    bits,
+    check_logits,
+    chosen_device,
+    drawing_from,
+    evaluation_mode,
+)
+from sparring.records.wording import few
+from sparring.training.checkpoint import copy_by_checkpoint
+from sparring.training.config import TrainConfig
+from sparring.training.objectives import forget_objectives
+from sparring.training.sources import Fresh
+from sparring.training.team import Solo
+from sparring.training.trainer import Trainer
+
+ROUNDING = 1e-5
+"""Share of the largest logit by which two passes of equal networks may differ."""
+NEEDED = "It was tried on a copy before the run, and nothing was written; --debug shows where."
+"""What a refusal says last."""
+
+
+def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
+    """Refuse a run that would fail later, by doing on a copy what it will do.
+
+    That is: an attack of one step and an update at the run's batch size, with its precision,
+    optimizer, objective and average; attack and evaluation of one image; a checkpoint, in memory,
+    from which a second copy is restored bit for bit. Global random states stay as they are.
+    Cost: the network is built twice; three forward and two backward passes over a batch.
+    Raises `ConfigError`.
+    """
+    steps = min(1, config.attack.steps)
+    config = replace(config, source=Fresh(), attack=replace(config.attack, steps=steps))
+    device = chosen_device(config.device)
+    with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
+        warnings.simplefilter("ignore")  # the run says them again
+        try:
+            _rehearsed(*(_trainer(config, dataset, device, network) for _ in range(2)))
+        finally:
+            forget_objectives()
+
+
+def _trainer(
+    config: TrainConfig, dataset: Dataset, device: torch.device, network: nn.Module | None
+) -> Trainer:
+    with _tried("the network and its optimizer cannot be set up for training"):
+        return Trainer(config, dataset, device, network, Solo(size=config.trainers))
+
+
+def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
+    size, name = trainer.job.batch_size, type(trainer.network).__name__
+    outputs = trainer.config.model.outputs(trainer.images.num_classes)
+    trainer.copy = _CheckedCopy(trainer.copy, name, outputs)
+    with _tried(f"an attack on a batch of {size} images failed"):
+        batch = trainer.attack_now(0)
+    image, label = batch.images[:1], batch.labels[:1]
+    with _tried("an attack on one image failed"):
+        attack = replace(trainer.config.attack, steps=1)
+        attack(trainer.logits_of, image, label, generator=torch.Generator().manual_seed(0))
+    with _tried("an evaluation of one image failed"):
+        logits = _logits(trainer.average.network, image)
+    check_logits(logits, name, 1, outputs, when=" in an evaluation")
+    with _tried(f"an update on a batch of {size} images failed"):
+        trainer.update(batch)
+        trainer.forget_traces()
+    with _tried("a checkpoint of this run cannot be written and read back"):
+        copy_by_checkpoint(trainer, twin)
+        different = _different(trainer, twin)
+    if different:
+        raise ConfigError(
+            f"a checkpoint does not restore {few(different)} of {name} bit for bit, so that the "
+            "run could neither be resumed nor judged. Keep what training changes in parameters and "
+            f"persistent buffers, each with its own memory. {NEEDED}"
+        )
+    with _tried("a pass of the network in evaluation mode failed"):
+        few_images = batch.images[:PROBES]
+        found, again = (_logits(each.network, few_images) for each in (trainer, twin))
+    if not _agree(found, again):
+        raise ConfigError(
+            f"what {name} computes must follow from its state_dict, because only that is stored; "
+            "after one update and a checkpoint its logits differ. Likely causes: attributes or "
+            "buffers with persistent=False that a pass changes, or a factory that builds another "
+            f"network each time. Make them parameters or buffers. {NEEDED}"
+        )
+
+
+class _CheckedCopy:
+    """A working copy whose every answer is checked, with the pass named that gave a wrong one."""
+
+    def __init__(self, copy: WorkingCopy, name: str, outputs: int) -> None:
+        self.name = copy.name
+        self._copy, self._network, self._outputs = copy, name, outputs
+
+    def refresh(self) -> None:
+        self._copy.refresh()
+
+    def attacked(self, images: Tensor) -> Tensor:
+        return self._checked(self._copy.attacked(images), images, "in an attack")
+
+    def trained(self, images: Tensor) -> Tensor:
+        with _tried(f"a pass of {self._network} in training mode over {len(images)} images failed"):
+            logits = self._copy.trained(images)
+        return self._checked(logits, images, "in training mode")
+
+    def _checked(self, logits: object, images: Tensor, when: str) -> Tensor:
+        return check_logits(logits, self._network, len(images), self._outputs, when=f" {when}")
+
+
+@contextmanager
+def _tried(fact: str) -> Iterator[None]:
+    """Turn an error inside the block into a `ConfigError` that begins with the `fact`."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        raise ConfigError(f"{error} {NEEDED}") from error
+    except CheckpointError as error:
+        raise ConfigError(f"{fact}: {cause(error.__cause__ or error)}. {NEEDED}") from error
+    except SparringError:
+        raise
+    except Exception as error:  # of a network of one's own
+        raise ConfigError(f"{fact}: {cause(error)}. {_remedy(error)}{NEEDED}") from error
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error):
+        return "Take a smaller batch_size or a smaller network. "
+    if "more than 1 value per channel" in str(error):
+        return "Take a larger batch_size. "
+    if "does not require grad" in str(error):
+        return "Let the loss depend on the weights: no detach() or no_grad() in training mode. "
+    return ""
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad(), evaluation_mode(network):
+        return network(images)
+
+
+def _agree(found: Tensor, again: Tensor) -> bool:
+    if torch.equal(bits(found), bits(again)):
+        return True
+    return float((found - again).abs().max()) <= ROUNDING * float(found.abs().max())
+
+
+def _different(one: Trainer, other: Trainer) -> list[str]:
+    """Names of what two trainers do not have in common, bit for bit."""
+    parts = {
+        "": (dict(one.network.named_parameters()), dict(other.network.named_parameters())),
+        "the state ": (one.network.state_dict(), other.network.state_dict()),
+        "the average ": (one.average.network.state_dict(), other.average.network.state_dict()),
+        "the optimizer ": (_flat(one.optimizer.state_dict()), _flat(other.optimizer.state_dict())),
+    }
+    return [
+        f"{part}{name}"
+        for part, (mine, theirs) in parts.items()
+        for name in mine.keys() | theirs.keys()
+        if not _same(mine.get(name), theirs.get(name))
+    ]
+
+
+def _same(one: object, other: object) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return one == other
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and torch.equal(bits(one), bits(other))
+
+
+def _flat(state: object, path: str = "") -> dict[str, object]:
+    """The leaves of nested dictionaries and lists, by the path to each."""
+    if isinstance(state, dict):
+        pairs = list(state.items())
+    elif isinstance(state, list | tuple):
+        pairs = list(enumerate(state))
+    else:
+        return {path: state}
+    return {
+        name: leaf
+        for key, inner in pairs
+        for name, leaf in _flat(inner, f"{path}.{key}" if path else str(key)).items()
+    }

@@ -1,0 +1,109 @@
+"""Networks are copied with what they keep, and what cannot be copied is told."""
+
+import threading
+
+import pytest
+import torch
+import torch.nn.utils.prune
+from torch import Tensor, nn
+
+from sparring.errors import ConfigError
+from sparring.models import copied
+
+IMAGES = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+
+
+def weight_normalised() -> nn.Module:
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(nn.Linear(6, 3))
+
+
+def pruned() -> nn.Module:
+    layer = nn.Linear(6, 3)
+    nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+class Keeping(nn.Module):
+    """Keeps results of its passes: in an attribute, in a list and within an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.kept, self.all, self.within = nn.Linear(6, 3), None, [], {"of": ()}
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.kept = self.layer(images)
+        self.all.append(self.kept * 2)
+        self.within = {"of": (self.kept.exp(),)}
+        return self.kept.clone()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Keeping,
+        weight_normalised,
+        pruned,
+        lambda: nn.utils.spectral_norm(nn.Linear(6, 3)),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)),
+        lambda: nn.utils.parametrizations.orthogonal(nn.Linear(6, 3)),
+    ],
+)
+def test_a_copy_of_a_network_that_was_used_computes_and_trains_alike(make):
+    torch.manual_seed(0)
+    network = make()
+    network(IMAGES)
+    network.eval()
+    copy = copied(network)
+    wanted, found = network(IMAGES), copy(IMAGES)
+    assert torch.equal(wanted, found)
+    for one, other in zip(network.parameters(), copy.parameters(), strict=True):
+        assert one.data_ptr() != other.data_ptr()
+    gradients = [
+        torch.autograd.grad(out.sum(), list(each.parameters()))
+        for out, each in ((wanted, network), (found, copy))
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_shared_parameters_stay_shared():
+    network = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    network[1].weight = network[0].weight
+    copy = copied(network)
+    assert copy[1].weight is copy[0].weight is not network[0].weight
+
+
+def with_attribute(value: object) -> nn.Module:
+    network = nn.Linear(6, 3)
+    network.attribute = value
+    return network
+
+
+def viewed(*, buffer: bool) -> nn.Module:
+    network = nn.Linear(6, 3)
+    view = network.weight.detach().t()
+    if buffer:
+        network.register_buffer("view", view)
+    else:
+        network.view = nn.Parameter(view)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (with_attribute(threading.Lock()), "cannot be copied: TypeError: .*lock"),
+        (with_attribute(number for number in range(3)), "cannot be copied: TypeError: .*generator"),
+        (viewed(buffer=True), "view and weight|weight and view"),
+        (viewed(buffer=False), "view and weight|weight and view"),
+    ],
+)
+def test_what_cannot_be_copied_is_told(network, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        copied(network)
+
+
+def test_views_of_one_memory_that_do_not_overlap_are_copied():
+    network, memory = nn.Linear(6, 3), torch.rand(8)
+    network.first, network.second = nn.Parameter(memory[:4]), nn.Parameter(memory[4:])
+    assert torch.equal(copied(network).first, memory[:4])
