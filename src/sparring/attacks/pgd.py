@@ -17,6 +17,7 @@ from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
 from sparring.records.typed import typed, typed_record
 
 
@@ -51,6 +52,8 @@ class PGD:
                 "steps must be at least 0 because they count gradient steps; "
                 f"got {self.steps}. Use 0 for natural training."
             )
+        at_least("steps", self.steps, 0)
+        at_least("restarts", max(self.restarts, 1), 1)
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ConfigError(
                 "step_size must be finite and above 0 because it is the length of a step; "

@@ -8,12 +8,12 @@ Units:  grey levels 0 to 255.
 """
 
 import os
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -28,19 +28,23 @@ from sparring.data.picture_files import differing
 from sparring.data.pictures import Kind, read_kind, read_picture
 from sparring.data.streamed import StreamedSet
 from sparring.errors import DataError
+from sparring.records.temporary import temporary_file
 
 
 class Spool:
     """A temporary file that goes with whoever made it; another process knows it by its path."""
 
     def __init__(self) -> None:
-        handle, name = tempfile.mkstemp(prefix="sparring-")
-        os.close(handle)
-        self.path = Path(name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        self.file, self.path = temporary_file()
+        weakref.finalize(self, _remove, self.file, self.path)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path, (self.path,)
+
+
+def _remove(file: BinaryIO, path: Path) -> None:
+    file.close()
+    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.records import write_atomically
+from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.typed import typed
 from sparring.records.wording import counted, few
 
@@ -73,6 +74,7 @@ def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and the words about them. Raises `CheckpointError` as `load_weights`."""
     try:
+        open_regular(path, LARGEST_TENSORS).close()  # safetensors opens files by name only
         with _utf8_name(path) as name, safe_open(name, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return weights, dict(file.metadata() or {})
@@ -81,9 +83,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} must hold the network's weights; there is no such file. "
             f"Was the run stopped before its first checkpoint?"
         ) from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointError(
-            f"{path} must be a safetensors file; it cannot be read ({error}). "
+            f"{path} must be a safetensors file; it cannot be read ({reason}). "
             f"It is damaged or something else: restore it or train again."
         ) from error
 

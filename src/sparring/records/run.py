@@ -231,9 +231,11 @@ class RunDirectory:
     def launcher(self) -> str | None:
         """Who started the trainers that began the run; none where nobody starts them again.
 
-        Raises `RunError` if the file is damaged.
+        Raises `RunError` or `ConfigError` if the file is damaged.
         """
-        return str(read_json(self.launch)) if self.launch.exists() else None
+        if not self.launch.exists():
+            return None
+        return from_json(str, read_json(self.launch), where=str(self.launch))
 
     def write_launcher(self, name: str) -> None:
         """Store who started the trainers. Raises `RunError` if it cannot be written."""
