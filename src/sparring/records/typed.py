@@ -98,7 +98,7 @@ def _fits(hint: object, value: object) -> bool:
     alternatives = members(hint)
     if len(alternatives) > 1:
         return any(_fits(one, value) for one in alternatives)
-    hint = alternatives[0]
+    hint = next(iter(alternatives), hint)
     for plain, kind in _NUMBERS:
         if hint is plain:
             finite = not isinstance(value, int) or abs(value) <= LARGEST or plain is int
@@ -142,7 +142,7 @@ def _wanted(hint: object) -> str:
     alternatives = members(hint)
     if len(alternatives) > 1:
         return " or ".join(dict.fromkeys(_wanted(one) for one in alternatives))
-    hint = alternatives[0]
+    hint = next(iter(alternatives), hint)
     if hint in _WORDS:
         return _WORDS[hint]
     origin, parts = get_origin(hint), get_args(hint)
