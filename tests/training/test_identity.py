@@ -148,7 +148,7 @@ import sys
 from sparring.evaluation import evaluate_run
 from sparring.records import RunDirectory
 for run in sys.argv[1:]:
-    found = evaluate_run(RunDirectory(run), threads=1, checks=False)
+    found = evaluate_run(RunDirectory.open(run), threads=1, checks=False)
     print(found.natural.successes)
 """
     done = in_process(*(run.run.path for run in runs), cwd=tmp_path.parent, code=code)
