@@ -138,7 +138,7 @@ def test_numbers_of_a_factory_are_the_runs_own_in_every_process(tmp_path: Path):
     """Four factories, each with another generator's numbers that are in no state_dict."""
     runs = []
     for name, order in FROM_GLOBAL_STATES.items():
-        model = write_net(tmp_path / f"{name}.py", order)
+        model = write_net(tmp_path / f"net_{name}.py", order)
         settings = config(tmp_path, model=model, updates=60, seed=5)
         runs.append(train(settings, tmp_path / name))
     images, labels = load_dataset(str(tmp_path / "data.npz")).test.batch(torch.arange(24))
@@ -148,7 +148,7 @@ import sys
 from sparring.evaluation import evaluate_run
 from sparring.records import RunDirectory
 for run in sys.argv[1:]:
-    found = evaluate_run(RunDirectory(run), threads=1, checks=False)
+    found = evaluate_run(RunDirectory.open(run), threads=1, checks=False)
     print(found.natural.successes)
 """
     done = in_process(*(run.run.path for run in runs), cwd=tmp_path.parent, code=code)
