@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from data.idx_files import pixels_of
 from data.pictures import CLASSES, picture
 from sparring.cli.main import main
-from sparring.data import load_dataset, open_dataset, opening
+from sparring.data import StreamedSet, load_dataset, open_dataset, opening
 from sparring.errors import DataError
 
 NAMES = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
@@ -317,3 +318,15 @@ def test_names_of_classes_may_be_anything_that_json_holds(tmp_path):
         rows = rows.replace_schema_metadata({"huggingface": json.dumps(about)})
         pq.write_table(rows, path)
         assert load_dataset(str(path)).class_names == ("0", "1", "2")
+
+
+def test_a_copy_that_cannot_be_written_or_is_gone_is_told(tmp_path, monkeypatch):
+    path = str(parquet(tmp_path / "a.parquet", range(36)))
+    data = open_dataset(path)
+    assert isinstance(data.train, StreamedSet)
+    data.train.pixels._path.unlink()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(DataError, match=r"the copy of the pictures of .*No such file"):
+        data.train.batch(torch.arange(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"copied to a temporary file; got: No such.*TMPDIR"):
+        open_dataset(path)

@@ -143,7 +143,7 @@ def _ambiguous(folder: Path, paths: list[Path]) -> DataError:
 
 
 def _listing(paths: list[Path]) -> str:
-    """Names for a message, folders with a slash, cut off where nobody would read on."""
+    """Names for a message, folders with a slash, a few of them."""
     names = [path.name + "/" * path.is_dir() for path in sorted(paths)]
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) + more) or "nothing"

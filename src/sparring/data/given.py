@@ -8,7 +8,7 @@ import math
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -76,9 +76,9 @@ class GivenPixels:
 @typed
 def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     *,
-    train: Items,
-    test: Items,
-    validation: Items | None = None,
+    train: Items | Iterable[object],
+    test: Items | Iterable[object],
+    validation: Items | Iterable[object] | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
     name: str = "data",
