@@ -199,7 +199,7 @@ def file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
+    with open_regular(path, LARGEST_TENSORS) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
