@@ -9,7 +9,6 @@ file its project begins.
 import builtins
 import functools
 import importlib
-import json
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import NamedTuple
 
 from sparring.errors import ConfigError
+from sparring.records.files import parse_json
 from sparring.records.projects import ROOT, Project, module_of, readable, running, shared_spec
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.wording import one_line
@@ -112,7 +112,7 @@ def arguments(words: Sequence[str], where: str) -> dict[str, object]:
                 "Write for example width=64."
             )
         try:
-            found[name] = json.loads(text)
+            found[name] = parse_json(text)
         except ValueError:
             found[name] = text
     return found
