@@ -6,7 +6,7 @@ pixels in [0, 1], and leaves no trace: neither on the model nor on any global st
 
 from sparring.attacks.apgd import APGD
 from sparring.attacks.batches import AttackedBatch, TicketAttack
-from sparring.attacks.checks import Classifier, check_batch, checked
+from sparring.attacks.checks import Batch, Classifier, as_batch, check_batch, checked
 from sparring.attacks.fab import FAB
 from sparring.attacks.losses import (
     LOSSES,
@@ -38,6 +38,7 @@ __all__ = [
     "STARTS",
     "Attack",
     "AttackedBatch",
+    "Batch",
     "Classifier",
     "Linf",
     "Loss",
@@ -51,6 +52,7 @@ __all__ = [
     "Threat",
     "TicketAttack",
     "adversarial_images",
+    "as_batch",
     "check_batch",
     "checked",
     "cross_entropy",

@@ -21,6 +21,7 @@ from sparring.attacks.losses import (
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed, typed_record
 
 MOMENTUM = 0.25
 """Share of the last change in the next one: what the paper's alpha, 0.75, leaves."""
@@ -33,6 +34,7 @@ TargetLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits, labels and targets to one loss per image."""
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class APGD:
     """Momentum steps of length 2 ε, halved and begun again from the best point when they stall.
@@ -79,6 +81,10 @@ class APGD:
         one = [APGDSearch(threat=self.threat, loss=loss, rank=r, steps=self.steps) for r in ranks]
         return [search for search in one for _ in range(self.restarts)]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """`None`: any images and any number of classes will do."""
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """Which loss or how many targets it has with few classes."""
         least = 4 if self.targets else 3 if self.loss == "dlr" else 0
@@ -89,6 +95,7 @@ class APGD:
             said.append(f"{num_classes - 1} of {self.targets} targets")
         return f"{self.name} has {' and '.join(said)}" if said else None
 
+    @typed
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
     ) -> Tensor:

@@ -5,16 +5,23 @@ Cost: one pass over the pixels per attack; nothing but comparisons of Python num
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sparring.errors import ConfigError, NonFiniteLogits
+from sparring.errors import ConfigError, NonFiniteLogits, SparringError
+from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
 from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
 """All an attack knows of a model: images (B *S) to logits (B K)."""
+
+
+Batch = Tensor | NDArray[Any]
+"""Images or labels of a set."""
 
 
 @runtime_checkable
@@ -42,12 +49,35 @@ class Remembering(Protocol):
         ...
 
 
+def as_batch(images: Batch, labels: Batch, what: str) -> tuple[Tensor, Tensor]:
+    """Images as they are, and labels on the CPU, where `what` judges a model on them.
+
+    NumPy arrays become tensors. Raises `ConfigError` for no image at all, and as `check_batch`.
+    """
+    images, labels = (
+        _from_numpy(name, value) for name, value in (("images", images), ("labels", labels))
+    )
+    check_batch(images, labels)
+    if not images.numel():
+        raise ConfigError(
+            f"{what} needs at least one image, because it counts shares of them; got images of "
+            f"shape {tuple(images.shape)}. Pass the images of a test set."
+        )
+    # What was made in inference mode takes part in no backward pass; a copy does.
+    images, labels = (
+        value.clone() if value.is_inference() else value.detach() for value in (images, labels)
+    )
+    return images, labels.cpu()
+
+
 def check_batch(images: Tensor, labels: Tensor) -> None:
     """Refuse images and labels that no attack could mean.
 
     Raises `ConfigError` unless images are float32 or float64 with pixels in [0, 1], and labels are
     one int64 class index, not below 0, per image.
     """
+    _tensor("images", images, "numbers")
+    _tensor("labels", labels, "class indices")
     if images.is_floating_point() and images.dtype not in (torch.float32, torch.float64):
         raise ConfigError(
             "images must be float32 or float64, because the rounding of fewer bits takes what an "
@@ -63,7 +93,7 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise ConfigError(
             f"labels must be int64 of shape ({len(images)},) because each image has one class; "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}. Pass class indices."
+            f"got {labels.dtype} of shape {tuple(labels.shape)}. {_indices_from(images, labels)}"
         )
     if not images.numel():
         if len(images):
@@ -84,25 +114,37 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
         )
 
 
-def checked(model: Classifier, labels: Tensor) -> Classifier:
-    """The same model, whose every answer is checked to be a row of finite logits per image.
+def checked(model: Classifier, labels: Tensor) -> "Checked":
+    """The same model, called on copies of images; its answers are rows of finite logits.
 
-    Everything that attacks or judges a model calls it through this. Raises `ConfigError`, when
-    called, for an answer of another type or shape or with too few classes for the labels, and
+    Everything that attacks or judges a model calls it through this. Raises `ConfigError` for what
+    is no model, or a module without usable weights, and, when called, where the model fails on the
+    images, for an answer of another type or shape or with too few classes for the labels, and
     `NonFiniteLogits` for NaN or infinity.
     """
+    check_callable(model)
     least_classes = max(2, int(labels.max()) + 1) if len(labels) else 2
     if isinstance(model, Remembering):
         return _CheckedRemembering(model, least_classes)
-    return _Checked(model, least_classes)
+    return Checked(model, least_classes)
 
 
-class _Checked:
+class Checked(OnCopies):
+    """A model whose answers are checked; see `checked`."""
+
     def __init__(self, model: Classifier, least_classes: int) -> None:
-        self._model, self._least_classes = model, least_classes
+        super().__init__(model)
+        self._least_classes = least_classes
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self._accepted(self._model(images), len(images))
+        """Logits of the images, checked."""
+        try:
+            logits: object = self.model(images.clone())
+        except MODEL_ERRORS as error:
+            if isinstance(error, SparringError | torch.OutOfMemoryError):
+                raise
+            raise why_failed(error, self.model, images) from error
+        return self._accepted(logits, len(images))
 
     def _accepted(self, logits: object, num_images: int) -> Tensor:
         logits = _check_logits(logits, num_images, self._least_classes)
@@ -112,21 +154,21 @@ class _Checked:
         return logits
 
 
-class _CheckedRemembering(_Checked):
-    _model: Remembering
+class _CheckedRemembering(Checked):
+    model: Remembering
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
-        return self._model.remember(images)
+        return self.model.remember(images)
 
     def revised(
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> Tensor:
-        return self._accepted(self._model.revised(memory, before, after, rows), len(rows))
+        return self._accepted(self.model.revised(memory, before, after, rows), len(rows))
 
     def keep(
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> None:
-        self._model.keep(memory, before, after, rows)
+        self.model.keep(memory, before, after, rows)
 
 
 @contextmanager
@@ -161,7 +203,7 @@ def differentiated(
         logits = logits_of(x)
         loss = loss_of(logits)
         total = loss.sum()
-    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    gradient = _gradient(total, x, lambda: loss_of(logits_of(x)).sum(), logits_of)
     if gradient is None:
         raise ConfigError(
             "the logits must depend on the images through differentiable operations because an "
@@ -171,18 +213,93 @@ def differentiated(
     return logits.detach(), loss.detach(), gradient
 
 
+def _gradient(
+    total: Tensor, x: Tensor, again: Callable[[], Tensor], logits_of: Classifier
+) -> Tensor | None:
+    """Of a total in x, which `again` computes anew; none if it does not depend on x.
+
+    Reentrant checkpointing bears a whole backward pass only. In that of a module, whose weights
+    are held constant, nothing but x gets a gradient.
+    """
+    if not total.requires_grad:
+        return None
+    try:
+        return torch.autograd.grad(total, x, allow_unused=True)[0]
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        if module_of(logits_of) is None:
+            raise ConfigError(
+                "a model with activation checkpointing of the reentrant kind must be passed as a "
+                "torch.nn.Module, because its backward pass writes into the gradients of weights; "
+                "got a function. Pass the module, or checkpoint with use_reentrant=False."
+            ) from error
+    with torch.enable_grad():
+        torch.autograd.backward(again())
+    return x.grad
+
+
+def _tensor(name: str, value: object, what: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"{name} must be a torch.Tensor of {what}; got {type(value).__name__}. "
+            f"Pass {_TENSORS[name]}."
+        )
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        kind = f"{value.layout}, {value.dtype}, on {value.device}"
+        raise ConfigError(
+            f"{name} must be a dense tensor of real {what}; got {kind}. Convert it first."
+        )
+    return value
+
+
+def _from_numpy(name: str, value: object) -> Tensor:
+    if not isinstance(value, np.ndarray):
+        return _tensor(name, value, "numbers")
+    try:
+        return torch.from_numpy(np.array(value))  # a copy: it may be read-only, or run backwards
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} must be numbers that PyTorch knows; got a NumPy array of {value.dtype}. "
+            f"Convert it first: {name}.astype(...)."
+        ) from error
+
+
+_TENSORS = {
+    "images": "torch.as_tensor(images), of shape (batch, channels, height, width)",
+    "labels": "torch.as_tensor(labels)",
+}
+
+
+def _indices_from(images: Tensor, labels: Tensor) -> str:
+    """How such labels become class indices."""
+    if len(labels.shape) == 2 and len(labels) == len(images) and labels.shape[1] > 1:
+        return "Of one-hot rows pass labels.argmax(1)."
+    if labels.shape == (len(images), 1):
+        return "Pass labels[:, 0].long()."
+    if labels.shape == images.shape[:1]:
+        return "Pass labels.long() if they are class indices."
+    return "Pass class indices, one for each image."
+
+
 def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != num_images:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        lost = isinstance(logits, Tensor) and num_images == 1 and logits.ndim == 1
+        advice = (
+            "Keep the row of a single image: squeeze() removes it, squeeze(-1) or flatten(1) does "
+            "not."
+            if lost
+            else "Wrap the model in a function that returns its logits."
+        )
         raise ConfigError(
             f"the model must return logits of shape ({num_images}, classes) because an attack "
-            f"judges each image by its own row; got {got}. Wrap the model in a function that "
-            "returns its logits."
+            f"judges each image by its own row; got {got}. {advice}"
         )
     if not logits.is_floating_point():
         raise ConfigError(
-            f"the model must return real floating-point logits; got {logits.dtype}. Wrap the model "
-            "in a function that returns such."
+            "the model must return logits of a real floating-point dtype, because an attack "
+            f"follows their gradient; got {logits.dtype}. Return real scores, not classes."
         )
     if logits.shape[1] < least_classes:
         raise ConfigError(

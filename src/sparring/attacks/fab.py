@@ -14,6 +14,7 @@ from sparring.attacks.losses import targeted_margin
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed, typed_record
 
 BIAS = 0.1
 """Largest share of the clean image's own way to the boundary: the paper's alpha_max."""
@@ -25,6 +26,7 @@ LEAST_DISTANCE = 1e-8
 """Below this two points are one."""
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FAB:
     """Steps onto the plane where label and target would tie, back towards the clean image.
@@ -62,11 +64,16 @@ class FAB:
         ranks = range(1, min(self.targets, num_classes - 1) + 1)
         return [FABSearch(threat=self.threat, rank=rank, steps=self.steps) for rank in ranks]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """`None`: any images and any number of classes will do."""
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """How many targets it has with few classes."""
         few = self.targets > num_classes - 1
         return f"{self.name} has {num_classes - 1} of {self.targets} targets" if few else None
 
+    @typed
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
     ) -> Tensor:

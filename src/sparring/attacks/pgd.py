@@ -18,8 +18,10 @@ from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed, typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PGD:
     """Climb the loss in steps of equal length, projecting back into the threat after each.
@@ -89,6 +91,12 @@ class PGD:
         """One for each restart."""
         return [PGDSearch(attack=replace(self, restarts=1))] * self.restarts
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """The loss dlr needs three classes."""
+        if self.loss == "dlr" and num_classes < 3:
+            return f'its loss dlr needs 3 classes, and there are {num_classes}; take loss "margin"'
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """Nothing: any number of classes will do."""
         return None
@@ -114,6 +122,7 @@ class PGD:
         size = None if self.step_size is None else self.step_size * scale
         return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
 
+    @typed
     def __call__(
         self,
         model: Classifier,
@@ -237,11 +246,13 @@ class PGDSearch:
         return state["x"]
 
 
+@typed
 def fgsm(threat: Threat) -> PGD:
     """One step of length eps from the clean image (Goodfellow et al. 2015)."""
     return PGD(threat=threat, steps=1, step_size=threat.eps, start="none")
 
 
+@typed
 def random_start_fgsm(threat: Threat) -> PGD:
     """One step of length 1.25 · eps from a uniform start (Wong, Rice & Kolter 2020)."""
     return PGD(threat=threat, steps=1, step_size=1.25 * threat.eps, start="uniform")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sparring.attacks.checks import Classifier, check_batch, checked, numbered
 from sparring.attacks.threat import Threat
-from sparring.models import evaluation_mode
+from sparring.errors import ConfigError
+from sparring.models import check_callable, evaluation_mode, plain_settings
 
 BATCH = 128
 """Images in flight: more are no faster for the paper's network on a CPU."""
@@ -108,6 +109,10 @@ class Attack(Protocol):
 
     def searches(self, num_classes: int) -> Sequence[Search]:
         """Its searches for a model of so many classes."""
+        ...
+
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """Why it cannot search such images of such a model, in a clause; `None` if it can."""
         ...
 
     def caveat(self, num_classes: int) -> str | None:
@@ -203,6 +208,8 @@ def adversarial_images(
         logits_of = checked(model, labels)
         logits = logits_of(images)
         robust = (logits.argmax(1) == labels).cpu()
+        if obstacle := attack.obstacle(tuple(images.shape[1:]), logits.shape[1]):
+            raise ConfigError(f"{attack.name} cannot search these images: {obstacle}.")
         for search in attack.searches(logits.shape[1]):
             seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
             task = Task(images, labels, ranked(logits, labels, search.rank), seeds)
@@ -228,9 +235,13 @@ def adversarial_images(
 
 @contextmanager
 def no_trace(model: object) -> Iterator[None]:
-    """Evaluation mode and no gradients but those asked for, everything put back after it."""
+    """Evaluation mode and no gradients but those asked for, everything put back after it.
+
+    Raises `ConfigError` for what is no model, or a module without usable weights.
+    """
+    check_callable(model)
     # An inference tensor cannot take part in a backward pass; a copy made in here can.
-    with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model):
+    with plain_settings(), torch.no_grad(), evaluation_mode(model):
         yield
 
 

@@ -3,6 +3,7 @@
 Shapes: B rows in flight, C channels, H height, W width.  Units: pixels in [0, 1].
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -18,6 +19,7 @@ from sparring.attacks.search import Move, Search, State, Task, adversarial_image
 from sparring.attacks.threat import L2, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed, typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
@@ -25,6 +27,7 @@ MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Square:
     """Changes one square of the image at a time; keeps what brings the model nearer to an error.
@@ -63,10 +66,26 @@ class Square:
         """One."""
         return [SquareSearch(threat=self.threat, queries=self.queries, share=self.share)]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """It needs channels, height and width."""
+        if len(image_shape) == 3:
+            return None
+        *before, width = image_shape
+        *channels, height = before or [1]
+        shape = (math.prod(channels), height, width)
+        back = "" if len(image_shape) == 1 else f"torch.nn.Unflatten(1, {tuple(image_shape)}), "
+        return (
+            "it changes squares of images of shape (batch, channels, height, width), and these "
+            f"have (batch, {', '.join(map(str, image_shape))}); give them as images.reshape(-1, "
+            f"{', '.join(map(str, shape))}) to "
+            f"torch.nn.Sequential(torch.nn.Flatten(), {back}model)"
+        )
+
     def caveat(self, num_classes: int) -> str | None:
         """Nothing: any number of classes will do."""
         return None
 
+    @typed
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
     ) -> Tensor:
@@ -111,11 +130,6 @@ class SquareSearch:
 
     def begin(self, task: Task, logits_of: Classifier) -> State:
         """The first proposal is a pattern over all of the image."""
-        if task.images.ndim != 4:
-            raise ConfigError(
-                "Square needs images of shape (batch, channels, height, width) because it changes "
-                f"squares of them; got {tuple(task.images.shape)}. Leave it out of the suite."
-            )
         patches = PATCHES[type(self.threat)]
         start = patches.start(self.threat, task.images, task.seeds)
         memory: Mapping[str, Tensor] = {}

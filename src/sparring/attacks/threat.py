@@ -17,12 +17,14 @@ from torch import Generator, Tensor
 
 from sparring.attacks import streams
 from sparring.errors import ConfigError
+from sparring.records.typed import typed_record
 
 LEAST_GAIN = 1e-6
 """Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@typed_record
+@dataclass(frozen=True, slots=True)
 class Linf:
     """Images in [0, 1] that differ from the clean ones by at most `eps` in every pixel."""
 
@@ -102,7 +104,8 @@ class Linf:
         return (_widened(x) - _widened(images)).abs().amax(_pixels(images))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@typed_record
+@dataclass(frozen=True, slots=True)
 class L2:
     """Images in [0, 1] whose Euclidean distance to the clean ones is at most `eps`."""
 

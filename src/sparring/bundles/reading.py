@@ -12,6 +12,7 @@ from sparring.models.trained import network_seed
 from sparring.models.weights import content_digest, put_weights, read_weights
 from sparring.records import from_json, read_json, to_json
 from sparring.records.trust import check_trusted, named_code
+from sparring.records.typed import typed
 
 MODEL = "model.json"
 """What the network is, as the run's settings have it."""
@@ -31,6 +32,7 @@ class Identity:
     """What it answers to a few fixed images."""
 
 
+@typed
 def exported_network(
     folder: Path | str, *, network: nn.Module | None = None, trust_code: bool = False
 ) -> nn.Module:

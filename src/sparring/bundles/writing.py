@@ -16,13 +16,14 @@ from sparring.bundles.reading import IDENTITY, MODEL, Identity
 from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
-from sparring.models import trained_network
+from sparring.models import plain_settings, trained_network
 from sparring.models.fingerprint import fingerprint
 from sparring.models.weights import content_digest
 from sparring.records import RunDirectory, to_json
 from sparring.records.files import run_errors, write_atomically, write_json
 from sparring.records.temporary import clear_abandoned, new_folder
 from sparring.records.trust import copy_seal
+from sparring.records.typed import typed
 
 CHECKED = 64
 """Test images whose logits must come out the same."""
@@ -42,6 +43,8 @@ class Exported:
     """Test images that were compared."""
 
 
+@typed
+@plain_settings()
 def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
     run: RunDirectory | Path | str,
     out: Path | str,

@@ -17,8 +17,10 @@ from torch.nn.functional import pad
 from sparring.data.order import Ticket
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flip:
     """Mirrors left and right, for some images."""
@@ -43,6 +45,7 @@ class Flip:
         return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
     """Surrounds images with black and takes a part of the former size, each elsewhere."""

@@ -31,6 +31,7 @@ from sparring.data.labels import (
 )
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
 from sparring.errors import ConfigError, DataError
+from sparring.records.typed import typed
 
 MOST_CLASSES = 1_000_000
 """More than any data set has."""
@@ -72,6 +73,7 @@ class GivenPixels:
         return image, label
 
 
+@typed
 def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     *,
     train: Items,
@@ -106,7 +108,8 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
         for part, of_part in given.items()
         if of_part is not None or part != "validation"
     }
-    shape = tuple(read_item(items["train"], 0, "train", image_size)[0].shape)
+    channels, rows, columns = read_item(items["train"], 0, "train", image_size)[0].shape
+    shape = (channels, rows, columns)
     pixels = {
         part: GivenPixels(items=of_part, part=part, image_shape=shape, image_size=image_size)
         for part, of_part in items.items()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparring.data.labels import check_labels
 from sparring.errors import DataError
+from sparring.records.typed import typed_record
 
 
 class Batch(NamedTuple):
@@ -66,6 +67,7 @@ class Images(Protocol):
         ...
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ImageSet:
     """Images with their labels, held in memory as grey levels: one byte a pixel.
@@ -85,6 +87,17 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         """Refuse a set that no classifier could be trained or judged on."""
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise DataError(
+                "pixels must be grey levels, torch.uint8 of shape (images, channels, rows, "
+                f"columns); got {self.pixels.dtype} of shape {tuple(self.pixels.shape)}. Of pixels "
+                "in [0, 1] pass (255 * pixels).round().to(torch.uint8)."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(
+                "labels must be class indices, torch.int64 of shape (images,); got "
+                f"{self.labels.dtype} of shape {tuple(self.labels.shape)}. Pass labels.long()."
+            )
         check_labelled(len(self.pixels), self.labels, self.num_classes)
 
     def __len__(self) -> int:
@@ -135,6 +148,7 @@ class ImageSet:
         )
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
     """One classification task: images to train on, to steer training by, and to judge it by.

@@ -16,6 +16,7 @@ from sparring.data.picture_files import open_class_folders
 from sparring.data.picture_tables import open_tables
 from sparring.data.streamed import DATA_MEMORY, within
 from sparring.errors import DataError
+from sparring.records.typed import typed
 
 _BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
 _TABLES = "tables of pictures"
@@ -24,8 +25,9 @@ GIVEN = "given:"
 """Begins what a run calls data that were handed to it in Python."""
 
 
+@typed
 def load_dataset(
-    source: str, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+    source: str | Path, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
 ) -> Dataset:
     """The data set that `source` names, checked, in memory if its pixels fit into `data_memory`.
 
@@ -40,7 +42,7 @@ def load_dataset(
     Raises `DataError` if there is nothing of the kind there, or if it is damaged or
     contradicts itself.
     """
-    dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
+    dataset = open_dataset(str(source), image_size=image_size, data_memory=data_memory)
     return within(data_memory, dataset)
 
 

@@ -3,18 +3,26 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Classifier, Threat, checked
+from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
+from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.accuracy import logits_in_parts
 from sparring.evaluation.judge import Judge, device_of
-from sparring.models import computing_threads, sparse_passes, working_copy
+from sparring.models import (
+    ODD,
+    OnCopies,
+    computing_threads,
+    sparse_passes,
+    working_copy,
+)
 
 ALIKE = 1e-3
 """Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
@@ -22,6 +30,24 @@ ROUGHLY = 0.25
 """The same of a form in bf16, whose search another in single precision follows."""
 FEW = 32
 """Images by which a form is compared with the network."""
+
+
+def ask(model: Classifier, images: Tensor, labels: Tensor, attacks: Sequence[Attack] = ()) -> None:
+    """Refuse a model that fails on one image or on an odd number, before it is attacked.
+
+    Searches go on with the images that are left, whatever their number, down to one. Images that
+    one of the `attacks` cannot change are refused as well. Cost: a pass there and back over `ODD`
+    images and over one. Raises `ConfigError`.
+    """
+    logits_of, device = checked(model, labels), device_of(model, images)
+    one = images[:1].to(device)
+    with no_trace(model):
+        for count in (1, ODD):
+            some = images[torch.arange(count) % len(images)].to(device)
+            looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        for attack in attacks:
+            attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
 
 
 class Contender:
@@ -34,10 +60,11 @@ class Contender:
     def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
         device = device_of(model, images)
         self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
-        self.attacked: Classifier = model
+        self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
         self.threads = 0
-        if isinstance(model, nn.Module) and next(model.parameters(), None) is not None:
+        self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
+        if isinstance(model, nn.Module) and self.has_weights:
             sparse = sparse_passes(model)
             if sparse is not None and self.agrees(sparse, images):
                 self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import Classifier, Threat, check_batch
+from sparring.attacks import Batch, Classifier, Threat, as_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.contender import ROUGHLY, Contender
+from sparring.evaluation.contender import ROUGHLY, Contender, ask
 from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
@@ -26,14 +26,20 @@ from sparring.evaluation.survey import Observer, Progress, Survey
 from sparring.models import (
     PROBES,
     Precision,
+    check_callable,
     computing_threads,
+    evaluation_mode,
     has_matrix_units,
+    original_module,
+    plain_settings,
     possible_precision,
     working_copy,
 )
 from sparring.records import Evaluation, Examples, Outcomes, Proportion, describe
+from sparring.records.typed import typed, typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """What an evaluation found, as shares and image by image."""
@@ -46,23 +52,28 @@ class Verdict:
     """The first images, clean and attacked, where they are pictures."""
 
 
+@typed
+@plain_settings()
 def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
     model: Classifier,
-    images: Shaped[Tensor, " N *S"],
-    labels: Shaped[Tensor, "..."],
+    images: Batch,
+    labels: Batch,
     threat: Threat,
     *,
     suite: str = "pgd",
     seed: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
-    resume: Path | None = None,
+    resume: Path | str | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
     """How many of these images a model gets right, and how many no attack of a suite breaks.
 
     `model` maps images to logits: a `torch.nn.Module`, judged in evaluation mode and left as it
-    was, or any differentiable function. `images` hold pixels in [0, 1], `labels` class indices.
+    was, or any differentiable function. It must take batches of any size. What is inside
+    `DataParallel` or `torch.compile` is judged without it. `images` hold pixels in [0, 1], `labels`
+    class indices, both tensors or NumPy arrays; neither is written to. The gradient mode, autocast,
+    the default dtype and the default device around the call change nothing.
     An image counts as broken only once the model itself, in its own arithmetic, has misclassified
     a version of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
     attack, search, its place in the set) alone.
@@ -88,25 +99,52 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     of `examine`.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
-    chosen = named_suite(suite)
-    attacks = list(chosen.against(threat).values())
-    if not len(images):
-        raise ConfigError(
-            "an evaluation needs at least one image, because it counts shares of them; got none. "
-            "Pass the images of a test set."
+    attacks = named_suite(suite).against(threat).values()
+    images, labels = as_batch(images, labels, "an evaluation")
+    check_callable(model)
+    model = original_module(model)
+    with evaluation_mode(model):
+        ask(model, images, labels, list(attacks))
+        contender = Contender(model, images, labels, threat)
+        return _evaluated(
+            contender,
+            images,
+            labels,
+            suite=suite,
+            seed=seed,
+            precision=precision,
+            checks=checks,
+            resume=None if resume is None else Path(resume),
+            observer=observer,
         )
-    check_batch(images, labels)
+
+
+def _evaluated(  # noqa: PLR0913 - as `evaluate`
+    contender: Contender,
+    images: Shaped[Tensor, " N *S"],
+    labels: Int64[Tensor, " N"],
+    *,
+    suite: str,
+    seed: int,
+    precision: Precision,
+    checks: bool,
+    resume: Path | None,
+    observer: Observer | None,
+) -> Verdict:
+    chosen = named_suite(suite)
     begun = time.perf_counter()
-    labels = labels.cpu()
-    contender = Contender(model, images, labels, threat)
+    model, threat = contender.judge.model, contender.judge.threat
+    attacks = list(chosen.against(threat).values())
     judge, device = contender.judge, contender.judge.device
+    logits = judge.logits(images)
+    chosen.check(tuple(images.shape[1:]), logits.shape[1])
     forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
         forms=forms,
         images=images,
         labels=labels,
-        logits=judge.logits(images),
+        logits=logits,
         attacks=attacks,
         seed=seed,
     )
@@ -190,7 +228,7 @@ def _forms(
     """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
     model, device = contender.judge.model, contender.judge.device
     exact, arithmetic = contender.attacked, contender.arithmetic
-    if exact is model or not isinstance(model, nn.Module):
+    if not contender.has_weights or not isinstance(model, nn.Module):
         return [exact], arithmetic
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())

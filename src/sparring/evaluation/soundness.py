@@ -103,7 +103,7 @@ def _training(model: Classifier) -> Iterator[tuple[str, nn.Module]]:
     with evaluation_mode(model):
         for name, layer in model.named_modules():
             by_batch = isinstance(layer, nn.modules.batchnorm._BatchNorm)
-            if layer.training or (by_batch and layer.running_mean is None):
+            if getattr(layer, "training", False) or (by_batch and layer.running_mean is None):
                 yield name, layer
 
 

@@ -7,19 +7,21 @@ Source: Bhat, Tsipras & Madry 2019, table 1.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Threat, check_batch
+from sparring.attacks import PGD, Batch, Threat, as_batch
 from sparring.attacks.plausible import threat_text
-from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.contender import Contender, starts
+from sparring.models import check_callable, evaluation_mode, original_module, plain_settings
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
+from sparring.records.typed import typed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +43,12 @@ class TransferProgress:
 TransferObserver = Callable[[TransferProgress], None]
 
 
+@typed
+@plain_settings()
 def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyword
     networks: Mapping[str, nn.Module],
-    images: Shaped[Tensor, " N *S"],
-    labels: Shaped[Tensor, "..."],
+    images: Batch,
+    labels: Batch,
     threat: Threat,
     *,
     steps: Sequence[int] = STEPS,
@@ -66,15 +70,28 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     cannot be meant.
     """
     check_contest(tuple(networks), steps)
-    if not len(images):
-        raise ConfigError(
-            "a transfer matrix needs at least one image, because it counts shares of them; got "
-            "none. Pass the images of a test set."
-        )
-    check_batch(images, labels)
+    images, labels = as_batch(images, labels, "a transfer matrix")
+    with ExitStack() as held:
+        contenders = []
+        for network in networks.values():
+            check_callable(network)
+            original = original_module(network)
+            held.enter_context(evaluation_mode(original))
+            contenders.append(Contender(original, images, labels, threat))
+        return _matrix(contenders, images, labels, tuple(networks), tuple(steps), seed, observer)
+
+
+def _matrix(  # noqa: PLR0913 - as `transfer`
+    contenders: Sequence[Contender],
+    images: Tensor,
+    labels: Tensor,
+    names: tuple[str, ...],
+    steps: tuple[int, ...],
+    seed: int,
+    observer: TransferObserver | None,
+) -> TransferMatrix:
     begun = time.perf_counter()
-    labels = labels.cpu()
-    contenders = [Contender(network, images, labels, threat) for network in networks.values()]
+    threat = contenders[0].judge.threat
     clean = [int((one.judge.predictions(images) == labels).sum()) for one in contenders]
     cells = []
     for number, count in enumerate(steps, start=1):
@@ -91,8 +108,8 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
         attack = PGD(threat=threat, steps=count)
         cells.append(_counted(_judged(contenders, attack, images, labels, seed=seed, tell=tell)))
     return TransferMatrix(
-        networks=tuple(networks),
-        steps=tuple(steps),
+        networks=names,
+        steps=steps,
         threat=threat_text(threat),
         natural=tuple(Proportion(successes=count, total=len(labels)) for count in clean),
         cells=tuple(cells),

@@ -12,8 +12,16 @@ from sparring.models.arithmetic import (
     real_view,
     working_copy,
 )
+from sparring.models.calling import (
+    MODEL_ERRORS,
+    check_callable,
+    original_module,
+    plain_settings,
+    why_failed,
+)
 from sparring.models.copying import copied
 from sparring.models.fitness import (
+    ODD,
     are_probabilities,
     check_logits,
     check_network,
@@ -26,7 +34,13 @@ from sparring.models.hardware import (
     has_matrix_units,
     neighbours,
 )
-from sparring.models.modes import evaluation_mode, kept_layers, training_mode
+from sparring.models.modes import (
+    OnCopies,
+    evaluation_mode,
+    kept_layers,
+    module_of,
+    training_mode,
+)
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.sparse import sparse_passes
 from sparring.models.spec import (
@@ -45,12 +59,15 @@ from sparring.models.trained import begin_with, trained_network
 from sparring.models.weights import bits, load_weights, save_weights
 
 __all__ = [
+    "MODEL_ERRORS",
+    "ODD",
     "PROBES",
     "Given",
     "Imported",
     "Initialisation",
     "ModelKind",
     "Normalised",
+    "OnCopies",
     "PaperCNN",
     "PaperNetwork",
     "PreActResNet18",
@@ -62,6 +79,7 @@ __all__ = [
     "begin_with",
     "bits",
     "built_network",
+    "check_callable",
     "check_logits",
     "check_network",
     "check_state",
@@ -74,12 +92,16 @@ __all__ = [
     "has_matrix_units",
     "kept_layers",
     "load_weights",
+    "module_of",
     "neighbours",
+    "original_module",
+    "plain_settings",
     "possible_precision",
     "real_view",
     "save_weights",
     "sparse_passes",
     "trained_network",
     "training_mode",
+    "why_failed",
     "working_copy",
 ]

@@ -8,6 +8,7 @@ so the update's gradient arrives at the single-precision weights.
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -56,7 +57,7 @@ class WorkingCopy(Protocol):
 
 
 class DirectCopy:
-    """The network itself, layer by layer, in single precision: any `torch.nn.Module`."""
+    """The network itself, layer by layer, in its own precision: any `torch.nn.Module`."""
 
     name = "fp32 direct"
 
@@ -68,13 +69,12 @@ class DirectCopy:
 
     def attacked(self, images: Tensor) -> Tensor:
         """Logits in evaluation mode, the parameters held constant."""
-        constant = {name: value.detach() for name, value in self.network.named_parameters()}
-        with evaluation_mode(self.network):
-            return functional_call(self.network, constant, images)
+        with evaluation_mode(self.attacked):
+            return self.network(images.clone())
 
     def trained(self, images: Tensor) -> Tensor:
         """Logits in the network's own mode."""
-        return self.network(images)
+        return self.network(images.clone())
 
 
 class BFloat16Copy:
@@ -106,18 +106,23 @@ class BFloat16Copy:
         with torch.enable_grad():
             self._weights = {
                 name: value if name in self._kept else _cast(value)
-                for name, value in self.network.named_parameters()
+                for name, value in _places(self.network)
             }
         self._constant = {name: value.detach() for name, value in self._weights.items()}
 
     def attacked(self, images: Tensor) -> Tensor:
         """Logits in evaluation mode, float32."""
-        with evaluation_mode(self.network):
-            return functional_call(self.network, self._constant, _cast(images)).float()
+        with evaluation_mode(self.attacked):
+            return self._call(self._constant, images)
 
     def trained(self, images: Tensor) -> Tensor:
         """Logits in the network's own mode, float32."""
-        return functional_call(self.network, self._weights, _cast(images)).float()
+        return self._call(self._weights, images)
+
+    def _call(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        # Tied by name, a layer that is used twice would keep the shadow.
+        passed = (self.network, dict(weights), _cast(images))
+        return functional_call(*passed, tie_weights=False).float()
 
 
 class SpectralCopy:
@@ -243,6 +248,13 @@ def _buffered(network: nn.Module) -> list[str]:
         if not isinstance(layer, (*NORMALISING, Normalisation))
         and any(value.is_floating_point() for value in layer.buffers(recurse=False))
     ]
+
+
+def _places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter, once: two places of a tied one, one place of a shared layer."""
+    for path, layer in network.named_modules():
+        for name, value in layer.named_parameters(recurse=False):
+            yield f"{path}.{name}" if path else name, value
 
 
 def _cast(value: Tensor) -> Tensor:

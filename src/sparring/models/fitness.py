@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError, cause
+from sparring.models.calling import check_callable
 from sparring.models.modes import evaluation_mode
 from sparring.models.normalised import NormalisedNetwork
 from sparring.records.wording import counted
 
+ODD = 3
+"""Images of a batch that is no power of two."""
 PROBABLE = 1e-4
 """How near to 1 rows of probabilities sum."""
 EXTRA_STATE = "_extra_state"
@@ -26,11 +29,13 @@ NORMALISATION = re.compile(r"(input|image)?_?normali[sz](e|er|ation|ing)(layer)?
 def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_classes: int) -> None:
     """Refuse a network that cannot classify images such as these, or cannot be attacked.
 
-    It is asked in evaluation mode, which is undone. Cost: three passes over the images, one back.
+    It is asked in evaluation mode, which is undone, also about one image and about `ODD` images,
+    because searches end with those that are left. Cost: three passes over the images, one back.
     Raises `ConfigError` if it fails on them, if its answer is not one finite row of `num_classes`
     logits for each, if it returns probabilities, answers the same images differently, has no
     gradient at them, has nothing to train, normalises twice, or has a state that is no tensors.
     """
+    check_callable(network)
     name = type(network).__name__
     check_state(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -42,6 +47,9 @@ def check_network(network: nn.Module, images: Float[Tensor, " B C H W"], num_cla
     with evaluation_mode(network):
         images = images.detach().requires_grad_()
         logits = check_logits(_asked(network, images), name, len(images), num_classes)
+        for count in (1, ODD):
+            some = images[:count]
+            check_logits(_asked(network, some), name, len(some), num_classes)
         _check_not_probabilities(logits, name)
         _check_repeated(network, logits, images.detach(), name)
         _check_gradient(logits, images, name)
@@ -109,7 +117,7 @@ def are_probabilities(logits: Tensor) -> bool:
 def _asked(network: nn.Module, images: Tensor) -> object:
     try:
         with torch.enable_grad():
-            return network(images)
+            return network(images.clone())  # which it may write to
     except Exception as error:
         raise ConfigError(
             f"the network must take images of shape {tuple(images.shape[1:])} (channels, height, "
@@ -145,7 +153,7 @@ def _check_not_probabilities(logits: Tensor, name: str) -> None:
 
 
 def _check_repeated(network: nn.Module, logits: Tensor, images: Tensor, name: str) -> None:
-    logits, again = logits.detach(), network(images).detach()
+    logits, again = logits.detach(), network(images.clone()).detach()
     if not torch.equal(logits, again):
         off = float((logits - again).abs().max())
         raise ConfigError(
@@ -159,7 +167,16 @@ def _check_gradient(logits: Tensor, images: Tensor, name: str) -> None:
     total = torch.logsumexp(logits, 1).sum() - logits[:, 0].sum()
     gradient = None
     if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(total, images, allow_unused=True)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise ConfigError(
+                f"{name} must be trained without activation checkpointing of the reentrant kind, "
+                "because that computes no gradient of chosen tensors. Checkpoint with "
+                "use_reentrant=False."
+            ) from error
     if gradient is None or not bool(gradient.count_nonzero()):
         what = "none" if gradient is None else "one of zeros"
         raise ConfigError(

@@ -1,27 +1,123 @@
-"""Training and evaluation mode, in which each layer may have a flag of its own."""
+"""How a module is called without a trace: in evaluation mode, its state kept, on a copy of images.
 
-from collections.abc import Iterator
+Shapes: B batch, S one image (C H W), K classes.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+_HELD: set[int] = set()
+"""Modules, by their identity, that are in evaluation mode already."""
 
 
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
-    """Dropout off and BatchNorm by its running statistics, for a `torch.nn.Module`.
+    """Dropout off, BatchNorm by its running statistics, weights held constant, for a module.
 
-    Anything else (a plain function from images to logits) is left alone. Every submodule's flag
-    is put back as it was, also after an error.
+    All that a module keeps is as before afterwards, also after an error: the training flag of
+    every submodule, `requires_grad` of the parameters, and the values of buffers and parameters
+    whatever its passes wrote there. A backward pass must end inside the block, because activation
+    checkpointing computes its layers again in it. The method `attacked` of a working copy stands
+    for its network. Any other function is left alone.
+    Cost: a copy of the buffers and, of a module itself, of the parameters. Blocks may be nested.
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    flags = [module.training for module in modules]
+    module = module_of(model)
+    if module is None or id(module) in _HELD:
+        _evaluate(module)  # again: a pass may have put it into training mode
+        yield
+        return
+    kept = _Kept(module, weights=module is model)
+    _HELD.add(id(module))
     try:
-        for module in modules:
-            module.training = False
+        kept.hold()
+        _evaluate(module)
         yield
     finally:
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
+        _HELD.discard(id(module))
+        kept.restore()
+
+
+class OnCopies:
+    """A classifier that is called on a copy of the images, so that what it writes there is lost.
+
+    The copy is no leaf of the graph: a gradient passes through what a model does in place.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+        self.model = model
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The answer of the model."""
+        return self.model(images.clone())
+
+
+def module_of(model: object) -> nn.Module | None:
+    """The module that a classifier is known to compute with: itself, or that of a working copy."""
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, OnCopies):
+        return module_of(model.model)
+    network = getattr(getattr(model, "__self__", None), "network", None)
+    is_attacked = getattr(model, "__name__", "") == "attacked"
+    return network if is_attacked and isinstance(network, nn.Module) else None
+
+
+class _Kept:
+    """What a module was before it was held."""
+
+    def __init__(self, module: nn.Module, *, weights: bool) -> None:
+        parts = list(module.modules())
+        # A frozen ScriptModule has no flag.
+        self._flags = [(part, part.training) for part in parts if hasattr(part, "training")]
+        self._trained = [(each, each.requires_grad) for each in module.parameters() if each.is_leaf]
+        self._buffers = [(part, dict(part._buffers)) for part in parts if not _is_compiled(part)]
+        named = [(part, *each) for part in parts for each in part.named_buffers(recurse=False)]
+        if weights:
+            named += [
+                (part, *each) for part in parts for each in part.named_parameters(recurse=False)
+            ]
+        self._values = [(part, name, value, value.detach().clone()) for part, name, value in named]
+
+    def hold(self) -> None:
+        for parameter, _ in self._trained:
+            parameter.requires_grad = False
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for part, name, value, before in self._values:
+                if getattr(part, name, None) is not value:
+                    setattr(part, name, value)
+                _write(value, before)
+        for part, buffers in self._buffers:  # those that a pass has made are gone again
+            for name in set(part._buffers) - set(buffers):
+                del part._buffers[name]
+            part._buffers.update({name: None for name in buffers if buffers[name] is None})
+        for parameter, trained in self._trained:
+            parameter.requires_grad = trained
+        for part, flag in self._flags:
+            part.training = flag
+
+
+def _evaluate(module: nn.Module | None) -> None:
+    for part in () if module is None else module.modules():
+        if hasattr(part, "training"):
+            part.training = False
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether TorchScript holds what the module has."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _write(value: Tensor, before: Tensor) -> None:
+    """Put a value back where it differs: any other write would spoil a backward pass to come."""
+    if value.shape != before.shape:
+        value.data = before
+    elif not torch.equal(value, before):
+        value.copy_(before)
 
 
 def training_mode(network: nn.Module) -> None:

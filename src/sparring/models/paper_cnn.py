@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import skip_init
 
 from sparring.models.alterations import is_plain
+from sparring.records.typed import typed
 
 Initialisation = Literal["madry", "torch", "small"]
 
@@ -35,6 +36,7 @@ class PaperCNN(nn.Module):
     num_classes = 10
     image_shape = (1, 28, 28)
 
+    @typed
     def __init__(
         self, initialisation: Initialisation = "madry", *, generator: torch.Generator | None = None
     ) -> None:
@@ -56,12 +58,12 @@ class PaperCNN(nn.Module):
 
 def is_paper_cnn(network: nn.Module) -> TypeGuard[PaperCNN]:
     """Whether passes that are written for this network compute what a call of `network` does."""
-    return is_plain(network, _plain())
+    return type(network) is PaperCNN and is_plain(network, _layers_shown())
 
 
 @cache
-def _plain() -> PaperCNN:
-    return PaperCNN(generator=torch.Generator())
+def _layers_shown() -> str:
+    return repr(PaperCNN(generator=torch.Generator()))
 
 
 def _madry(network: PaperCNN, generator: torch.Generator | None) -> None:

@@ -17,10 +17,11 @@ from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
-from sparring.models import computing_threads, trained_network
+from sparring.models import computing_threads, plain_settings, trained_network
 from sparring.prediction.reading import Unread, picture_files, read_pictures
 from sparring.records import RunDirectory
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed
 
 TOP = 3
 """Classes told of an image."""
@@ -70,6 +71,8 @@ class Predictions:
     """What they were attacked with, in words; none if they were not."""
 
 
+@typed
+@plain_settings()
 def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     run: RunDirectory | Path | str,
     images: Sequence[Path | str] = (),

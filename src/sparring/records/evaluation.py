@@ -10,6 +10,7 @@ from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
 from sparring.records.finding import Finding
 from sparring.records.interval import Proportion
+from sparring.records.typed import typed
 from sparring.records.wording import counted
 
 FEW = 32
@@ -55,9 +56,10 @@ class Outcomes:
         write_json(path, to_json(self), indent=None)
 
     @classmethod
-    def load(cls, path: Path) -> "Outcomes":
+    @typed
+    def load(cls, path: Path | str) -> "Outcomes":
         """Read outcomes.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(Path(path)), where=str(path))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +141,7 @@ class Evaluation:
         write_json(path, to_json(self))
 
     @classmethod
-    def load(cls, path: Path) -> "Evaluation":
+    @typed
+    def load(cls, path: Path | str) -> "Evaluation":
         """Read evaluation.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(Path(path)), where=str(path))

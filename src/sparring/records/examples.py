@@ -8,6 +8,7 @@ from pathlib import Path
 from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
 from sparring.records.files import read_json, write_json
+from sparring.records.typed import typed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +62,10 @@ class Examples:
         write_json(path, to_json(self), indent=None)
 
     @classmethod
-    def load(cls, path: Path) -> "Examples":
+    @typed
+    def load(cls, path: Path | str) -> "Examples":
         """Read examples.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(Path(path)), where=str(path))
 
 
 def bytes_in(text: str) -> int:

@@ -15,10 +15,13 @@ from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
 from sparring.records.files import file_digest, read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.trust import named_code, seal
+from sparring.records.typed import typed, typed_record
 
 Section = TypeVar("Section")
 
 
+@typed_record
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     """One run on disk: how it was made, how it went, and what came out."""
@@ -27,6 +30,7 @@ class RunDirectory:
     """The folder."""
 
     @classmethod
+    @typed
     def create(cls, path: Path | str) -> "RunDirectory":
         """Make the folder, and those above it, for a new run.
 
@@ -46,6 +50,7 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
+    @typed
     def open(cls, path: Path | str) -> "RunDirectory":
         """Find an earlier run. Raises `RunError` if the folder is missing or holds no run."""
         run = cls(Path(path))
@@ -58,6 +63,7 @@ class RunDirectory:
         raise RunError(f"a run directory must exist and hold config.json; {path} {state}.{hint}")
 
     @classmethod
+    @typed
     def latest(cls, parent: Path | str) -> "RunDirectory":
         """Newest run directly inside a folder, by the time its config.json was written.
 
@@ -236,8 +242,13 @@ class RunDirectory:
         write_json(self.launch, name)
 
     def write_config(self, config: object) -> None:
-        """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
-        write_json(self.config, to_json(config))
+        """Store a record as the settings of the run, and that code it names was asked for here.
+
+        Raises `RunError` if the folder cannot be written to.
+        """
+        settings = to_json(config)
+        seal(self.path, named_code(settings))
+        write_json(self.config, settings)
 
     def section_or(
         self, name: str, cls: type[Section] | UnionType | GenericAlias, otherwise: Section

@@ -6,6 +6,7 @@ from pathlib import Path
 from sparring.records.codec import from_json, to_json
 from sparring.records.figure import Figure, Provenance
 from sparring.records.files import read_json, write_json
+from sparring.records.typed import typed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +73,7 @@ class StudyResult:
         write_json(path, to_json(self), indent=None)
 
     @classmethod
-    def load(cls, path: Path) -> "StudyResult":
+    @typed
+    def load(cls, path: Path | str) -> "StudyResult":
         """Read study.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(Path(path)), where=str(path))

@@ -15,6 +15,7 @@ from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
 from sparring.records.interval import Proportion, sign_test
 from sparring.records.ranges import at_least
+from sparring.records.typed import typed
 
 STEPS = (1, 4, 8, 128)
 """Numbers of steps of table 1."""
@@ -120,9 +121,10 @@ class TransferMatrix:
         write_json(path, to_json(self))
 
     @classmethod
-    def load(cls, path: Path) -> "TransferMatrix":
+    @typed
+    def load(cls, path: Path | str) -> "TransferMatrix":
         """Read transfer.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(Path(path)), where=str(path))
 
     def _places(self) -> Iterator[tuple[int, int, int]]:
         size = range(len(self.networks))

@@ -11,6 +11,7 @@ from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
 from sparring.records.trust import check_trusted, named_code
+from sparring.records.typed import typed_record
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
@@ -18,6 +19,7 @@ from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, Learn
 from sparring.training.sources import Fresh, SourceKind
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
     """How a run watches itself: a fixed slice of the validation set, at intervals."""
@@ -29,9 +31,9 @@ class Validation:
     steps: int = 20
     """Steps of the PGD attack, with the threat that the run is to withstand."""
     alarm_every: int = 100
-    """Updates between two looks for catastrophic overfitting; 0 for none."""
+    """Updates between two comparisons of training and evaluation; 0 for none."""
     alarm_images: int = 64
-    """The first so many images of the validation set, for those."""
+    """The comparisons use this many of the first images of the validation set."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -42,6 +44,7 @@ class Validation:
         at_least("validation.alarm_images", self.alarm_images, 1)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One training run; `sparring.training.presets` makes whole ones."""

@@ -22,10 +22,11 @@ from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.of_run import RunData
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss
-from sparring.models import bits, chosen_device, computing_threads
+from sparring.models import bits, chosen_device, computing_threads, plain_settings
 from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
 from sparring.records.ranges import count_in
+from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.start import check_fits
 from sparring.training.team import Solo
@@ -79,6 +80,8 @@ class Replay:
         return self.parting is None and not self.different
 
 
+@typed
+@plain_settings()
 def replay(
     run: Path | str,
     *,

@@ -8,10 +8,11 @@ from torch import nn
 from sparring.data import Dataset
 from sparring.data.of_run import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
-from sparring.models import copied
-from sparring.records import RunDirectory, to_json
+from sparring.models import copied, plain_settings
+from sparring.records import RunDirectory
 from sparring.records.data_identity import DataIdentity
-from sparring.records.trust import named_code, seal
+from sparring.records.ranges import at_least
+from sparring.records.typed import typed
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.rehearsal import rehearse
@@ -22,6 +23,8 @@ from sparring.training.team import Launch, Solo
 from sparring.training.watch import Observer, Silent
 
 
+@typed
+@plain_settings()
 def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     config: TrainConfig,
     out: Path | str,
@@ -44,6 +47,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
     of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
     """
+    if until is not None:
+        at_least("until", until, 0)
     network = None if network is None else copied(network)
     if data is not None:
         config = replace(config, data=given_name(data))
@@ -62,6 +67,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
 
 
+@typed
+@plain_settings()
 def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     run: Path | str,
     *,
@@ -112,7 +119,6 @@ def new_run(
     run = RunDirectory.create(out)
     if launch.by:
         run.write_launcher(launch.by)
-    seal(run.path, named_code(to_json(config)))
     store_identity(run, config.data, known)
     run.write_config(config)
     return run

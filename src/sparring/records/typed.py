@@ -1,0 +1,206 @@
+"""Whether arguments and settings are of the types that their annotations name, in a sentence."""
+
+import functools
+import inspect
+import numbers
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from sparring.errors import ConfigError
+from sparring.records.kinds import members
+from sparring.records.spelling import did_you_mean, nearest
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_WORDS: Mapping[object, str] = types.MappingProxyType(
+    {
+        bool: "True or False",
+        int: "an integer",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+        type(None): "None",
+    }
+)
+LARGEST = sys.float_info.max
+"""A larger integer is no float."""
+_NUMBERS = ((int, numbers.Integral), (float, numbers.Real))
+
+
+def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The same function, which refuses arguments that are not of the types of its annotations.
+
+    Raises `ConfigError` also for an argument that is missing or unknown. Annotations of other
+    libraries, such as shapes, count for the class of the value alone. Numbers of another library,
+    such as NumPy's, become Python's own.
+    """
+    signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__call__").removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise _other_arguments(name, signature, kwargs, error) from error
+        hints = _hints(function)
+        for argument, value in bound.arguments.items():
+            if argument in hints:
+                check_type(argument, hints[argument], value)
+                bound.arguments[argument] = _plain(hints[argument], value)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def typed_record(cls: type[Result]) -> type[Result]:
+    """The same record class, whose constructor is `typed`; stands above `dataclass`."""
+    cls.__init__ = typed(cls.__init__)
+    return cls
+
+
+def check_type(name: str, hint: object, value: object) -> None:
+    """Refuse a value that an annotation does not allow. Raises `ConfigError`."""
+    if _fits(hint, value):
+        return
+    for place, inner, item in _items(hint, value):
+        check_type(f"{name}[{place!r}]", inner, item)
+    raise ConfigError(f"{name} must be {_wanted(hint)}; got {_got(value)}.{_advice(hint, value)}")
+
+
+def _other_arguments(
+    name: str, signature: inspect.Signature, given: Mapping[str, object], error: TypeError
+) -> ConfigError:
+    known = [one for one in signature.parameters if one != "self"]
+    near = [nearest(one, known) for one in given if one not in known]
+    hint = did_you_mean(next((one for one in near if one), None))
+    return ConfigError(
+        f"{name}() was called with other arguments than it has: {error}. It takes "
+        f"{', '.join(known) or 'none'}.{hint}"
+    )
+
+
+def _plain(hint: object, value: object) -> object:
+    """A number as Python's own kind of it."""
+    if isinstance(value, numbers.Number) and not isinstance(value, int | float):
+        for plain, kind in _NUMBERS:
+            if plain in members(hint) and isinstance(value, kind):
+                return plain(value)  # pyright: ignore[reportArgumentType]
+    return value
+
+
+def _fits(hint: object, value: object) -> bool:
+    alternatives = members(hint)
+    if len(alternatives) > 1:
+        return any(_fits(one, value) for one in alternatives)
+    hint = alternatives[0]
+    for plain, kind in _NUMBERS:
+        if hint is plain:
+            finite = not isinstance(value, int) or abs(value) <= LARGEST or plain is int
+            return isinstance(value, kind) and not isinstance(value, bool) and finite
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(type(one) is type(value) and one == value for one in get_args(hint))
+    if origin is not None:
+        long = origin is tuple and Ellipsis not in get_args(hint)
+        return (
+            _is_a(origin, value)
+            and not (long and len(get_args(hint)) != len(value))  # pyright: ignore[reportArgumentType]
+            and all(_fits(inner, item) for _, inner, item in _items(hint, value))
+        )
+    return _is_a(getattr(hint, "array_type", hint), value)
+
+
+def _is_a(kind: object, value: object) -> bool:
+    if kind is Sequence and isinstance(value, str | bytes):
+        return False
+    try:
+        return not isinstance(kind, type) or isinstance(value, kind)
+    except TypeError:  # of a protocol that cannot be looked for
+        return True
+
+
+def _items(hint: object, value: object) -> Iterator[tuple[object, object, object]]:
+    """Place, type and value of each item, where an annotation says what they must be."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, tuple):
+        kinds = parts[:1] * len(value) if Ellipsis in parts else parts
+        if len(kinds) == len(value):
+            yield from zip(range(len(value)), kinds, value, strict=True)
+    elif origin is Sequence and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        yield from ((place, parts[0], item) for place, item in enumerate(value))
+    elif origin is Mapping and isinstance(value, Mapping):
+        yield from ((key, parts[1], item) for key, item in value.items())
+
+
+def _wanted(hint: object) -> str:
+    alternatives = members(hint)
+    if len(alternatives) > 1:
+        return " or ".join(dict.fromkeys(_wanted(one) for one in alternatives))
+    hint = alternatives[0]
+    if hint in _WORDS:
+        return _WORDS[hint]
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (tuple, Sequence):
+        return f"a {'tuple' if origin is tuple else 'sequence'}, each item {_wanted(parts[0])}"
+    if origin is Callable:
+        return "a network or a function"
+    kind = getattr(hint, "array_type", origin or hint)
+    name = getattr(kind, "__name__", str(kind))
+    if is_dataclass(kind):
+        return name
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _got(value: object) -> str:
+    if value is None or isinstance(value, bool | numbers.Number | str):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:59]}…"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    name = getattr(value, "__name__", None)
+    return f"the function {name}" if name else f"a {type(value).__name__}"
+
+
+def _advice(hint: object, value: object) -> str:
+    """What to do, as a closing sentence with a space before it; empty where it is plain."""
+    kinds = members(hint)
+    records = [one for one in kinds if isinstance(one, type) and is_dataclass(one)]
+    if records and callable(value) and not isinstance(value, type):
+        return " Call it, and pass what it returns."
+    if records:
+        return f" Pass {' or '.join(f'{one.__name__}(...)' for one in records)}."
+    if "Tensor" in _wanted(hint):
+        return " Pass one tensor: torch.as_tensor(...), or torch.stack(...) of several."
+    if isinstance(value, str):
+        return _advice_for_text(kinds, value)
+    if isinstance(value, Path) and str in kinds:
+        return " Pass str(...) of it."
+    return " Pass value.item()." if hasattr(value, "item") and {int, float} & set(kinds) else ""
+
+
+def _advice_for_text(kinds: Sequence[object], value: str) -> str:
+    words = [one for kind in kinds for one in get_args(kind) if isinstance(one, str)]
+    if words:
+        return did_you_mean(nearest(value, words))
+    if any(get_origin(kind) is Sequence for kind in kinds):
+        return f" Pass [{value!r}]."
+    return " Pass the number itself, without quotes." if {int, float} & set(kinds) else ""
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
+    """Types by argument; none for an annotation whose names only a type checker sees."""
+    try:
+        return get_type_hints(inspect.unwrap(function), include_extras=True)
+    except NameError:
+        return {}
