@@ -110,6 +110,8 @@ def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "r
     place = os.open(path, flags, 0o666)
     try:
         found = os.fstat(place)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it must be a regular file, not a pipe, device or socket")
         if found.st_size > at_most:
