@@ -151,6 +151,7 @@ TARGETS = {
     "config.json": Target("run/config.json", (of.json_values, *of.ANY), INSPECT + RESUME + REPLAY),
     "config.json, used": Target("run/config.json", (of.json_values,), EVALUATE + PREDICT + EXPORT),
     "classes.json": Target("run/classes.json", (of.json_values, *of.ANY), PREDICT + RESUME),
+    "data.json": Target("run/data.json", (of.json_values, *of.ANY), INSPECT + EVALUATE + RESUME),
     "environment.json": Target("run/environment.json", (of.json_values, *of.ANY), INSPECT + REPLAY),
     "metrics.jsonl": Target("run/metrics.jsonl", (of.json_lines, *of.ANY), INSPECT + REPLAY),
     "metrics.jsonl, others": Target("run/metrics.jsonl", (of.json_lines,), RESUME + REPORT),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn, cast
+from typing import BinaryIO, Literal, NoReturn
 
 from sparring.errors import NoRoom, RunError
 from sparring.records.temporary import clear_abandoned, new_file
@@ -105,22 +105,23 @@ def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "r
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a path must have no null character")
 
-    def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-
-    file = cast("BinaryIO", open(path, mode, opener=without_waiting))  # noqa: SIM115
+    flags = os.O_RDONLY if mode == "rb" else os.O_RDWR | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    place = os.open(path, flags, 0o666)
     try:
-        found = os.fstat(file.fileno())
+        found = os.fstat(place)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it must be a regular file, not a pipe, device or socket")
         if found.st_size > at_most:
             raise OSError(
                 errno.EINVAL, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
             )
+        return os.fdopen(place, mode)
     except BaseException:
-        file.close()
+        os.close(place)
         raise
-    return file
 
 
 def read_content(path: Path, at_most: int) -> bytes:
@@ -199,7 +200,7 @@ def file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
+    with open_regular(path, LARGEST_TENSORS) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
