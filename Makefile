@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOWEST := build/lowest
 STAMP := .venv/.ready
 
-.PHONY: train test check fix bench docs lowest setup clean
+.PHONY: train test check fix bench fuzz docs lowest setup clean
 
 train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
@@ -26,6 +26,9 @@ fix: $(STAMP)  ## rewrite the sources in the project's format
 
 bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
 	$(BIN)/python benchmarks/fast_path.py
+
+fuzz: $(STAMP)  ## damage the files that are read in 20,000 ways: each must be answered well
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --mutations 20000
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going -b html -c docs . build/site

@@ -5,9 +5,11 @@
     │   └── NonFiniteLogits        a model returned NaN or infinity for some images
     ├── DataError           a data set is missing, damaged or not what it claims to be
     ├── RunError            a run directory is missing, occupied, unwritable or not one
+    │   └── NoRoom          a file cannot be written, because its disk is full
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
     │   ├── CheckpointNotWritten   it could not be written; the previous one is whole
     │   └── OtherNetwork           the network that comes of it is not the one that was trained
+    ├── OutputNotWritten    standard output is closed, or what it goes to is full
     ├── FailedElsewhere     another trainer of the same run failed at this
     └── TrainingError       training cannot go on
         ├── NonFiniteLoss   the loss became infinite or NaN
@@ -15,9 +17,10 @@
         └── Interrupted     someone asked it to stop; the checkpoint is written
 
 Every message says what must hold and why, what came instead and where, and what to do.
-The command line prints it as one sentence: exit code 2 for what the user can mend in the
-command or its input, 1 (`TrainingError`, `CheckpointNotWritten`) for a failed run, and 128 plus
-the signal's number for one that was asked to stop; for `FailedElsewhere` that of the other's error.
+The command line prints it as one sentence. The exit code is 2 for what the user can mend in the
+command or its input, and 1 (`TrainingError`, `CheckpointNotWritten`, `NoRoom`, `OutputNotWritten`)
+for a failed run or results that cannot be written or printed. It is 128 plus the signal's number
+for one that was asked to stop; for `FailedElsewhere` that of the other's error.
 """
 
 import shlex
@@ -70,6 +73,12 @@ class RunError(SparringError):
     """A run directory that is missing, occupied, unwritable or not one."""
 
 
+class NoRoom(RunError):
+    """A file that cannot be written because its disk is full; earlier files are whole."""
+
+    exit_code = 1
+
+
 class CheckpointError(SparringError):
     """A checkpoint that cannot be read, or that belongs to another run."""
 
@@ -82,6 +91,12 @@ class CheckpointNotWritten(CheckpointError):
 
 class OtherNetwork(CheckpointError):
     """A network that was rebuilt and is not the one that was trained."""
+
+
+class OutputNotWritten(SparringError):
+    """Standard output that cannot be written; what was done stays done."""
+
+    exit_code = 1
 
 
 class FailedElsewhere(SparringError):

@@ -12,8 +12,16 @@ from sparring.cli.main import main
 from sparring.engine import FixedLag, Newest, Sharded, Sync
 from sparring.models import Imported, Normalised, PaperNetwork, SmallNetwork, WideResNet
 from sparring.records import from_json, override, to_json
-from sparring.training import TRADES, Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
-from sparring.training.presets import PRESETS, fast, madry, paper
+from sparring.training import (
+    TRADES,
+    Asynchronous,
+    EarlySteps,
+    Fresh,
+    Stale,
+    TrainConfig,
+    linearly_scaled,
+)
+from sparring.training.presets import PRESETS, THREE, TWO_THEN_THREE, fast, madry, paper
 
 
 @pytest.fixture
@@ -46,6 +54,18 @@ def test_each_flag_changes_its_own_setting_only(asked):
     assert asked("--precision", "fp32") == replace(fast(), precision="fp32")
     paper_of_3 = replace(paper(), attack=replace(paper().attack, steps=3))
     assert asked("--preset", "paper", "--steps", "3") == paper_of_3
+
+
+@pytest.mark.parametrize("model", ["small-cnn", "preact-resnet-18", "wide-resnet"])
+def test_fast_has_three_early_steps_for_other_networks_than_the_papers(asked, model):
+    assert asked("--model", "paper").early_steps == fast().early_steps
+    assert asked("--model", model).early_steps == (EarlySteps(until=0.8, steps=3),)
+    assert asked("--model", model, "--mean", "0.1", "--std", "0.3").early_steps == THREE
+    assert asked("--model", model, "--steps", "4").early_steps == ()
+    assert asked("--model", model, "--set", "early_steps=[]").early_steps == ()
+    assert asked("--model", model, "--preset", "paper").early_steps == ()
+    own = '[{"until": 0.5, "steps": 2}, {"until": 0.8, "steps": 3}]'
+    assert asked("--model", model, "--set", f"early_steps={own}").early_steps == TWO_THEN_THREE
 
 
 @pytest.mark.parametrize("preset", ["fast", "madry"])

@@ -1,5 +1,7 @@
 import os
+import re
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,11 @@ from PIL import Image
 from data.idx_files import pixels_of
 from data.pictures import CLASSES, picture, write_pictures
 from sparring.data import Dataset, ImageSet, StreamedSet, load_dataset, open_dataset
+from sparring.data.inspection import inspect_data
 from sparring.errors import DataError
+from sparring.models.weights import read_weights, save_weights
+from sparring.prediction.reading import picture_files
+from sparring.records import read_json, write_json
 
 PARTS = {"train": 24, "test": 3, "validation": 2}
 
@@ -178,7 +184,7 @@ BROKEN = {
         ("dangling", r"gone\.png must be a readable file; got: No such file.*where a link leads"),
         ("size", r"one size.*12 colour, 5 x 6 \(.*\); 1 colour, 5 x 9 \(train/dog/tall.*size=5 re"),
         ("grey", r"same channels.*1 grey, 5 x 6 \(train/dog/grey.png\).*Grey and colour pictures"),
-        ("empty class", r"Every class must have pictures.*without any: bird"),
+        ("empty class", r"Every class must have images.*without any: bird"),
         ("unknown class", r"Every class of test must be one of train's.*only in test: lynx"),
         ("nested", r"in its folder itself.*train/cat/more is a folder inside"),
         ("no test", r"there must be a folder test.*found holdout, train.*rename it to test"),
@@ -216,3 +222,167 @@ def test_a_data_set_names_every_class():
     assert toy.class_names == ("0", "1")
     with pytest.raises(DataError, match=r"one name for each class; got 3 names for 2 classes"):
         replace(toy, class_names=("a", "b", "c"))
+
+
+def renamed(root: Path, **names: str) -> Path:
+    for old, new in names.items():
+        (root / old).rename(root / new)
+    return root
+
+
+@pytest.mark.parametrize("capitals", [str.upper, str.title, str.lower])
+@pytest.mark.parametrize("validation", ["validation", "valid", "val"])
+def test_parts_may_have_any_capitals_and_usual_name(tmp_path, capitals, validation):
+    root = write_pictures(tmp_path, {"train": 3, "test": 2, "validation": 1})
+    names = {"train": "train", "test": "test", "validation": validation}
+    renamed(root, **{old: capitals(new) for old, new in names.items()})
+    data = open_dataset(str(root))
+    assert tuple(map(len, (data.train, data.validation, data.test))) == (9, 3, 6)
+    found = inspect_data(str(root))
+    assert (found.problems, found.aside) == ((), ())
+
+
+@pytest.mark.parametrize(("in_train", "in_test"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_that_look_the_same_are_the_same_class(tmp_path, in_train, in_test):
+    root = write_pictures(tmp_path, {"train": 12, "test": 2})
+    for part, form in (("train", in_train), ("test", in_test)):
+        (root / part / "ähre").rename(root / part / unicodedata.normalize(form, "ähre"))
+    data = load_dataset(str(root))
+    assert unicodedata.normalize(in_train, "ähre") in data.class_names
+    for part in ("train", "validation", "test"):
+        streamed = open_dataset(str(root))
+        files = files_of(getattr(streamed, part))
+        labels = getattr(streamed, part).labels.tolist()
+        for file, label in zip(files, labels, strict=True):
+            name = unicodedata.normalize("NFC", Path(file).parent.name)
+            assert unicodedata.normalize("NFC", data.class_names[label]) == name
+    counts = {of.name: (of.train, of.validation, of.test) for of in inspect_data(str(root)).classes}
+    assert set(counts.values()) == {(11, 1, 2)}
+
+
+def loose_pictures(part: str, root: Path) -> None:
+    for path in list((root / part).glob("*/*")):
+        path.rename(root / part / path.name)
+    for path in (root / part).iterdir():
+        if path.is_dir():
+            path.rmdir()
+
+
+def two_forms_of_one_name(root: Path) -> None:
+    copied = root / "train" / unicodedata.normalize("NFD", "ähre")
+    shutil.copytree(root / "train" / "ähre", copied)
+
+
+MISTAKEN = {
+    "loose test": lambda root: loose_pictures("test", root),
+    "loose train": lambda root: loose_pictures("train", root),
+    "all loose": lambda root: (loose_pictures("train", root), loose_pictures("test", root)),
+    "empty test": lambda root: (shutil.rmtree(root / "test"), (root / "test").mkdir()),
+    "no train": lambda root: shutil.rmtree(root / "train"),
+    "train twice": lambda root: shutil.copytree(root / "train", root / "TRAIN"),
+    "valid and val": lambda root: [
+        shutil.copytree(root / "test", root / name) for name in ("valid", "val")
+    ],
+    "two forms": two_forms_of_one_name,
+    "capitals": lambda root: (root / "test/cat").rename(root / "test/Cat"),
+    "circle": lambda root: (root / "train/cat/more").symlink_to(root / "train"),
+    "circle of files": lambda root: (root / "train/cat/a.png").symlink_to("a.png"),
+    "pipe": lambda root: os.mkfifo(root / "train/cat/a.png"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("loose test", r"test must have a folder for each class.*and 3 pictures without a class"),
+        ("loose train", r"train must have a folder for each class.*and 9 pictures without a class"),
+        ("all loose", r"train must have a folder for each class.*and 9 pictures without a class"),
+        ("empty test", r"test must have a folder for each class.*it has none\. Move"),
+        ("no train", r"There must be a folder train .*found test \("),
+        ("train twice", r"Only one of TRAIN and train may be there, because each names the train"),
+        ("valid and val", r"Only one of valid and val may be there.*names the validation set"),
+        ("two forms", r"must look different; two folders in .*train look the same, ähre"),
+        ("capitals", r"only in test: Cat\. Rename Cat to cat, as train has it"),
+        ("circle", r"in its folder itself.*train/cat/more is a folder inside"),
+        ("circle of files", r"a\.png must be a readable file; got: Too many levels of symbolic"),
+        ("pipe", r"a\.png must be a readable file; got: it must be a regular file, not a pipe"),
+    ],
+)
+def test_what_is_mistaken_in_a_folder_is_named_by_data_and_training_alike(
+    tmp_path, kind, complaint
+):
+    root = write_pictures(tmp_path, {"train": 3, "test": 1})
+    MISTAKEN[kind](root)
+    with pytest.raises(DataError, match=complaint):
+        open_dataset(str(root))
+    problems = inspect_data(str(root)).problems
+    assert re.search(complaint, problems[0])
+
+
+def test_a_class_may_be_called_as_a_part_is(tmp_path):
+    root = write_pictures(tmp_path, {"": 3}, classes=("bus", "car", "train"))
+    assert load_dataset(str(root)).class_names == ("bus", "car", "train")
+
+
+LEFT = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".cache", "$RECYCLE.BIN")
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("where", ["", "train", "train/cat"])
+def test_hidden_folders_are_left_aside_by_data_training_and_prediction(tmp_path, name, where):
+    root = write_pictures(tmp_path / "pets", {"train": 3, "test": 1})
+    before = [*map(len, (open_dataset(str(root)).train, picture_files([root])[0]))]
+    shutil.copytree(root / "test" / "cat", root / where / name)
+    for file in ("._0.png", ".x.png", "Thumbs.db", "desktop.ini"):
+        (root / where / file).write_bytes(b"no picture")
+    assert [*map(len, (open_dataset(str(root)).train, picture_files([root])[0]))] == before
+    found = inspect_data(str(root))
+    assert (found.problems, found.aside) == ((), ())
+
+
+def test_prediction_follows_links_but_not_in_circles(tmp_path):
+    root = write_pictures(tmp_path / "pets", {"": 2})
+    (root / "cat" / "up").symlink_to(root)
+    (root / "dog" / "cats").symlink_to(root / "cat")
+    found, unread = picture_files([root])
+    assert (len(found), unread) == (8, [])
+
+
+NAMES = {
+    "Latin-1": os.fsdecode(b"caf\xe9"),
+    "control characters": "a\x1b[31m\x07b",
+    "line break": "a\nb",
+    "half a pair": os.fsdecode(b"\xff\xfe"),
+    "right to left": "\u202ecat",
+    "long": "c" * 200,
+    "braces": "{0} %s [red]:x:[]",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_any_name_of_a_class_or_file_can_be_read_hashed_stored_and_told(tmp_path, name):
+    root = write_pictures(tmp_path / name, {"train": 14, "test": 2})
+    (root / "train" / "cat").rename(root / "train" / name)
+    (root / "test" / "cat").rename(root / "test" / name)
+    for path in list((root / "train" / name).iterdir()):
+        path.rename(path.with_name(name + path.name))
+    data = open_dataset(str(root))
+    assert name in data.class_names
+    assert len(load_dataset(str(root)).train) == 3 * 13
+    found = inspect_data(str(root))
+    assert (found.problems, name in [of.name for of in found.classes]) == ((), True)
+    write_json(tmp_path / "names.json", list(data.class_names))
+    assert read_json(tmp_path / "names.json") == list(data.class_names)
+    next((root / "train" / name).iterdir()).write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"must be a whole picture"):
+        open_dataset(str(root))
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_weights_are_read_from_a_folder_of_any_name(tmp_path, name):
+    path = tmp_path / name / "weights.safetensors"
+    path.parent.mkdir()
+    save_weights({"a": torch.arange(3.0)}, path, about={"b": "c"})
+    weights, about = read_weights(path)
+    assert torch.equal(weights["a"], torch.arange(3.0))
+    assert about == {"b": "c"}

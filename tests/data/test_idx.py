@@ -1,4 +1,6 @@
 import gzip
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from data.idx_files import idx_bytes
+from data.idx_files import STANDARD, idx_bytes, small_arrays, write_folder
+from sparring.data.folder import load_folder
 from sparring.data.idx import read_images, read_labels
 from sparring.errors import DataError
 
@@ -82,3 +85,67 @@ def test_no_truncation_goes_unnoticed(tmp_path_factory, cut, zipped):
     path.write_bytes(content[:cut])
     with pytest.raises(DataError):
         read_images(path)
+
+
+def bomb(announced: tuple[int, ...], zeros: int) -> bytes:
+    """A gzipped IDX file of this header and number of zeros, a member for each MiB."""
+    header = struct.pack(f">BBBB{len(announced)}I", 0, 0, 8, len(announced), *announced)
+    return gzip.compress(header) + gzip.compress(bytes(1 << 20)) * (zeros >> 20)
+
+
+MANY = 320 << 20
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "complaint"),
+    [
+        ((24, 4, 5), (MANY,), r"labels.* unpacks from .*KiB to 320MiB"),
+        ((MANY, 1, 1), (MANY,), r"images.* unpacks from .*KiB to 320MiB"),
+        ((24, 4, 5), (24,), r"holds more: the data are followed by trailing bytes"),
+        ((24, 4, 5), (25,), r"25 labels in .*labels.* for 24 images"),
+        ((2**32 - 1,) * 3, (2**32 - 1,), r"unpacks from .*KiB to "),
+    ],
+)
+def test_what_unpacks_to_far_more_is_refused_by_its_header(tmp_path, images, labels, complaint):
+    write_folder(tmp_path, small_arrays(), {n: f"{name}.gz" for n, name in STANDARD.items()})
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(bomb(images, MANY))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(bomb(labels, MANY))
+    with pytest.raises(DataError, match=complaint):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (24, 60_000, 60_000)])
+def test_a_header_takes_no_memory_for_what_is_not_there(tmp_path, shape):
+    write_folder(tmp_path, small_arrays())
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, *shape)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(100))
+    for data_memory in (1, 1 << 60):
+        with pytest.raises(DataError, match=r"must hold exactly .*it holds 116: .*truncated"):
+            load_folder(tmp_path, data_memory=data_memory)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "images"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_images, read_labels):
+        with pytest.raises(DataError, match=r"must be a readable file; got: "):
+            read(path)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), zipped=st.booleans())
+def test_any_damage_is_told_in_a_sentence(tmp_path_factory, place, value, zipped):
+    content = bytearray(gzip.compress(CONTENT, mtime=0) if zipped else CONTENT)
+    content[int(place * len(content))] = value
+    path = tmp_path_factory.mktemp("idx") / "images"
+    path.write_bytes(content)
+    try:
+        assert read_images(path).shape == IMAGES.shape or not zipped
+    except DataError as error:
+        assert len(str(error)) < 600

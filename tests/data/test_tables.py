@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.idx_files import pixels_of
 from data.pictures import CLASSES, picture
 from sparring.cli.main import main
-from sparring.data import load_dataset, open_dataset
+from sparring.data import StreamedSet, load_dataset, open_dataset, opening
 from sparring.errors import DataError
 
 NAMES = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
@@ -194,3 +198,135 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"not installed.*pip install 'sparring\[parquet\]'"):
         load_dataset(str(root))
+
+
+def rows_naming(path: Path, named: list[str | None], **more: Any) -> Path:
+    """A table whose rows name files instead of holding pictures."""
+    images = [{"bytes": None, "path": name} for name in named]
+    pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(len(named))]}), path)
+    return path
+
+
+def test_rows_may_name_pictures_in_the_folder_of_the_table(tmp_path):
+    names = [f"below/{number}.png" for number in range(12)]
+    (tmp_path / "below").mkdir()
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encoded(number))
+    data = load_dataset(str(rows_naming(tmp_path / "a.parquet", names)))
+    assert data.image_shape == (3, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("pipe.png", r"pipe\.png, the picture of row 0 .*must be a regular file, not a pipe"),
+        ("folder.png", r"must be a readable file; got: "),
+        ("circle.png", r"symbolic links"),
+        ("../outside.png", r"row 0 of .* must name files in its own folder.*got \.\./outside"),
+        ("below/../../outside.png", r"must name files in its own folder"),
+        ("/etc/passwd", r"must name files in its own folder.*got /etc/passwd"),
+        ("/dev/zero", r"must name files in its own folder"),
+        ("a\0b", r"must be a readable file; got: "),
+        ("a" * 5000, r"must be a readable file; got: File name too long"),
+    ],
+)
+def test_rows_that_name_anything_else_are_refused(tmp_path, name, complaint):
+    (tmp_path / "outside.png").write_bytes(encoded(0))
+    root = tmp_path / "set"
+    (root / "folder.png").mkdir(parents=True)
+    os.mkfifo(root / "pipe.png")
+    (root / "circle.png").symlink_to("circle.png")
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(str(rows_naming(root / "a.parquet", [name] * 12)))
+
+
+def test_saved_sets_name_files_in_their_own_folder(tmp_path):
+    saved_dict(tmp_path / "set")
+    state = {"_data_files": [{"filename": "../../elsewhere.arrow"}]}
+    (tmp_path / "set" / "train" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match=r"state\.json must name files in its own folder"):
+        load_dataset(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["[" * 10_000, "{", "[]", '{"_data_files": 3}', '{"_data_files": [3]}', "\xff"],
+)
+def test_lists_of_any_content_are_told_in_a_sentence(tmp_path, state):
+    saved_dict(tmp_path)
+    (tmp_path / "train" / "state.json").write_text(state, encoding="latin-1")
+    with pytest.raises(DataError, match=r"state\.json must list _data_files"):
+        load_dataset(str(tmp_path))
+
+
+def test_pipes_are_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"must be a regular file, not a pipe"):
+        load_dataset(str(tmp_path))
+    saved_dict(tmp_path / "set")
+    (tmp_path / "set" / "train" / "data-00000-of-00002.arrow").unlink()
+    os.mkfifo(tmp_path / "set" / "train" / "data-00000-of-00002.arrow")
+    with pytest.raises(DataError, match=r"must be a regular file, not a pipe"):
+        load_dataset(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_tables_that_unpack_to_far_more_are_refused(tmp_path, monkeypatch, use_dictionary):
+    monkeypatch.setattr(opening, "_SMALL", 4 << 20)
+    images = [encoded(0) + bytes(100_000)] * 160
+    rows = pa.table({"image": images, "label": [n % 2 for n in range(160)]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(rows, path, compression="zstd", use_dictionary=use_dictionary)
+    with pytest.raises(DataError, match=r"more than 200 times their size"):
+        load_dataset(str(path))
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    is_arrow=st.booleans(),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+    cut=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_is_told_in_a_sentence(tmp_path_factory, is_arrow, place, value, cut):
+    root = tmp_path_factory.mktemp("tables")
+    if is_arrow:
+        saved(root / "set", range(36), shards=1)
+        path = root / "set" / "data-00000-of-00001.arrow"
+    else:
+        path = parquet(root / "set" / "a.parquet", range(36))
+    content = bytearray(path.read_bytes())
+    spot = int(place * len(content))
+    content[spot] = value
+    path.write_bytes(content[:spot] if cut else content)
+    try:
+        load_dataset(str(root / "set"))
+    except DataError as error:
+        assert len(str(error)) < 1000
+
+
+def test_names_of_classes_may_be_anything_that_json_holds(tmp_path):
+    names = ["\udce9", "a\x1b[31m", "c" * 500]
+    path = tmp_path / "a.parquet"
+    about = {"info": {"features": {"label": {"names": names}}}}
+    rows = table(range(36)).replace_schema_metadata({"huggingface": json.dumps(about)})
+    pq.write_table(rows, path)
+    assert load_dataset(str(path)).class_names == tuple(names)
+    for wrong in (3, "abc", ["a", 3, "c"], None):
+        about = {"info": {"features": {"label": {"names": wrong}}}}
+        rows = rows.replace_schema_metadata({"huggingface": json.dumps(about)})
+        pq.write_table(rows, path)
+        assert load_dataset(str(path)).class_names == ("0", "1", "2")
+
+
+def test_a_copy_that_cannot_be_written_or_is_gone_is_told(tmp_path, monkeypatch):
+    path = str(parquet(tmp_path / "a.parquet", range(36)))
+    data = open_dataset(path)
+    assert isinstance(data.train, StreamedSet)
+    data.train.pixels._path.unlink()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(DataError, match=r"the copy of the pictures of .*No such file"):
+        data.train.batch(torch.arange(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"copied to a temporary file; got: No such.*TMPDIR"):
+        open_dataset(path)

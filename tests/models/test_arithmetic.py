@@ -16,6 +16,7 @@ from sparring.models import (
     PaperNetwork,
     SmallNetwork,
     WorkingCopy,
+    arithmetic,
     evaluation_mode,
     has_bf16_units,
     possible_precision,
@@ -344,3 +345,61 @@ def unchecked(network: nn.Module, precision: object) -> object:
 def test_an_unknown_precision_is_refused(precision):
     with pytest.raises(ConfigError, match=rf"auto, bf16 or fp32; got '{precision}'"):
         unchecked(nn.Linear(3, 2), precision)
+
+
+class Complex(nn.Module):
+    """Weights with an imaginary part, and integers, that bf16 must leave alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.tensor([1 + 2j, 3j, -1 + 0.5j]))
+        self.order = nn.Parameter(torch.tensor([2, 0, 1]), requires_grad=False)
+        self.layer = nn.Linear(64, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.layer(images.flatten(1).to(self.layer.weight.dtype)).float() * self.turn
+        return (found.real + found.imag)[:, self.order]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_arithmetic_loses_an_imaginary_part_or_rounds_an_integer(precision):
+    torch.manual_seed(0)
+    network, images = Complex(), torch.rand(4, 1, 8, 8)
+    copy = working_copy(network, precision)
+    wanted = network(images)
+    tolerance = {"rtol": 0, "atol": 0} if precision == "fp32" else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(copy.attacked(images), wanted, **tolerance)
+    (gradient,) = torch.autograd.grad(copy.trained(images).sum(), network.turn)
+    (exact,) = torch.autograd.grad(wanted.sum(), network.turn)
+    torch.testing.assert_close(gradient, exact, **tolerance)
+
+
+def test_double_precision_is_rounded_only_by_an_express_wish(monkeypatch):
+    monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert working_copy(network, "auto").name.startswith("bf16")
+    assert working_copy(network.double(), "auto").name == "fp32 direct"
+    assert working_copy(network, "bf16").name.startswith("bf16")
+
+
+class InTraining(nn.Module):
+    """Fails in training mode: in bf16 only, or in every precision."""
+
+    def __init__(self, *, always: bool) -> None:
+        super().__init__()
+        self.layer, self.always = nn.Linear(64, 3), always
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.layer(images.flatten(1))
+        if self.training and (self.always or logits.dtype != torch.float32):
+            raise TypeError("neither here nor there")
+        return logits
+
+
+def test_a_network_that_fails_in_bf16_only_in_training_mode_has_single_precision(monkeypatch):
+    monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
+    images = torch.rand(4, 1, 8, 8)
+    assert possible_precision(InTraining(always=False), "auto", images) == "fp32"
+    assert possible_precision(InTraining(always=True), "auto", images) == "auto"
+    with pytest.raises(ConfigError, match=r"failed .TypeError: neither here nor there"):
+        possible_precision(InTraining(always=False), "bf16", images)

@@ -1,12 +1,13 @@
 """The log of a run under crashes: every whole row is kept, no torn one is seen."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from sparring.errors import RunError
-from sparring.records import MetricsLog
+from sparring.records import MetricsLog, metrics
 
 ROWS = [{"step": step, "loss": 1 / (step + 1), "phase": "warm é"} for step in range(4)]
 
@@ -79,6 +80,36 @@ def test_a_log_that_cannot_be_written_or_read_is_a_run_error(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_a_run_error() -> None:
+def test_a_full_disk_is_a_run_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "open_regular", lambda path, _, mode: path.open(mode))
     with pytest.raises(RunError, match="the disk is full"):
         MetricsLog(Path("/dev/full")).append({"step": 0})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "[" * 100_000,
+        '{"a": [1]}',
+        '{"a": {}}',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        '{"a": 123456789012345678901234567890}',
+        '{"a": ' + "9" * 5000 + "}",
+        "\xff",
+    ],
+)
+def test_a_row_that_was_not_written_is_refused(tmp_path: Path, row: str) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.path.write_bytes(row.encode("latin-1") + b'\n{"step": 1}\n')
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        log.rows()
+
+
+def test_a_log_that_is_no_regular_file_is_neither_read_nor_written(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    os.mkfifo(log.path)
+    for work in (log.rows, lambda: log.append({"step": 1}), lambda: log.truncate(1)):
+        with pytest.raises(RunError, match="must be a regular file"):
+            work()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparring.records import HeatMap, Provenance, Row, describe
+from sparring.records import Curves, HeatMap, Provenance, Row, describe
 from sparring.studies import Measurements, StudyRun
 from sparring.studies.attacker_power import AttackerPower
 from sparring.studies.landscape import Landscape
@@ -152,6 +152,8 @@ def test_networks_with_fresh_steps_are_shown_beside_the_others():
     rows += aged("s64f2", 0.8, 0.8, 0.85, 0.97) + aged("s1024f2", 0.7, 0.7, 0.75, 0.96)
     assert Staleness().claims("short", Measurements(rows=rows)) == claims
     along, ends = Staleness().figures(Measurements(rows=rows), HERE)
+    assert isinstance(along.drawing, Curves)
+    assert isinstance(ends.drawing, Curves)
     assert [panel.title for panel in along.drawing.panels] == [
         "s = 0",
         "s = 32",

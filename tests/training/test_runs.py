@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +236,65 @@ def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never
     assert len(events) == notices
 
 
+GUESS = math.log(10)
+
+
+def step_of(number: int, loss: float) -> Step:
+    return Step(
+        step=number,
+        loss=loss,
+        accuracy=0.1,
+        learning_rate=1e-4,
+        eps=0.3,
+        staleness=0,
+        attack_seconds=0.1,
+        supply_seconds=0.1,
+        update_seconds=0.1,
+        images_per_second=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "natural", "told_at"),
+    [
+        ([GUESS] * 150 + [1.5] * 50, [0.1, 0.6], None),  # batch 32, 200 updates, a small ResNet
+        ([GUESS] * 199 + [2.2], [0.1, 0.5], None),
+        ([GUESS] * 100 + [2.0] * 100 + [GUESS] * 100, [0.1] * 3, 300),
+        ([GUESS] * 100 + [2.0] * 100 + [GUESS] * 150, [0.1, 0.1, 0.7], None),
+        ([GUESS] * 100, [0.1], 100),
+        ([GUESS] * 99, [0.1], None),
+        ([GUESS] * 120, [0.1, 0.1], 120),
+        ([GUESS] * 120, [0.1, 0.4], None),
+        ([GUESS] * 500, [0.1, 0.1], 200),
+        ([7.0] * 30 + [GUESS] * 500, [0.1, 0.1], 230),
+    ],
+)
+def test_a_slow_start_that_recovers_is_not_called_dead(
+    losses: list[float], natural: list[float], told_at: int | None
+) -> None:
+    answers, watched = iter(natural), DeadStart(num_classes=10)
+    told = [
+        number
+        for number, loss in enumerate(losses, 1)
+        if watched.notice(step_of(number, loss), lambda: next(answers), last=number == len(losses))
+    ]
+    assert told == ([] if told_at is None else [told_at])
+
+
+def test_a_dead_start_advises_nothing_that_the_settings_do() -> None:
+    for schedule, advice in {
+        Constant(): "--set eps_schedule.kind=WarmUp",
+        WarmUp(): "--set eps_schedule.share",
+    }.items():
+        watched = DeadStart(10, small(eps_schedule=schedule))
+        steps = [step_of(number, GUESS) for number in range(1, 201)]
+        (said,) = filter(None, (watched.notice(step, lambda: 0.1) for step in steps))
+        assert "dead start: the loss has been 2.30 = ln(classes)" in said
+        assert "for 200 updates, and natural accuracy is 10% (step 200)" in said
+        assert advice in said
+        assert ("kind=WarmUp" in said) is (schedule == Constant())
+
+
 @pytest.mark.parametrize(("natural", "dead"), [(0.1, True), (0.83, False)])
 def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_attacked_ones(
     natural: float, dead: bool
@@ -248,23 +306,11 @@ def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_a
         asked.append(natural)
         return natural
 
-    step = Step(
-        step=1,
-        loss=0.0,
-        accuracy=0.1,
-        learning_rate=1e-4,
-        eps=0.3,
-        staleness=0,
-        attack_seconds=0.1,
-        supply_seconds=0.1,
-        update_seconds=0.1,
-        images_per_second=1.0,
-    )
     losses = [7.0] * 50 + [math.log(10) + 0.01] * 350
-    steps = [replace(step, step=number, loss=loss) for number, loss in enumerate(losses)]
+    steps = [step_of(number, loss) for number, loss in enumerate(losses)]
     notices = [notice for step in steps if (notice := watched.notice(step, natural_accuracy))]
     assert len(notices) == dead
-    assert len(asked) == (1 if dead else 3)
+    assert len(asked) == (2 if dead else 3)
     assert all("natural accuracy is 10%" in notice for notice in notices)
 
 

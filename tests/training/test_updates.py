@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
@@ -14,6 +16,7 @@ from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.models import SmallNetwork
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.averaging import Average
+from sparring.training.share import Packing, Share
 from sparring.training.trainer import FORGET_EVERY
 from training.small_runs import assert_same_bits, small, weights_of
 
@@ -97,6 +100,64 @@ def test_a_decay_of_zero_keeps_the_current_weights_exactly() -> None:
         network.weight.mul_(1.1).add_(0.3)
     average.update(network, 1)
     assert torch.equal(average.network.get_parameter("weight"), network.weight)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+def test_what_is_not_finite_is_averaged_as_it_is(decay: float, dtype: torch.dtype) -> None:
+    network = nn.Linear(2, 1)
+    before = torch.tensor([1, -torch.inf, torch.nan, 2, torch.inf]).to(dtype)
+    after = torch.tensor([3, -torch.inf, torch.nan, torch.inf, 4]).to(dtype)
+    network.register_buffer("buffer", before.clone())
+    network.register_parameter("frozen", nn.Parameter(before.clone(), requires_grad=False))
+    average = Average(network, decay)
+    for value in (network.buffer, network.frozen):
+        value.copy_(after)
+    average.update(network, 100)
+    wanted = after.clone()
+    wanted[0] = decay * before[0] + (1 - decay) * after[0]
+    for found in (average.network.buffer, average.network.frozen):
+        torch.testing.assert_close(found.detach(), wanted, equal_nan=True)
+
+
+def test_the_average_of_complex_weights_is_the_one_of_both_parts() -> None:
+    network = nn.Module()
+    network.weight = nn.Parameter(torch.tensor([1 + 4j, -2j]))
+    average = Average(network, 0.5)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([3 + 0j, 1 + 2j]))
+    average.update(network, 100)
+    assert average.network.weight.tolist() == [2 + 2j, 0.5 + 0j]
+
+
+TYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+SIZES = st.sampled_from([(), (0,), (3,), (2, 3), (2, 0, 1)])
+
+
+@given(st.lists(st.tuples(TYPES, SIZES, st.booleans()), min_size=1, max_size=4), st.integers(0, 1))
+def test_a_share_of_any_numbers_comes_back_from_its_flat_form(kinds, rank) -> None:
+    network = nn.Module()
+    for place, (dtype, sizes, is_buffer) in enumerate(kinds):
+        value = torch.randn(sizes, dtype=dtype)
+        if is_buffer and place:
+            network.register_buffer(f"b{place}", value)
+        else:
+            network.register_parameter(f"w{place}", nn.Parameter(value))
+    packing = Packing(network, trainer=rank, trainers=2)
+    share = Share(
+        gradients=tuple(torch.randn_like(each) for each in network.parameters()),
+        statistics=tuple(torch.randn_like(each) for each in network.buffers()),
+        loss=0.5,
+        accuracy=0.25,
+        staleness=(6,),
+    )
+    back = packing.unpack(packing.pack(share))
+    pairs = [*zip(share.gradients, back.gradients, strict=True)]
+    pairs += zip(share.statistics, back.statistics, strict=True)
+    for sent, found in pairs:
+        assert found.dtype == sent.dtype
+        assert torch.equal(found, sent)
+    assert (back.loss, back.accuracy) == (0.5, 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +281,8 @@ def test_neither_does_a_gradient_that_is_not_finite(few: Dataset, wrong: float) 
         (Adam, {"learning_rate": math.nan}, "learning_rate must be a positive number.*got nan"),
         (Adam, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\).*got 1"),
         (SGD, {"weight_decay": -1e-4}, "weight_decay must be 0 or more.*got -0.0001"),
+        (SGD, {"weight_decay": math.nan}, "weight_decay must be 0 or more.*got nan"),
+        (SGD, {"weight_decay": math.inf}, "weight_decay must be 0 or more.*got inf"),
         (TRADES, {"beta": 0.0}, r"beta must be finite and above 0.*got 0"),
         (Mixed, {"natural_weight": 1.0}, r"natural_weight must lie in \(0, 1\).*got 1"),
     ],

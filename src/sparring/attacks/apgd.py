@@ -81,6 +81,10 @@ class APGD:
         one = [APGDSearch(threat=self.threat, loss=loss, rank=r, steps=self.steps) for r in ranks]
         return [search for search in one for _ in range(self.restarts)]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """`None`: any images and any number of classes will do."""
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """Which loss or how many targets it has with few classes."""
         least = 4 if self.targets else 3 if self.loss == "dlr" else 0

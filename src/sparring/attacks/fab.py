@@ -64,6 +64,10 @@ class FAB:
         ranks = range(1, min(self.targets, num_classes - 1) + 1)
         return [FABSearch(threat=self.threat, rank=rank, steps=self.steps) for rank in ranks]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """`None`: any images and any number of classes will do."""
+        return None
+
     def caveat(self, num_classes: int) -> str | None:
         """How many targets it has with few classes."""
         few = self.targets > num_classes - 1

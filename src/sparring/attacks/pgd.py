@@ -17,6 +17,7 @@ from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
 from sparring.records.typed import typed, typed_record
 
 
@@ -51,6 +52,8 @@ class PGD:
                 "steps must be at least 0 because they count gradient steps; "
                 f"got {self.steps}. Use 0 for natural training."
             )
+        at_least("steps", self.steps, 0)
+        at_least("restarts", max(self.restarts, 1), 1)
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ConfigError(
                 "step_size must be finite and above 0 because it is the length of a step; "
@@ -87,6 +90,12 @@ class PGD:
     def searches(self, num_classes: int) -> Sequence[Search]:
         """One for each restart."""
         return [PGDSearch(attack=replace(self, restarts=1))] * self.restarts
+
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """The loss dlr needs three classes."""
+        if self.loss == "dlr" and num_classes < 3:
+            return f'its loss dlr needs 3 classes, and there are {num_classes}; take loss "margin"'
+        return None
 
     def caveat(self, num_classes: int) -> str | None:
         """Nothing: any number of classes will do."""

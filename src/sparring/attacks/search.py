@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparring.attacks.checks import Classifier, check_batch, checked, numbered
 from sparring.attacks.threat import Threat
+from sparring.errors import ConfigError
 from sparring.models import check_callable, evaluation_mode, plain_settings
 
 BATCH = 128
@@ -108,6 +109,10 @@ class Attack(Protocol):
 
     def searches(self, num_classes: int) -> Sequence[Search]:
         """Its searches for a model of so many classes."""
+        ...
+
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """Why it cannot search such images of such a model, in a clause; `None` if it can."""
         ...
 
     def caveat(self, num_classes: int) -> str | None:
@@ -203,6 +208,8 @@ def adversarial_images(
         logits_of = checked(model, labels)
         logits = logits_of(images)
         robust = (logits.argmax(1) == labels).cpu()
+        if obstacle := attack.obstacle(tuple(images.shape[1:]), logits.shape[1]):
+            raise ConfigError(f"{attack.name} cannot search these images: {obstacle}.")
         for search in attack.searches(logits.shape[1]):
             seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
             task = Task(images, labels, ranked(logits, labels, search.rank), seeds)

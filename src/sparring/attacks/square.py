@@ -3,6 +3,7 @@
 Shapes: B rows in flight, C channels, H height, W width.  Units: pixels in [0, 1].
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -65,6 +66,21 @@ class Square:
         """One."""
         return [SquareSearch(threat=self.threat, queries=self.queries, share=self.share)]
 
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """It needs channels, height and width."""
+        if len(image_shape) == 3:
+            return None
+        *before, width = image_shape
+        *channels, height = before or [1]
+        shape = (math.prod(channels), height, width)
+        back = "" if len(image_shape) == 1 else f"torch.nn.Unflatten(1, {tuple(image_shape)}), "
+        return (
+            "it changes squares of images of shape (batch, channels, height, width), and these "
+            f"have (batch, {', '.join(map(str, image_shape))}); give them as images.reshape(-1, "
+            f"{', '.join(map(str, shape))}) to "
+            f"torch.nn.Sequential(torch.nn.Flatten(), {back}model)"
+        )
+
     def caveat(self, num_classes: int) -> str | None:
         """Nothing: any number of classes will do."""
         return None
@@ -114,12 +130,6 @@ class SquareSearch:
 
     def begin(self, task: Task, logits_of: Classifier) -> State:
         """The first proposal is a pattern over all of the image."""
-        if task.images.ndim != 4:
-            raise ConfigError(
-                "Square needs images of shape (batch, channels, height, width) because it changes "
-                f"squares of them; got {tuple(task.images.shape)}. Reshape them, or choose a suite "
-                "without it, such as pgd."
-            )
         patches = PATCHES[type(self.threat)]
         start = patches.start(self.threat, task.images, task.seeds)
         memory: Mapping[str, Tensor] = {}

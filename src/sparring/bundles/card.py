@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sparring.bundles.formats import FORMATS, OPSET, TOLERANCE
 from sparring.records import Environment, Evaluation, Proportion, RunDirectory, read_json
@@ -28,8 +29,8 @@ def card_text(
     checked: int,
 ) -> str:
     """The card of a run's network. Raises `RunError` or `ConfigError` if its files are damaged."""
+    model, threat = (run.section(name, dict[str, Any]) for name in ("model", "threat"))
     settings = read_json(run.config)
-    assert isinstance(settings, dict)  # `section` has read it
     data = _last_part(str(run.section("data", str)))
     found = Evaluation.load(run.evaluation) if run.evaluation.exists() else None
     if found is not None and not run.is_current(found):
@@ -40,10 +41,10 @@ def card_text(
         _metadata(data, found),
         "# Robust image classifier",
         "Trained by sparring to withstand adversarial "
-        f"examples: {plain(setting_text(settings['model']))}, for the data `{_code(data)}`.",
+        f"examples: {plain(setting_text(_private(model)))}, for the data `{_code(data)}`.",
         _interface(run, image_shape),
         "## Threat",
-        f"Any change of an image within {plain(setting_text(settings['threat']))}, in units of "
+        f"Any change of an image within {plain(setting_text(threat))}, in units of "
         "pixels in [0, 1], that leaves pixels in [0, 1].",
         "## How robust it is",
         *(_measured(found) if found else [_unmeasured()]),

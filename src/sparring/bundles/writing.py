@@ -1,8 +1,6 @@
 """A run's network written into a folder of its own, whole or not at all."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from sparring.models.fingerprint import fingerprint
 from sparring.models.weights import content_digest
 from sparring.records import RunDirectory, to_json
 from sparring.records.files import run_errors, write_atomically, write_json
+from sparring.records.temporary import clear_abandoned, new_folder
 from sparring.records.trust import copy_seal
 from sparring.records.typed import typed
 
@@ -137,15 +136,12 @@ def _check_free(folder: Path) -> None:
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A hidden folder beside it, which takes its name once all is written; removed on failure."""
-    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     with run_errors("write", folder):
-        staging.mkdir(parents=True)
-        try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(folder.parent)
+        with new_folder(folder.parent, f".{folder.name}.") as staging:
             yield staging
             for path in staging.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             staging.replace(folder)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sparring.cli.streams import printable, printable_json
 from sparring.records.wording import count_text as count_text
 from sparring.records.wording import counted as counted
 from sparring.records.wording import duration_text as duration_text
@@ -19,7 +20,17 @@ WIDTH = 80
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to `main`, which alone knows the exit code."""
+    """A console that escapes control characters in text, which may come from anywhere.
+
+    It leaves a closed pipe to `main`, which alone knows the exit code.
+    """
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As rich prints them."""
+        super().print(
+            *(printable(each, None) if isinstance(each, str) else each for each in objects),
+            **settings,
+        )
 
     def on_broken_pipe(self) -> Never:
         """Pass on the error that rich would answer by exiting."""
@@ -67,6 +78,7 @@ PROGRESS = _ProgressConsole(stderr=True, highlight=False, markup=False, emoji=Fa
 
 def print_json(text: str) -> None:
     """Standard output for machines: exactly this text, never wrapped or coloured."""
+    text = printable_json(text, sys.stdout.encoding or "utf-8")
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
@@ -81,7 +93,7 @@ def print_prose(text: str, *, first: str = "", rest: str = "  ") -> None:
     The first line begins with `first`, all others with `rest`.
     """
     lines = textwrap.wrap(
-        text,
+        printable(text),
         WIDTH,
         initial_indent=first,
         subsequent_indent=rest,
@@ -115,9 +127,19 @@ def progress_bar(*columns: str) -> Progress:
     )
 
 
+class _Table(Table):
+    """A table whose cells may hold text from anywhere."""
+
+    def add_row(self, *cells: Any, **settings: Any) -> None:
+        """As rich adds it."""
+        super().add_row(
+            *(printable(each) if isinstance(each, str) else each for each in cells), **settings
+        )
+
+
 def result_table(*headings: str) -> Table:
     """An empty table without frame: the first column to the left, the others to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = _Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     return table

@@ -37,7 +37,9 @@ from sparring.records import (
     read_json,
     to_json,
 )
+from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.metrics import number
+from sparring.records.ranges import count_in
 from sparring.records.wording import setting_text
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
@@ -112,7 +114,7 @@ class Story:
                 f"{run.config} must hold a JSON object of settings; it holds something else. "
                 "Restore the file or use another run."
             )
-        rows = MetricsLog(run.metrics).rows()
+        rows = MetricsLog(run.metrics).measurements()
         return cls(
             run=run,
             config=config,
@@ -264,9 +266,9 @@ def evenly(rows: Sequence[Item], most: int) -> list[Item]:
 def _saved(weights: Path) -> int:
     """Updates that stored weights have seen, as the file says; 0 for a missing or damaged one."""
     try:
+        open_regular(weights, LARGEST_TENSORS).close()  # safetensors opens files by name only
         with safe_open(weights, framework="np") as file:
             about = file.metadata() or {}
     except (OSError, SafetensorError):
         return 0
-    version = about.get("version", "")
-    return int(version) if version.isdecimal() else 0
+    return count_in(about.get("version", ""))

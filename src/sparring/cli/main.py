@@ -1,19 +1,21 @@
 """`sparring VERB …`: find the verb, run it, and turn what goes wrong into a sentence.
 
-Exit codes: 0 done; 2 something the user can mend; 1 a failed run, or one whose replay differs; 130
-interrupted; 141 the reader of a pipe left.
+Exit codes: 0 done; 2 something the user can mend; 1 a failed run, one whose replay differs, or
+results that cannot be printed; 130 interrupted; 141 the reader of a pipe left.
 """
 
 import importlib
-import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sparring.errors import ConfigError, SparringError
+from sparring.cli.streams import flush_errors, leave, printable, standard_streams, tell
+from sparring.errors import ConfigError, OutputNotWritten, SparringError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """128 plus the signal's number, as shells report it: SIGINT is 2, SIGPIPE 13."""
@@ -71,20 +73,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    with standard_streams():
+        try:
+            return _answered([word for word in words if word != "--debug"], debug)
+        except KeyboardInterrupt:
+            _ignore_interrupts(argv)
+            _tell("interrupted.", debug)
+            return INTERRUPTED
+        finally:
+            _ignore_interrupts(argv)
+            flush_errors()
+
+
+def _ignore_interrupts(argv: Sequence[str] | None) -> None:
+    """Let another Ctrl-C change neither the last words nor the exit code of this process."""
+    if argv is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _answered(words: list[str], debug: bool) -> int:
+    """Run the verb; its exit code, or that of what went wrong."""
     try:
-        code = _dispatch([word for word in words if word != "--debug"])
+        try:
+            code = _dispatch(words)
+        except SystemExit as end:
+            code = _code(end)
         sys.stdout.flush()
     except SparringError as error:
         _tell(str(error), debug)
-        return error.exit_code
-    except KeyboardInterrupt:
-        _tell("interrupted.", debug)
-        return INTERRUPTED
+        code = error.exit_code
+        with suppress(OSError, OutputNotWritten):
+            sys.stdout.flush()
+            return code
+        leave(sys.stdout)
     except BrokenPipeError:
-        _leave_stdout()
+        leave(sys.stdout)
         return PIPE_CLOSED
-    except SystemExit as leave:
-        return _code(leave)
     return code
 
 
@@ -112,14 +136,8 @@ def _unknown(word: str) -> ConfigError:
 
 def _tell(message: str, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"error: {message}\n")
-
-
-def _leave_stdout() -> None:
-    """Give what is still buffered somewhere to go, or Python complains on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        tell(traceback.format_exc())
+    tell(f"error: {printable(message)}")
 
 
 def _code(leave: SystemExit) -> int:

@@ -4,6 +4,7 @@ Later ones win: preset or file, then the flags with a name of their own, then `-
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,15 +14,16 @@ from sparring.attacks.plausible import usual
 from sparring.cli.model_settings import with_model, with_objective
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
+from sparring.data.of_run import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
-from sparring.errors import ConfigError, launcher
-from sparring.records import from_json, override, read_json, to_json
+from sparring.errors import ConfigError, DataError, launcher
+from sparring.records import RunDirectory, from_json, override, read_json, to_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.trust import check_trusted, named_code
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
-from sparring.training.presets import PRESETS
+from sparring.training.presets import PRESETS, for_model
 from sparring.training.several import launched
 from sparring.training.sources import SourceKind
 
@@ -46,7 +48,8 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     config = replace(config, source=_source(config.source, flags))
     config = override(with_objective(with_model(config, flags), flags), flags.set)
     _check_code(config, flags)
-    return config
+    asked = flags.config is not None or any(word.startswith("early_steps") for word in flags.set)
+    return config if asked else for_model(config)
 
 
 def sized(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
@@ -121,9 +124,13 @@ def _beginning(flags: TrainFlags) -> TrainConfig:
 
 
 def _stored(path: Path) -> TrainConfig:
-    """Settings in a file, or those of the run in a folder."""
+    """Settings in a file, or those of the run in a folder, whose data may have moved with it."""
     file = _settings_file(path)
-    return from_json(TrainConfig, read_json(file), where=str(file))
+    config = from_json(TrainConfig, read_json(file), where=str(file))
+    if path.is_dir():
+        with suppress(DataError):  # --data may name others
+            config = replace(config, data=RunData.of(RunDirectory(path)).places()[0])
+    return config
 
 
 def _settings_file(path: Path) -> Path:
@@ -140,8 +147,8 @@ def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
             )
         return
     file = _settings_file(flags.config)
-    stored = named_code(read_json(file))
-    kept = tuple(code for code in named_code(to_json(config)) if code in stored)
+    wanted = {code.factory for code in named_code(to_json(config))}
+    kept = tuple(code for code in named_code(read_json(file)) if code.factory in wanted)
     check_trusted(file, kept, trust_code=flags.trust_code)
 
 

@@ -49,6 +49,14 @@ def visible(folder: Path) -> list[Path]:
     ]
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, or a link to one; false for what may not be looked at."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def part_of(name: str) -> str | None:
     """The part that a folder of this name is, whatever its capitals; none if it is no part."""
     return PARTS.get(name.lower())

@@ -10,6 +10,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
+from sparring.data.entries import visible
 from sparring.data.idx import (
     IdxHeader,
     have_same_content,
@@ -41,7 +42,7 @@ _LISTED = 20
 
 def is_idx_folder(folder: Path) -> bool:
     """Whether a file there is called as those of IDX data sets are."""
-    return any(_NAME.fullmatch(path.name) and path.is_file() for path in _entries(folder))
+    return any(_NAME.fullmatch(path.name) and path.is_file() for path in visible(folder))
 
 
 def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
@@ -75,7 +76,7 @@ def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
 
 def listing(folder: Path) -> str:
     """What lies in a folder, for a message."""
-    return _listing(_entries(folder))
+    return _listing(visible(folder))
 
 
 def _check_pair(images: Path, of_images: IdxHeader, labels: Path, of_labels: IdxHeader) -> None:
@@ -97,7 +98,7 @@ def _streamed(path: Path, header: IdxHeader, size: int, data_memory: int) -> Raw
 def _find(folder: Path) -> dict[tuple[str, str], Path]:
     """Which file is which of the four."""
     candidates: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    entries = _entries(folder)
+    entries = visible(folder)
     for path in entries:
         match = _NAME.fullmatch(path.name)
         if match and path.is_file():
@@ -121,16 +122,6 @@ def _find(folder: Path) -> dict[tuple[str, str], Path]:
     return files
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What lies in the folder, by name."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(
-            f"{folder} must be a readable folder; got: {error.strerror}. Check its permissions."
-        ) from error
-
-
 def _only(paths: list[Path], folder: Path) -> Path:
     """The one file meant: a file and its own gzipped copy are one."""
     first, *others = paths
@@ -152,7 +143,7 @@ def _ambiguous(folder: Path, paths: list[Path]) -> DataError:
 
 
 def _listing(paths: list[Path]) -> str:
-    """Names for a message, folders with a slash, cut off where nobody would read on."""
+    """Names for a message, folders with a slash, a few of them."""
     names = [path.name + "/" * path.is_dir() for path in sorted(paths)]
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) + more) or "nothing"

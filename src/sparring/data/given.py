@@ -8,7 +8,7 @@ import math
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -76,9 +76,9 @@ class GivenPixels:
 @typed
 def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     *,
-    train: Items,
-    test: Items,
-    validation: Items | None = None,
+    train: Items | Iterable[object],
+    test: Items | Iterable[object],
+    validation: Items | Iterable[object] | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
     name: str = "data",
@@ -108,7 +108,8 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
         for part, of_part in given.items()
         if of_part is not None or part != "validation"
     }
-    shape = tuple(read_item(items["train"], 0, "train", image_size)[0].shape)
+    channels, rows, columns = read_item(items["train"], 0, "train", image_size)[0].shape
+    shape = (channels, rows, columns)
     pixels = {
         part: GivenPixels(items=of_part, part=part, image_shape=shape, image_size=image_size)
         for part, of_part in items.items()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 import torch
 from jaxtyping import Int64, Shaped, UInt8
@@ -142,7 +142,7 @@ def _pieces(path: Path, at_most: int | None = None) -> Iterator[bytes]:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, int, bool]]:
+def _unpacked(path: Path) -> Iterator[tuple[IO[bytes], int, bool]]:
     """A file that unpacks while it is read; its size on disk, and whether it is gzipped."""
     with data_file(path) as file:
         stored = file.seek(0, io.SEEK_END)
@@ -150,7 +150,8 @@ def _unpacked(path: Path) -> Iterator[tuple[io.BufferedIOBase, int, bool]]:
         is_gzipped = file.read(2) == _GZIP_MAGIC
         file.seek(0)
         try:
-            yield (gzip.GzipFile(fileobj=file) if is_gzipped else file), stored, is_gzipped
+            unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_gzipped else file
+            yield unpacked, stored, is_gzipped
         except EOFError as error:
             raise DataError(
                 f"{path} must hold a whole gzip stream; it ends too early, after {stored} bytes: "

@@ -77,7 +77,7 @@ class Inspection:
     aside: tuple[str, ...]
     """Files that are no pictures by their endings; hidden ones are not listed."""
     problems: tuple[str, ...]
-    """Why nobody can be trained on it as it is; none if somebody can."""
+    """Reasons this data set cannot be trained on; empty if there are none."""
 
     @property
     def is_streamed(self) -> bool:

@@ -132,9 +132,10 @@ def untrained(labels: Int64[Tensor, " N"], num_classes: int) -> tuple[int, ...]:
 
 def check_judged(train: PartLabels, other: PartLabels, names: Sequence[str]) -> None:
     """Raise `DataError` if `other` has a class that is not trained on."""
-    unknown = sorted(set(other.labels.unique().tolist()) - set(train.labels.unique().tolist()))
+    known = set(train.labels.unique().tolist())
+    unknown = [names[int(label)] for label in other.labels.unique() if int(label) not in known]
     if unknown:
-        raise DataError(only_elsewhere(other.where, [names[label] for label in unknown]))
+        raise DataError(only_elsewhere(other.where, unknown))
 
 
 def never_trained(names: Sequence[str], *, scope: str = "", where: str = "", remedy: str) -> str:

@@ -86,7 +86,7 @@ class RunData:
             self._check(given, found, given_name(given))
             return given, found
         refused: DataError | None = None
-        for place in self._places():
+        for place in self.places():
             try:
                 dataset = self.open(place)
                 found = identity(dataset)
@@ -111,13 +111,23 @@ class RunData:
             data_memory=self.data_memory,
         )
 
-    def _places(self) -> list[str]:
-        """Where they may lie: where they were, and where they lie from the run's folder."""
+    def places(self) -> list[str]:
+        """Where they may lie: where they were, and where they lie from the run's folder.
+
+        Raises `DataError` if there is nothing at either.
+        """
         if self.stored is None or self.stored.path is None or not is_path(self.source):
             return [self.source]
         beside = os.path.normpath(self.run / self.stored.path)
-        there = [place for place in (self.source, beside) if os.path.exists(place)]  # noqa: PTH110
-        return list(dict.fromkeys(there)) or [self.source]
+        known = dict.fromkeys([self.source, beside])
+        there = [place for place in known if os.path.exists(place)]  # noqa: PTH110 - any text
+        if not there:
+            raise DataError(
+                f"There are no data at {' nor at '.join(known)}, where those of {self.run} were. "
+                f"Put them back, or write into {RunDirectory(self.run).data} (path) where they lie "
+                "now."
+            )
+        return there
 
     def _check(self, dataset: Dataset, found: DataIdentity, place: str) -> None:
         """Refuse other data than the run's; runs that stored nothing are taken at their word."""

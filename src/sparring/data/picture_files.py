@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from sparring.data.class_folders import ClassFolders, find_class_folders
+from sparring.data.entries import same_name
 from sparring.data.hold_out import TEST, VALIDATION, dealt, mixed
 from sparring.data.images import Dataset
 from sparring.data.pictures import Kind, read_kind, read_picture
@@ -128,10 +129,13 @@ def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tenso
     numbers = {file: place for place, file in enumerate(files)}
     own: dict[str, Tensor] = {}
     for part, classes in found.parts.items():
-        own[part] = torch.tensor([numbers[file] for f in classes.values() for file in f])
+        chosen = [numbers[file] for f in classes.values() for file in f]
+        own[part] = torch.tensor(chosen, dtype=torch.int64)
     missing = [part for part in ("validation", "test") if part not in own]
     shares = [{"validation": VALIDATION, "test": TEST}[part] for part in missing]
     train = own.pop("train")
+    if not len(train):
+        raise DataError(f"There must be pictures to train on; there is none ({found.root}).")
     chosen = _those(files, train)
     label_of = label_by_class(found)
     labels = torch.tensor([label_of[class_of(file)] for file in chosen])
@@ -197,13 +201,13 @@ def differing(counts: Counter[Kind], example: dict[Kind, str]) -> str:
 
 
 def label_by_class(found: ClassFolders) -> dict[str, int]:
-    """The number of each class."""
-    return {name: label for label, name in enumerate(found.classes)}
+    """The number of each class, by the form of its name that `class_of` gives."""
+    return {same_name(name): label for label, name in enumerate(found.classes)}
 
 
 def class_of(file: str) -> str:
-    """The class that a file's folder says."""
-    return Path(file).parent.name
+    """The class of a file, by the name of its folder, however its accents are stored."""
+    return same_name(Path(file).parent.name)
 
 
 def _those(files: Sequence[str], places: Int64[Tensor, " B"]) -> list[str]:
@@ -211,4 +215,4 @@ def _those(files: Sequence[str], places: Int64[Tensor, " B"]) -> list[str]:
 
 
 def _key(file: str) -> str:
-    return f"{class_of(file)}/{Path(file).name}"
+    return f"{Path(file).parent.name}/{Path(file).name}"

@@ -8,12 +8,13 @@ Units:  grey levels 0 to 255.
 """
 
 import os
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -28,19 +29,23 @@ from sparring.data.picture_files import differing
 from sparring.data.pictures import Kind, read_kind, read_picture
 from sparring.data.streamed import StreamedSet
 from sparring.errors import DataError
+from sparring.records.temporary import temporary_file
 
 
 class Spool:
     """A temporary file that goes with whoever made it; another process knows it by its path."""
 
     def __init__(self) -> None:
-        handle, name = tempfile.mkstemp(prefix="sparring-")
-        os.close(handle)
-        self.path = Path(name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        self.file, self.path = temporary_file()
+        weakref.finalize(self, _remove, self.file, self.path)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path, (self.path,)
+
+
+def _remove(file: BinaryIO, path: Path) -> None:
+    file.close()
+    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,19 +75,16 @@ class PictureBytes:
     def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
         """Decode the pictures at these places. Raises `DataError` for one that is damaged."""
         images = torch.empty((len(places), *self.kind), dtype=torch.uint8)
-        path = self.spool.path if isinstance(self.spool, Spool) else self.spool
-        with path.open("rb", buffering=0) as file:
-            for row, place in enumerate(places.tolist()):
-                start = int(self.ends[place - 1]) if place else 0
-                content = os.pread(file.fileno(), int(self.ends[place]) - start, start)
-                name = f"picture {place} of {self.root}"
-                image = read_picture(content, image_size=self.image_size, name=name)
-                if image.shape != images.shape[1:]:
-                    raise DataError(
-                        f"All pictures must be {self.kind}, as their headers say; {name} is "
-                        f"{Kind(*image.shape)}. Leave it out."
-                    )
-                images[row] = image
+        for row, place in enumerate(places.tolist()):
+            content = self.encoded(place, 0, self.encoded_size(place))
+            name = f"picture {place} of {self.root}"
+            image = read_picture(content, image_size=self.image_size, name=name)
+            if image.shape != images.shape[1:]:
+                raise DataError(
+                    f"All pictures must be {self.kind}, as their headers say; {name} is "
+                    f"{Kind(*image.shape)}. Leave it out."
+                )
+            images[row] = image
         return images
 
     def encoded_size(self, place: int) -> int:
@@ -122,11 +124,13 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
     picture's header excepted, and if pyarrow is not installed.
     """
     root = tables.root.resolve()
-    spool, ends, labels = Spool(), [], {part: [] for part in tables.parts}
+    ends, labels = [], {part: [] for part in tables.parts}
     kinds: Counter[Kind] = Counter()
     example: dict[Kind, str] = {}
     end, stored = 0, tables.stored_bytes
-    with spool.path.open("wb") as file:
+    with _copying(root):
+        spool = Spool()
+    with _copying(root), spool.path.open("wb") as file:
         for part, row in _rows(tables):
             kind = read_kind(row.content, image_size=image_size, name=row.name)
             kinds[kind] += 1
@@ -148,6 +152,18 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
         image_size=image_size,
     )
     return _dealt(pixels, {p: torch.tensor(of) for p, of in labels.items()}, tables.class_names())
+
+
+@contextmanager
+def _copying(root: Path) -> Iterator[None]:
+    """Turn what keeps a copy from being written into a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"The pictures of {root} must be copied to a temporary file; got: "
+            f"{error.strerror or error}. Set the environment variable TMPDIR to a folder with room."
+        ) from error
 
 
 def _rows(tables: Tables) -> Iterator[tuple[str, Picture]]:

@@ -10,12 +10,13 @@ Shapes: C channels (1 or 3), H rows, W columns. Units: grey levels 0 to 255.
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +58,9 @@ LARGEST_PICTURE = 1 << 26
 """Pixels of a picture, 67 million: decoding one takes some 500 MB."""
 LARGEST_FILE = 1 << 30
 """Bytes of a picture's file."""
+_LARGE = 1 << 23
+"""Pixels from which decoding takes more memory than four threads should at once."""
+_ONE_LARGE = threading.Lock()
 _THINNEST = 64
 """Times that a picture's longer side may be its shorter one where a square is cut out."""
 _16_BITS = 257
@@ -90,7 +94,7 @@ def read_picture(
     repeated where it has the other number. `name` is what messages call bytes.
     Cost: decoding it. Raises `DataError` that says what is wrong with the file.
     """
-    with _opened(source, name, image_size) as opened:
+    with _opened(source, name, image_size) as opened, _memory_for(opened):
         picture = _flat(opened)
         if channels is not None and _channels(picture) != channels:
             picture = picture.convert(_LAYOUT[channels])
@@ -149,6 +153,12 @@ def _channels(picture: Image.Image) -> int:
     return 1 if picture.mode in _GREY else 3
 
 
+def _memory_for(opened: Image.Image) -> AbstractContextManager[object]:
+    """Held while a picture is decoded: of large ones only one is at a time, on all threads."""
+    columns, rows = opened.size
+    return _ONE_LARGE if columns * rows > _LARGE else nullcontext()
+
+
 def _check(picture: Image.Image, image_size: int | None) -> None:
     """Refuse what is not to be decoded, by its header."""
     if picture.mode not in _GREY | _COLOUR:
@@ -186,8 +196,8 @@ def _orientation(picture: Image.Image) -> int:
     if picture.format == "PNG" and has_notes_behind_pixels(getattr(picture, "fp", None)):
         picture.load()
     # PNG's own method would decode the pixels to look behind them.
-    found = Image.Image.getexif(picture).get(_ORIENTATION)
-    return found if found in _UPRIGHT else 1
+    found: Any = Image.Image.getexif(picture).get(_ORIENTATION)
+    return int(found) if found in _UPRIGHT else 1
 
 
 def _is_size_turned(opened: Image.Image) -> bool:

@@ -35,11 +35,14 @@ class Account:
     def of(
         cls, rows: Sequence[Row], *, helps: bool, fresh: float = 0.0, parts: int = 1
     ) -> "Account | None":
-        """The account in a run's log; none if no update of it came from an engine."""
-        steps = [row for row in rows if "loss" in row and "workers" in row]
+        """The account in a run's log; none if it has no times of updates from an engine."""
+        steps = [row for row in rows if all(name in row for name in ("loss", "worker", "workers"))]
         totals = [row for row in rows if all(name in row for name in LEDGER)]
         ledger = {name: int(number(totals[-1], name)) for name in LEDGER} if totals else {}
-        if not steps:
+        if not steps or not all(
+            sum(number(row, f"{what}_seconds") for row in steps) > 0
+            for what in ("attack", "update")
+        ):
             return None
         return cls(steps=steps, ledger=ledger, helps=helps, fresh=fresh, parts=parts)
 

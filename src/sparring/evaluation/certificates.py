@@ -24,9 +24,10 @@ from sparring.attacks import L2, Linf, Threat
 from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
-from sparring.evaluation.tracing import check_same, traced, unshown
+from sparring.evaluation.tracing import check_same, traced, unchanging, unshown
 from sparring.models import evaluation_mode
 from sparring.models.normalised import Normalisation
+from sparring.models.renormalised import BatchRenorm2d
 from sparring.records import Proportion
 
 UNIT = 2.0**-24
@@ -77,7 +78,7 @@ def certified_images(
     device = first.device
     _check_arithmetic(model, device)
     held = torch.zeros(len(labels), dtype=torch.bool)
-    with torch.no_grad(), evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model), unchanging(model):
         bounds = Bounds(model)
         for part in parts(len(labels)):
             clean = images[part].to(device)
@@ -141,7 +142,7 @@ class Bounds:
             raise ConfigError(str(error).partition("\n")[0]) from error
 
     def check(self, model: nn.Module, box: Interval, batches: Sequence[Tensor]) -> None:
-        """What no rule foresaw: state, Python's own branches, another arithmetic.
+        """What no rule foresaw: Python's own branches, another arithmetic.
 
         `batches` are images of the box. Raises `ConfigError` where the network does not say of them
         what its trace does, or its logits are not in the box.
@@ -287,6 +288,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
+    BatchRenorm2d: _batch_norm,
     Normalisation: _normalised,
     nn.AvgPool2d: _pooled,
     nn.AdaptiveAvgPool2d: _pooled,

@@ -3,19 +3,16 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Attack, Classifier, Task, Threat, checked
+from sparring.attacks import PGD, Classifier, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
-from sparring.errors import NonFiniteLogits
 from sparring.evaluation.accuracy import logits_in_parts
 from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
@@ -34,35 +31,32 @@ FEW = 32
 """Images by which a form is compared with the network."""
 
 
-def ask(model: Classifier, images: Tensor, labels: Tensor, attacks: Sequence[Attack] = ()) -> None:
+def ask(model: Classifier, images: Tensor, labels: Tensor) -> None:
     """Refuse a model that fails on one image or on an odd number, before it is attacked.
 
-    Searches go on with the images that are left, whatever their number, down to one. Images that
-    one of the `attacks` cannot change are refused as well. Cost: a pass there and back over `ODD`
-    images and over one. Raises `ConfigError`.
+    Searches go on with the images that are left, whatever their number, down to one. Cost: a pass
+    there and back over `ODD` images and over one. Raises `ConfigError`.
     """
     logits_of, device = checked(model, labels), device_of(model, images)
-    one = images[:1].to(device)
     with no_trace(model):
         for count in (1, ODD):
             some = images[torch.arange(count) % len(images)].to(device)
-            with suppress(NonFiniteLogits):  # the judge tells of how many images
-                looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        for attack in attacks:
-            attack.searches(2)[0].begin(Task(one, zero, zero, zero), logits_of)
+            looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
 
 
 class Contender:
     """What is attacked of a model, in single precision, and who judges for it.
 
-    `attacked` is the model as attacks see it, `arithmetic` what that is computed in, `threads` how
-    many PyTorch is to have while it is attacked, 0 for as many as it has.
+    `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
+    what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as
+    many as it has.
     """
 
     def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
         device = device_of(model, images)
         self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
+        self.logits = self.judge.logits(images)
+        ask(model, images, labels)
         self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
         self.threads = 0

@@ -18,7 +18,7 @@ from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.contender import ROUGHLY, Contender, ask
+from sparring.evaluation.contender import ROUGHLY, Contender
 from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
@@ -99,12 +99,11 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     of `examine`.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
-    attacks = named_suite(suite).against(threat).values()
+    named_suite(suite)
     images, labels = as_batch(images, labels, "an evaluation")
     check_callable(model)
     model = original_module(model)
     with evaluation_mode(model):
-        ask(model, images, labels, list(attacks))
         contender = Contender(model, images, labels, threat)
         return _evaluated(
             contender,
@@ -136,13 +135,15 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     model, threat = contender.judge.model, contender.judge.threat
     attacks = list(chosen.against(threat).values())
     judge, device = contender.judge, contender.judge.device
+    logits = contender.logits
+    chosen.check(tuple(images.shape[1:]), logits.shape[1])
     forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
         forms=forms,
         images=images,
         labels=labels,
-        logits=judge.logits(images),
+        logits=logits,
         attacks=attacks,
         seed=seed,
     )

@@ -5,18 +5,21 @@ Units: seconds are wall-clock.
 
 import io
 import logging
-import pickle
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sparring.evaluation.survey import Survey
+from sparring.models.saved import Anything, Fields, Number, Text, read_saved
 from sparring.records.files import run_errors, write_atomically
 
 EVERY = 15.0
 """Seconds between two writes: some megabytes each."""
+
+_FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +42,26 @@ class Partial:
         if self.path is None or not self.path.exists():
             return 0.0
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            owner, state, seconds = found["owner"], found["survey"], float(found["seconds"])
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
-            log.warning("%s cannot be read: the evaluation starts from its beginning", self.path)
+            found: Any = read_saved(self.path)
+            _FORM.check(found, "it")
+            if found["owner"] == self.owner:
+                survey.schema(found["survey"]).check(found["survey"], "survey")
+        except (OSError, ValueError) as error:
+            log.warning(
+                "%s cannot be used (%s): the evaluation starts from its beginning",
+                self.path,
+                getattr(error, "strerror", None) or error,
+            )
             return 0.0
-        if owner != self.owner:
+        if found["owner"] != self.owner:
             log.warning(
                 "%s is of another evaluation (another suite, seed, model, number of images or "
                 "threads): this one starts from its beginning",
                 self.path,
             )
             return 0.0
-        survey.restore(state)
-        return seconds
+        survey.restore(found["survey"])
+        return float(found["seconds"])
 
     def keep(self, survey: Survey, *, seconds: float) -> None:
         """Write the file if it is time again. Raises `RunError` if it cannot be written."""

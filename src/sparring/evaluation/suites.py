@@ -1,6 +1,6 @@
 """Named sequences of attacks: without its suite a robust accuracy means nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -28,6 +28,25 @@ class Suite:
         """The attacks on one threat by their names, in order."""
         aimed = (attack.against(threat) for attack in self.attacks)
         return {attack.name: attack for attack in aimed}
+
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        """Which attack cannot search such images, and why, in a clause; `None` if all can."""
+        for attack in self.attacks:
+            if why := attack.obstacle(image_shape, num_classes):
+                return f"{attack.name} cannot: {why}"
+        return None
+
+    def check(self, image_shape: Sequence[int], num_classes: int) -> None:
+        """Raise `ConfigError`, naming suites that can, if an attack cannot search such images."""
+        why = self.obstacle(image_shape, num_classes)
+        if why is None:
+            return
+        able = [s.name for s in SUITES.values() if s.obstacle(image_shape, num_classes) is None]
+        advice = f", or take suite {' or '.join(able)}" if able else ""
+        raise ConfigError(
+            f"suite {self.name} cannot judge these images, because all its attacks must search "
+            f"them; {why}{advice}."
+        )
 
 
 SUITES: Mapping[str, Suite] = MappingProxyType(

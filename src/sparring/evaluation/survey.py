@@ -5,6 +5,7 @@ All of it can be put away at any pass and taken up again, to the same bits.
 Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
 """
 
+import math
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from sparring.attacks import Attack, Classifier, Search, State, Sweep, Task, ranked
 from sparring.attacks.checks import numbered
-from sparring.attacks.search import ATTACKED
+from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge
+from sparring.models.saved import Anything, Fields, Items, Kind, Number, Numbers, Same
 from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
 
 UNBROKEN = -1
@@ -200,6 +202,57 @@ class Survey:
             "search": dict(sweep.state) if sweep else None,
         }
 
+    def schema(self, state: object) -> Kind:
+        """What `restore` accepts, given how far a state says that it came.
+
+        Cost: the first pass of a search over one image.
+        """
+        total, classes, legs = len(self.labels), self.logits.shape[1], self.legs
+        leg = _integer_in(state, "leg", len(legs))
+        done = len(self.attacks) if leg == len(legs) else legs[leg].attack
+        places = Numbers(dtype=torch.int64, shape=(None,), least=0, most=total - 1)
+        under_way: dict[object, Kind] = dict.fromkeys(("waiting", "places", "search"), Same(None))
+        found = state.get("places") if isinstance(state, dict) else None
+        if leg < len(legs) and found is not None:
+            places.check(found, "survey.places")
+            search = self._search_schema(legs[leg], len(found))
+            under_way = {"waiting": places, "places": places, "search": search}
+        classed = Numbers(dtype=torch.int64, shape=(total,), least=0, most=classes - 1)
+        attacks = Numbers(dtype=torch.int64, shape=(total,), least=-1, most=len(self.attacks) - 1)
+        return Fields(
+            {
+                "robust": Numbers.like(self.robust),
+                "adversarial": classed,
+                "broken_by": attacks,
+                "seconds": Items([Number(least=0)] * len(self.attacks)),
+                "left": Items([Number(least=0, most=total, whole=True)] * done),
+                "leg": Number(least=0, most=len(legs), whole=True),
+                **under_way,
+            },
+            {"shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:]))},
+        )
+
+    def _search_schema(self, leg: Leg, rows: int) -> Kind:
+        """Tensors as the search keeps them, a row for each image in flight."""
+        if not rows:
+            return Anything()
+        first = self._sweep(leg, torch.tensor([0]))
+        with no_trace(first.logits_of):
+            begun = first.begin(first.waiting)
+        most = self.logits.shape[1] - 1
+        bounds = {"labels": most, "targets": most, "done": leg.search.queries + 1}
+        return Fields(
+            {
+                name: Numbers(
+                    dtype=value.dtype,
+                    shape=(rows, *value.shape[1:]),
+                    least=0 if name in bounds else -math.inf,
+                    most=bounds.get(name, math.inf),
+                )
+                for name, value in begun.items()
+            }
+        )
+
     def restore(self, state: dict[str, Any]) -> None:
         """Put everything where it was, batch and all."""
         for name in ("robust", "adversarial", "broken_by", "seconds", "left", "leg"):
@@ -259,6 +312,12 @@ class Survey:
             robust=int(self.robust.sum()),
             total=len(self.labels),
         )
+
+
+def _integer_in(state: object, name: str, otherwise: int) -> int:
+    """An integer of 0 to `otherwise` in a state that may be anything; else `otherwise`."""
+    found = state.get(name) if isinstance(state, dict) else None
+    return found if type(found) is int and 0 <= found <= otherwise else otherwise
 
 
 def _pixels(images: Tensor) -> list[str]:

@@ -34,7 +34,7 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
 
     Raises `ConfigError` where a trace does not show all that a call does: a hook, a replaced
     method, a parametrisation that is not known, an operation that depends on the images' values,
-    one in place that changes what is used again, or state that changes from call to call.
+    or one in place that changes what is used again.
     """
     for what in alterations(model):
         unshown(what)
@@ -59,20 +59,26 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
 def check_same(model: nn.Module, trace: fx.GraphModule, batches: Sequence[Tensor]) -> list[Tensor]:
     """The network's logits of these images [B, *S], if its trace gives the same.
 
-    Cost: two forward passes. Raises `ConfigError` where they differ, or state changes.
+    Cost: two forward passes. Raises `ConfigError` where they differ.
     """
     found = []
     for images in batches:
-        before = _state(model)
         logits = model(images.clone())
-        if _state(model) != before:
-            unshown("state that changes from call to call")
         again = trace(images.clone())
         unit = max(1.0, float(logits.abs().max()))
         if not float((logits - again).abs().max()) <= SAME * unit:
-            unshown("something that changes the logits of test images")
+            unshown("other logits than its trace")
         found.append(logits)
     return found
+
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Raise `ConfigError` after the block if passes in it changed the network's state."""
+    before = _state(model)
+    yield
+    if _state(model) != before:
+        unshown("state that changes from call to call")
 
 
 def unshown(what: str) -> NoReturn:
@@ -159,13 +165,16 @@ def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
 
 
 def _state(model: nn.Module) -> list[object]:
-    """What must not change from call to call: tensors by place and version, plain attributes."""
-    tensors = [*model.parameters(), *model.buffers()]
-    plain = [
-        {name: value for name, value in vars(module).items() if type(value) in _PLAIN}
-        for module in model.modules()
-    ]
+    """What must not change from call to call: tensors, by place and sum, and plain attributes."""
     return [
-        *((id(each), None if each.is_inference() else each._version) for each in tensors),
-        *plain,
+        *((id(value), _sum(value)) for value in (*model.parameters(), *model.buffers())),
+        *(
+            {name: value for name, value in vars(module).items() if type(value) in _PLAIN}
+            for module in model.modules()
+        ),
     ]
+
+
+def _sum(value: Tensor) -> str:
+    """As text, for NaN does not equal itself."""
+    return repr(value.detach().double().sum().item())

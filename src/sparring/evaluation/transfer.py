@@ -92,7 +92,7 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
 ) -> TransferMatrix:
     begun = time.perf_counter()
     threat = contenders[0].judge.threat
-    clean = [int((one.judge.predictions(images) == labels).sum()) for one in contenders]
+    clean = [int((one.logits.argmax(1) == labels).sum()) for one in contenders]
     cells = []
     for number, count in enumerate(steps, start=1):
 

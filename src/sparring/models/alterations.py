@@ -22,11 +22,13 @@ def alterations(network: nn.Module) -> Iterator[str]:
             yield f"{what} on {type(layer).__name__} {name}".rstrip()
 
 
-def is_plain(network: nn.Module, like: nn.Module) -> bool:
-    """Whether it has the class and layers of another, and nothing in it is altered."""
+def is_plain(network: nn.Module, shown: str) -> bool:
+    """Whether nothing in it is altered, and its layers and their settings are those `shown`.
+
+    `shown` is the `repr` of a network of the same class.
+    """
     return (
-        type(network) is type(like)
-        and repr(network) == repr(like)  # which tells of every layer's settings
+        repr(network) == shown
         and not any(map(parametrize.is_parametrized, network.modules()))
         and next(alterations(network), None) is None
     )

@@ -6,7 +6,6 @@ in the `state_dict` (an order of pixels that was drawn at random, a constant) is
 Shapes: N images, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
 
-import copy
 import hashlib
 import math
 from dataclasses import dataclass
@@ -16,15 +15,16 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError, OtherNetwork
+from sparring.models.copying import copied
 from sparring.models.modes import evaluation_mode
 from sparring.models.spec import drawing_from
 
 TOLERANCE = 1e-3
 """Largest difference of a logit, in units of the largest logit or of `LEAST`.
 
-Single precision has 6e-8 an operation. Other processors, thread counts and versions of PyTorch add
-up in another order, which moved logits of the built-in networks by 2e-6 at most; networks whose
-code or weights differ move by 1e-2 and more.
+Single precision rounds by 6e-8 an operation, and other processors and thread counts add up in
+another order. From SSE 4.1 to AVX-512, and with one thread or two, that moved the logits of the
+built-in networks by 5e-6 at most; those of networks of another seed differ by 1 and more.
 """
 LARGEST = 1 << 26
 """Numbers of an image, more than any network takes: a stored shape may be damaged."""
@@ -76,7 +76,7 @@ def fingerprint(network: nn.Module, shape: tuple[int, int, int]) -> Fingerprint:
     A copy of it is asked, so that nothing in it moves. Cost: the copy and one pass.
     """
     with drawing_from(0):
-        asked = copy.deepcopy(network).cpu()
+        asked = copied(network).cpu()
         with evaluation_mode(asked), torch.no_grad(), torch.autocast("cpu", enabled=False):
             try:
                 found = asked(patterns(shape))

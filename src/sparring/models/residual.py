@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sparring.models.renormalised import BatchRenorm2d
+
 
 class PreActBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut; BatchNorm and ReLU before each."""
 
     def __init__(self, before: int, wide: int, stride: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(before)
+        self.norm1 = BatchRenorm2d(before)
         self.conv1 = nn.Conv2d(before, wide, 3, stride=stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(wide)
+        self.norm2 = BatchRenorm2d(wide)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, bias=False)
         same = before == wide and stride == 1
@@ -57,7 +59,7 @@ class ResidualNetwork(nn.Module):
                 blocks.append(PreActBlock(before, wide, stride, dropout))
                 before = wide
         self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.BatchNorm2d(before)
+        self.norm = BatchRenorm2d(before)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(before, num_classes)
         for module in self.modules():

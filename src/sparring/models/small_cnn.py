@@ -6,6 +6,8 @@ Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sparring.models.renormalised import BatchRenorm2d
+
 STAGES = 3
 """Halvings of the image."""
 
@@ -34,4 +36,4 @@ class SmallCNN(nn.Module):
 
 def _convolution(channels: int, wide: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, wide, 3, stride=stride, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(wide), nn.ReLU()]
+    return [convolution, BatchRenorm2d(wide), nn.ReLU()]

@@ -3,6 +3,8 @@
 Shapes: B images, R rows of them, K classes.  Units: pixels in [0, 1].
 """
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -17,6 +19,8 @@ from torch.nn import functional
 
 from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
 from sparring.models.spectral import spectral_weights
+
+log = logging.getLogger(__name__)
 
 PARTS = 4
 """Parts of a batch for each thread: images differ in what they take."""
@@ -77,6 +81,15 @@ class SparsePasses:
         (docs/decisions/0008).
         """
         return self._logits(_Hidden.apply(images, self))
+
+    def compile(self) -> None:
+        """Compile all kernels now. Cost: seconds, or milliseconds where they were kept."""
+        image = torch.zeros(1, 1, 28, 28)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            attacked = torch.zeros_like(image).requires_grad_()
+            torch.autograd.grad(self(attacked).sum(), attacked)
+        memory = self.remember(image)
+        self.revised(memory, image, image, torch.arange(1))
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
         """What `revised` needs to know of these images, a row of 79 kB for each.
@@ -181,14 +194,29 @@ def sparse_passes(network: nn.Module) -> SparsePasses | None:
     """The passes of a network that skip zeros, where there are such.
 
     That is: for the paper's CNN itself, in single precision, on a CPU, with Numba installed (the
-    extra `numba`).
+    extra `numba`) and able to compile here.
     """
     if not is_paper_cnn(network) or find_spec("numba") is None:
         return None
     weight = next(network.parameters())
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
-    return SparsePasses(network)
+    try:
+        passes = SparsePasses(network)
+        passes.compile()
+    except Exception as error:  # whatever Numba, LLVM or the file system raise
+        _say_without(f"{type(error).__name__}: {error}".partition("\n")[0])
+        return None
+    return passes
+
+
+@functools.cache
+def _say_without(reason: str) -> None:
+    log.warning(
+        "the paper's CNN is attacked without the kernels that skip zeros, which takes longer, "
+        "because Numba cannot compile them here (%s)",
+        reason,
+    )
 
 
 def _wakes(taps: Tensor, bias: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ Shapes: C = 32 and O = 64 channels, F = 49 O features, U = 1024 units.
 Units: pixels in [0, 1].
 """
 
+import functools
+import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import numpy as np
@@ -21,7 +24,29 @@ FEW = 16
 """Channels of the first layer that are looked at in a window too dim to wake the others."""
 
 Array: TypeAlias = np.ndarray[Any, Any]
-compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+
+log = logging.getLogger(__name__)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled at its first call and kept on disk where Numba finds a place."""
+    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return njit(cache=True, **settings)(function)
+    except (RuntimeError, OSError):
+        _say_uncached()
+        return njit(**settings)(function)
+
+
+@functools.cache
+def _say_uncached() -> None:
+    log.warning(
+        "the kernels of the paper's CNN are compiled anew in this process, which takes a while, "
+        "because Numba finds no folder to keep them in: set NUMBA_CACHE_DIR to one that you may "
+        "write to"
+    )
+
+
 # Numba reads these functions' own bodies: without no_type_check, the tests' shape checker would
 # wrap them in code that it cannot compile.
 

@@ -24,6 +24,7 @@ from sparring.models.residual import preact_resnet_18, wide_resnet
 from sparring.models.small_cnn import SmallCNN
 from sparring.records.imported import arguments, imported, own_code
 from sparring.records.ranges import at_least
+from sparring.records.wording import one_line
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
@@ -169,20 +170,21 @@ class Imported:
         """
         with drawing_from(seed):
             factory = imported(self.factory, "the model's factory")
+        shown = one_line(self.factory)
         if not callable(factory):
             raise ConfigError(
-                f"the model's factory must be a function or a class; {self.factory} is a "
+                f"the model's factory must be a function or a class; {shown} is a "
                 f"{type(factory).__name__}. For a module that exists, write a function for it."
             )
         given = arguments(self.arguments, "--model-args")
         with drawing_from(seed):
-            with_words = f"failed with {', '.join(self.arguments) or 'no arguments'}"
-            failed = f"the model's factory must make a network; {self.factory} {with_words}"
+            words = one_line(", ".join(self.arguments)) or "no arguments"
+            failed = f"the model's factory must make a network; {shown} failed with {words}"
             with own_code(failed, self.factory):
                 network = factory(**given)
         if not isinstance(network, nn.Module):
             raise ConfigError(
-                f"the model's factory must return a torch.nn.Module; {self.factory} returned a "
+                f"the model's factory must return a torch.nn.Module; {shown} returned a "
                 f"{type(network).__name__}."
             )
         return network

@@ -2,16 +2,15 @@
 
 import json
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from sparring.errors import CheckpointError
 from sparring.models.fingerprint import Fingerprint, check_fingerprint
 from sparring.models.foreign_weights import put_foreign
+from sparring.models.saved import read_saved
 from sparring.models.spec import ModelKind, built_network
 from sparring.models.weights import content_digest, put_weights, read_weights, save_weights
 from sparring.records import RunDirectory, from_json, to_json
@@ -152,16 +151,16 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
 
 def _saved(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_saved(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} must hold the weights to begin with; there is no such file."
         ) from error
-    except pickle.UnpicklingError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
         raise CheckpointError(
             f"{path} must hold a state_dict and nothing else, because other objects run code when "
-            "they are read; it holds others, or is no such file. Write it with "
+            f"they are read; it holds others, or is no such file ({error}). Write it with "
             "torch.save(network.state_dict(), path)."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} must be a state_dict; it cannot be read: {error}") from error

@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, which hold numbers and text only and run no code when read."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.records import write_atomically
+from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.typed import typed
 from sparring.records.wording import counted, few
 
@@ -72,7 +74,8 @@ def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and the words about them. Raises `CheckpointError` as `load_weights`."""
     try:
-        with safe_open(path, framework="pt") as file:
+        open_regular(path, LARGEST_TENSORS).close()  # safetensors opens files by name only
+        with _utf8_name(path) as name, safe_open(name, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return weights, dict(file.metadata() or {})
     except FileNotFoundError as error:
@@ -80,11 +83,24 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} must hold the network's weights; there is no such file. "
             f"Was the run stopped before its first checkpoint?"
         ) from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointError(
-            f"{path} must be a safetensors file; it cannot be read ({error}). "
+            f"{path} must be a safetensors file; it cannot be read ({reason}). "
             f"It is damaged or something else: restore it or train again."
         ) from error
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[Path | str]:
+    """A name of a file in UTF-8: safetensors opens no others."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield path
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -100,12 +116,12 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Infinities that the network is built with, as in the mask of an attention, are its own."""
+    """Numbers that the network is built with, as infinities of an attention's mask, are its own."""
     wrong: dict[str, int] = {}
     for name, own in network.state_dict().items():
-        value = weights[name].detach()
-        odd = ~value.isfinite()
-        if bool(odd.any()) and (count := int((odd & (value != own.to(value.device))).sum())):
+        value, own = weights[name].detach(), own.to(weights[name].device)
+        odd = ~value.isfinite() & (value != own) & ~(value.isnan() & own.isnan())
+        if count := int(odd.sum()):
             wrong[name] = count
     if wrong:
         name = next(iter(wrong))

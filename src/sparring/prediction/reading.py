@@ -3,7 +3,7 @@
 Shapes: B batch, C channels, H rows, W columns.  Units: pixels in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sparring.data.class_folders import is_picture
+from sparring.data.entries import is_folder, visible
 from sparring.data.of_run import image_size_of
-from sparring.data.pictures import SUFFIXES, read_picture
+from sparring.data.pictures import read_picture
 from sparring.errors import DataError
 from sparring.records import RunDirectory
 
@@ -29,18 +31,38 @@ class Unread:
 
 
 def picture_files(named: Sequence[Path | str]) -> tuple[list[Path], list[Unread]]:
-    """Files that were named, and the pictures in folders that were, sorted, those below too."""
+    """Files that were named, and the pictures in folders that were, sorted, those below too.
+
+    Hidden files and folders, and what systems leave in folders, are no pictures, as in training.
+    """
     files, unread = [], []
     for path in map(Path, named):
-        if not path.is_dir():
+        if not is_folder(path):
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        try:
+            inside = sorted(_below(path, frozenset()))
+        except DataError as error:
+            unread.append(Unread(source=str(path), reason=str(error)))
+            continue
         files += inside
         if not inside:
             reason = f"{path} must hold pictures, because it is a folder; it holds none."
             unread.append(Unread(source=str(path), reason=reason))
     return files, unread
+
+
+def _below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Pictures in a folder and those in it; a link to a folder that it lies in is not followed."""
+    about = folder.stat()
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        return
+    for path in visible(folder):
+        if is_folder(path):
+            yield from _below(path, above | {here})
+        elif is_picture(path):
+            yield path
 
 
 def read_pictures(

@@ -3,16 +3,19 @@
 import errno
 import hashlib
 import json
+import math
 import os
-import secrets
 import stat
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NoReturn
 
-from sparring.errors import RunError
+from sparring.errors import NoRoom, RunError
+from sparring.records.temporary import clear_abandoned, new_file
 
 _REASONS = {
     errno.EACCES: "permission was denied. Choose a folder you may use, or change its permissions.",
@@ -20,6 +23,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only. Choose a folder on another one.",
     errno.ENOSPC: "the disk is full. Free some space, or choose a folder on another disk.",
     errno.EDQUOT: "your disk quota is used up. Free some space, or choose another disk.",
+    errno.EFBIG: "files may not become so large here. Raise the limit (ulimit -f).",
     errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another path.",
     errno.EEXIST: "a file of this name is in the way. Choose another path.",
     errno.EISDIR: "a folder of this name is in the way. Choose another path.",
@@ -27,38 +31,55 @@ _REASONS = {
     errno.ENAMETOOLONG: "the path is too long. Choose a shorter one.",
 }
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 LARGEST_JSON = 256 << 20
-"""Bytes of a JSON file., far more than any file that is written has."""
+"""Bytes of a JSON file: far more than any file that is written has."""
+LARGEST_LOG = 1 << 32
+"""Bytes of a file of rows, which is read row by row."""
+LARGEST_TENSORS = 1 << 42
+"""Bytes of a file of tensors: only what its header describes is read."""
 DEEPEST_JSON = 64
 """Levels of nesting, far more than any file that is written has."""
+MOST_VALUES = 8_000_000
+"""Values in a JSON file, which take about a hundred bytes of memory each."""
+LARGEST_INTEGER = 1 << 64
+"""Bound of integers in JSON: above every seed, size and count that is written."""
 _TOO_DEEP = f"it is nested more than {DEEPEST_JSON} levels deep"
 
 
 @contextmanager
 def run_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an `OSError` inside the block into a `RunError` that reads "cannot <action> <path>"."""
+    """Turn an `OSError` inside the block into a `RunError` that reads "cannot <action> <path>".
+
+    A full disk is a `NoRoom`.
+    """
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}.")
-        raise RunError(f"cannot {action} {path}: {reason}") from error
+        kind = NoRoom if error.errno in _NO_ROOM else RunError
+        raise kind(f"cannot {action} {path}: {reason}") from error
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new, never a part.
 
+    Temporary files that killed processes left in the folder are removed.
     Raises `OSError` as it came, with the old content and no temporary file left.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    clear_abandoned(path.parent)
+    file, temporary = new_file(path.parent, f".{path.name}.")
     try:
-        with temporary.open("xb") as file:
+        with file:  # its lock is kept until it has its name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            if sys.platform == "win32":
+                file.close()
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -74,36 +95,56 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
         write_atomically(path, text + "\n")
 
 
-def open_regular(path: Path | str, at_most: int) -> BinaryIO:
+def open_regular(path: Path | str, at_most: int, mode: Literal["rb", "ab+"] = "rb") -> BinaryIO:
     """Open a regular file of at most `at_most` bytes for reading, without ever waiting for it.
 
-    Every file that a user names or that stands in a run is opened here. Raises `OSError`, with a
-    sentence in `strerror`, for a folder, a named pipe, a device, a socket or a larger file.
+    Every file that a user names or that stands in a run is opened here; with the mode `ab+`, to
+    read and extend it. Raises `OSError`, with a sentence in `strerror`, for a folder, a named pipe,
+    a device, a socket, a larger file or a name with a null character.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a path must have no null character")
+
+    flags = os.O_RDONLY if mode == "rb" else os.O_RDWR | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    place = os.open(path, flags, 0o666)
     try:
-        found = os.fstat(file.fileno())
+        found = os.fstat(place)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it must be a regular file, not a pipe, device or socket")
         if found.st_size > at_most:
             raise OSError(
-                errno.EFBIG, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
+                errno.EINVAL, f"it has {found.st_size:,} bytes, where at most {at_most:,} are read"
             )
+        return os.fdopen(place, mode)
     except BaseException:
-        file.close()
+        os.close(place)
         raise
-    return file
+
+
+def read_content(path: Path, at_most: int) -> bytes:
+    """The bytes of a regular file. Raises `RunError` if it cannot be read."""
+    with run_errors("read", path), open_regular(path, at_most) as file:
+        return file.read()
 
 
 def parse_json(content: bytes | str) -> object:
-    """JSON values from text. Raises `ValueError` if it is no JSON, or nested too deeply."""
+    """JSON values from UTF-8 text.
+
+    Raises `ValueError` for what is no JSON, or is nested too deeply, has too many values, one name
+    twice in an object, or a number that is not finite or an integer of more than 64 bits.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    if text.count(",") + 4 * (text.count("[") + text.count("{")) > MOST_VALUES:
+        raise ValueError(f"it has more than about {MOST_VALUES:,} values")
     try:
-        value = json.loads(content)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     level = [value]
-    for _ in range(DEEPEST_JSON):
+    for _ in range(DEEPEST_JSON + 1):
         if not level:
             return value
         level = [
@@ -113,6 +154,39 @@ def parse_json(content: bytes | str) -> object:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     raise ValueError(_TOO_DEEP)
+
+
+def _integer(text: str) -> int:
+    if len(text) > len(str(LARGEST_INTEGER)) or abs(int(text)) >= LARGEST_INTEGER:
+        raise ValueError(f"an integer has more than 64 bits: {text[:24]}…")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number is too large: {text[:24]}")
+    return value
+
+
+def _not_json(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice[:60]!r} stands twice in one object")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_integer,
+    parse_float=_number,
+    parse_constant=_not_json,
+    object_pairs_hook=_object,
+)
 
 
 def file_digest(path: Path) -> str:
@@ -126,14 +200,13 @@ def file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
+    with open_regular(path, LARGEST_TENSORS) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def read_json(path: Path) -> object:
     """Read JSON values. Raises `RunError` if the file cannot be read or is damaged."""
-    with run_errors("read", path), open_regular(path, LARGEST_JSON) as file:
-        content = file.read()
+    content = read_content(path, LARGEST_JSON)
     try:
         return parse_json(content)
     except ValueError as error:

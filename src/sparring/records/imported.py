@@ -9,7 +9,6 @@ file its project begins.
 import builtins
 import functools
 import importlib
-import json
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import NamedTuple
 
 from sparring.errors import ConfigError
+from sparring.records.files import parse_json
 from sparring.records.projects import ROOT, Project, module_of, readable, running, shared_spec
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.wording import one_line
@@ -55,34 +55,32 @@ def imported(reference: str, wanted: str) -> object:
 def check_reference(reference: str, wanted: str) -> None:
     """Raise `ConfigError` for what is no reference or can name no factory; nothing is imported."""
     place = _parsed(reference, wanted)
-    parts = place.module.split(".")
+    parts = place.module.split(".") if place.file is None else []
     closed = None if place.file is None else _closed_folder(place.file)
-    if parts[0] in STANDARD or closed == "Python":
+    if STANDARD.intersection(parts[:1]) or closed == "Python":
+        yours = f" A file {parts[0]}.py of yours is ./{parts[0]}.py." if len(parts) == 1 else ""
         raise ConfigError(
             f"{wanted} must not be {one_line(reference)}: names of Python's standard library are "
-            "never run as factories. Name a function or class of your own, such as nets.py:small; "
-            f"a file of yours that is called {parts[-1]}.py is ./{parts[-1]}.py:{place.name}."
+            "never run as factories, not even with --trust-code. Name one of your own, such as "
+            f"nets.py:small.{yours}"
         )
     if closed is not None or "__main__" in parts:
         raise ConfigError(
-            f"{wanted} must not be {one_line(reference)}: it is part of a program, or of "
-            f"{closed or 'the script that runs'}. Name a function or class in a file or module of "
-            "your own, such as nets.py:small."
+            f"{wanted} must not be {one_line(reference)}, because it is part of "
+            f"{closed or 'a program'}. Name one of your own, such as nets.py:small."
         )
 
 
 def anchored(reference: str) -> str:
     """The same reference, independent of the current folder: files by their whole paths."""
     place = _parsed(reference, "the factory")
-    here = Path.cwd()
     file, root = place.file, place.root
     if file is None:
-        file, root = _file_below(here, place.module), here
-        installed = _installed(place.module, apart_from=here)
-        if file is None or installed == str(file):
+        root = Path.cwd()
+        file = _file_below(root, place.module)
+        installed = shared_spec(place.module, apart_from=("", str(root)))
+        if file is None or (installed is not None and installed.origin == str(file)):
             return reference
-    elif root is None and not Path(reference.rpartition(":")[0]).expanduser().is_absolute():
-        root = here
     if root is None or root not in file.parent.parents:
         return f"{file}:{place.name}"
     return f"{root}{ROOT}{file.relative_to(root)}:{place.name}"
@@ -108,11 +106,12 @@ def arguments(words: Sequence[str], where: str) -> dict[str, object]:
         name, equals, text = word.partition("=")
         if not (equals and name.isidentifier()):
             raise ConfigError(
-                f"{where} must read name=value, because they are arguments by name; got {word!r}. "
+                f"{where} must read name=value, because they are arguments by name; got "
+                f"{one_line(repr(word))}. "
                 "Write for example width=64."
             )
         try:
-            found[name] = json.loads(text)
+            found[name] = parse_json(text)
         except ValueError:
             found[name] = text
     return found
@@ -126,7 +125,7 @@ def own_code(failed: str, reference: str) -> Iterator[None]:
     try:
         with running(project):
             yield
-    except (KeyboardInterrupt, GeneratorExit, _Missing):
+    except (KeyboardInterrupt, _Missing):
         raise
     except BaseException as error:  # SystemExit, and what user code derives from BaseException
         raise ConfigError(
@@ -166,7 +165,7 @@ class _Place(NamedTuple):
     @property
     def shown(self) -> str:
         """The module or file, for a message."""
-        return self.module if self.file is None else str(self.file)
+        return self.module if self.file is None else one_line(str(self.file), LONGEST_REASON)
 
 
 def _parsed(reference: str, wanted: str) -> _Place:
@@ -183,10 +182,14 @@ def _parsed(reference: str, wanted: str) -> _Place:
     before, marked, below = place.partition(ROOT)
     try:
         file = Path(place).expanduser().resolve()
-        root = Path(before).expanduser().resolve() if marked and below else None
+        if marked and below:
+            root = Path(before).expanduser().resolve()
+        else:
+            root = None if Path(place).expanduser().is_absolute() else Path.cwd()
     except (OSError, RuntimeError) as error:  # links in a circle; an unknown ~user
         raise ConfigError(
-            f"{wanted} must be in a file that exists; there is no {one_line(place)}: {error}."
+            f"{wanted} must be in a file that exists; there is no {one_line(place)} "
+            f"({reason(error)}). Check the path."
         ) from error
     return _Place(file.stem, name, file, root)
 
@@ -207,9 +210,9 @@ def _module(place: _Place, wanted: str) -> ModuleType:
     if file is None:
         raise _not_found(place.module, wanted)
     if not file.exists():
-        raise _Missing(f"{wanted} must be in a file that exists; there is no {file}.")
+        raise _Missing(f"{wanted} must be in a file that exists; there is no {place.shown}.")
     if not file.is_file():
-        raise _Missing(f"{wanted} must be in a regular file; {file} is none.")
+        raise _Missing(f"{wanted} must be in a regular file; {place.shown} is none.")
     return importlib.import_module(module_of(file, root)[1])
 
 
@@ -225,18 +228,6 @@ def _file_below(folder: Path, module: str) -> Path | None:
     base = folder.joinpath(*module.split("."))
     files = (base / "__init__.py", base.with_suffix(".py"))
     return next((file.resolve() for file in files if file.is_file()), None)
-
-
-def _installed(module: str, *, apart_from: Path) -> str | None:
-    """The file of a module that Python finds without the current folder; nothing runs."""
-    before = list(sys.path)
-    here = ("", str(apart_from))
-    sys.path[:] = [entry for entry in before if entry not in here]
-    try:
-        spec = shared_spec(module)
-    finally:
-        sys.path[:] = before
-    return None if spec is None else spec.origin
 
 
 def _closed_folder(file: Path) -> str | None:

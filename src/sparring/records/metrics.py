@@ -2,14 +2,34 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sparring.errors import RunError
-from sparring.records.files import run_errors, write_atomically
+from sparring.records.files import (
+    LARGEST_LOG,
+    open_regular,
+    parse_json,
+    read_content,
+    run_errors,
+    write_atomically,
+)
+from sparring.records.refusal import shown
+
+_TEXTS = frozenset({"event", "worker", "staleness_of_trainers"})
+"""Columns of text in a run's log."""
+_COUNT = (0, 1e15)
+_BOUNDS = {
+    "accuracy": (0, 1),
+    **dict.fromkeys(("seconds", "step", "images", "staleness", "workers", "ready"), _COUNT),
+    **dict.fromkeys(("leased", "_behind", "_in_flight", "_waiting"), _COUNT),
+    **dict.fromkeys(("loss", "eps", "learning_rate", "per_second"), (-1e100, 1e100)),
+}
+"""Least and largest number of columns in a run's log, by the ends of their names."""
 
 Row = dict[str, int | float | str | None]
 """One line of measurements by name, units in the name; `None` where a number was not finite."""
@@ -29,7 +49,7 @@ class MetricsLog:
         Raises `RunError` if the file cannot be written.
         """
         line = json.dumps({name: _storable(value) for name, value in row.items()}) + "\n"
-        with run_errors("write", self.path), self.path.open("ab+") as file:
+        with run_errors("write", self.path), open_regular(self.path, LARGEST_LOG, "ab+") as file:
             _mend(file)
             file.write(line.encode())
 
@@ -38,12 +58,27 @@ class MetricsLog:
 
         Raises `RunError` if the file cannot be read or a line other than the last is damaged.
         """
-        with run_errors("read", self.path):
-            content = self.path.read_bytes() if self.path.exists() else b""
+        content = read_content(self.path, LARGEST_LOG) if os.path.lexists(self.path) else b""
         *lines, tail = content.split(b"\n")
         rows = [self._row(number, line) for number, line in enumerate(lines, start=1)]
         last = _parsed(tail)
         return rows if last is None else [*rows, last]
+
+    def measurements(self) -> list[Row]:
+        """As `rows`, where every column of a run's log holds what it can hold.
+
+        Raises `RunError` also for a share outside [0, 1], a count or time below 0, a number that
+        can be none of them, or a text in the place of a number.
+        """
+        rows = self.rows()
+        for line, row in enumerate(rows, start=1):
+            for name, value in row.items():
+                if not _possible(name, value):
+                    raise RunError(
+                        f"{name} in {self.path} cannot be {shown(value)}, as row {line} has it; "
+                        "the file is damaged. Remove that line."
+                    )
+        return rows
 
     def truncate(self, step: int) -> None:
         """Keep the rows up to a step, and those without a `step`: a resumed run goes on from there.
@@ -59,8 +94,8 @@ class MetricsLog:
         row = _parsed(line)
         if row is None:
             raise RunError(
-                f"each line of {self.path} must be a JSON object, as sparring wrote it; "
-                f"line {number} is damaged. Remove that line."
+                f"each line of {self.path} must be a JSON object of numbers and texts, as sparring "
+                f"wrote it; line {number} is damaged. Remove that line."
             )
         return row
 
@@ -71,12 +106,27 @@ def number(row: Row, name: str) -> float:
     return value if isinstance(value, int | float) else 0.0
 
 
+def _possible(name: str, value: int | float | str | None) -> bool:
+    """Whether a run's log can have such a value in the column of this name."""
+    if name in _TEXTS:
+        return isinstance(value, str)
+    bounds = next((ends for end, ends in _BOUNDS.items() if name.endswith(end)), None)
+    if value is None or bounds is None:
+        return True
+    return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
+
+
 def _parsed(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) else None
+    whole = isinstance(row, dict) and all(_is_measurement(value) for value in row.values())
+    return cast("Row", row) if whole else None
+
+
+def _is_measurement(value: object) -> bool:
+    return value is None or isinstance(value, int | float | str)
 
 
 def _step(row: Row) -> float:

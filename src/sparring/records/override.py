@@ -1,12 +1,12 @@
 """Settings changed from the command line: `attack.loss=margin` on top of a record."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
+from sparring.records.files import parse_json
 from sparring.records.kinds import kinds, setting_types
 from sparring.records.refusal import shown
 
@@ -73,7 +73,7 @@ def _classes_of(part: str, holder: _Object, classes: dict[str, type]) -> dict[st
 
 def _value(text: str) -> object:
     try:
-        return json.loads(text, parse_constant=_not_json)
+        return parse_json(text)
     except ValueError:
         pass
     try:
@@ -81,7 +81,3 @@ def _value(text: str) -> object:
     except ValueError:
         return text
     return number if math.isfinite(number) else text
-
-
-def _not_json(name: str) -> NoReturn:
-    raise ValueError(name)

@@ -12,7 +12,7 @@ import builtins
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
@@ -88,8 +88,8 @@ class Project:
         if top in sys.builtin_module_names or FrozenImporter.find_spec(top) is not None:
             return False
         own, shared = found_in(self.first, top), shared_origin(top)
-        if own is None or own.origin is None:
-            return shared is None and found_in(self.folders, top) is not None
+        if own is None or own.origin is None:  # a folder without __init__.py gives way to a module
+            return shared in (None, top) and found_in(self.folders, top) is not None
         if shared is None:
             return True
         if os.path.realpath(own.origin) == os.path.realpath(shared):
@@ -141,9 +141,10 @@ def module_of(path: Path, root: Path | None) -> tuple[Project, str]:
     `root` is a folder around it that the project begins at; else the file's own folder.
     """
     folder, package = path.parent, _package_root(path.parent)
-    inside = root is not None and root in folder.parents
-    project = _project(f"{root}{ROOT}{folder.relative_to(root)}" if inside else str(folder))
-    base = package if package != folder else root if inside else folder
+    if root is None or root not in folder.parents:
+        root = folder
+    project = _project(f"{root}{ROOT}{folder.relative_to(root)}" if root != folder else str(folder))
+    base = package if package != folder else root
     parts = list(path.relative_to(base).with_suffix("").parts)
     if parts[-1] == "__init__" and len(parts) > 1:
         parts.pop()
@@ -179,7 +180,7 @@ def running(project: Project | None) -> Iterator[None]:
         _before.clear()
 
 
-def found_in(folders: Sequence[str], name: str) -> ModuleSpec | None:
+def found_in(folders: Iterable[str], name: str) -> ModuleSpec | None:
     """A module of this name in the first of the folders that has one; nothing runs."""
     return _spec(name, folders, SourceFileLoader)
 
@@ -189,13 +190,22 @@ def shared_origin(top: str) -> str | None:
     loaded = sys.modules.get(top)
     if loaded is not None:
         return str(getattr(loaded, "__file__", None) or top)
-    spec = shared_spec(top)
+    spec = shared_spec(top, apart_from=_added())
     return None if spec is None else spec.origin or top
 
 
-def shared_spec(name: str) -> ModuleSpec | None:
-    """What Python finds by this name; its parents are not run, unlike by `importlib.util`."""
-    folders: Sequence[str] | None = None
+def shared_spec(name: str, apart_from: Collection[str] = ()) -> ModuleSpec | None:
+    """What Python finds by this name, but for some entries of `sys.path`; nothing runs."""
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if entry not in apart_from]
+    try:
+        return _shared_spec(name)
+    finally:
+        sys.path[:] = before
+
+
+def _shared_spec(name: str) -> ModuleSpec | None:
+    folders: Iterable[str] | None = None
     spec = None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):

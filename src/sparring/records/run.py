@@ -15,6 +15,7 @@ from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
 from sparring.records.files import file_digest, read_json, run_errors, write_json
 from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.trust import named_code, seal
 from sparring.records.typed import typed, typed_record
 
 Section = TypeVar("Section")
@@ -230,17 +231,24 @@ class RunDirectory:
     def launcher(self) -> str | None:
         """Who started the trainers that began the run; none where nobody starts them again.
 
-        Raises `RunError` if the file is damaged.
+        Raises `RunError` or `ConfigError` if the file is damaged.
         """
-        return str(read_json(self.launch)) if self.launch.exists() else None
+        if not self.launch.exists():
+            return None
+        return from_json(str, read_json(self.launch), where=str(self.launch))
 
     def write_launcher(self, name: str) -> None:
         """Store who started the trainers. Raises `RunError` if it cannot be written."""
         write_json(self.launch, name)
 
     def write_config(self, config: object) -> None:
-        """Store a record as the settings of the run. Raises `RunError` if it cannot be written."""
-        write_json(self.config, to_json(config))
+        """Store a record as the settings of the run, and that code it names was asked for here.
+
+        Raises `RunError` if the folder cannot be written to.
+        """
+        settings = to_json(config)
+        seal(self.path, named_code(settings))
+        write_json(self.config, settings)
 
     def section_or(
         self, name: str, cls: type[Section] | UnionType | GenericAlias, otherwise: Section

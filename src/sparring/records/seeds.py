@@ -22,5 +22,5 @@ def derive_seed(*parts: int | str) -> int:
 def _encode(part: int | str) -> bytes:
     """One part with its kind and length in front, so that no two lists of parts look alike."""
     kind, text = ("s", part) if isinstance(part, str) else ("i", str(operator.index(part)))
-    payload = text.encode()
+    payload = text.encode(errors="surrogatepass")  # names of files that are not UTF-8
     return f"{kind}{len(payload)}:".encode() + payload

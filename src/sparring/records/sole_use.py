@@ -17,12 +17,12 @@ def sole_use(folder: Path, what: str) -> Iterator[None]:
     file. Windows, and file systems without locks, keep nobody out. Raises `RunError` if another
     process has the folder.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # folders cannot be opened there
         yield
         return
     place = os.open(folder, os.O_RDONLY)
     try:
-        if not _lock(place):
+        if locked(place) is False:
             raise RunError(
                 f"only one process at a time may {what}, because two would write over each other; "
                 f"another one is at it in {folder}. Wait until it has ended, or stop it."
@@ -32,14 +32,19 @@ def sole_use(folder: Path, what: str) -> Iterator[None]:
         os.close(place)
 
 
-def _lock(place: int) -> bool:
-    """Whether nobody else has it, as far as the file system knows."""
+def locked(place: int, *, wait: bool = False) -> bool | None:
+    """Lock an open file or folder: whether that succeeded; `None` where there are no locks.
+
+    The lock ends when the file is closed, however the process ends.
+    """
+    if sys.platform == "win32":
+        return None
     import fcntl
 
     try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(place, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
-        return True  # there are no locks
+        return None
     return True

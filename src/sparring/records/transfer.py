@@ -14,6 +14,7 @@ from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
 from sparring.records.interval import Proportion, sign_test
+from sparring.records.ranges import at_least
 from sparring.records.typed import typed
 
 STEPS = (1, 4, 8, 128)
@@ -168,6 +169,7 @@ def check_contest(networks: Sequence[str], steps: Sequence[int]) -> None:
             "steps must be 1 or more, and at least one number of them, because they count gradient "
             f"steps; got {', '.join(map(str, steps)) or 'none'}. Take 1 4 8 128."
         )
+    at_least("steps", max(steps), 1)
     _check_unique("steps", steps)
 
 

@@ -127,7 +127,10 @@ def _sealed(key: bytes, code: Code) -> str:
 def _key_file() -> Path:
     """In the user's state folder, by the XDG base directory specification."""
     stated = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (stated if stated.is_absolute() else Path.home() / ".local" / "state") / KEY
+    try:
+        return (stated if stated.is_absolute() else Path.home() / ".local" / "state") / KEY
+    except RuntimeError:  # no home: a path that nothing can be written to
+        return Path(os.devnull) / KEY
 
 
 def _key(*, make: bool) -> bytes | None:

@@ -61,7 +61,7 @@ class RunStory:
                 f"{run.config} must hold a JSON object of settings; it holds something else. "
                 "Restore the file or use another run."
             )
-        rows = MetricsLog(run.metrics).rows()
+        rows = MetricsLog(run.metrics).measurements()
         environment = run.read_environment()
         trainers = run.section_or("trainers", int, 1)
         command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"

@@ -5,14 +5,13 @@ Units: seconds are wall-clock, on all cores of this machine with nothing beside.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sparring.attacks import PGD
 from sparring.engine import Costs
 from sparring.engine.measures import simulate_point
 from sparring.evaluation import evaluate_run
 from sparring.records import MetricsLog, Row, RunDirectory
+from sparring.records.temporary import temporary_folder
 from sparring.studies.networks import ATTACK, SNAPSHOTS, hardly_watched
 from sparring.studies.plain import PlainNetwork
 from sparring.studies.snapshots import pace, reached, weights_digest
@@ -80,8 +79,8 @@ class TimeTrial:
 
     def __call__(self) -> Sequence[Row]:
         """One row: updates that were timed, and what they took."""
-        with TemporaryDirectory() as folder:
-            trained = train(self.config, Path(folder) / "run", until=self.updates)
+        with temporary_folder() as folder:
+            trained = train(self.config, folder / "run", until=self.updates)
             timed = pace(trained.run)
         return [
             {

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, RunError
 from sparring.models import working_copy
 from sparring.records import (
+    Claim,
     Environment,
+    Figure,
     Provenance,
     Row,
     RunDirectory,
@@ -35,6 +37,7 @@ from sparring.studies.snapshots import reached
 from sparring.studies.study import (
     Demanding,
     Measurement,
+    Measurements,
     Runs,
     Scale,
     Study,
@@ -208,12 +211,13 @@ class StudyRun:
             environment=where,
             others=tuple(others),
         )
+        claims, figures = summed_up(self.study, self.scale, found, provenance, str(self.table.path))
         result = StudyResult(
             study=self.study.name,
             title=self.study.title,
             scale=self.scale,
-            claims=tuple(self.study.claims(self.scale, found)),
-            figures=tuple(self.study.figures(found, provenance)),
+            claims=claims,
+            figures=figures,
             networks=networks,
             provenance=provenance,
             seconds=self.table.seconds(wanted),
@@ -261,6 +265,25 @@ class StudyRun:
         """Networks that have come to a snapshot, in the study's order."""
         runs = {name: RunDirectory(self.network_folder(name)) for name in self.networks}
         return {name: run for name, run in runs.items() if reached(run)}
+
+
+def summed_up(
+    study: Study, scale: Scale, found: Measurements, provenance: Provenance, where: str
+) -> tuple[tuple[Claim, ...], tuple[Figure, ...]]:
+    """What a study says of its rows, which stand in the file `where`.
+
+    Raises `RunError` for rows that lack something, or hold numbers that cannot be.
+    """
+    try:
+        claims = tuple(study.claims(scale, found))
+        return claims, tuple(study.figures(found, provenance))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise RunError(
+            f"{where} must hold rows as the study {study.name} measured them; nothing can be made "
+            f"of these ({type(error).__name__}: {said}). Remove the file, and run the study again: "
+            "what it lacks is measured again."
+        ) from error
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from sparring.errors import RunError
 from sparring.records import (
     Environment,
     MetricsLog,
@@ -18,6 +19,7 @@ from sparring.records import (
     run_errors,
     write_atomically,
 )
+from sparring.records.metrics import number
 from sparring.studies.study import Measurement, Measurements
 
 WHERE = tuple(item.name for item in fields(Environment))
@@ -69,7 +71,7 @@ class StudyTable:
 
     def seconds(self, wanted: Sequence[Measurement]) -> float:
         """What these took."""
-        return sum(float(row["seconds"] or 0) for row in self._ends(wanted))
+        return sum(number(row, "seconds") for row in self._ends(wanted))
 
     def environments(self, wanted: Sequence[Measurement]) -> tuple[Environment, ...]:
         """Where these were made, each once, in order of the first."""
@@ -77,8 +79,22 @@ class StudyTable:
         seen = (from_json(Environment, each, where=str(self.path)) for each in columns)
         return tuple(dict.fromkeys(seen))
 
+    def names(self) -> tuple[str, ...]:
+        """The measurements of which there are all rows, in order."""
+        return tuple(dict.fromkeys(str(row["measurement"]) for row in self._ends()))
+
     def _rows(self) -> list[Row]:
-        return MetricsLog(self.path).rows()
+        """All rows. Raises `RunError` for one that says not of what it is, or what it took."""
+        rows = MetricsLog(self.path).rows()
+        for line, row in enumerate(rows, start=1):
+            took = row.get("seconds", 0.0)
+            timed = isinstance(took, int | float) and took >= 0
+            if not (isinstance(row.get("measurement"), str) and timed):
+                raise RunError(
+                    f"each row of {self.path} must name its measurement, and its seconds must be "
+                    f"0 or more; row {line} is damaged. Remove that line: it is measured again."
+                )
+        return rows
 
     def _ends(self, wanted: Sequence[Measurement] | None = None) -> Iterator[Row]:
         """The last rows, of all measurements or of these."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch
 from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind, Ready, Spent, Work
@@ -19,6 +19,7 @@ from sparring.engine.memory import Arena
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
 from sparring.models import neighbours
+from sparring.models.saved import Fields, Numbers
 from sparring.records.ranges import at_least
 from sparring.training.desk import Desk
 from sparring.training.team import Place
@@ -180,6 +181,7 @@ class AsyncSource:
         """Put those versions back, to go on after `trained` batches."""
         self._broker = self._new_broker(trained)
         network = self._desk.job.network()
+        _schema(state, network, self._kind.policy.buffers, self.totals()).check(state, "source")
         for buffer, version in enumerate(state["versions"].tolist()):
             network.load_state_dict(
                 {name: state[f"{version} {name}"] for name in network.state_dict()}
@@ -234,3 +236,20 @@ class AsyncSource:
             patience=self._kind.patience,
             stopped=self._desk.stopped,
         )
+
+
+def _schema(
+    state: Mapping[str, Tensor], network: nn.Module, buffers: int, totals: Mapping[str, int]
+) -> Fields:
+    """Old versions, no more than there are buffers, the weights of each, and the ledger."""
+    found = state.get("versions")
+    versions = found.tolist() if isinstance(found, Tensor) and found.numel() <= buffers else []
+    weights = {
+        f"{version} {name}": Numbers.like(value)
+        for version in versions
+        for name, value in network.state_dict().items()
+    }
+    count = Numbers(dtype=torch.int64, shape=(), least=0)
+    ledger = {f"ledger {name}": count for name in totals}
+    kept = Numbers(dtype=torch.int64, shape=(len(versions),), least=0)
+    return Fields({"versions": kept, **weights, **ledger})

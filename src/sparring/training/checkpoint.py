@@ -2,7 +2,6 @@
 
 import io
 import logging
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
 from sparring.models import kept_layers
 from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
+from sparring.models.saved import (
+    Anything,
+    Each,
+    Fields,
+    Items,
+    Kind,
+    Maybe,
+    Number,
+    Numbers,
+    Same,
+    Text,
+    read_saved,
+    tensors_like,
+)
 from sparring.models.trained import fingerprint_text, read_fingerprint, save_trained
 from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
@@ -25,6 +39,8 @@ from sparring.training.trainer import Trainer
 
 FORMAT = 1
 """Layout of resume.pt; a file of another layout is refused, never guessed at."""
+
+_LAYERS = Fields({"evaluation": Each(Text()), "frozen": Each(Text())})
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +137,7 @@ def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> P
 
 
 def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
-    state = _load(path, trainer)
+    state = _load(path)
     _check_same_run(path, state, trainer)
     return state
 
@@ -172,10 +188,10 @@ def _state(
     }
 
 
-def _load(path: Path, trainer: Trainer) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        state = read_saved(path)
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
@@ -185,12 +201,72 @@ def _load(path: Path, trainer: Trainer) -> dict[str, Any]:
     return state
 
 
+def _schema(trainer: Trainer, version: int) -> Fields:
+    """What a checkpoint of this run holds; sources check their own part."""
+    trained = [name for name, _ in trainer.network.named_parameters()]
+    own: dict[object, Kind] = {
+        "source": Anything(),
+        "random": Numbers.like(torch.get_rng_state()),
+    }
+    others: dict[object, Kind] = {}
+    if trainer.team.size > 1:
+        others = {"others": Items([Fields(own)] * (trainer.team.size - 1))}
+    return Fields(
+        {
+            "format": Same(FORMAT),
+            "config": Text(),
+            "arithmetic": Text(),
+            "threads": Number(least=1, whole=True),
+            "version": Number(least=0, most=trainer.config.updates, whole=True),
+            "seconds": Number(least=0),
+            "network": tensors_like(trainer.network.state_dict(), trained),
+            "average": tensors_like(trainer.average.network.state_dict(), trained),
+            "optimizer": _optimizer_schema(trainer, version),
+            **own,
+            **others,
+        },
+        {"layers": _LAYERS, "fingerprint": Maybe(Text())},  # not in those of early versions
+    )
+
+
+def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
+    """Settings as they are here, and for each weight what one step of such an optimiser keeps."""
+    probe = torch.nn.Parameter(torch.zeros(1))
+    stepped = trainer.config.optimizer.build([probe])
+    probe.grad = torch.zeros(1)
+    stepped.step()
+    kept: dict[str, Tensor | None] = dict(stepped.state[probe])
+    weights = [weight for group in trainer.optimizer.param_groups for weight in group["params"]]
+    states = {
+        place: Fields({name: _kept(value, weight, version) for name, value in kept.items()})
+        for place, weight in enumerate(weights)
+    }
+    groups = []
+    for group in trainer.optimizer.state_dict()["param_groups"]:
+        settings = {name: Same(value) for name, value in group.items() if name != "lr"}
+        places = settings.pop("params")
+        groups.append(Fields({"params": places, "lr": Number(least=0)}, settings, open=True))
+    return Fields({"state": Fields({}, states), "param_groups": Items(groups)})
+
+
+def _kept(value: Tensor | None, weight: Tensor, version: int) -> Kind:
+    """What the optimiser keeps of a weight: a count of steps, or a number for each of its own."""
+    if isinstance(value, Tensor) and not value.dim():
+        return Numbers(dtype=value.dtype, shape=(), least=0, most=version)
+    return Maybe(Numbers(dtype=weight.dtype, shape=tuple(weight.shape), finite=True))
+
+
 def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None:
     if state.get("config") != settings_digest(trainer.config):
         raise CheckpointError(
             f"{path} must belong to the config.json beside it; it was written under other "
             f"settings. Put the original config.json back, or start a new run."
         )
+    version = state.get("version")
+    try:
+        _schema(trainer, version if isinstance(version, int) else 0).check(state, "it")
+    except ValueError as error:
+        raise _damaged(path, error) from error
     _check_layers(path, state, kept_layers(trainer.network))
     here = {"arithmetic": trainer.copy.name, "threads": torch.get_num_threads()}
     for what, value in here.items():
@@ -206,7 +282,7 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
 
 def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]]) -> None:
     """Refuse a network whose layers are frozen or in evaluation mode as they were not before."""
-    before = state.get("layers", here)  # not in checkpoints of early versions
+    before = state.get("layers", here)
     for what, names in here.items():
         if other := sorted(set(names) ^ set(before.get(what, names))):
             state_of = "frozen (requires_grad)" if what == "frozen" else "in evaluation mode"
@@ -217,9 +293,9 @@ def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]])
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return CheckpointError(
-        f"{path} must be a whole checkpoint; it cannot be read ({reason[:120]}). "
+        f"{path} must be a whole checkpoint; it cannot be read ({said.splitlines()[0][:160]}). "
         f"It is damaged or not a checkpoint: start the run again."
     )
 

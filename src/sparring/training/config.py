@@ -31,9 +31,9 @@ class Validation:
     steps: int = 20
     """Steps of the PGD attack, with the threat that the run is to withstand."""
     alarm_every: int = 100
-    """Updates between two looks for catastrophic overfitting; 0 for none."""
+    """Updates between two comparisons of training and evaluation; 0 for none."""
     alarm_images: int = 64
-    """The first so many images of the validation set, for those."""
+    """The comparisons use this many of the first images of the validation set."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -1,5 +1,6 @@
 """Optimisers as records that build PyTorch's own, fused where the device has such a kernel."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class SGD:
         """Check the ranges."""
         _check_rate(self.learning_rate)
         _check_decay("momentum", self.momentum)
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise ConfigError(
                 f"weight_decay must be 0 or more because it shrinks weights; got "
                 f"{self.weight_decay:g}. Take 0 for none."

@@ -7,13 +7,30 @@ from typing import Protocol, runtime_checkable
 
 from sparring.attacks import PGD, Linf
 from sparring.engine import Newest
-from sparring.models import PaperNetwork
+from sparring.models import Normalised, PaperNetwork
 from sparring.records.typed import typed
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
 from sparring.training.optimizers import Adam
 from sparring.training.schedules import EarlySteps, Triangular, WarmUp
+
+TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
+"""Early steps of the preset `fast` for the paper's network."""
+THREE = (EarlySteps(until=0.8, steps=3),)
+"""The same for other networks."""
+
+
+def for_model(config: TrainConfig) -> TrainConfig:
+    """The settings of a preset for the network that they name.
+
+    Two steps suffice for the paper's network. Other networks overfit to them near the peak of the
+    learning rate (catastrophic overfitting), and get three: docs/reproducing.md.
+    """
+    model = config.model.network if isinstance(config.model, Normalised) else config.model
+    if isinstance(model, PaperNetwork) or config.early_steps != TWO_THEN_THREE:
+        return config
+    return replace(config, early_steps=THREE)
 
 
 @runtime_checkable
@@ -40,7 +57,7 @@ def fast() -> TrainConfig:
         model=PaperNetwork(initialisation="small"),
         threat=Linf(eps=0.3),
         attack=PGD(threat=Linf(eps=0.36), steps=5, step_size=0.0936),
-        early_steps=(EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3)),
+        early_steps=TWO_THEN_THREE,
         eps_schedule=WarmUp(share=0.15),
         optimizer=Adam(learning_rate=5e-3, beta2=0.98),
         schedule=Triangular(peak_at=0.4),

@@ -19,7 +19,7 @@ from sparring.models import (
     drawing_from,
     evaluation_mode,
 )
-from sparring.records.wording import few
+from sparring.records.wording import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.objectives import forget_objectives
@@ -63,8 +63,8 @@ def _trainer(
 def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
     size, name = trainer.job.batch_size, type(trainer.network).__name__
     outputs = trainer.config.model.outputs(trainer.images.num_classes)
-    trainer.copy = _CheckedCopy(trainer.copy, name, outputs)
-    with _tried(f"an attack on a batch of {size} images failed"):
+    trainer.copy = _CheckedCopy(trainer.copy, trainer.network, outputs)
+    with _tried(f"an attack on a batch of {counted(size, 'image')} failed"):
         batch = trainer.attack_now(0)
     image, label = batch.images[:1], batch.labels[:1]
     with _tried("an attack on one image failed"):
@@ -73,7 +73,7 @@ def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
     with _tried("an evaluation of one image failed"):
         logits = _logits(trainer.average.network, image)
     check_logits(logits, name, 1, outputs, when=" in an evaluation")
-    with _tried(f"an update on a batch of {size} images failed"):
+    with _tried(f"an update on a batch of {counted(size, 'image')} failed"):
         trainer.update(batch)
         trainer.forget_traces()
     with _tried("a checkpoint of this run cannot be written and read back"):
@@ -98,25 +98,30 @@ def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
 
 
 class _CheckedCopy:
-    """A working copy whose every answer is checked, with the pass named that gave a wrong one."""
+    """A working copy of a network whose every answer is checked, as the network returns it."""
 
-    def __init__(self, copy: WorkingCopy, name: str, outputs: int) -> None:
+    def __init__(self, copy: WorkingCopy, network: nn.Module, outputs: int) -> None:
         self.name = copy.name
-        self._copy, self._network, self._outputs = copy, name, outputs
+        self._copy, self._network, self._outputs = copy, type(network).__name__, outputs
+        self._when = ""
+        network.register_forward_hook(self._check)
 
     def refresh(self) -> None:
         self._copy.refresh()
 
     def attacked(self, images: Tensor) -> Tensor:
-        return self._checked(self._copy.attacked(images), images, "in an attack")
+        self._when = " in an attack"
+        return self._copy.attacked(images)
 
     def trained(self, images: Tensor) -> Tensor:
-        with _tried(f"a pass of {self._network} in training mode over {len(images)} images failed"):
-            logits = self._copy.trained(images)
-        return self._checked(logits, images, "in training mode")
+        self._when = " in training mode"
+        size = counted(len(images), "image")
+        with _tried(f"a pass of {self._network} in training mode over {size} failed"):
+            return self._copy.trained(images)
 
-    def _checked(self, logits: object, images: Tensor, when: str) -> Tensor:
-        return check_logits(logits, self._network, len(images), self._outputs, when=f" {when}")
+    def _check(self, _: nn.Module, images: tuple[Tensor], logits: object) -> None:
+        count, when = len(images[0]), self._when
+        check_logits(logits, self._network, count, self._outputs, when=when)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFi
 from sparring.models import bits, chosen_device, computing_threads, plain_settings
 from sparring.models.trained import read_trained
 from sparring.records import Environment, RunDirectory, describe, from_json, read_json
+from sparring.records.ranges import count_in
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.start import check_fits
@@ -194,13 +195,13 @@ def _read_weights(run: RunDirectory, trust_code: bool) -> _Stored | None:
     if not run.weights.exists():
         return None
     network, about = read_trained(run, trust_code=trust_code)
-    version = about.get("version", "")
-    if not version.isdecimal() or not int(version):
+    version = count_in(about.get("version", ""))
+    if not version:
         raise CheckpointError(
             f"{run.weights} must say how many updates its weights have seen, because a replay "
             f"stops there to compare them; it has no such number. {REMEDY}"
         )
-    return _Stored(version=int(version), tensors=network.state_dict())
+    return _Stored(version=version, tensors=network.state_dict())
 
 
 def _device_like(recorded: Environment) -> torch.device:

@@ -9,10 +9,9 @@ from sparring.data import Dataset
 from sparring.data.of_run import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
 from sparring.models import copied, plain_settings
-from sparring.records import RunDirectory, to_json
+from sparring.records import RunDirectory
 from sparring.records.data_identity import DataIdentity
 from sparring.records.ranges import at_least
-from sparring.records.trust import named_code, seal
 from sparring.records.typed import typed
 from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig, stored_config
@@ -120,7 +119,6 @@ def new_run(
     run = RunDirectory.create(out)
     if launch.by:
         run.write_launcher(launch.by)
-    seal(run.path, named_code(to_json(config)))
     store_identity(run, config.data, known)
     run.write_config(config)
     return run

@@ -94,7 +94,7 @@ def _like(place: Tensor, flat: Tensor) -> Tensor:
     """Flat real numbers in the shape and type of `place`; a complex number has two of them."""
     view = real_view(place)
     value = flat.view(view.shape).to(view.dtype)
-    return torch.view_as_complex(value) if place.is_complex() else value
+    return torch.view_as_complex(value.clone()) if place.is_complex() else value
 
 
 def mean_of(flat: Sequence[Tensor]) -> Tensor:

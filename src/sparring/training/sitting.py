@@ -91,7 +91,7 @@ class Sitting:
         self.metrics = MetricsLog(run.metrics)
         self.device = team.device(config.device)
         self.untold: list[str] = []
-        self.dead_start = DeadStart(dataset.num_classes)
+        self.dead_start = DeadStart(dataset.num_classes, config)
         self.events: Events | None = None
         self.seconds_before, self.all_threads = 0.0, 0
 
@@ -172,7 +172,7 @@ class Sitting:
         for batch, seconds in _timed(source):
             step = trainer.update(batch, supply_seconds=seconds, updated=source.updated)
             if self.team.leads:
-                self._watch(trainer, source, step)
+                self._watch(trainer, source, step, batch)
             last, asked = trainer.version == self.end, self.team.heard
             if last or asked or _due(self.config.checkpoint_every, trainer.version):
                 self._save(trainer, source)
@@ -187,13 +187,13 @@ class Sitting:
             self._save(trainer, source)
             raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
 
-    def _watch(self, trainer: Trainer, source: Source, step: Step) -> None:
+    def _watch(self, trainer: Trainer, source: Source, step: Step, batch: AttackedBatch) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""
         self._record(trainer, source, step)
         if trainer.version == 1 and trainer.untrained:
             self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
-        if self.config.attack.steps and _due(self.config.validation.alarm_every, trainer.version):
-            self._compare(trainer)
+        if self.alarm.due(trainer.version):
+            self._compare(trainer, batch)
         complete = trainer.version == self.config.updates
         if complete or _due(self.config.validation.every, trainer.version):
             self._look(trainer)
@@ -206,7 +206,10 @@ class Sitting:
         said = str(error)
         if isinstance(error, NonFiniteLogits):
             rate = trainer.learning_rate
-            said += f" It became so at step {trainer.version + 1} with learning rate {rate:g}."
+            said += (
+                f" It became so at step {trainer.version + 1} with learning rate {rate:g}. Lower "
+                "the learning rate or clip the gradient, if the network is sound."
+            )
         if self.team.leads:
             self._write("notices", {"step": trainer.version, "event": said})
         last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
@@ -216,7 +219,9 @@ class Sitting:
         figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}
         self._write("update", figures | dict(trainer.figures()))
         self.observer.stepped(step)
-        notice = self.dead_start.notice(step, lambda: self.slice.natural_accuracy(trainer))
+        last = step.step == self.config.updates
+        known = self.slice.natural_accuracy
+        notice = self.dead_start.notice(step, lambda: known(trainer), last=last)
         if notice:
             self._notice(trainer, notice)
 
@@ -234,11 +239,12 @@ class Sitting:
         self._write("validation", asdict(look))
         self.observer.validated(look)
 
-    def _compare(self, trainer: Trainer) -> None:
-        """Look for catastrophic overfitting."""
-        found = self.alarm.compare(trainer)
-        self._write("alarm", asdict(found))
-        if notice := self.alarm.notice(found):
+    def _compare(self, trainer: Trainer, batch: AttackedBatch) -> None:
+        """Look whether what is trained and what is judged part."""
+        found = self.alarm.compare(trainer, batch)
+        measured = {name: value for name, value in asdict(found).items() if value is not None}
+        self._write("alarm", measured)
+        for notice in self.alarm.notices(found):
             self._notice(trainer, notice)
 
     def _save(self, trainer: Trainer, source: Source) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.errors import ConfigError
+from sparring.models.saved import Fields, Numbers
 from sparring.records.ranges import at_least
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.desk import Desk
@@ -48,7 +49,10 @@ class Source(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
-        """Go on after `trained` batches, from what `state()` gave then."""
+        """Go on after `trained` batches, from what `state()` gave then.
+
+        Raises `ValueError` for anything that it cannot have given.
+        """
         ...
 
     def close(self) -> None:
@@ -101,6 +105,7 @@ class Stale:
                 f"staleness must be 0 or more because it is the length of a queue; got "
                 f"{self.staleness}. 0 is the same as the source fresh."
             )
+        at_least("source.staleness", self.staleness, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
 
     @property
@@ -117,6 +122,9 @@ class Stale:
         """A source of `updates` batches."""
         return DelayLine(desk, updates, staleness=self.staleness)
 
+
+_SLACK = 1e-3
+"""How far pixels may lie outside [0, 1] by rounding."""
 
 SourceKind = Fresh | Stale | Asynchronous
 
@@ -167,6 +175,16 @@ class DelayLine:
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
         """Fill the queue as it was after `trained` batches had been handed over."""
         self._waiting.clear()
+        count = min(self._staleness, self._updates - trained) if trained else 0
+        if count or state:
+            one = self._desk.recall(trained).adversarial
+            pixels = Numbers(
+                dtype=one.dtype, shape=(count, *one.shape), least=-_SLACK, most=1 + _SLACK
+            )
+            versions = Numbers(dtype=torch.int64, shape=(count,), least=0, most=trained)
+            eps = Numbers(dtype=torch.float64, shape=(count,), finite=True)
+            wanted = {"adversarial": pixels, "versions": versions, "eps": eps}
+            Fields(wanted).check(state, "source")
         if state:
             columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
             for place, (adversarial, version, eps) in enumerate(zip(*columns, strict=True)):

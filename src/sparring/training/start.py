@@ -22,7 +22,7 @@ from sparring.models import (
     chosen_device,
     possible_precision,
 )
-from sparring.models.fingerprint import check_fingerprint, fingerprint
+from sparring.models.fingerprint import TOLERANCE, fingerprint
 from sparring.models.spec import is_imported
 from sparring.models.trained import network_seed
 from sparring.records.imported import anchored
@@ -43,16 +43,11 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
         model = _instead(model, Given(name=type(network).__qualname__))
     model = model.fitted(dataset.image_shape, dataset.num_classes)
     init = None if config.init is None else str(Path(config.init).expanduser().resolve())
+    data = absolute(config.data)
     objective = config.objective
     if isinstance(objective, OwnObjective):
         objective = replace(objective, factory=anchored(objective.factory))
-    return replace(
-        config,
-        data=absolute(config.data),
-        model=_anchored(model),
-        objective=objective,
-        init=init,
-    )
+    return replace(config, data=data, model=_anchored(model), objective=objective, init=init)
 
 
 def check_fits(
@@ -96,15 +91,20 @@ def _check_rebuilt(
     if not is_imported(config.model):
         return
     again = built_network(config.model, None, network_seed(config.seed))
+    rule = "the model's factory must make the same network whenever it is called, because it is "
+    rule += "called again wherever the run is used"
     try:
         again.load_state_dict(starting.state_dict())
     except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{rule}; its second network has other weights: {reason}") from error
+    apart = fingerprint(starting, image_shape).difference(fingerprint(again, image_shape))
+    if apart > TOLERANCE:
         raise ConfigError(
-            "the model's factory must make the same network whenever it is called, because it is "
-            "called again wherever the run is used; its second network has other weights than its "
-            f"first: {str(error).splitlines()[0]}"
-        ) from error
-    check_fingerprint(again, fingerprint(starting, image_shape), "the model's factory, asked twice")
+            f"{rule}; two of its networks with the same weights answer the same images differently,"
+            f" by {apart:.2g} of the largest logit. Draw random numbers with functions of torch, "
+            "numpy.random and random, whose states the run's seed sets, or give generators a seed."
+        )
 
 
 def probes(dataset: Dataset) -> Tensor:

@@ -3,14 +3,13 @@
 Units: seconds.
 """
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from sparring.engine import Costs
 from sparring.engine.calibration import WARM, costs_of
 from sparring.errors import Interrupted
 from sparring.records import MetricsLog
+from sparring.records.temporary import temporary_folder
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.run import train
 from sparring.training.sources import Fresh
@@ -31,9 +30,9 @@ def timed_costs(config: TrainConfig, *, updates: int = TIMED) -> Costs:
         validation=Validation(every=0, alarm_every=0),
         early_steps=(),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         try:
-            done = train(config, Path(folder) / "timed", until=WARM + updates)
+            done = train(config, folder / "timed", until=WARM + updates)
         except Interrupted as error:  # its remedy names a folder that is about to go
             raise KeyboardInterrupt from error
         return costs_of(MetricsLog(done.run.metrics).rows(), where="it")

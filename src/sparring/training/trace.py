@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sparring.errors import RunError
 from sparring.records import MetricsLog, Row, RunDirectory
+from sparring.records.ranges import count_in
 from sparring.records.refusal import shown
 
 REMEDY = "Restore the file, or take another run."
@@ -77,7 +78,7 @@ def _of_trainers(run: RunDirectory, row: Row, step: int) -> tuple[int, ...]:
     ages = row.get("staleness_of_trainers")
     if ages is None:
         return ()
-    own = tuple(int(age) for age in str(ages).split("+") if age.isdecimal())
+    own = tuple(count_in(age) for age in str(ages).split("+") if age.isdecimal())
     if not own or max(own) != row["staleness"] or "+".join(map(str, own)) != ages:
         raise RunError(
             f"staleness_of_trainers of step {step} must be a number for each trainer, the largest "

@@ -16,7 +16,9 @@ from sparring.data import Dataset
 from sparring.evaluation.accuracy import correct, slice_accuracy
 from sparring.models import working_copy
 from sparring.records import Environment, RunDirectory
+from sparring.training.comparison import clean_accuracy_in_training
 from sparring.training.config import TrainConfig
+from sparring.training.schedules import WarmUp
 from sparring.training.trainer import Step, Trainer
 
 WINDOW = 100
@@ -100,45 +102,74 @@ class ValidationSlice:
         )
 
     def natural_accuracy(self, trainer: Trainer) -> float:
-        """Of the current weights, not the averaged ones. Cost: one pass over the slice."""
-        return correct(trainer.copy.attacked, self._images, self._labels).float().mean().item()
+        """Of the current weights, in evaluation or in training mode, whichever is higher.
+
+        Cost: two passes over the images.
+        """
+        judged = correct(trainer.copy.attacked, self._images, self._labels).float().mean().item()
+        return max(judged, clean_accuracy_in_training(trainer, self._images, self._labels) or 0.0)
 
 
 class DeadStart:
-    """Tells, once, when training got stuck at guessing: a loss of ln(classes) on clean images too.
+    """Says once that training is stuck at guessing: a loss of ln(classes), on clean images too.
 
-    Adversarial training with a full-sized ε and too large a step does so for some seeds and never
-    recovers. A network that knows clean images and cannot yet withstand an attack may have the same
-    loss for hundreds of updates, as the preset `paper` does, and is not dead.
+    Adversarial training with a full-sized ε and too large a step does so for some seeds. A network
+    that is right on clean images and cannot yet withstand an attack may have the same loss for
+    hundreds of updates, as with the preset `paper`, and is not stuck. A slow start has it for one
+    window, so that it takes a second one, or the end of the run, to say so.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, config: TrainConfig | None = None) -> None:
         self._guessing = math.log(num_classes)
         self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._guessed = 0
         self._said = False
+        self._advice = _advice(config)
 
-    def notice(self, step: Step, natural_accuracy: Callable[[], float]) -> str | None:
-        """The words for the person, when a whole window of updates was spent guessing.
+    def notice(
+        self, step: Step, natural_accuracy: Callable[[], float], *, last: bool = False
+    ) -> str | None:
+        """The words for the user, when two windows of updates in a row were spent guessing.
 
-        `natural_accuracy` is asked for only then.
+        `natural_accuracy` is asked for at the end of each, and at the end of the run.
         """
         self._losses.append(step.loss)
-        if self._said or not self._looks_like_guessing():
+        ended = len(self._losses) == WINDOW or (last and self._guessed > 0)
+        if self._said or not ended:
             return None
+        if not self._looks_like_guessing():
+            if len(self._losses) == WINDOW:
+                self._guessed = 0
+            return None
+        self._guessed += len(self._losses)
         self._losses.clear()
         known = natural_accuracy()
-        if known > 2 * math.exp(-self._guessing):
+        learning = known > 2 * math.exp(-self._guessing)
+        if learning or not (last or self._guessed > WINDOW):
+            self._guessed = 0 if learning else self._guessed
             return None
         self._said = True
         return (
             f"dead start: the loss has been {self._guessing:.2f} = ln(classes), that of guessing, "
-            f"for the last {WINDOW} updates, and natural accuracy is {known:.0%} (step {step.step})"
-            f". It seldom recovers: stop, and warm up ε (--set eps_schedule.kind=WarmUp), lower "
-            f"the learning rate or take another seed."
+            f"for {self._guessed} updates, and natural accuracy is {known:.0%} (step {step.step})"
+            f". {self._advice}"
         )
 
     def _looks_like_guessing(self) -> bool:
-        full = len(self._losses) == WINDOW
-        if not full or max(self._losses) > 2 * self._guessing:
+        if max(self._losses) > 2 * self._guessing:
             return False
-        return abs(sum(self._losses) / WINDOW - self._guessing) <= MARGIN
+        return abs(sum(self._losses) / len(self._losses) - self._guessing) <= MARGIN
+
+
+def _advice(config: TrainConfig | None) -> str:
+    """What to do, without what the settings do already."""
+    warm = config is not None and isinstance(config.eps_schedule, WarmUp)
+    warming = (
+        "lengthen the warm-up of ε (--set eps_schedule.share=...)"
+        if warm
+        else "warm up ε (--set eps_schedule.kind=WarmUp)"
+    )
+    return (
+        f"If the looks at validation images stay there, stop and {warming}, lower the learning "
+        "rate (--set optimizer.learning_rate=...) or take another seed (--seed)."
+    )

@@ -1,0 +1,278 @@
+"""The same images judged in the way that training sees them, and step by step as they are judged.
+
+Each accuracy differs from the one before it in one thing: fresh examples instead of stale ones,
+validation images instead of training images, evaluation mode instead of training mode, clean
+images, a longer attack, single precision, averaged weights. Where two of them part, that thing is
+the cause.
+
+Shapes: B batch, C H W image, K classes.  Units: accuracies are shares in [0, 1].
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, AttackedBatch
+from sparring.data import Dataset, derive_seed
+from sparring.evaluation.accuracy import correct, parts, slice_accuracy
+from sparring.models import drawing_from, evaluation_mode, working_copy
+from sparring.training.config import TrainConfig
+from sparring.training.trainer import Trainer
+
+LONG = 10
+"""Steps of the longer attack, or twice the run's own if that is more."""
+HALF = 0.5
+"""An accuracy above this is believed; two part where one is less than this share of the other."""
+
+
+FIFTH = 0.2
+"""Of many classes an accuracy is believed from here on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parting:
+    """Two accuracies that should be alike and are not."""
+
+    way: str
+    """A name in `WAYS`."""
+    trained: float
+    """The accuracy that is closer to what training sees."""
+    judged: float
+    """The accuracy that is closer to what an evaluation sees."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Accuracies between training and evaluation; a row of metrics.jsonl. `None`: not measured."""
+
+    step: int
+    """Updates that the weights have seen."""
+    own_steps: int
+    """Steps of the run's own attack on the next batch; 0 in natural training."""
+    long_steps: int
+    """Steps of the longer one."""
+    own_accuracy: float | None
+    """Share right in evaluation mode both clean and under the run's own attack."""
+    long_accuracy: float | None
+    """Share right both clean and under the longer attack at the same ε."""
+    classes: int = 10
+    """Classes of the data: guessing is right once in so many."""
+    batch_accuracy: float | None = None
+    """Share of the latest batch right in training mode, under the attack that it came with."""
+    fresh_accuracy: float | None = None
+    """The same, attacked afresh; only where the batch was stale."""
+    trained_accuracy: float | None = None
+    """Share of validation images right in training mode under the run's own attack."""
+    attacked_accuracy: float | None = None
+    """The same attacked images in evaluation mode, whether right or wrong when clean."""
+    clean_trained_accuracy: float | None = None
+    """Clean validation images in training mode."""
+    clean_accuracy: float | None = None
+    """Clean validation images in evaluation mode."""
+    exact_accuracy: float | None = None
+    """As `own_accuracy`, the same attacked images in single precision; only where that differs."""
+    average_accuracy: float | None = None
+    """As `own_accuracy`, of the averaged weights; only where weights are averaged."""
+
+    @property
+    def partings(self) -> tuple[Parting, ...]:
+        """Where what is trained and what is judged part, in the order of the chain.
+
+        If no single thing accounts for it, the two ends of the chain are compared.
+        """
+        fresh = self.batch_accuracy if self.fresh_accuracy is None else self.fresh_accuracy
+        own = self.clean_accuracy if self.own_accuracy is None else self.own_accuracy
+        pairs = (
+            ("examples", self.batch_accuracy, self.fresh_accuracy),
+            ("memory", fresh, self.trained_accuracy),
+            ("mode", self.trained_accuracy, self.attacked_accuracy),
+            ("mode", self.clean_trained_accuracy, self.clean_accuracy),
+            ("clean", self.attacked_accuracy, self.clean_accuracy),
+            ("attack", self.own_accuracy, self.long_accuracy),
+            ("precision", own, self.exact_accuracy),
+            ("average", own, self.average_accuracy),
+        )
+        found = {
+            way: Parting(way=way, trained=one, judged=other)
+            for way, one, other in reversed(pairs)
+            if one is not None and other is not None and self._apart(one, other)
+        }
+        if found:
+            return tuple(reversed(found.values()))
+        ends = (self.long_accuracy, self.exact_accuracy, self.average_accuracy)
+        last = min((end for end in ends if end is not None), default=self.clean_accuracy)
+        seen = self.batch_accuracy
+        if seen is None or last is None or not self._apart(seen, last):
+            return ()
+        return (Parting(way="together", trained=seen, judged=last),)
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything parts."""
+        return bool(self.partings)
+
+    def _apart(self, trained: float, judged: float) -> bool:
+        """Whether one is believed, and the other is not half of it or little above guessing."""
+        chance = 1 / self.classes
+        believed = max(min(HALF, max(FIFTH, 5 * chance)), 1.5 * chance)
+        little = chance + (trained - chance) / 4
+        return trained > believed and judged < max(HALF * trained, little)
+
+
+class Comparer:
+    """Makes comparisons on the first images of the validation set and of the latest batch."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        count = min(config.validation.alarm_images, len(dataset.validation))
+        images, labels = dataset.validation.batch(torch.arange(count))
+        self.images, self.labels = images.to(device), labels.to(device)
+        self._config, self._classes = config, dataset.num_classes
+
+    def compare(self, trainer: Trainer, batch: AttackedBatch | None = None) -> Comparison:
+        """Of the current weights; they, all statistics and all random states stay as they are.
+
+        Cost: at most eleven passes over the images, and a forward and a backward pass for every
+        step of the longer attack and two or three times every step of the run's own.
+        """
+        config = self._config
+        number = min(trainer.version, config.updates - 1)
+        eps, steps = config.eps_of(number), config.steps_of(number)
+        own = config.attack.at(eps, steps)
+        longer = PGD(threat=replace(config.attack.threat, eps=eps), steps=max(LONG, 2 * steps))
+        judged = trainer.copy.attacked
+        attacked = self._examples(judged, own)
+        clean, withstood = self._right(judged, self.images), self._right(judged, attacked)
+        found = Comparison(
+            step=trainer.version,
+            classes=self._classes,
+            own_steps=steps,
+            long_steps=longer.steps if steps else 0,
+            own_accuracy=_share(clean & withstood) if steps else None,
+            long_accuracy=self._under(judged, longer) if steps else None,
+            attacked_accuracy=_share(withstood) if steps else None,
+            clean_accuracy=_share(clean),
+            exact_accuracy=self._exact(trainer, attacked),
+            average_accuracy=self._averaged(trainer, own),
+        )
+        if not _may_pass_in_training_mode(trainer, len(self.labels)):
+            return found
+        with _in_training_mode(trainer) as trained:
+            found = replace(
+                found,
+                clean_trained_accuracy=_in_batches(trainer, trained, self.images, self.labels),
+                trained_accuracy=_in_batches(trainer, trained, attacked, self.labels),
+            )
+            return found if batch is None else self._with_batch(found, trainer, trained, batch)
+
+    def _with_batch(
+        self,
+        found: Comparison,
+        trainer: Trainer,
+        trained: Callable[[Tensor], Tensor],
+        batch: AttackedBatch,
+    ) -> Comparison:
+        count = min(max(2, len(self.labels)), len(batch.labels))
+        images, labels = batch.images[:count], batch.labels[:count]
+        fresh = None
+        if trainer.version - batch.version > 1 and found.own_steps:
+            attack = self._config.attack.at(batch.eps, self._config.steps_of(batch.number))
+            generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "alarm"))
+            renewed = attack(trainer.copy.attacked, images, labels, generator=generator)
+            fresh = _in_batches(trainer, trained, renewed, labels)
+        return replace(
+            found,
+            batch_accuracy=_in_batches(trainer, trained, batch.adversarial[:count], labels),
+            fresh_accuracy=fresh,
+        )
+
+    def _examples(self, logits_of: Callable[[Tensor], Tensor], attack: PGD) -> Tensor:
+        if not attack.steps:
+            return self.images
+        attacked = self.images.clone()
+        for number, part in enumerate(parts(len(self.labels))):
+            seed = derive_seed(self._config.seed, "slice", number)
+            generator = torch.Generator().manual_seed(seed)
+            attacked[part] = attack(
+                logits_of, self.images[part], self.labels[part], generator=generator
+            )
+        return attacked
+
+    def _right(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return correct(logits_of, images, self.labels)
+
+    def _under(self, logits_of: Callable[[Tensor], Tensor], attack: PGD) -> float:
+        return slice_accuracy(logits_of, self.images, self.labels, attack, seed=self._config.seed)[
+            1
+        ].share
+
+    def _exact(self, trainer: Trainer, attacked: Tensor) -> float | None:
+        if trainer.copy.name.startswith("fp32"):
+            return None
+        with evaluation_mode(trainer.network):
+            clean = self._right(trainer.network, self.images)
+            return _share(clean & self._right(trainer.network, attacked))
+
+    def _averaged(self, trainer: Trainer, own: PGD) -> float | None:
+        if not self._config.average:
+            return None
+        return self._under(working_copy(trainer.average.network, trainer.precision).attacked, own)
+
+
+def _share(right: Tensor) -> float:
+    return right.float().mean().item()
+
+
+def clean_accuracy_in_training(trainer: Trainer, images: Tensor, labels: Tensor) -> float | None:
+    """Share of clean images that are right in training mode; `None` where it cannot be measured.
+
+    Weights, statistics and random states stay as they are. Cost: one pass over the images.
+    """
+    if not _may_pass_in_training_mode(trainer, len(labels)):
+        return None
+    with _in_training_mode(trainer) as trained:
+        return _in_batches(trainer, trained, images, labels)
+
+
+def _in_batches(
+    trainer: Trainer, logits_of: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+) -> float:
+    """Accuracy in batches of at least the run's size, because statistics are those of a batch.
+
+    Gradients are on, as in an update, for networks that use them in a pass.
+    """
+    number = max(1, len(labels) // _batch_of_one(trainer))
+    pairs = zip(images.tensor_split(number), labels.tensor_split(number), strict=True)
+    return _share(torch.cat([logits_of(some).detach().argmax(1) == right for some, right in pairs]))
+
+
+def _batch_of_one(trainer: Trainer) -> int:
+    """Images that one trainer has of a batch."""
+    return trainer.config.batch_size // trainer.config.trainers
+
+
+def _may_pass_in_training_mode(trainer: Trainer, images: int) -> bool:
+    """Whether a pass needs neither more images nor the other trainers, which do not compare."""
+    layers = trainer.network.modules()
+    alone = trainer.team.size == 1 or not any(isinstance(one, nn.SyncBatchNorm) for one in layers)
+    return alone and images >= min(2, _batch_of_one(trainer))
+
+
+@contextmanager
+def _in_training_mode(trainer: Trainer) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The passes of an update, after which buffers and random states are what they were."""
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in trainer.network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        with drawing_from(derive_seed(trainer.config.seed, "alarm", trainer.version)):
+            yield trainer.copy.trained
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, value in kept:
+                setattr(module, name, buffer)
+                buffer.copy_(value)
