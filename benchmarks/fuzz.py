@@ -490,7 +490,9 @@ def carry_out(name: str, count: int, seed: int, made: Path) -> Found:
             found = ours.recv()
         except EOFError:
             process.join()
-            kept = shutil.copy(folder.parent / "last", Path(tempfile.gettempdir()) / "fuzz-last")
+            last, kept = folder.parent / "last", Path(tempfile.gettempdir()) / "fuzz-last"
+            if last.exists():
+                shutil.copy(last, kept)
             wrong = [f"its process ended with {process.exitcode}; the file is {kept}"]
             return Found(target=name, wrong=wrong)
         process.join()
