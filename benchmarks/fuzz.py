@@ -227,10 +227,10 @@ def make(folder: Path) -> None:
     (folder / "value.json").write_text(json.dumps({"kind": "SmallNetwork", "width": 2}))
     torch.save(resume_network(folder).state_dict(), folder / "init.pt")
     shutil.copytree(run.path, folder / "engine")
-    _engine(RunDirectory(folder / "engine"))
     sparring(["export", str(run.path), "--out", str(folder / "network")])
     others = ["--images", "4", "--steps", "1", "--out", str(folder / "matrix")]
     sparring(["transfer", str(run.path), str(folder / "engine"), *others])
+    _engine(RunDirectory(folder / "engine"))
     (folder / "matrix" / "transfer.json").rename(folder / "transfer.json")
     results = Path(__file__).parents[1] / "results" / "studies" / "paper" / "staleness"
     (folder / "study").mkdir()
@@ -438,7 +438,10 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
     base = peak_memory()
     for number in range(count):
         mutate, read = chance.choice(target.mutators), chance.choice(target.readers)
-        damaged = mutate(chance, intact)
+        try:
+            damaged = mutate(chance, intact)
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            damaged = of.bits(chance, intact)  # there is no such damage to this file
         (folder.parent / "last").write_bytes(damaged)
         path.write_bytes(damaged)
         begun = time.process_time()

@@ -1,5 +1,8 @@
 """Arguments that a public name cannot mean are refused in a sentence, never by a raw error."""
 
+# That the arguments are wrong is the point of this file.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 import math
 import re
 from collections.abc import Callable

@@ -5,6 +5,7 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def random_set(seed: int, count: int = 12) -> ImageSet:
 
 
 def random_data(seed: int) -> Dataset:
-    sets = {part: random_set(seed + place) for place, part in enumerate(PARTS)}
+    sets: dict[str, Any] = {part: random_set(seed + place) for place, part in enumerate(PARTS)}
     return Dataset(name="random", **sets)
 
 
@@ -127,13 +128,14 @@ def rewritten(root: Path, copy: Path, seed: int) -> Path:
 
 def npz(path: Path, **changes: np.ndarray) -> Path:
     rng = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": rng.integers(0, 256, (48, 4, 4), np.uint8),
         "y_train": np.arange(48) % 3,
         "x_test": rng.integers(0, 256, (9, 4, 4), np.uint8),
         "y_test": np.arange(9) % 3,
+        **changes,
     }
-    np.savez(path, **(arrays | changes))
+    np.savez(path, **arrays)
     return path
 
 

@@ -288,8 +288,8 @@ def test_a_class_that_only_the_test_set_has_is_refused_also_if_it_is_named():
 
 def test_a_loader_or_an_iterable_says_what_to_give_instead():
     for part in ("train", "test", "validation"):
-        whole = {"train": Pairs(), "test": Pairs()}
+        whole: dict[str, Any] = {"train": Pairs(), "test": Pairs()}
         with pytest.raises(DataError, match=rf"DataLoader \({part}\).*loader\.dataset"):
-            dataset_from(**whole | {part: torch.utils.data.DataLoader(Pairs())})
+            dataset_from(**{**whole, part: torch.utils.data.DataLoader(Pairs())})
         with pytest.raises(DataError, match=rf"generator \({part}\).*list\(…\)"):
-            dataset_from(**whole | {part: (pair for pair in Pairs())})
+            dataset_from(**{**whole, part: (pair for pair in Pairs())})

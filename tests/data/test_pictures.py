@@ -296,7 +296,7 @@ def test_a_thin_picture_is_read_as_it_is():
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "null byte", "circle"])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str):
     path = tmp_path / "a.png"
     if kind == "pipe":
         os.mkfifo(path)

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
         load_dataset(str(root))
 
 
-def rows_naming(path: Path, named: list[str | None], **more: Any) -> Path:
+def rows_naming(path: Path, named: Sequence[str | None], **more: Any) -> Path:
     """A table whose rows name files instead of holding pictures."""
     images = [{"bytes": None, "path": name} for name in named]
     pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(len(named))]}), path)

@@ -52,9 +52,13 @@ def labels_of(model: Callable[[Tensor], Tensor] | None = None) -> Tensor:
 class Own(nn.Module):
     """A linear network whose passes do something else as well, written in one line."""
 
-    def __init__(self, passes: Callable[["Own", Tensor], Tensor]) -> None:
+    seen: Tensor
+
+    def __init__(self, passes: Callable[["Own", Tensor], object]) -> None:
         super().__init__()
-        self.sound, self.passes = linear()[1], passes
+        sound = linear()[1]
+        assert isinstance(sound, nn.Linear)
+        self.sound, self.passes = sound, passes
         self.norm = nn.BatchNorm1d(64)
         self.register_buffer("seen", torch.zeros(2))
         self.register_buffer("made", None)
@@ -63,7 +67,7 @@ class Own(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         return self.sound(images.flatten(1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> object:
         return self.passes(self, images)
 
 
@@ -192,14 +196,20 @@ def test_a_model_that_writes_to_its_input_is_judged_as_one_that_does_not():
     assert function.outcomes == found[0].outcomes
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    found = torch.compile(model, backend="eager")
+    assert isinstance(found, nn.Module)
+    return found
+
+
 SAME = {
     "scripted": lambda model: torch.jit.script(model),
     "traced": lambda model: torch.jit.trace(model, IMAGES[:2]),
     "frozen": lambda model: torch.jit.freeze(torch.jit.script(model)),
     "parallel": nn.DataParallel,
     "parallel twice": lambda model: nn.DataParallel(nn.DataParallel(model)),
-    "compiled": lambda model: torch.compile(model, backend="eager"),
-    "compiled, parallel": lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
+    "compiled": compiled,
+    "compiled, parallel": lambda model: nn.DataParallel(compiled(model)),
     "a graph": torch.fx.symbolic_trace,
     "without gradients of weights": lambda model: model.requires_grad_(requires_grad=False),
     "a function": lambda model: lambda images: model(images),

@@ -1,11 +1,12 @@
 """Networks are copied with what they keep, and what cannot be copied is told."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.utils.prune
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sparring.errors import ConfigError
 from sparring.models import copied
@@ -20,7 +21,7 @@ def weight_normalised() -> nn.Module:
 
 def pruned() -> nn.Module:
     layer = nn.Linear(6, 3)
-    nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    prune.l1_unstructured(layer, "weight", 0.5)
     return layer
 
 
@@ -73,7 +74,7 @@ def test_shared_parameters_stay_shared():
     assert copy[1].weight is copy[0].weight is not network[0].weight
 
 
-def with_attribute(value: object) -> nn.Module:
+def with_attribute(value: Any) -> nn.Module:
     network = nn.Linear(6, 3)
     network.attribute = value
     return network
@@ -106,4 +107,4 @@ def test_what_cannot_be_copied_is_told(network, complaint):
 def test_views_of_one_memory_that_do_not_overlap_are_copied():
     network, memory = nn.Linear(6, 3), torch.rand(8)
     network.first, network.second = nn.Parameter(memory[:4]), nn.Parameter(memory[4:])
-    assert torch.equal(copied(network).first, memory[:4])
+    assert torch.equal(copied(network).get_parameter("first"), memory[:4])

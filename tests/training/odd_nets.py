@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sparring.data import Dataset, ImageSet
 
-Use = Callable[["Odd", Tensor], object]
+Use = Callable[[Any, Tensor], object]  # of an `Odd`, with attributes of any names
 
 
 def noise() -> Dataset:
@@ -76,6 +77,8 @@ class Counting(Odd):
 class OwnMean(nn.Module):
     """Statistics in a buffer that is not stored."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(64, 4)
@@ -132,7 +135,7 @@ class Mixture(nn.Sequential):
         for name in filter(None, evaluation.split(";")):
             self.get_submodule(name).eval()
         for name in filter(None, frozen.split(";")):
-            self.get_parameter(name).requires_grad_(requires_grad=False)
+            self.get_parameter(name).requires_grad = False
 
 
 def in_training(change: Callable[[Tensor], object]) -> Callable[[], nn.Module]:

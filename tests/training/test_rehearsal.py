@@ -135,13 +135,13 @@ def used(layer: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", TRAINED)
 def test_unusual_networks_train_resume_and_are_read_bit_for_bit(tmp_path, name, precision):
     torch.manual_seed(0)
-    network, how = TRAINED[name](), {"data": DATA}
+    network = TRAINED[name]()
     before = weights_of(network)
     config = short(precision=precision)
-    whole = train(config, tmp_path / "whole", network=network, **how)
+    whole = train(config, tmp_path / "whole", data=DATA, network=network)
     assert_same_as_bytes(weights_of(network), before)
-    train(config, tmp_path / "stopped", network=network, until=1, **how)
-    resumed = resume(tmp_path / "stopped", network=network, **how)
+    train(config, tmp_path / "stopped", data=DATA, network=network, until=1)
+    resumed = resume(tmp_path / "stopped", data=DATA, network=network)
     read = trained_network(whole.run, network=network)
     for found in (resumed.network, read):
         assert_same_as_bytes(weights_of(found), weights_of(whole.network))
@@ -163,14 +163,15 @@ def test_complex_and_empty_weights_move_by_their_gradient_in_every_optimizer(
     network.register_parameter("nothing", nn.Parameter(torch.empty(0)))
     config = short(optimizer=optimizer, clip_norm=clip_norm, average=0.0, trainers=1)
     done = train(config, tmp_path / "run", data=DATA, network=network)
-    moved = done.network[0].weight - network[0].weight
+    moved = done.network.get_parameter("0.weight") - network.get_parameter("0.weight")
     assert bool((moved.real != 0).any())
     assert bool((moved.imag != 0).any())
 
 
 def states() -> tuple:
     """Without that of `random`, from which the type checks of these tests draw."""
-    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+    of_numpy = np.random.get_state(legacy=False)["state"]["key"]
+    return torch.get_rng_state().tolist(), of_numpy.tolist()
 
 
 class Noisy(nn.Module):

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from sparring.data import load_dataset
+from sparring.data.of_run import new_data
 from sparring.engine import FixedLag, Newest
 from sparring.errors import ConfigError, RunError
 from sparring.models import Imported
@@ -247,13 +248,14 @@ def children(process: int) -> list[int]:
 
 def test_a_restart_goes_on_only_with_what_its_own_launcher_began(tmp_path):
     config, first = small(), Launch("none 12")
+    _, known = new_data(config.data, None)
     again = first._replace(again=True)
-    run = new_run(config, tmp_path / "run", first)
-    assert new_run(config, tmp_path / "run", again) == run
+    run = new_run(config, tmp_path / "run", first, known)
+    assert new_run(config, tmp_path / "run", again, known) == run
     others = [(config, Launch("none 13", again=True)), (small(seed=1), again), (config, first)]
     for settings, launch in others:
         with pytest.raises(RunError, match="empty folder"):
-            new_run(settings, tmp_path / "run", launch)
+            new_run(settings, tmp_path / "run", launch, known)
 
 
 def test_one_that_is_killed_ends_the_others_with_a_line_and_a_restart_goes_on(tmp_path):

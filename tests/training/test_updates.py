@@ -111,12 +111,13 @@ def test_what_is_not_finite_is_averaged_as_it_is(decay: float, dtype: torch.dtyp
     network.register_buffer("buffer", before.clone())
     network.register_parameter("frozen", nn.Parameter(before.clone(), requires_grad=False))
     average = Average(network, decay)
-    for value in (network.buffer, network.frozen):
+    for value in (network.get_buffer("buffer"), network.get_parameter("frozen")):
         value.copy_(after)
     average.update(network, 100)
     wanted = after.clone()
     wanted[0] = decay * before[0] + (1 - decay) * after[0]
-    for found in (average.network.buffer, average.network.frozen):
+    averaged = average.network
+    for found in (averaged.get_buffer("buffer"), averaged.get_parameter("frozen")):
         torch.testing.assert_close(found.detach(), wanted, equal_nan=True)
 
 
@@ -127,7 +128,7 @@ def test_the_average_of_complex_weights_is_the_one_of_both_parts() -> None:
     with torch.no_grad():
         network.weight.copy_(torch.tensor([3 + 0j, 1 + 2j]))
     average.update(network, 100)
-    assert average.network.weight.tolist() == [2 + 2j, 0.5 + 0j]
+    assert average.network.get_parameter("weight").tolist() == [2 + 2j, 0.5 + 0j]
 
 
 TYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.complex64])
@@ -155,6 +156,8 @@ def test_a_share_of_any_numbers_comes_back_from_its_flat_form(kinds, rank) -> No
     pairs = [*zip(share.gradients, back.gradients, strict=True)]
     pairs += zip(share.statistics, back.statistics, strict=True)
     for sent, found in pairs:
+        assert sent is not None
+        assert found is not None
         assert found.dtype == sent.dtype
         assert torch.equal(found, sent)
     assert (back.loss, back.accuracy) == (0.5, 0.25)

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn
+from typing import BinaryIO, Literal, NoReturn, cast
 
 from sparring.errors import NoRoom, RunError
 from sparring.records.temporary import clear_abandoned, new_file
@@ -201,7 +202,7 @@ def file_digest(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, changed: int) -> str:
     with open_regular(path, LARGEST_TENSORS) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()[:16]
 
 
 def read_json(path: Path) -> object:
