@@ -386,10 +386,10 @@ def _read(read: Callable[[Path], object], folder: Path) -> tuple[bool, list[str]
         ):
             warnings.simplefilter("ignore")
             try:
-                code = read(folder)  # a replay that differs ends with 1 and a result
-                refused = code == 2 or (code == 1 and "error: " in err.getvalue())
+                # Exit code 1 is a result: a replay that differs, a run that diverged.
+                refused = read(folder) == 2
             except SparringError as error:
-                refused = True
+                refused = error.exit_code == 2
                 err.write(f"error: {error}\n")
     except SystemExit as leave:
         return True, [f"left with {leave.code}"], "", ""

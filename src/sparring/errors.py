@@ -23,10 +23,28 @@ for a failed run or results that cannot be written or printed. It is 128 plus th
 for one that was asked to stop; for `FailedElsewhere` that of the other's error.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
+
+LONGEST = 2000
+"""Characters of a message, about a screen."""
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but tab and newline, what reverses the direction of text, lone surrogates."""
+
+
+def printable(text: str, most: int | None = LONGEST) -> str:
+    """Text with control characters and lone surrogates escaped, cut to `most` characters."""
+    escaped = UNPRINTABLE.sub(_escaped, text if most is None else text[: most + 1])
+    return escaped if most is None or len(escaped) <= most else f"{escaped[: most - 1]}…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class SparringError(Exception):
@@ -34,6 +52,10 @@ class SparringError(Exception):
 
     exit_code = 2
     """What the command line exits with."""
+
+    def __str__(self) -> str:
+        """The message, without control characters that a file or another library put there."""
+        return printable(super().__str__(), None)
 
 
 class ConfigError(SparringError, ValueError):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sparring.cli.console import print_json, print_prose, print_table, result_table
 from sparring.cli.main import main
-from sparring.cli.streams import LONGEST, printable, printable_json
-from sparring.errors import ConfigError
+from sparring.cli.streams import printable_json
+from sparring.errors import LONGEST, ConfigError, printable
 
 NAUGHTY = "\x1b[31mred\x07\x9b\u202e\ud800\r"
 

@@ -209,7 +209,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(tmp_path: Path) -> None:
-    config = small(optimizer=SGD(learning_rate=1e30), checkpoint_every=1, updates=4)
+    optimizer, late = SGD(learning_rate=1e30), Triangular(peak_at=0.5)
+    config = small(optimizer=optimizer, schedule=late, checkpoint_every=1, updates=4)
     with pytest.raises(NonFiniteLoss, match=r"at step \d with learning rate 1e\+30") as stopped:
         train(config, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sparring.cli.streams import printable, printable_json
+from sparring.cli.streams import printable_json
+from sparring.errors import printable
 from sparring.records.wording import count_text as count_text
 from sparring.records.wording import counted as counted
 from sparring.records.wording import duration_text as duration_text

@@ -14,8 +14,8 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sparring.cli.streams import flush_errors, leave, printable, standard_streams, tell
-from sparring.errors import ConfigError, OutputNotWritten, SparringError
+from sparring.cli.streams import flush_errors, leave, standard_streams, tell
+from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """128 plus the signal's number, as shells report it: SIGINT is 2, SIGPIPE 13."""

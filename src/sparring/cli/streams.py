@@ -15,35 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sparring.errors import OutputNotWritten
-
-LONGEST = 2000
-"""Characters of a message, about a screen."""
-
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-"""Control characters but tab and newline, what reverses the direction of text, lone surrogates."""
-
-
-def printable(text: str, most: int | None = LONGEST) -> str:
-    """Text with control characters and lone surrogates escaped, cut to `most` characters."""
-    escaped = _UNPRINTABLE.sub(_escaped, text if most is None else text[: most + 1])
-    return escaped if most is None or len(escaped) <= most else f"{escaped[: most - 1]}…"
+from sparring.errors import UNPRINTABLE, OutputNotWritten, printable
 
 
 def printable_json(text: str, encoding: str) -> str:
     """JSON text of the same values without control characters, for a stream of this encoding."""
-    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
         text.encode(encoding)
     except (LookupError, UnicodeEncodeError):
         return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     return text
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
 
 
 @contextmanager

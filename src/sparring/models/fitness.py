@@ -103,7 +103,8 @@ def check_logits(
     if not logits.isfinite().all():
         raise ConfigError(
             f"logits must be finite; {name} returned infinity or NaN for images of the training "
-            f"set{when}. Look at its weights at the start, and at any division in it."
+            f"set{when}. Look at its weights at the start, at the learning rate, and at any "
+            "division in it."
         )
     return logits
 

@@ -92,9 +92,9 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """One value and no other."""
+    """One number or text, or `None`, and no other value."""
 
-    value: object
+    value: int | str | None
 
     def check(self, value: object, place: str) -> None:
         """Raise `ValueError` for anything else."""

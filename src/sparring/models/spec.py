@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.models.copying import copied
 from sparring.models.normalised import NormalisedNetwork
 from sparring.models.paper_cnn import Initialisation, PaperCNN
@@ -70,6 +70,11 @@ class Sized:
     num_classes: int = 0
     """Its logits; 0 for as many as the data have classes."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least("model.channels", self.channels, 0)
+        at_least("model.num_classes", self.num_classes, 0)
+
     def fitted(self: Spec, image_shape: ImageShape, num_classes: int) -> Spec:
         """The same for data of this kind; any height and width will do."""
         wanted = (self.channels or image_shape[0], self.num_classes or num_classes)
@@ -94,7 +99,8 @@ class SmallNetwork(Sized):
     """Channels of its first stage."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
+        Sized.__post_init__(self)
         at_least("model.width", self.width, 1)
 
     def build(self, seed: int) -> nn.Module:
@@ -126,7 +132,9 @@ class WideResNet(Sized):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        Sized.__post_init__(self)
         at_least("model.width", self.width, 1)
+        at_least("model.depth", self.depth, 1)
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ConfigError(
                 "model.depth of a wide residual network must be 6n + 4, because it has three "
@@ -272,7 +280,12 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
     Raises `ConfigError` where it cannot be built.
     """
     if given is None:
-        return model.build(seed)
+        try:
+            return model.build(seed)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise ConfigError(
+                f"the network of these settings cannot be built: {cause(error)}. Take smaller ones."
+            ) from error
     own = copied(given)
     return model.around(own) if isinstance(model, Normalised) else own
 

@@ -109,10 +109,21 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     Raises `CheckpointError` if they are another network's, or not finite.
     """
     _check_same_network(network, weights, path)
+    _check_dense(weights, path)
     _check_finite(network, weights, path)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             value.copy_(weights[name])
+
+
+def _check_dense(weights: Mapping[str, Tensor], path: Path) -> None:
+    for name, value in weights.items():
+        if value.is_meta or value.is_quantized or value.layout is not torch.strided:
+            kind = "on the meta device" if value.is_meta else f"{value.layout}, {value.dtype}"
+            raise CheckpointError(
+                f"{path} must hold dense tensors of plain numbers; {name} is {kind}. Write them "
+                "again: torch.save({name: value.to_dense() for ...}), from a model with weights."
+            )
 
 
 def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -9,7 +9,8 @@ _DIGITS = 18
 MOST = 10**9
 """Largest count, where no other is said: more of anything never ends."""
 _MOST = {
-    **dict.fromkeys(("steps", "restarts", "queries", "width", "image_size"), 10**6),
+    **dict.fromkeys(("steps", "restarts", "queries", "image_size", "num_classes"), 10**6),
+    **dict.fromkeys(("width", "depth", "channels"), 10**4),
     **dict.fromkeys(("workers", "threads", "trainers", "jobs", "devices"), 10**4),
     **dict.fromkeys(("seed", "data_memory"), 2**64 - 1),
 }

@@ -146,7 +146,9 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Sourc
     try:
         trainer.network.load_state_dict(state["network"])
         trainer.average.network.load_state_dict(state["average"])
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        settings = trainer.optimizer.state_dict()["param_groups"]
+        kept_numbers = {"state": state["optimizer"]["state"], "param_groups": settings}
+        trainer.optimizer.load_state_dict(kept_numbers)
         trainer.version = int(state["version"])
         own = [state, *state.get("others", [])][trainer.team.rank]
         kept = {name: value.to(trainer.device) for name, value in own["source"].items()}
@@ -230,7 +232,7 @@ def _schema(trainer: Trainer, version: int) -> Fields:
 
 
 def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
-    """Settings as they are here, and for each weight what one step of such an optimiser keeps."""
+    """For each weight what one step of such an optimizer keeps; its settings are the run's."""
     probe = torch.nn.Parameter(torch.zeros(1))
     stepped = trainer.config.optimizer.build([probe])
     probe.grad = torch.zeros(1)
@@ -241,12 +243,7 @@ def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
         place: Fields({name: _kept(value, weight, version) for name, value in kept.items()})
         for place, weight in enumerate(weights)
     }
-    groups = []
-    for group in trainer.optimizer.state_dict()["param_groups"]:
-        settings = {name: Same(value) for name, value in group.items() if name != "lr"}
-        places = settings.pop("params")
-        groups.append(Fields({"params": places, "lr": Number(least=0)}, settings, open=True))
-    return Fields({"state": Fields({}, states), "param_groups": Items(groups)})
+    return Fields({"state": Fields({}, states), "param_groups": Anything()})
 
 
 def _kept(value: Tensor | None, weight: Tensor, version: int) -> Kind:

@@ -63,7 +63,8 @@ def _trainer(
 def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
     size, name = trainer.job.batch_size, type(trainer.network).__name__
     outputs = trainer.config.model.outputs(trainer.images.num_classes)
-    trainer.copy = _CheckedCopy(trainer.copy, trainer.network, outputs)
+    trainer.copy = checked = _CheckedCopy(trainer.copy, trainer.network, outputs)
+    rate = trainer.learning_rate
     with _tried(f"an attack on a batch of {counted(size, 'image')} failed"):
         batch = trainer.attack_now(0)
     image, label = batch.images[:1], batch.labels[:1]
@@ -86,6 +87,7 @@ def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
             f"persistent buffers, each with its own memory. {NEEDED}"
         )
     with _tried("a pass of the network in evaluation mode failed"):
+        checked.when = f" after one update with learning rate {rate:g}"
         few_images = batch.images[:PROBES]
         found, again = (_logits(each.network, few_images) for each in (trainer, twin))
     if not _agree(found, again):
@@ -103,24 +105,25 @@ class _CheckedCopy:
     def __init__(self, copy: WorkingCopy, network: nn.Module, outputs: int) -> None:
         self.name = copy.name
         self._copy, self._network, self._outputs = copy, type(network).__name__, outputs
-        self._when = ""
+        self.when = ""
+        """In which pass the network answers, for a message."""
         network.register_forward_hook(self._check)
 
     def refresh(self) -> None:
         self._copy.refresh()
 
     def attacked(self, images: Tensor) -> Tensor:
-        self._when = " in an attack"
+        self.when = " in an attack"
         return self._copy.attacked(images)
 
     def trained(self, images: Tensor) -> Tensor:
-        self._when = " in training mode"
+        self.when = " in training mode"
         size = counted(len(images), "image")
         with _tried(f"a pass of {self._network} in training mode over {size} failed"):
             return self._copy.trained(images)
 
     def _check(self, _: nn.Module, images: tuple[Tensor], logits: object) -> None:
-        count, when = len(images[0]), self._when
+        count, when = len(images[0]), self.when
         check_logits(logits, self._network, count, self._outputs, when=when)
 
 
