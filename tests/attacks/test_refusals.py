@@ -170,7 +170,7 @@ def test_the_ensemble_needs_gradients_squares_and_known_losses():
     for kind in (APGD(steps=2), FAB(steps=2)):
         with refused("must depend on the images through differentiable operations"):
             kind(rounding, images, labels, generator=generator)
-    with refused("Square needs images of shape (batch, channels, height, width)", "(3, 6)"):
+    with refused("squares of images of shape (batch, channels, height, width)", "(batch, 6)"):
         Square(queries=2)(rounding, images.flatten(1), labels, generator=generator)
     wrong = APGD()
     object.__setattr__(wrong, "loss", "margin")  # the tests' type checks refuse it otherwise

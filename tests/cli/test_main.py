@@ -15,12 +15,12 @@ from sparring.training.presets import PRESETS
 FLAGS = {
     "train": "preset config out resume seed updates data model model-args mean std init objective "
     "threat eps steps source staleness workers transport ray-address policy lag "
-    "publish-every scaling precision threads set dry-run json",
+    "publish-every scaling precision threads set dry-run trust-code json",
     "data": "image-size data-memory json",
-    "evaluate": "suite images seed threads precision no-checks json",
-    "predict": "test attack seed resize threads json",
-    "export": "to out json",
-    "transfer": "steps images seed threads out json",
+    "evaluate": "suite images data seed threads precision no-checks trust-code json",
+    "predict": "test attack seed resize threads trust-code json",
+    "export": "to out trust-code json",
+    "transfer": "steps images seed threads out trust-code json",
     "study": "scale only until jobs into",
     "report": "out",
     "bench": "devices steps step-ms soak json",
@@ -28,7 +28,7 @@ FLAGS = {
     "latency-us max-staleness max-trainers slow mtbf-hours restart-s price trainer-waits "
     "calibrate seed json",
     "inspect": "json",
-    "replay": "json",
+    "replay": "trust-code json",
 }
 
 

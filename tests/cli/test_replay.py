@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sparring.cli.console import PROGRESS
 from sparring.cli.main import main
 from sparring.models import save_weights
+from sparring.models.weights import content_digest
 from sparring.records import RunDirectory
 from sparring.training import Stale, Step, train
-from training.small_runs import UPDATES, Watching, small
+from training.small_runs import Watching, small
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,10 @@ def flip_a_bit(run: RunDirectory) -> str:
     """Name of the tensor that is now another."""
     weights = load_file(run.weights)
     name = sorted(weights)[0]
+    with safe_open(run.weights, framework="pt") as file:
+        about = file.metadata()
     weights[name].view(torch.int32).flatten()[0] ^= 1
-    save_weights(weights, run.weights, about={"version": str(UPDATES)})
+    save_weights(weights, run.weights, about={**about, "content": content_digest(weights)})
     return name
 
 
@@ -120,6 +124,7 @@ def test_a_loss_that_is_not_finite_here_is_told_to_machines_as_null(run, capsys)
     config = json.loads(run.config.read_text())
     config["optimizer"]["learning_rate"] = 1e30
     run.config.write_text(json.dumps(config))
+    run.weights.unlink()  # they are of the other rate, and would be refused
     assert main(["replay", str(run.path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["parting"]["step"], told["parting"]["replayed_loss"]) == (2, None)

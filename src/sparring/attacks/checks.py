@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparring.errors import ConfigError, NonFiniteLogits, SparringError
 from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
+from sparring.models.calling import has_no_numbers
 from sparring.records.spelling import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
@@ -245,7 +246,8 @@ def _tensor(name: str, value: object, what: str) -> Tensor:
             f"{name} must be a torch.Tensor of {what}; got {type(value).__name__}. "
             f"Pass {_TENSORS[name]}."
         )
-    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+    odd = value.layout != torch.strided or value.is_quantized or value.is_complex()
+    if odd or has_no_numbers(value):
         kind = f"{value.layout}, {value.dtype}, on {value.device}"
         raise ConfigError(
             f"{name} must be a dense tensor of real {what}; got {kind}. Convert it first."

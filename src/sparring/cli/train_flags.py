@@ -92,6 +92,6 @@ class TrainFlags:
     dry_run: Annotated[bool, PLAIN] = False
     """Print all settings as JSON, check them, and write nothing."""
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that --resume or --config names, though not trained here by you."""
+    """Run code from elsewhere that --resume or --config names."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""

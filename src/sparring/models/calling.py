@@ -110,6 +110,11 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
+def has_no_numbers(value: Tensor) -> bool:
+    """Whether a tensor is on the meta device; subclasses there keep their numbers elsewhere."""
+    return value.is_meta and type(value) in (Tensor, nn.Parameter, nn.Buffer)
+
+
 def _is_weight(value: Tensor) -> bool:
     return value.is_floating_point() or value.is_complex()
 
@@ -129,7 +134,7 @@ def _unusable(value: Tensor) -> str | None:
             "is not initialised yet, as lazy layers are before their first batch. Call the model "
             "once on a batch of images first."
         )
-    if value.is_meta:
+    if has_no_numbers(value):
         return (
             "is on the meta device, which holds no numbers. Build the model on a real device, or "
             "use model.to_empty(device=...) and load its weights."

@@ -11,7 +11,7 @@ MOST = 10**9
 _MOST = {
     **dict.fromkeys(("steps", "restarts", "queries", "image_size", "num_classes"), 10**6),
     **dict.fromkeys(("width", "depth", "channels"), 10**4),
-    **dict.fromkeys(("workers", "threads", "trainers", "jobs", "devices"), 10**4),
+    **dict.fromkeys(("workers", "threads", "jobs"), 10**4),
     **dict.fromkeys(("seed", "data_memory"), 2**64 - 1),
 }
 """Largest counts of some things, by the last part of their names."""

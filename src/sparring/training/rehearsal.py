@@ -169,7 +169,7 @@ def _different(one: Trainer, other: Trainer) -> list[str]:
         "": (dict(one.network.named_parameters()), dict(other.network.named_parameters())),
         "the state ": (one.network.state_dict(), other.network.state_dict()),
         "the average ": (one.average.network.state_dict(), other.average.network.state_dict()),
-        "the optimizer ": (_flat(one.optimizer.state_dict()), _flat(other.optimizer.state_dict())),
+        "the optimizer ": (_flat(_kept(one)), _flat(_kept(other))),
     }
     return [
         f"{part}{name}"
@@ -177,6 +177,11 @@ def _different(one: Trainer, other: Trainer) -> list[str]:
         for name in mine.keys() | theirs.keys()
         if not _same(mine.get(name), theirs.get(name))
     ]
+
+
+def _kept(trainer: Trainer) -> object:
+    """What the optimizer keeps of each weight; its settings follow from the run's."""
+    return trainer.optimizer.state_dict()["state"]
 
 
 def _same(one: object, other: object) -> bool:
