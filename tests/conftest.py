@@ -1,10 +1,13 @@
 """What every test may rely on."""
 
 import atexit
+import functools
 import os
 import shutil
 import signal
 import tempfile
+
+import pytest
 
 # What sparring keeps outside of runs (which code was trained with here) goes where tests may write.
 # Processes that tests start inherit it.
@@ -17,3 +20,11 @@ os.environ["XDG_STATE_HOME"] = _state
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_bundled_images_are_unpacked_once() -> None:
+    """Unpacking MNIST takes most of the time of a run of a few updates."""
+    from sparring.data import mnist  # not above: tests check types from their first import on
+
+    mnist._part = functools.cache(mnist._part)

@@ -369,7 +369,7 @@ def test_the_file_of_another_evaluation_is_passed_over(tmp_path: Path, caplog) -
         file.write_bytes(content)
         found = evaluate(linear(), images, labels, Linf(eps=0.05), resume=file)
         assert found.outcomes == expected.outcomes
-        assert "cannot be read" in caplog.text
+        assert "cannot be used" in caplog.text
         caplog.clear()
     torch.save({"owner": "someone else", "survey": {}, "seconds": 5.0}, file)
     found = evaluate(linear(), images, labels, Linf(eps=0.05), resume=file)

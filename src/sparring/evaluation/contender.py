@@ -56,7 +56,6 @@ class Contender:
         device = device_of(model, images)
         self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
         self.logits = self.judge.logits(images)
-        ask(model, images, labels)
         self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
         self.threads = 0

@@ -18,7 +18,7 @@ from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.contender import ROUGHLY, Contender
+from sparring.evaluation.contender import ROUGHLY, Contender, ask
 from sparring.evaluation.examination import IMAGES, examine
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.suites import named_suite
@@ -137,6 +137,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     judge, device = contender.judge, contender.judge.device
     logits = contender.logits
     chosen.check(tuple(images.shape[1:]), logits.shape[1])
+    ask(model, images, labels)
     forms, arithmetic = _forms(contender, precision, images)
     survey = Survey(
         judge=judge,
