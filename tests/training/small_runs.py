@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Linf
-from sparring.models import Imported, PaperNetwork
+from sparring.models import Imported, ModelKind, PaperNetwork
+from sparring.models.fingerprint import fingerprint
+from sparring.models.trained import save_trained
 from sparring.records import Environment, RunDirectory
 from sparring.training import Adam, Look, Step, TrainConfig, Validation
 
@@ -32,6 +36,16 @@ def small(**changes: Any) -> TrainConfig:
         checkpoint_every=5,
     )
     return replace(config, **changes)
+
+
+def restamp(run: RunDirectory, weights: dict[str, Tensor] | None = None, lose: str = "") -> None:
+    """Store weights as if the run had come to them under the settings that it has now."""
+    network = run.section("model", ModelKind).build(0)
+    network.load_state_dict(load_file(run.weights) if weights is None else weights)
+    with safe_open(run.weights, framework="pt") as file:
+        about = {name: text for name, text in file.metadata().items() if name != lose}
+    about["config"] = run.settings_digest()
+    save_trained(network, run.weights, fingerprint(network, (1, 28, 28)), about)
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

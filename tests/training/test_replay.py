@@ -43,7 +43,7 @@ from sparring.training import (
     train,
 )
 from sparring.training.job import AttackJob
-from training.small_runs import UPDATES, Watching, small
+from training.small_runs import UPDATES, Watching, restamp, small
 
 CONFIGS = {
     "fresh": (small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)), 0),
@@ -209,7 +209,7 @@ def test_one_bit_of_the_stored_weights_tells_and_is_told_by_tensor(
     for name in names:
         flat = weights[name].flatten().view(torch.int32)
         flat[-1] ^= 1 << bit if bit < 31 else -(1 << 31)
-    save_weights(weights, run.weights, about={"version": str(UPDATES)})
+    restamp(run, weights)
     found = replay(run.path)
     assert found.parting is None
     assert set(found.different or ()) == set(names)
@@ -232,6 +232,7 @@ def test_a_wrong_staleness_makes_them_part_there(
 def test_another_learning_rate_tells_at_the_second_update(run: RunDirectory) -> None:
     """The first loss is that of the initial weights."""
     run.write_config(small(source=Stale(staleness=2), optimizer=Adam(learning_rate=1.001e-3)))
+    restamp(run)
     found = replay(run.path)
     assert found.parting is not None
     assert found.parting.step == 2
@@ -239,6 +240,7 @@ def test_another_learning_rate_tells_at_the_second_update(run: RunDirectory) -> 
 
 def test_a_replay_that_runs_off_to_infinity_has_parted(run: RunDirectory) -> None:
     run.write_config(small(source=Stale(staleness=2), optimizer=Adam(learning_rate=1e30)))
+    restamp(run)
     found = replay(run.path)
     assert found.parting is not None
     assert math.isnan(found.parting.replayed)
@@ -305,6 +307,7 @@ def test_an_environment_whose_bits_may_be_others_is_noticed(
 def test_a_run_of_a_device_that_is_not_here_is_replayed_on_another(run: RunDirectory) -> None:
     put(run.config, device="cuda:99")
     put(run.environment, device="cuda:99")
+    restamp(run)
     assert_equal(replay(run.path))
 
 
@@ -348,7 +351,7 @@ def test_a_damaged_trace_is_refused(name: str, run: RunDirectory) -> None:
 
 
 def lose_version(run: RunDirectory) -> None:
-    save_weights(load_file(run.weights), run.weights)
+    restamp(run, lose="version")
 
 
 def tear(run: RunDirectory) -> None:
@@ -362,7 +365,7 @@ def tear(run: RunDirectory) -> None:
         (lambda run: run.environment.unlink(), RunError, "environment.json"),
         (lambda run: run.config.unlink(), RunError, "has no config.json"),
         (lambda run: put(run.config, updatse=3), SparringError, "Did you mean updates"),
-        (lambda run: put(run.config, data="mnits"), SparringError, "mnits"),
+        (lambda run: put(run.config, data="mnits"), CheckpointError, "under other settings"),
         (lose_version, CheckpointError, "how many updates its weights have seen"),
         (tear, CheckpointError, "must be a safetensors file"),
     ],

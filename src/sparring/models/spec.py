@@ -185,11 +185,11 @@ class Imported:
                 f"{type(factory).__name__}. For a module that exists, write a function for it."
             )
         given = arguments(self.arguments, "--model-args")
-        with drawing_from(seed):
-            words = one_line(", ".join(self.arguments)) or "no arguments"
-            failed = f"the model's factory must make a network; {shown} failed with {words}"
-            with own_code(failed, self.factory):
-                network = factory(**given)
+        words = one_line(", ".join(self.arguments)) or "no arguments"
+        failed = f"the model's factory must make a network; {shown} failed with {words}"
+        # The states are set last: nothing else may draw before the factory does.
+        with own_code(failed, self.factory), drawing_from(seed):
+            network = factory(**given)
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"the model's factory must return a torch.nn.Module; {shown} returned a "
