@@ -59,7 +59,7 @@ FORK = multiprocessing.get_context("fork")
 SECONDS = 5
 """Of a processor, for one file."""
 HANGING = 12
-"""A wait of so many times as long is a hang, on a machine that has other work too."""
+"""A wait this many times as long counts as a hang, also on a busy machine."""
 MEMORY = 1 << 30
 LONGEST = 2300
 """Characters of an answer: 2,000 of a message, and what stands before it."""
@@ -326,7 +326,7 @@ class Found:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Any:
-    """Raise `TooSlow` after so many seconds of computing, or many times as many of waiting."""
+    """Raise `TooSlow` after this many seconds of computing, or `HANGING` times that of waiting."""
 
     def late(number: int, frame: object) -> None:
         raise TooSlow
@@ -426,7 +426,7 @@ def _place() -> str:
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
-    """Damage one file so many times, and read it."""
+    """Damage one file `count` times, and read it."""
     target, found = TARGETS[name], Found(target=name)
     chance = random.Random(f"{seed} {name}")
     before = contents(folder)

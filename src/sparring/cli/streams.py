@@ -79,7 +79,7 @@ class _Closed(io.StringIO):
 
 
 class _Checked:
-    """A stream whose failure is told apart from that of other files."""
+    """A stream whose failure raises `OutputNotWritten`, unlike that of other files."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from sparring.data.grey_levels import grey_levels
 from sparring.data.labels import whole_label
 from sparring.data.pictures import picture_levels
-from sparring.errors import DataError, SparringError
+from sparring.errors import DataError, SparringError, cause
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "class", "target", "y")
@@ -73,7 +73,7 @@ def as_items(given: object, part: str) -> Items:
         count = len(items)
     except Exception as error:
         raise DataError(
-            f"Data must have a length; asking for it raised {_told(error)} ({part}). "
+            f"Data must have a length; asking for it raised {cause(error)} ({part}). "
             "Give the data set a __len__."
         ) from error
     if not count:
@@ -96,7 +96,7 @@ def read_item(
         raise
     except Exception as error:  # the data set is the caller's
         raise DataError(
-            f"Every item must be readable; {where} raised {_told(error)}. Mend the data set."
+            f"Every item must be readable; {where} raised {cause(error)}. Mend the data set."
         ) from error
     image, label = _pair(item, where)
     return _levels(image, where, image_size), whole_label(label, where)
@@ -202,7 +202,7 @@ def _as_array(image: object, where: str) -> np.ndarray:
     except Exception as error:  # sparse, quantised and meta tensors, others' arrays
         raise DataError(
             f"Images must be dense tensors or arrays of numbers; reading one raised "
-            f"{_told(error)} ({where}). Give a plain tensor of its pixels."
+            f"{cause(error)} ({where}). Give a plain tensor of its pixels."
         ) from error
 
 
@@ -225,8 +225,3 @@ def _channels_first(pixels: np.ndarray, is_tensor: bool, where: str) -> np.ndarr
 
 def _some_keys(found: Mapping[Any, Any]) -> str:
     return ", ".join(map(str, list(found)[:10])) or "nothing"
-
-
-def _told(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

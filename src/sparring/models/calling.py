@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.models.modes import module_of
 
 
@@ -80,7 +80,7 @@ def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tens
     """A sentence for a model that failed on a batch of images."""
     module = module_of(model)
     name = "the function" if module is None else type(module).__name__
-    failed = f"{name} failed ({first_line(error)})"
+    failed = f"{name} failed ({cause(error)})"
     weights = [] if module is None else [each for _, each in _values(module) if _is_weight(each)]
     kinds, devices = {each.dtype for each in weights}, {each.device for each in weights}
     if kinds and images.dtype not in kinds:
@@ -102,12 +102,6 @@ def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tens
         f"because a search goes on with the images that are left, down to one; {failed}. Make it "
         "take batches of any size, or pass a function that pads them."
     )
-
-
-def first_line(error: Exception) -> str:
-    """An error of somebody else's code in one line."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def has_no_numbers(value: Tensor) -> bool:

@@ -108,9 +108,7 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     else:
         own, size, count = None, known.shape, 0
     if test > count:
-        raise ConfigError(
-            f"test must be at most {count}, because the test set has so many images; got {test}."
-        )
+        raise ConfigError(f"test must be at most {count}, the number of test images; got {test}.")
     built = trained_network(run, network=network, trust_code=trust_code)
     files, unread = picture_files(images)
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)

@@ -48,7 +48,7 @@ def setting_text(value: object) -> str:
 
 
 def one_line(text: str, at_most: int = 200) -> str:
-    """The text in one line that prints: no control characters, at most so many characters."""
+    """The text in one line of at most `at_most` characters, without control characters."""
     short = " ".join(text[: 4 * at_most].split())
     short = "".join(char if char.isprintable() else "?" for char in short)
     return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
