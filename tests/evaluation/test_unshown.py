@@ -18,6 +18,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation import Suite, certified, evaluate, suites
 from sparring.evaluation.contender import Contender
 from sparring.models import PaperCNN, working_copy
+from sparring.models.modes import OnCopies
 
 THREAT = Linf(eps=0.01)
 LIMIT = 0.9
@@ -337,5 +338,6 @@ def test_a_form_that_is_not_the_network_does_not_stand_in_for_it(monkeypatch):
     model = network()
     images, labels = images_for(model)
     contender = Contender(model, images, labels, THREAT)
-    assert contender.attacked is model
+    assert isinstance(contender.attacked, OnCopies)
+    assert contender.attacked.model is model
     assert contender.arithmetic == "the model's own"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Batch, Threat, as_batch
 from sparring.attacks.plausible import threat_text
 from sparring.evaluation.accuracy import parts
-from sparring.evaluation.contender import Contender, ask, starts
+from sparring.evaluation.contender import Contender, starts
 from sparring.models import check_callable, evaluation_mode, original_module, plain_settings
 from sparring.records import Cell, Proportion, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
@@ -78,7 +78,6 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
             original = original_module(network)
             held.enter_context(evaluation_mode(original))
             contenders.append(Contender(original, images, labels, threat))
-            ask(original, images, labels)
         return _matrix(contenders, images, labels, tuple(networks), tuple(steps), seed, observer)
 
 
