@@ -3,8 +3,9 @@
     python teammate.py LIST.json FOLDER
 
 with the environment that torchrun makes. Of each entry it leaves FOLDER/name-rank.pt: the weights,
-or the error. An entry has a name, the settings and the run directory; it may say that the run is
-resumed, and which rank asks all to stop, or lies about its data, and when.
+or the error. At the end it leaves FOLDER/threads-rank.json: the names of its threads, on Linux. An
+entry has a name, the settings and the run directory; it may say that the run is resumed, and which
+rank asks all to stop, or lies about its data, and when.
 """
 
 import json
@@ -60,6 +61,8 @@ def main(entries: str, folder: str) -> None:
     with joined():
         for entry in json.loads(Path(entries).read_text()):
             torch.save(carried_out(entry, rank), Path(folder) / f"{entry['name']}-{rank}.pt")
+    threads = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    (Path(folder) / f"threads-{rank}.json").write_text(json.dumps(threads))
 
 
 if __name__ == "__main__":

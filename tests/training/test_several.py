@@ -124,6 +124,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results | {"folder": folder}
 
 
+def test_no_thread_of_the_process_group_outlives_it(found):
+    """One that asks for the interpreter's lock while the interpreter ends aborts the process."""
+    for rank in range(2):
+        threads = json.loads((found["folder"] / f"threads-{rank}.json").read_text())
+        assert not [name for name in threads if "gloo" in name]
+
+
 @pytest.mark.parametrize("name", [*CONFIGS, "resumed"])
 def test_all_trainers_end_in_the_same_weights_and_a_replay_too(found, name):
     first, second = found[name]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from signal import Signals
 from typing import TypeVar
 
@@ -187,6 +188,10 @@ def joined() -> Iterator[None]:
     if launched() == 1:
         yield
         return
+    # Some functions of this module take the default group as the default of an argument, as it is
+    # when the module is imported. An import after the group exists, by the first optimizer say,
+    # would keep the group and its threads alive while the interpreter ends, which can abort it.
+    import_module("torch.distributed.nn.functional")
     with _told():
         store, rank, size = next(rendezvous("env://"))
         # A launcher's store outlives a restart, and with it the addresses of those who are gone.
