@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sparring.training.job import AttackJob
 
 from sparring.data import load_dataset
 from sparring.engine import FixedLag, Newest, Sharded
@@ -42,7 +43,6 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.job import AttackJob
 from training.small_runs import UPDATES, Watching, restamp, small
 
 CONFIGS = {

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from sparring.training.job import AttackJob
 
 from sparring.data import load_dataset
 from sparring.data.of_run import new_data
@@ -32,7 +33,6 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.job import AttackJob
 from sparring.training.run import new_run
 from sparring.training.share import mean_of
 from sparring.training.team import Launch, Solo
@@ -156,8 +156,8 @@ def test_the_mean_gradient_is_that_of_one_trainer_but_for_rounding(trainers):
     config = shared(trainers=trainers, clip_norm=0.5)
     several = [Trainer(config, dataset, cpu, team=team) for team in teams]
     for ticket in range(3):
-        batch = alone.attack_now(ticket)
-        parts = [trainer.attack_now(ticket) for trainer in several]
+        batch = alone.loader.begin(ticket)
+        parts = [trainer.loader.begin(ticket) for trainer in several]
         # A search may part for good where a gradient's sign is a matter of rounding.
         exact = zip(batch.adversarial.chunk(trainers), parts, strict=True)
         parts = [replace(part, adversarial=own) for own, part in exact]
@@ -172,8 +172,7 @@ def test_the_mean_gradient_is_that_of_one_trainer_but_for_rounding(trainers):
         alone.take(share, batch)
         for trainer in several:
             trainer.network.load_state_dict(alone.network.state_dict())
-            trainer.version = alone.version
-            trainer.copy.refresh()
+            trainer.loader.advance()
 
 
 @pytest.mark.parametrize("trainers", [2, 3])
