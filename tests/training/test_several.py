@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from sparring.training.job import AttackJob
 
+from sparring.attacks import AttackedBatch, Crafter, Recipe
 from sparring.data import load_dataset
 from sparring.data.of_run import new_data
 from sparring.engine import FixedLag, Newest
@@ -185,12 +185,14 @@ def test_the_parts_of_all_trainers_are_the_ticket_once_and_attacked_to_the_bit(t
     whole = FixedLag(lag=2, split=split * trainers)
     alone = replace(together, trainers=1, source=replace(source, policy=whole))
     network = PLAIN.build(seed=0)
-    expected = (
-        AttackJob(config=alone).attacks(images, device).begin(5, version=0, logits_of=network)
-    )
-    jobs = [AttackJob(config=together, trainer=rank) for rank in range(trainers)]
-    parts = [job.attacks(images, device).begin(5, version=0, logits_of=network) for job in jobs]
-    assert {len(part.labels) for part in parts} == {jobs[0].batch_size} == {BATCH // trainers}
+
+    def made(recipe: Recipe) -> AttackedBatch:
+        crafter = Crafter(recipe, images, device)
+        return crafter.craft_in_parts(crafter.clean(5), network, version=0, stage="first")
+
+    expected = made(alone.recipe())
+    parts = [made(together.recipe(rank)) for rank in range(trainers)]
+    assert {len(part.labels) for part in parts} == {BATCH // trainers}
     for name in ("indices", "labels", "images", "adversarial"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(expected, name)), name
