@@ -220,7 +220,7 @@ class AdversarialLoader:
             "source": self.source_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: object) -> None:
         """Continue where the loader that gave this state was; load the model's weights before.
 
         Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
