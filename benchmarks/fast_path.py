@@ -60,7 +60,7 @@ def contestants(dataset: Dataset, batch_size: int) -> dict[str, Callable[[], obj
     )
     device = torch.device("cpu")
     exact = Trainer(replace(config, precision="fp32"), dataset, device)
-    batch = exact.attack_now(0)
+    batch = exact.loader.begin(0)
     timed = _plain(exact.network, batch)
     own = [exact]
     if has_bf16_units(device):

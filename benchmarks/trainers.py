@@ -92,14 +92,14 @@ def _gradients_and_weights(optimizer: str, updates: int) -> dict[str, list[torch
     )
     trainer = Trainer(config, load_dataset("mnist"), torch.device("cpu"), team=team)
     before = weights_of(trainer)
-    batch = trainer.finish(trainer.attack_now(0))
+    batch = trainer.loader.finish(trainer.loader.begin(0))
     share = trainer.measure(batch)
     if team.size > 1:
         share = trainer.unpacked(team.mean(trainer.packed(share)))
     gradients = [each.clone() for each in share.gradients if each is not None]
     trainer.copy.refresh()
     for number in range(updates):
-        trainer.update(trainer.finish(trainer.attack_now(number)))
+        trainer.update(trainer.loader.finish(trainer.loader.begin(number)))
     return {"gradients": gradients, "before": before, "after": weights_of(trainer)}
 
 

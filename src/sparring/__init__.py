@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparring.data import Crop, Dataset, Flip, ImageSet, dataset_from, load_dataset
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate, transfer
+    from sparring.loader import AdversarialLoader, Asynchronous, Fresh, Stale
     from sparring.models import PaperCNN, load_weights
     from sparring.prediction import predict
     from sparring.records import Evaluation, RunDirectory, TransferMatrix
@@ -26,6 +27,7 @@ _HOME = {
     "data": ("Crop", "Dataset", "Flip", "ImageSet", "dataset_from", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),
+    "loader": ("AdversarialLoader", "Asynchronous", "Fresh", "Stale"),
     "models": ("PaperCNN", "load_weights"),
     "prediction": ("predict",),
     "records": ("Evaluation", "RunDirectory", "TransferMatrix"),
@@ -38,16 +40,20 @@ __all__ = [
     "FAB",
     "L2",
     "PGD",
+    "AdversarialLoader",
+    "Asynchronous",
     "Crop",
     "Dataset",
     "Evaluation",
     "Flip",
+    "Fresh",
     "ImageSet",
     "Linf",
     "PaperCNN",
     "RunDirectory",
     "SparringError",
     "Square",
+    "Stale",
     "Suite",
     "TrainConfig",
     "TransferMatrix",

@@ -1,13 +1,14 @@
 """NaN or infinity in a gradient stops its own pixel only, whatever follows it, and is flagged."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sparring.attacks import APGD, FAB, L2, PGD, Attack, Linf, Threat, TicketAttack, fgsm
-from sparring.data import ImageSet, Ticket
+from sparring.attacks import APGD, FAB, L2, PGD, Attack, Crafter, Linf, Recipe, Threat, fgsm
+from sparring.data import ImageSet
 from sparring.evaluation import evaluate
 from sparring.models import working_copy
 
@@ -89,14 +90,12 @@ def test_so_does_the_attack_of_training_in_either_precision(precision, threat):
     network = Spoiling(0, odd=True)
     images, labels = images_for(0)
     stored = ImageSet(pixels=(images * 255).to(torch.uint8), labels=labels, num_classes=5)
-    attack = TicketAttack(
-        images=stored,
-        attack=PGD(threat=threat, steps=2, start="none"),
-        device=torch.device("cpu"),
-    )
-    ticket = Ticket(number=0, epoch=0, position=0, indices=torch.arange(12), seed=1)
-    logits_of = working_copy(network, precision).attacked
-    batch = attack(ticket, eps=threat.eps, version=0, logits_of=logits_of)
+    attack = PGD(threat=threat, steps=2, start="none")
+    recipe = Recipe(attack=attack, batch_size=12, updates=1, seed=1)
+    crafter = Crafter(recipe, stored, torch.device("cpu"))
+    images, labels = stored.batch(torch.arange(12))
+    clean = replace(crafter.clean(0), images=images, adversarial=images, labels=labels)
+    batch = crafter.craft(clean, working_copy(network, precision).attacked, version=0)
     moved = (batch.adversarial != batch.images) & ~network.places
     assert moved.flatten(1).any(1).all()
     assert batch.adversarial.isfinite().all()

@@ -24,6 +24,7 @@ from sparring.training import (
     start,
 )
 from sparring.training.presets import PRESETS, THREE, TWO_THEN_THREE, fast, madry, paper
+from training.small_runs import steps_of
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_fast_has_three_early_steps_for_other_networks_than_the_papers(asked, mo
 @pytest.mark.parametrize("preset", ["fast", "madry"])
 def test_steps_hold_throughout_and_reach_as_far_as_the_presets(asked, preset):
     before, after = PRESETS[preset](), asked("--preset", preset, "--steps", "3")
-    assert {after.steps_of(number) for number in range(after.updates)} == {3}
+    assert {steps_of(after, number) for number in range(after.updates)} == {3}
     assert 3 * after.attack.step_length == pytest.approx(
         before.attack.steps * before.attack.step_length
     )

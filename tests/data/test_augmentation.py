@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from sparring.attacks import PGD, Linf, TicketAttack
+from sparring.attacks import PGD, Crafter, Linf, Recipe
 from sparring.data import Augmentation, Crop, Flip, ImageSet, Order, Ticket, augmented
 from sparring.errors import ConfigError
 
@@ -81,14 +81,16 @@ def test_two_steps_of_one_kind_draw_apart():
 
 
 def test_starts_of_attacks_do_not_move():
-    plain = TicketAttack(
-        images=images(), attack=PGD(threat=Linf(eps=0.3), steps=0), device=torch.device("cpu")
-    )
-    moved = replace(plain, augmentation=BOTH)
+    attack = PGD(threat=Linf(eps=0.3), steps=0)
+    recipe = Recipe(attack=attack, batch_size=8, updates=3, seed=5)
+    crafters = [
+        Crafter(each, images(), torch.device("cpu"))
+        for each in (recipe, replace(recipe, augmentation=BOTH))
+    ]
     for number in range(3):
         one, other = (
-            attack(ticket(number), eps=0.3, version=0, logits_of=torch.zeros_like)
-            for attack in (plain, moved)
+            crafter.craft(crafter.clean(number), torch.zeros_like, version=0)
+            for crafter in crafters
         )
         noise = (one.adversarial - one.images, other.adversarial - other.images)
         inside = ((one.images - 0.5).abs() < 0.2) & ((other.images - 0.5).abs() < 0.2)

@@ -1,6 +1,8 @@
 """The examples and the notebook, run with tiny settings."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,17 @@ def test_an_example_trains_and_says_how_robust_it_is(words, tmp_path, monkeypatc
     said = run_command(["python", *words], words[0])
     assert "natural accuracy" in said
     assert "suite pgd" in said
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["own_loop", "lightning_loop"])
+def test_a_loop_of_ones_own_trains_on_batches_that_a_loader_makes(name, tmp_path):
+    """In a process of its own: workers import the script."""
+    words = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--updates", "3"]
+    done = subprocess.run([*words, "--images", "12"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "natural accuracy" in done.stdout
+    assert "suite pgd" in done.stdout
 
 
 def test_the_notebook_runs_and_keeps_no_outputs(tmp_path, monkeypatch):

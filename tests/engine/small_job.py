@@ -1,21 +1,19 @@
 """A job that is small enough for tests of engines: its attacks are real, and some may go wrong."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, AttackedBatch, Linf, TicketAttack
-from sparring.data import Images, ImageSet, Order
-from sparring.engine import Lease, Work
+from sparring.attacks import PGD, AttackedBatch, Classifier, Crafter, Linf, Recipe
+from sparring.data import ImageSet, Order
+from sparring.engine import AttackJob, Lease, LocalExecutor, Work
 from sparring.engine.attacker import Attacker, layout, publish
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.transports import Died, Done, Transport, Up
-from sparring.models import Precision
 
 IMAGES = ImageSet(
     pixels=(torch.arange(40 * 16) % 256).to(torch.uint8).view(40, 1, 4, 4),
@@ -31,59 +29,49 @@ def network(seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 
 
-@dataclass(frozen=True)
-class Attack:
-    images: Images
-    device: torch.device
-
-    def __call__(  # noqa: PLR0913 - the protocol's
-        self,
-        number: int,
-        *,
-        version: int,
-        logits_of: Callable[[Tensor], Tensor],
-        part: int = 0,
-        parts: int = 1,
-        stage: str = "whole",
-        begun: Tensor | None = None,
-    ) -> AttackedBatch:
-        assert (stage, begun) == ("whole", None)
-        order = Order(num_images=len(self.images), batch_size=8, seed=5)
-        attack = TicketAttack(
-            images=self.images, attack=PGD(threat=Linf(eps=0.3), steps=2), device=self.device
-        )
-        ticket = order.ticket(number).part(part, parts)
-        return attack(ticket, eps=0.3, version=version, logits_of=logits_of)
+ATTACK = PGD(threat=Linf(eps=0.3), steps=2)
+RECIPE = Recipe(attack=ATTACK, batch_size=8, updates=100, seed=5)
 
 
 @dataclass(frozen=True)
-class SmallJob:
+class Disturbed:
+    """The attack, but for some tickets, which it knows by their seeds."""
+
+    raises_at: int
+    hangs_at: int
+
+    def __call__(
+        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: torch.Generator
+    ) -> Tensor:
+        order = Order(num_images=len(IMAGES), batch_size=8, seed=5)
+        known = {order.ticket(n).seed: n for n in (self.raises_at, self.hangs_at) if n >= 0}
+        number = known.get(generator.initial_seed())
+        if number is not None and number == self.raises_at:
+            raise ArithmeticError(f"ticket {number} cannot be attacked")
+        if number is not None:
+            time.sleep(1000)
+        return ATTACK(model, images, labels, generator=generator)
+
+
+def build() -> nn.Module:
+    return network(0)
+
+
+def small_job(raises_at: int = -1, hangs_at: int = -1) -> AttackJob:
     """Eight images a ticket and a linear network; some tickets may be hard to attack."""
-
-    raises_at: int = -1
-    hangs_at: int = -1
-    precision: Precision = "fp32"
-    batch_size: int = 8
-
-    def network(self) -> nn.Module:
-        return network(0)
-
-    def attacks(self, images: Images, device: torch.device) -> Callable[..., AttackedBatch]:
-        attack = Attack(images, device)
-
-        def disturbed(number: int, **more: Any) -> AttackedBatch:
-            if number == self.raises_at:
-                raise ArithmeticError(f"ticket {number} cannot be attacked")
-            if number == self.hangs_at:
-                time.sleep(1000)
-            return attack(number, **more)
-
-        return disturbed
+    attack = Disturbed(raises_at, hangs_at) if max(raises_at, hangs_at) >= 0 else ATTACK
+    return AttackJob(recipe=replace(RECIPE, attack=attack), build=build, precision="fp32")
 
 
-def small_arena(policy: Policy, job: SmallJob) -> Arena:
+def expected_batch(number: int, model: nn.Module, version: int) -> AttackedBatch:
+    """What a worker should make of a ticket."""
+    crafter = Crafter(RECIPE, IMAGES, CPU)
+    return crafter.craft(crafter.clean(number), model, version=version)
+
+
+def small_arena(policy: Policy, job: AttackJob) -> Arena:
     return Arena(
-        layout(job.network(), (1, 4, 4), batch=8, buffers=policy.buffers, slots=policy.window)
+        layout(job.build(), (1, 4, 4), batch=8, buffers=policy.buffers, slots=policy.window)
     )
 
 
@@ -116,10 +104,10 @@ def until(transport: Transport, kind: type[Kind], seconds: float = 60) -> Kind:
     raise TimeoutError(f"no {kind.__name__} within {seconds} seconds")
 
 
-class Home:
+class Home(LocalExecutor):
     """A trainer whose update is a known step, so that a run has a known end."""
 
-    def __init__(self, arena: Arena, job: SmallJob) -> None:
+    def __init__(self, arena: Arena, job: AttackJob) -> None:
         self.network, self._arena = network(1), arena
         self._attacker = Attacker(job, arena, IMAGES, CPU)
 

@@ -221,8 +221,8 @@ def test_the_trainers_time_for_workers_is_told():
         begun = run.clock.now
         engine.commit()
         assert run.clock.now - begun == pytest.approx(2.0 + 1.0)
-        assert engine.spent.commit == pytest.approx(number * (2.0 + 1.0))
-        assert engine.spent.publish == pytest.approx((1 + number) * 2.0)
+        assert engine.timings.commit == pytest.approx(number * (2.0 + 1.0))
+        assert engine.timings.publish == pytest.approx((1 + number) * 2.0)
 
 
 def test_who_is_asked_to_stop_waits_no_longer():

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker, spawn
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -15,10 +15,19 @@ from threading import Thread
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena, until
-from sparring.engine import Broker, Engine, FixedLag, Policy
+from engine.small_job import (
+    IMAGES,
+    Home,
+    expected_batch,
+    lease,
+    network,
+    small_arena,
+    small_job,
+    until,
+)
+from sparring.engine import AttackJob, Broker, Engine, FixedLag, Policy
 from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import Died, Done
@@ -28,7 +37,7 @@ pytestmark = pytest.mark.process
 
 
 @contextmanager
-def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTransport]]:
+def workplace(policy: Policy, job: AttackJob) -> Iterator[tuple[Arena, ProcessTransport]]:
     arena = small_arena(policy, job)
     transport = ProcessTransport(job, arena, IMAGES)
     try:
@@ -39,7 +48,7 @@ def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, ProcessTra
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
-    with workplace(FixedLag(lag=1), SmallJob()) as (arena, transport):
+    with workplace(FixedLag(lag=1), small_job()) as (arena, transport):
         weights = network(7)
         publish(weights, arena, 0)
         worker = transport.start()
@@ -48,9 +57,9 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would():
         assert (event.worker, event.lease) == (worker, 11)
         assert 0 < event.work.attack < 60
         assert 0 < event.work.overhead < 60
-        expected = Attack(IMAGES, CPU)(3, version=0, logits_of=weights)
-        assert torch.equal(arena["slot 1"], expected.adversarial)
-        assert not arena["slot 0"].any()
+        expected = expected_batch(3, weights, 0)
+        assert torch.equal(arena["attacked 1"], expected.adversarial)
+        assert not arena["attacked 0"].any()
 
 
 class Poison:
@@ -61,37 +70,34 @@ class Poison:
 
 
 @dataclass(frozen=True)
-class Poisoned(SmallJob):
-    """More than a pipe holds, behind something that nobody survives."""
+class Carrying:
+    """Builds a network and carries something along, as the builder of one's own network may."""
 
-    poison: Poison = field(default_factory=Poison)
-    load: bytes = b"0" * 300_000
+    load: object
+
+    def __call__(self) -> nn.Module:
+        return network(0)
 
 
-def test_a_worker_that_dies_while_it_is_handed_much_keeps_nobody_waiting():
-    with workplace(FixedLag(lag=1), Poisoned()) as (_, transport):
+def test_a_worker_that_dies_while_it_reads_its_job_keeps_nothing_waiting():
+    load = (Poison(), b"0" * 300_000)  # more than a pipe holds
+    with workplace(FixedLag(lag=1), replace(small_job(), build=Carrying(load))) as (_, transport):
         worker = transport.start()
         assert until(transport, Died).worker == worker
 
 
-@dataclass(frozen=True)
-class Heavy(SmallJob):
-    """Brings weights along, more than a pipe holds, as a job with a network of one's own does."""
-
-    weights: Tensor = field(default_factory=lambda: torch.zeros(100_000))
-
-
-def test_a_worker_that_dies_before_it_is_told_anything_keeps_nobody_waiting(monkeypatch):
+def test_a_worker_that_dies_before_it_reads_its_job_keeps_nothing_waiting(monkeypatch):
     resource_tracker.ensure_running()  # or it would be the process that ends at once
     monkeypatch.setattr(spawn, "_python_exe", os.fsencode(shutil.which("false") or ""))
-    job = Heavy()
+    weights = torch.zeros(100_000)
+    job = replace(small_job(), build=Carrying(weights))
     with workplace(FixedLag(lag=1), job) as (_, transport):
         starting = Thread(target=transport.start, daemon=True)
         starting.start()
         starting.join(10)
         assert not starting.is_alive()
         assert "ended with exit code 1" in until(transport, Died).reason
-    assert not job.weights.is_shared()
+    assert not weights.is_shared()
 
 
 def test_a_worker_that_the_system_has_no_room_for_is_a_death(monkeypatch):
@@ -99,7 +105,7 @@ def test_a_worker_that_the_system_has_no_room_for_is_a_death(monkeypatch):
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(SpawnProcess, "start", refused)
-    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+    with workplace(FixedLag(lag=1), small_job()) as (_, transport):
         worker = transport.start()
         reason = "it could not be started: Resource temporarily unavailable"
         assert list(transport.poll(10.0)) == [Died(worker=worker, reason=reason)]
@@ -111,7 +117,7 @@ def test_a_worker_that_the_system_has_no_room_for_is_a_death(monkeypatch):
     [(signal.SIGKILL, "when memory runs out"), (signal.SIGTERM, "ended with exit code -15")],
 )
 def test_a_worker_that_is_killed_is_reported_dead(end, reason):
-    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+    with workplace(FixedLag(lag=1), small_job()) as (_, transport):
         worker = transport.start()
         os.kill(transport.processes[worker], end)
         event = until(transport, Died)
@@ -122,14 +128,14 @@ def test_a_worker_that_is_killed_is_reported_dead(end, reason):
 
 
 def test_a_worker_that_raises_says_why_and_ends():
-    with workplace(FixedLag(lag=1), SmallJob(raises_at=0)) as (_, transport):
+    with workplace(FixedLag(lag=1), small_job(raises_at=0)) as (_, transport):
         transport.submit(lease(transport.start(), 0))
         event = until(transport, Died)
         assert "ArithmeticError: ticket 0 cannot be attacked" in event.reason
 
 
 def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
-    with workplace(FixedLag(lag=1), SmallJob(hangs_at=0)) as (_, transport):
+    with workplace(FixedLag(lag=1), small_job(hangs_at=0)) as (_, transport):
         worker = transport.start()
         transport.submit(lease(worker, 0))
         time.sleep(0.5)
@@ -140,7 +146,7 @@ def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
 
 def test_stopping_leaves_no_process_and_no_descriptor():
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
-    with workplace(FixedLag(lag=2), SmallJob(hangs_at=0)) as (_, transport):
+    with workplace(FixedLag(lag=2), small_job(hangs_at=0)) as (_, transport):
         for _ in range(2):
             transport.submit(lease(transport.start(), 0))
         processes = list(transport.processes.values())
@@ -152,12 +158,12 @@ def test_stopping_leaves_no_process_and_no_descriptor():
 
 
 def run(workers: int, *, helps: bool, kills: int = 0) -> tuple[dict[str, Tensor], Broker]:
-    policy, job = FixedLag(lag=6, period=2), SmallJob()
+    policy, job = FixedLag(lag=6, period=2), small_job()
     with workplace(policy, job) as (arena, transport):
         broker, home = Broker(policy, tickets=60), Home(arena, job)
         engine = Engine(broker, transport, home, workers=workers, helps=helps)
         for ready in engine:
-            home.update(arena[f"slot {ready.slot}"])
+            home.update(arena[f"attacked {ready.slot}"])
             if kills and ready.ticket % 15 == 14:
                 kills -= 1
                 victims = list(transport.processes.values())

@@ -15,8 +15,18 @@ from typing import Any
 import pytest
 import torch
 
-from engine.small_job import CPU, IMAGES, Attack, Home, SmallJob, lease, network, small_arena, until
-from sparring.engine import Broker, Engine, FixedLag, Policy, Sync
+from engine.small_job import (
+    CPU,
+    IMAGES,
+    Home,
+    expected_batch,
+    lease,
+    network,
+    small_arena,
+    small_job,
+    until,
+)
+from sparring.engine import AttackJob, Broker, Engine, FixedLag, Policy, Sync
 from sparring.engine.attacker import publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import Died, Done, Event, Up
@@ -76,10 +86,16 @@ def cluster(settings: dict[str, str]) -> Iterator[Any]:
         made.shutdown()
 
 
+def opened(job: AttackJob, arena: Arena) -> RayTransport:
+    transport = Ray().open(job, arena, IMAGES, neighbours=[CPU], threads=1)
+    assert isinstance(transport, RayTransport)
+    return transport
+
+
 @contextmanager
-def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, RayTransport]]:
+def workplace(policy: Policy, job: AttackJob) -> Iterator[tuple[Arena, RayTransport]]:
     arena = small_arena(policy, job)
-    transport = RayTransport(job, arena, IMAGES, place=Ray(), threads=1)
+    transport = opened(job, arena)
     try:
         yield arena, transport
     finally:
@@ -88,7 +104,7 @@ def workplace(policy: Policy, job: SmallJob) -> Iterator[tuple[Arena, RayTranspo
 
 
 def test_a_worker_attacks_with_the_published_weights_as_anyone_would(cluster):
-    with workplace(FixedLag(lag=1), SmallJob()) as (arena, transport):
+    with workplace(FixedLag(lag=1), small_job()) as (arena, transport):
         worker = transport.start()
         for version, seed in ((0, 7), (1, 8)):  # the same buffer with other weights
             weights = network(seed)
@@ -98,13 +114,13 @@ def test_a_worker_attacks_with_the_published_weights_as_anyone_would(cluster):
             event = until(transport, Done)
             assert (event.worker, event.lease) == (worker, 11 + version)
             assert 0 < event.work.attack < 60
-            expected = Attack(IMAGES, CPU)(3, version=version, logits_of=weights)
-            assert torch.equal(arena["slot 1"], expected.adversarial)
-            assert not arena["slot 0"].any()
+            expected = expected_batch(3, weights, version)
+            assert torch.equal(arena["attacked 1"], expected.adversarial)
+            assert not arena["attacked 0"].any()
 
 
 def test_what_goes_wrong_in_a_worker_is_its_death_and_touches_no_slot(cluster):
-    with workplace(FixedLag(lag=1), SmallJob(raises_at=0, hangs_at=1)) as (arena, transport):
+    with workplace(FixedLag(lag=1), small_job(raises_at=0, hangs_at=1)) as (arena, transport):
         worker = transport.start()
         transport.submit(lease(worker, 0))
         event = until(transport, Died)
@@ -118,7 +134,7 @@ def test_what_goes_wrong_in_a_worker_is_its_death_and_touches_no_slot(cluster):
         assert until(transport, Died).worker == hanging
         transport.submit(lease(hanging, 3, number=4))
         assert transport.poll(0.5) == []
-        assert not any(arena[f"slot {slot}"].any() for slot in range(2))
+        assert not any(arena[f"attacked {slot}"].any() for slot in range(2))
         assert not transport.actors
 
 
@@ -128,7 +144,7 @@ def test_an_object_store_without_room_is_a_workers_death_or_a_mistake_in_the_set
     def full(thing: object) -> object:
         raise ray.exceptions.ObjectStoreFullError("no room")
 
-    with workplace(FixedLag(lag=1), SmallJob()) as (_, transport):
+    with workplace(FixedLag(lag=1), small_job()) as (_, transport):
         worker = transport.start()
         monkeypatch.setattr(ray, "put", full)
         transport.submit(lease(worker, 0))
@@ -137,12 +153,12 @@ def test_an_object_store_without_room_is_a_workers_death_or_a_mistake_in_the_set
         assert event.worker == worker
         assert event.reason.startswith("ObjectStoreFullError")
         with pytest.raises(ConfigError, match=r"their 0 MB did not \(ObjectStoreFullError\)"):
-            RayTransport(SmallJob(), transport._arena, IMAGES, place=Ray(), threads=1)
+            opened(small_job(), transport._arena)
 
 
 def run(cluster: Any, workers: int) -> tuple[dict[str, torch.Tensor], Broker, list[Event]]:
     """Sixty tickets; with workers, one node goes after twenty and another comes after forty."""
-    policy, job = FixedLag(lag=6, period=2), SmallJob()
+    policy, job = FixedLag(lag=6, period=2), small_job()
     with workplace(policy, job) as (arena, transport):
         told = list[Event]()
         heard = transport.poll
@@ -150,7 +166,7 @@ def run(cluster: Any, workers: int) -> tuple[dict[str, torch.Tensor], Broker, li
         broker, home = Broker(policy, tickets=60), Home(arena, job)
         engine = Engine(broker, transport, home, workers=workers, helps=not workers)
         for ready in engine:
-            home.update(arena[f"slot {ready.slot}"])
+            home.update(arena[f"attacked {ready.slot}"])
             if workers and ready.ticket == 20:
                 cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0])
                 cluster.add_node(num_cpus=2, object_store_memory=MEMORY)
@@ -190,8 +206,8 @@ def test_a_run_on_a_cluster_with_a_stop_is_the_run_alone_bit_for_bit(cluster, tm
 
 
 def test_no_cluster_and_no_version_in_common_are_told(cluster):
-    with workplace(Sync(), SmallJob()) as (_, transport):
-        transport._post = replace(transport._post, version="0.0.0")
+    with workplace(Sync(), small_job()) as (_, transport):
+        transport._setup = replace(transport._setup, version="0.0.0")
         transport.start()
         assert "must run the trainer's version of sparring" in until(transport, Died).reason
 

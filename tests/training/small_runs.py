@@ -81,3 +81,10 @@ class Watching:
 
     def noticed(self, notice: str) -> None:
         self.notices.append(notice)
+
+
+def steps_of(config: TrainConfig, number: int) -> int:
+    """Gradient steps of the attack on the ticket of this number."""
+    attack = config.recipe().plan(number).attack
+    assert isinstance(attack, PGD)
+    return attack.steps

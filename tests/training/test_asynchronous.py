@@ -151,7 +151,7 @@ def test_a_source_that_cannot_be_opened_keeps_no_memory():
     trainer = Trainer(config, replace(data, train=Unsendable(data.train)), torch.device("cpu"))
     before = os.listdir("/proc/self/fd")  # noqa: PTH208
     with pytest.raises(DataError, match="must pickle"):
-        config.source.open(trainer, 1)
+        trainer.loader.__enter__()
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
 
 

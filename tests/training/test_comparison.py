@@ -139,7 +139,7 @@ def case(way: str) -> Case:
 def compared(made: Case) -> Comparison:
     trainer = Trainer(made.config, made.dataset, CPU, made.network)
     made.spoil(trainer)
-    batch = made.batch(trainer.attack_now(0))
+    batch = made.batch(trainer.loader.begin(0))
     return Comparer(made.config, made.dataset, CPU).compare(trainer, batch)
 
 
@@ -178,12 +178,12 @@ def test_comparing_changes_no_buffer_mode_or_random_state(precision: str) -> Non
     dataset = load_dataset("mnist")
     trainer = Trainer(config, dataset, CPU, Restless())
     trainer.network.get_submodule("drop").eval()
-    trainer.update(trainer.attack_now(0))
+    trainer.update(trainer.loader.begin(0))
     before = weights_of(trainer.network), weights_of(trainer.average.network)
     buffers = dict(trainer.network.named_buffers())
     modes = [module.training for module in trainer.network.modules()]
     random = torch.get_rng_state()
-    Comparer(config, dataset, CPU).compare(trainer, trainer.attack_now(1))
+    Comparer(config, dataset, CPU).compare(trainer, trainer.loader.begin(1))
     assert torch.equal(random, torch.get_rng_state())
     assert modes == [module.training for module in trainer.network.modules()]
     assert all(buffers[name] is value for name, value in trainer.network.named_buffers())
@@ -196,7 +196,7 @@ def test_few_images_are_compared_too(images: int) -> None:
     config = small(validation=Validation(every=0, alarm_images=images), batch_size=2)
     dataset = load_dataset("mnist")
     trainer = Trainer(config, dataset, CPU, Restless())
-    found = Comparer(config, dataset, CPU).compare(trainer, trainer.attack_now(0))
+    found = Comparer(config, dataset, CPU).compare(trainer, trainer.loader.begin(0))
     assert (found.trained_accuracy is None) is (images == 1)
 
 

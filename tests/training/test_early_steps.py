@@ -8,22 +8,22 @@ from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.records import from_json, to_json
 from sparring.training import EarlySteps, TrainConfig, Trainer, WarmUp
-from training.small_runs import small
+from training.small_runs import small, steps_of
 
 EARLY = (EarlySteps(until=0.25, steps=1), EarlySteps(until=0.5, steps=2))
 
 
 def test_steps_hold_until_their_share_of_the_run_and_then_the_attacks_own() -> None:
     config = small(updates=8, attack=PGD(steps=5), early_steps=EARLY)
-    assert [config.steps_of(number) for number in range(8)] == [1, 1, 2, 2, 5, 5, 5, 5]
-    assert {small().steps_of(number) for number in range(8)} == {2}
+    assert [steps_of(config, number) for number in range(8)] == [1, 1, 2, 2, 5, 5, 5, 5]
+    assert {steps_of(small(), number) for number in range(8)} == {2}
 
 
 def test_early_steps_are_never_more_than_the_attacks_own() -> None:
     config = small(updates=8, attack=PGD(steps=1), early_steps=EARLY)
-    assert {config.steps_of(number) for number in range(8)} == {1}
+    assert {steps_of(config, number) for number in range(8)} == {1}
     untouched = small(updates=8, attack=PGD(steps=0, start="none"), early_steps=EARLY)
-    assert {untouched.steps_of(number) for number in range(8)} == {0}
+    assert {steps_of(untouched, number) for number in range(8)} == {0}
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=0.4), L2(eps=2.0)], ids=str)
@@ -52,7 +52,7 @@ def test_the_trainer_attacks_by_the_early_steps() -> None:
     trainer.copy.attacked = lambda images: calls.append(len(images)) or attacked(images)
     for number, steps in enumerate([1, 1, 4, 4]):
         calls.clear()
-        batch = trainer.attack_now(number)
+        batch = trainer.loader.begin(number)
         assert len(calls) == steps
         assert batch.eps == pytest.approx(0.3 * (number + 0.5) / 4)
 

@@ -43,7 +43,7 @@ def test_every_mixture_of_kept_layers_stays_as_it_was(evaluation, frozen, bf16, 
     config = small(average=decay, precision="bf16" if bf16 else "fp32")
     trainer = Trainer(config, DATA, torch.device("cpu"), network)
     for number in range(2):
-        trainer.update(trainer.attack_now(number))
+        trainer.update(trainer.loader.begin(number))
         assert kept_layers(trainer.network) == kept
     after, average = weights_of(trainer.network), weights_of(trainer.average.network)
     fixed = {*kept["frozen"], *(name for name, _ in statistics_of(network, training=False))}

@@ -96,7 +96,7 @@ def test_an_attack_leaves_statistics_alone_and_an_update_moves_them_once(precisi
     config = small(model=OWN, precision=precision)
     trainer = Trainer(config, load_dataset("mnist"), torch.device("cpu"))
     before = weights_of(trainer.network)
-    batch = trainer.attack_now(0)
+    batch = trainer.loader.begin(0)
     assert_same_bits(weights_of(trainer.network), before)
     assert all(module.training for module in trainer.network.modules())
     trainer.update(batch)

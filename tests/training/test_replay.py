@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparring.attacks import Crafter
 from sparring.data import load_dataset
 from sparring.engine import FixedLag, Newest, Sharded
 from sparring.errors import CheckpointError, RunError, SparringError
@@ -42,7 +43,6 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.job import AttackJob
 from training.small_runs import UPDATES, Watching, restamp, small
 
 CONFIGS = {
@@ -143,12 +143,13 @@ def from_models_of_the_past(config: TrainConfig, staleness: Sequence[int], out: 
     device = torch.device("cpu")
     with computing_threads(1):
         trainer = Trainer(config, load_dataset(config.data), device)
-        attack = AttackJob(config=config).attacks(trainer.images, device)
+        crafter = Crafter(config.recipe(), trainer.images, device)
         past = []
         for ticket, age in enumerate(staleness):
             past.append(copy.deepcopy(trainer.network))
             model = working_copy(past[ticket - age], config.precision)
-            batch = attack(ticket, version=ticket - age, logits_of=model.attacked)
+            clean = crafter.clean(ticket)
+            batch = crafter.craft(clean, model.attacked, version=ticket - age)
             MetricsLog(run.metrics).append(asdict(trainer.update(batch)))
     weights = trainer.average.network.state_dict()
     save_weights(weights, run.weights, about={"version": str(trainer.version)})

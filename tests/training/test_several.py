@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from sparring.attacks import AttackedBatch, Crafter, Recipe
 from sparring.data import load_dataset
 from sparring.data.of_run import new_data
 from sparring.engine import FixedLag, Newest
@@ -32,7 +33,6 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.job import AttackJob
 from sparring.training.run import new_run
 from sparring.training.share import mean_of
 from sparring.training.team import Launch, Solo
@@ -156,8 +156,8 @@ def test_the_mean_gradient_is_that_of_one_trainer_but_for_rounding(trainers):
     config = shared(trainers=trainers, clip_norm=0.5)
     several = [Trainer(config, dataset, cpu, team=team) for team in teams]
     for ticket in range(3):
-        batch = alone.attack_now(ticket)
-        parts = [trainer.attack_now(ticket) for trainer in several]
+        batch = alone.loader.begin(ticket)
+        parts = [trainer.loader.begin(ticket) for trainer in several]
         # A search may part for good where a gradient's sign is a matter of rounding.
         exact = zip(batch.adversarial.chunk(trainers), parts, strict=True)
         parts = [replace(part, adversarial=own) for own, part in exact]
@@ -172,8 +172,7 @@ def test_the_mean_gradient_is_that_of_one_trainer_but_for_rounding(trainers):
         alone.take(share, batch)
         for trainer in several:
             trainer.network.load_state_dict(alone.network.state_dict())
-            trainer.version = alone.version
-            trainer.copy.refresh()
+            trainer.loader.advance()
 
 
 @pytest.mark.parametrize("trainers", [2, 3])
@@ -186,12 +185,14 @@ def test_the_parts_of_all_trainers_are_the_ticket_once_and_attacked_to_the_bit(t
     whole = FixedLag(lag=2, split=split * trainers)
     alone = replace(together, trainers=1, source=replace(source, policy=whole))
     network = PLAIN.build(seed=0)
-    expected = (
-        AttackJob(config=alone).attacks(images, device).begin(5, version=0, logits_of=network)
-    )
-    jobs = [AttackJob(config=together, trainer=rank) for rank in range(trainers)]
-    parts = [job.attacks(images, device).begin(5, version=0, logits_of=network) for job in jobs]
-    assert {len(part.labels) for part in parts} == {jobs[0].batch_size} == {BATCH // trainers}
+
+    def made(recipe: Recipe) -> AttackedBatch:
+        crafter = Crafter(recipe, images, device)
+        return crafter.craft_in_parts(crafter.clean(5), network, version=0, stage="first")
+
+    expected = made(alone.recipe())
+    parts = [made(together.recipe(rank)) for rank in range(trainers)]
+    assert {len(part.labels) for part in parts} == {BATCH // trainers}
     for name in ("indices", "labels", "images", "adversarial"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(expected, name)), name

@@ -177,7 +177,7 @@ def trainer_of(few: Dataset, **changes: object) -> Trainer:
 
 def test_plain_sgd_moves_every_weight_by_rate_times_gradient(few: Dataset) -> None:
     trainer = trainer_of(few, optimizer=SGD(learning_rate=0.1, momentum=0.0))
-    batch = trainer.attack_now(0)
+    batch = trainer.loader.begin(0)
     before = copy.deepcopy(trainer.network)
     loss = nn.functional.cross_entropy(before(batch.adversarial), batch.labels)
     gradients = torch.autograd.grad(loss, list(before.parameters()))
@@ -205,7 +205,7 @@ def test_a_gradient_moves_its_own_weights_wherever_it_lies_in_memory(
     (group,) = reference.param_groups
     group["fused"] = False  # the kernels that go by strides
     for number in range(2):
-        batch = trainer.attack_now(number)
+        batch = trainer.loader.begin(number)
         share = trainer.measure(batch)
         for weights, gradient in zip(expected, share.gradients, strict=True):
             weights.grad = gradient
@@ -225,7 +225,7 @@ def _channels_last(gradient: Tensor | None) -> Tensor | None:
 def test_clipping_bounds_the_length_of_an_update(few: Dataset) -> None:
     trainer = trainer_of(few, optimizer=SGD(learning_rate=1.0, momentum=0.0), clip_norm=0.01)
     before = weights_of(trainer.network)
-    trainer.update(trainer.attack_now(0))
+    trainer.update(trainer.loader.begin(0))
     after = weights_of(trainer.network)
     moved = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
     assert moved == pytest.approx(0.01, rel=1e-3)
@@ -233,14 +233,14 @@ def test_clipping_bounds_the_length_of_an_update(few: Dataset) -> None:
 
 def test_moments_too_small_to_move_a_weight_are_forgotten(few: Dataset) -> None:
     trainer = trainer_of(few, updates=FORGET_EVERY)
-    batch = trainer.attack_now(0)
+    batch = trainer.loader.begin(0)
     trainer.update(batch)
     moments = trainer.optimizer.state[trainer.network.get_parameter("fc1.weight")]
     with torch.no_grad():
         moments["exp_avg"][0] = 1e-39
         moments["exp_avg_sq"][0] = 1e-39
         kept = moments["exp_avg"][1:].abs().max().item()
-    trainer.version = FORGET_EVERY - 1
+    trainer.loader.restore({}, FORGET_EVERY - 1)
     trainer.network.get_parameter("fc1.bias").data[0] = -1e6  # its unit is dead: no gradient
     trainer.copy.refresh()
     trainer.update(batch)
@@ -251,7 +251,7 @@ def test_moments_too_small_to_move_a_weight_are_forgotten(few: Dataset) -> None:
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dataset) -> None:
     trainer = trainer_of(few, optimizer=Adam(learning_rate=0.25))
-    batch = trainer.attack_now(0)
+    batch = trainer.loader.begin(0)
     with torch.no_grad():
         trainer.network.get_parameter("fc2.weight").fill_(math.inf)
     trainer.copy.refresh()
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(few: Dat
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
 def test_neither_does_a_gradient_that_is_not_finite(few: Dataset, wrong: float) -> None:
     trainer = trainer_of(few)
-    batch = trainer.attack_now(0)
+    batch = trainer.loader.begin(0)
     before = {name: value.clone() for name, value in weights_of(trainer.network).items()}
     share = trainer.measure(batch)
     last = share.gradients[-1]

@@ -5,8 +5,17 @@ pixels in [0, 1], and leaves no trace: neither on the model nor on any global st
 """
 
 from sparring.attacks.apgd import APGD
-from sparring.attacks.batches import AttackedBatch, TicketAttack
 from sparring.attacks.checks import Batch, Classifier, as_batch, check_batch, checked
+from sparring.attacks.crafting import (
+    AttackedBatch,
+    AttackPlan,
+    BatchAttack,
+    Crafter,
+    EarlySteps,
+    Recipe,
+    Stage,
+    StepwiseAttack,
+)
 from sparring.attacks.fab import FAB
 from sparring.attacks.losses import (
     LOSSES,
@@ -37,20 +46,26 @@ __all__ = [
     "PGD",
     "STARTS",
     "Attack",
+    "AttackPlan",
     "AttackedBatch",
     "Batch",
+    "BatchAttack",
     "Classifier",
+    "Crafter",
+    "EarlySteps",
     "Linf",
     "Loss",
     "LossName",
+    "Recipe",
     "Search",
     "Square",
+    "Stage",
     "Start",
     "State",
+    "StepwiseAttack",
     "Sweep",
     "Task",
     "Threat",
-    "TicketAttack",
     "adversarial_images",
     "as_batch",
     "check_batch",

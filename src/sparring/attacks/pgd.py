@@ -122,6 +122,10 @@ class PGD:
         size = None if self.step_size is None else self.step_size * scale
         return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
 
+    def only(self, steps: int) -> "PGD":
+        """Only some of its steps, each as long as before."""
+        return replace(self, steps=steps, step_size=self.step_length)
+
     @typed
     def __call__(
         self,

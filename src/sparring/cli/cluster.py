@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sparring.engine.transports.kinds import Ray
 from sparring.errors import ConfigError
+from sparring.loader import SourceKind
 from sparring.records import RunDirectory, from_json, read_json
 from sparring.training import Asynchronous, TrainConfig
-from sparring.training.sources import SourceKind
 
 
 @contextmanager

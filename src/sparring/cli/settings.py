@@ -18,6 +18,7 @@ from sparring.data.of_run import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError, DataError, launcher
+from sparring.loader import SourceKind
 from sparring.records import RunDirectory, from_json, override, read_json, to_json
 from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
@@ -25,7 +26,6 @@ from sparring.records.trust import check_trusted, named_code
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
 from sparring.training.presets import PRESETS, for_model
 from sparring.training.several import launched
-from sparring.training.sources import SourceKind
 
 
 def resolved(flags: TrainFlags) -> TrainConfig:

@@ -5,7 +5,7 @@ files whose every defect is named, and an order of tickets is a pure function of
 """
 
 from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
-from sparring.data.given import dataset_from
+from sparring.data.given import dataset_from, images_from
 from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images
 from sparring.data.items import Items
 from sparring.data.order import Order, Ticket, rows
@@ -29,6 +29,7 @@ __all__ = [
     "dataset_from",
     "derive_seed",
     "first_images",
+    "images_from",
     "load_dataset",
     "open_dataset",
     "rows",

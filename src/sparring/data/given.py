@@ -134,6 +134,27 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     )
 
 
+def images_from(
+    data: object,
+    *,
+    num_classes: int | None = None,
+    data_memory: int = DATA_MEMORY,
+) -> Images:
+    """A set of images from anything that `dataset_from` takes for one of its parts.
+
+    The classes are `num_classes`, or else 0 up to the largest label.
+    Cost: every item once. Raises `DataError` for items that are no images with labels.
+    """
+    items = as_items(data, "data")
+    channels, rows, columns = read_item(items, 0, "data", None)[0].shape
+    pixels = GivenPixels(items=items, part="data", image_shape=(channels, rows, columns))
+    size = len(pixels) * channels * rows * columns
+    read = _read(pixels, held=size <= data_memory)
+    count = num_classes or max(2, int(read.labels.max()) + 1)
+    check_labels(read.labels, count, "data")
+    return read.as_set(torch.arange(len(read.labels)), count)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Read:
     """Labels, and pixels where they are held."""

@@ -5,79 +5,52 @@ Shapes: B batch, C H W image.  Units: pixels in [0, 1].
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import AttackedBatch
+from sparring.attacks import AttackedBatch, Classifier, Crafter, Recipe
 from sparring.data import Images, first_images, rows
-from sparring.engine.delivery import Delivery
-from sparring.engine.lease import Lease, Stage, Work
+from sparring.engine.device_copy import DeviceCopy
+from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena, Shape
 from sparring.models import PROBES, Precision, possible_precision, working_copy
 
 
-@runtime_checkable
-class AttackTicket(Protocol):
-    """Attacks the ticket of a number: a pure function of (number, weights)."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttackJob:
+    """All that a worker must know to attack; it gets this by pickle, once, when it starts.
 
-    def __call__(  # noqa: PLR0913 - a ticket, and by keyword which share of its attack
-        self,
-        number: int,
-        *,
-        version: int,
-        logits_of: Callable[[Tensor], Tensor],
-        part: int = 0,
-        parts: int = 1,
-        stage: Stage = "whole",
-        begun: Tensor | None = None,
-    ) -> AttackedBatch:
-        """The ticket's batch, or one of its equal parts, attacked.
+    The images do not go with it.
+    """
 
-        With the stage "last", what became of `begun` after the first steps.
-        """
-        ...
-
-
-@runtime_checkable
-class Job(Protocol):
-    """What a worker must know of a run; handed over once, when it starts, so it must pickle."""
-
-    @property
-    def precision(self) -> Precision:
-        """The arithmetic of attacks."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a ticket."""
-        ...
-
-    def network(self) -> nn.Module:
-        """A network of the run's kind; its weights do not matter."""
-        ...
-
-    def attacks(self, images: Images, device: torch.device) -> AttackTicket:
-        """How tickets of these training images are attacked."""
-        ...
+    recipe: Recipe
+    """How batches are made."""
+    build: Callable[[], nn.Module]
+    """Makes a network like the trainer's; its weights do not matter. May raise `OtherNetwork`."""
+    precision: Precision
+    """The arithmetic of attacks."""
 
 
 def layout(
     network: nn.Module, image_shape: Sequence[int], *, batch: int, buffers: int, slots: int
 ) -> dict[str, Shape]:
-    """What passes between the trainer and its workers: weights and attacked batches."""
+    """What the trainer and its workers share: weights, and batches of clean and attacked images.
+
+    `begun` are the images as the first steps of an attack left them.
+    """
     weights = {
         _weight(buffer, name): Shape(sizes=tuple(value.shape), dtype=value.dtype)
         for buffer in range(buffers)
         for name, value in network.state_dict().items()
     }
-    attacked = {
+    images = {
         f"{what} {slot}": Shape(sizes=(batch, *image_shape))
-        for what in ("slot", "begun")
+        for what in ("clean", "begun", "attacked")
         for slot in range(slots)
     }
-    return weights | attacked
+    return weights | images
 
 
 def publish(network: nn.Module, arena: Arena, buffer: int) -> None:
@@ -97,17 +70,22 @@ def weights(network: nn.Module, arena: Arena, buffer: int) -> Tensor:
     return arena.block([_weight(buffer, name) for name in network.state_dict()])
 
 
+def part_of(slot: Tensor, lease: Lease) -> Tensor:
+    """The rows of a slot that belong to a lease's part."""
+    return slot[rows(len(slot), lease.part, lease.parts)]
+
+
 class Attacker:
     """Attacks leased tickets with the weights that the lease names, into the lease's slot."""
 
-    def __init__(self, job: Job, arena: Arena, images: Images, device: torch.device) -> None:
+    def __init__(self, job: AttackJob, arena: Arena, images: Images, device: torch.device) -> None:
         self._arena = arena
-        self.delivery = Delivery(arena, device)
-        self._network = job.network().to(device)
+        self.device_copy = DeviceCopy(arena, device)
+        self._network = job.build().to(device)
         few = first_images(images, PROBES)
         precision = possible_precision(self._network, job.precision, few)
         self._copy = working_copy(self._network, precision)
-        self._attack = job.attacks(images, device)
+        self._crafter = Crafter(job.recipe, images, device)
         self._version: int | None = None
 
     @property
@@ -115,39 +93,48 @@ class Attacker:
         """The form in which it computes passes: bits differ between two of them."""
         return self._copy.name
 
-    def __call__(self, lease: Lease, logits_of: Callable[[Tensor], Tensor] | None = None) -> Work:
-        """Cost: the attack, a copy of the batch, and of the weights where they are new.
+    def __call__(self, lease: Lease, model: Classifier | None = None) -> Work:
+        """Attack; `model` has the lease's weights, so that they need not be loaded.
 
-        Who has the lease's weights at hand gives them as `logits_of`, and none are copied.
+        Cost: the attack, copies of the images, and of the weights if they are new.
         """
         started = time.perf_counter()
-        here = self._arena[f"begun {lease.slot}"][self._rows(lease)]
-        batch = self._attack(
-            lease.ticket,
+        clean, begun = (self._slot(what, lease) for what in ("clean", "begun"))
+        if lease.stage == "last":
+            batch = self._clean(lease, self.device_copy.take(clean))
+            batch = replace(batch, adversarial=self.device_copy.take(begun))
+        else:
+            batch = self._clean(lease)
+            self.device_copy.put(batch.images, clean)
+        attacked = self._crafter.craft(
+            batch,
+            model or self._load(lease),
             version=lease.version,
-            logits_of=logits_of or self._load(lease),
+            stage=lease.stage,
             part=lease.part,
             parts=lease.parts,
-            stage=lease.stage,
-            begun=self.delivery.take(here) if lease.stage == "last" else None,
         )
-        there = here if lease.stage == "first" else self._slot(lease)
-        self.delivery.put(batch.adversarial, there)
+        there = begun if lease.stage == "first" else self._slot("attacked", lease)
+        self.device_copy.put(attacked.adversarial, there)
         seconds = time.perf_counter() - started
-        return Work(attack=batch.attack_seconds, overhead=seconds - batch.attack_seconds)
+        return Work(attack=attacked.attack_seconds, overhead=seconds - attacked.attack_seconds)
 
-    def _load(self, lease: Lease) -> Callable[[Tensor], Tensor]:
+    def gather(self, lease: Lease) -> None:
+        """Put a lease's clean images where its last stage expects them, if they are not there."""
+        self.device_copy.put(self._clean(lease).images, self._slot("clean", lease))
+
+    def _clean(self, lease: Lease, images: Tensor | None = None) -> AttackedBatch:
+        return self._crafter.clean(lease.ticket, part=lease.part, parts=lease.parts, images=images)
+
+    def _load(self, lease: Lease) -> Classifier:
         if lease.version != self._version:
             load(self._network, self._arena, lease.buffer)
             self._copy.refresh()
             self._version = lease.version
         return self._copy.attacked
 
-    def _slot(self, lease: Lease) -> Tensor:
-        return self._arena[f"slot {lease.slot}"][self._rows(lease)]
-
-    def _rows(self, lease: Lease) -> slice:
-        return rows(len(self._arena["slot 0"]), lease.part, lease.parts)
+    def _slot(self, what: str, lease: Lease) -> Tensor:
+        return part_of(self._arena[f"{what} {lease.slot}"], lease)
 
 
 def _weight(buffer: int, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Who attacks which ticket with which weights: every decision of the engine, and all of its state.
+"""Which worker attacks which ticket with which weights: all decisions and state of the engine.
 
 The broker does no work, no input or output, and reads no clock: transports tell it what happened
 and when, and carry out what it says. So the same broker runs under processes, under the simulator
@@ -13,7 +13,8 @@ published. Units: seconds of the caller's clock.
 import heapq
 from collections.abc import Iterator
 
-from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Stage, Work, Worker
+from sparring.attacks import Stage
+from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
 from sparring.engine.policies import Policy
 from sparring.errors import ConfigError
 
@@ -23,7 +24,7 @@ class Broker:
 
     At most `policy.window` tickets are out at one time, the one in training included; ticket t uses
     slot t mod window, so no two of them share one. A version's buffer is written over only when no
-    lease and no ticket of the window can name it any more, so nobody ever reads torn weights.
+    lease and no ticket of the window can name it any more, so torn weights are never read.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Broker:
         return newest is None or self.trained - newest >= self.policy.period
 
     def free_buffer(self) -> int | None:
-        """A buffer that nobody can read any more, to write the current weights to."""
+        """A buffer that cannot be read any more, to write the current weights to."""
         named = {lease.buffer for lease in self._out.values()}
         oldest = self.policy.oldest(self.trained)
         for buffer, version in enumerate(self._buffers):
@@ -94,12 +95,12 @@ class Broker:
     # The workers.
 
     def join(self, worker: Worker) -> None:
-        """A worker is there to take leases."""
+        """A worker takes leases from now on."""
         self._holds[worker] = set()
 
     @property
     def workers(self) -> list[Worker]:
-        """Everyone who takes leases."""
+        """All that take leases."""
         return list(self._holds)
 
     def holds(self, worker: Worker) -> int:
@@ -107,10 +108,10 @@ class Broker:
         return len(self._holds[worker])
 
     def lease(self, worker: Worker, now: float) -> Lease | None:
-        """The most urgent work that nobody has, if its version is published.
+        """The most urgent work that is not leased, if its version is published.
 
-        That is to finish the next ticket to train, which is given to those only who have nothing
-        else; then the first part of the first ticket that nobody has.
+        That is to finish the next ticket to train, which only an idle worker gets; then the first
+        part of the first ticket that is not leased.
         """
         newest = self.newest
         place = None if newest is None else self._place(newest, idle=not self._holds[worker])
@@ -221,7 +222,7 @@ class Broker:
         """Ticket, part, version and stage of the most urgent work that can be begun."""
         if self._to_finish and newest == self.trained:
             if not idle:
-                return None  # who is busy comes to it sooner without more to do before
+                return None  # leave it to an idle worker; a busy one would only queue it
             return self.trained, heapq.heappop(self._to_finish), newest, "last"
         if not self._fill():
             return None
@@ -232,7 +233,7 @@ class Broker:
         return ticket, part, version, "first" if self.two_stages else "whole"
 
     def _fill(self) -> bool:
-        """See to it that something waits, if the window has room; whether something does."""
+        """Make the next ticket wait if the window has room; whether one waits."""
         if not self._waiting and self._reached < min(
             self.tickets, self.trained + self.policy.window
         ):

@@ -5,26 +5,27 @@ as it likes. Everything that comes of it must be labelled as emulated. Units: se
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from typing_extensions import override
 
-from sparring.attacks import AttackedBatch
-from sparring.data import Images, ImageSet
-from sparring.engine.attacker import Attacker, layout, publish
+from sparring.attacks import Classifier, Recipe
+from sparring.data import ImageSet
+from sparring.engine.attacker import Attacker, AttackJob, layout, publish
 from sparring.engine.broker import Broker
-from sparring.engine.engine import Engine
-from sparring.engine.lease import Lease, Ledger, Stage, Work
+from sparring.engine.engine import Engine, LocalExecutor
+from sparring.engine.lease import Lease, Ledger, Work
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.speed import Costs
 from sparring.engine.transports import Transport
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
-from sparring.models import Precision, working_copy
+from sparring.models import working_copy
 
 ARRIVAL = 300.0
 """Longest wait for all workers to be up."""
@@ -33,41 +34,18 @@ IMAGES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Sleeping:
-    """Hands the clean images back after some time; nothing is computed."""
+class _Sleep:
+    """Returns the clean images after some time; nothing is computed."""
 
-    images: Images
-    seconds: float
-    batch_size: int
+    seconds_per_image: float
 
-    def __call__(  # noqa: PLR0913 - the protocol's
-        self,
-        number: int,
-        *,
-        version: int,
-        logits_of: Callable[[Tensor], Tensor],
-        part: int = 0,
-        parts: int = 1,
-        stage: Stage = "whole",
-        begun: Tensor | None = None,
-    ) -> AttackedBatch:
-        """Sleep for this part's share of an attack."""
-        started = time.perf_counter()
-        if self.seconds:
-            time.sleep(self.seconds / parts)
-        size = self.batch_size * (part + 1) // parts - self.batch_size * part // parts
-        indices = torch.arange(number, number + size) % len(self.images)
-        images, labels = self.images.batch(indices)
-        return AttackedBatch(
-            number=number,
-            images=images,
-            adversarial=images,
-            labels=labels,
-            indices=indices,
-            version=version,
-            eps=0.0,
-            attack_seconds=time.perf_counter() - started,
-        )
+    def __call__(
+        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
+    ) -> Tensor:
+        """Sleep for these images' share of an attack."""
+        if self.seconds_per_image:
+            time.sleep(self.seconds_per_image * len(images))
+        return images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,14 +57,12 @@ class EmulatedJob:
     batch_size: int = 128
     """Images of a ticket."""
     side: int = 28
-    """Pixels of an image's side; they are grey."""
+    """Pixels of an image's side; they are black."""
     weights: int = 3_274_634
     """Numbers of the network that is published, at least 1: those of the paper's."""
-    precision: Precision = "fp32"
-    """Unused: nothing is computed."""
 
     def network(self) -> nn.Module:
-        """So many weights, in one layer that is never called."""
+        """One layer with that many weights, which is never called."""
         return nn.Linear(1, self.weights, bias=False)
 
     def images(self) -> ImageSet:
@@ -95,9 +71,15 @@ class EmulatedJob:
         labels = torch.zeros(IMAGES, dtype=torch.int64)
         return ImageSet(pixels=pixels, labels=labels, num_classes=2)
 
-    def attacks(self, images: Images, device: torch.device) -> _Sleeping:
-        """What stands for an attack."""
-        return _Sleeping(images=images, seconds=self.seconds, batch_size=self.batch_size)
+    def attack_job(self) -> AttackJob:
+        """What workers get."""
+        recipe = Recipe(
+            attack=_Sleep(seconds_per_image=self.seconds / self.batch_size),
+            batch_size=self.batch_size,
+            updates=1,
+            seed=0,
+        )
+        return AttackJob(recipe=recipe, build=self.network, precision="fp32")
 
 
 @contextmanager
@@ -116,7 +98,9 @@ def workplace(
         )
     )
     cpu = [torch.device("cpu")]
-    transport = (kind or Processes()).open(job, arena, images, neighbours=cpu, threads=1)
+    transport = (kind or Processes()).open(
+        job.attack_job(), arena, images, neighbours=cpu, threads=1
+    )
     try:
         yield arena, transport
     finally:
@@ -124,20 +108,20 @@ def workplace(
         arena.close()
 
 
-class EmulatedHome:
+class EmulatedHome(LocalExecutor):
     """The trainer's own process: it publishes for real, and sleeps for its attacks."""
 
     def __init__(self, job: EmulatedJob, arena: Arena) -> None:
         self._network, self._arena = job.network(), arena
         self._logits_of = working_copy(self._network, "fp32").attacked
-        self._attacker = Attacker(job, arena, job.images(), torch.device("cpu"))
+        self._attacker = Attacker(job.attack_job(), arena, job.images(), torch.device("cpu"))
 
+    @override
     def publish(self, buffer: int) -> None:
-        """Copy the weights."""
         publish(self._network, self._arena, buffer)
 
+    @override
     def attack(self, lease: Lease) -> Work:
-        """Sleep, with the weights at hand."""
         return self._attacker(lease, self._logits_of)
 
 
@@ -180,7 +164,7 @@ def emulate(
                     )
                 full = ready.ticket + policy.window + 2 * workers if is_up else 0
             elif ready.ticket == full:
-                begun, waited = time.perf_counter(), engine.spent.wait
+                begun, waited = time.perf_counter(), engine.timings.wait
             elif ready.ticket == full + tickets:
                 break
             time.sleep(costs.update)
@@ -188,6 +172,6 @@ def emulate(
         engine.close()
     return Emulated(
         speed_up=tickets * costs.serial / seconds,
-        trainer_wait=(engine.spent.wait - waited) / seconds,
+        trainer_wait=(engine.timings.wait - waited) / seconds,
         ledger=broker.ledger,
     )

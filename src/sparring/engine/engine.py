@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from sparring.attacks import Stage
 from sparring.engine.broker import Broker
-from sparring.engine.crew import Crew
-from sparring.engine.lease import Lease, Ready, Stage, Work, Worker
+from sparring.engine.lease import Lease, Ready, Work, Worker
 from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
+from sparring.engine.worker_pool import WorkerPool
 
 WAIT = 1.0
-"""Seconds between two looks at workers that say nothing."""
+"""Longest time between two checks of workers that report nothing, in seconds."""
 PATIENCE = 60.0
-"""A worker hangs if it holds a lease for so many seconds, and for ten times what it should take."""
+"""A worker hangs if it holds a lease for this many seconds and for ten times its usual time."""
 ARRIVAL = 5
-"""Times this patience, a worker that was started must be up: it imports PyTorch first."""
+"""A started worker must be up within this many patiences: it imports PyTorch first."""
 TRAINER: Worker = "trainer"
 """The trainer's name where it takes a lease itself."""
 
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Home(Protocol):
-    """The trainer's own process."""
+class LocalExecutor(Protocol):
+    """What the engine asks of the trainer's own process."""
 
     def publish(self, buffer: int) -> None:
         """Write the current weights to this buffer, whole."""
@@ -40,37 +41,36 @@ class Home(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class Spent:
+class Timings:
     """Where the trainer's thread spent its time while it fetched tickets, in seconds."""
 
     help: float = 0.0
     """Attacking tickets itself."""
     wait: float = 0.0
-    """Having nothing to do."""
+    """Idle."""
     publish: float = 0.0
     """Writing its weights for the workers."""
     commit: float = 0.0
-    """Seeing to the workers as soon as the weights are new; most writing of them is in it."""
+    """Serving the workers as soon as the weights are new; includes most of `publish`."""
 
 
 class Engine:
     """An iterator of tickets that are ready to train.
 
-    Going on to the next one commits the last, where `commit` was not called before: as soon as its
-    weights are there, so that workers need not wait for what else the trainer has to do.
+    Asking for the next one commits the last. Call `commit` before, as soon as the weights are new,
+    and workers do not wait for what else the trainer has to do.
 
-    Where the next ticket is not ready, the trainer attacks one that nobody has yet, unless `helps`
-    is off: it has nothing better to do, and what it attacks is one less for the workers. Without
-    workers it attacks everything. Workers take leases once they are up; one that dies is replaced,
-    and with none left the trainer attacks everything too. It ends before its last ticket if nothing
-    is ready and `stopped`.
+    If the next ticket is not ready, the trainer attacks one that is not leased yet, unless `helps`
+    is off. Without workers it attacks everything. Workers take leases once they are up; one that
+    dies is replaced, and with none left the trainer attacks everything too. Iteration ends before
+    the last ticket if nothing is ready and `stopped`.
     """
 
     def __init__(  # noqa: PLR0913 - three that work together, the settings by keyword
         self,
         broker: Broker,
         transport: Transport,
-        home: Home,
+        executor: LocalExecutor,
         *,
         workers: int,
         helps: bool = True,
@@ -78,18 +78,18 @@ class Engine:
         stopped: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.broker, self.spent = broker, Spent()
-        self._transport, self._home = transport, home
+        self.broker, self.timings = broker, Timings()
+        self._transport, self._executor = transport, executor
         self._patience, self._stopped, self._clock = patience, stopped, clock
         self._seconds: dict[Stage, float] = {}
         self._begun: dict[Worker, float] = {}
         self._killed: set[Worker] = set()
         self._training = False
         # A second lease (of each part) spares a worker the wait for this thread; in a window too
-        # small to give one to everybody it would be kept from a worker that has none.
+        # small to give two to each it would be kept from a worker that has none.
         room = broker.policy.window * broker.parts // (workers + 1)
         self._depth = max(1, min(room, 2 * broker.parts))
-        self._crew = Crew(transport, workers, clock, arrival=ARRIVAL * patience)
+        self._pool = WorkerPool(transport, workers, clock, arrival=ARRIVAL * patience)
         self._helps = False
         if helps or not workers:
             self._take_part()
@@ -104,8 +104,8 @@ class Engine:
             self.close()
             raise StopIteration
         while True:
-            self._heed(self._transport.poll(0))  # first: who is up by now is not late
-            self._crew.muster()
+            self._heed(self._transport.poll(0))  # first: a worker that is up by now is not late
+            self._pool.start_due_workers()
             self._give_out()
             ready = self.broker.ready
             if ready is not None:
@@ -117,18 +117,18 @@ class Engine:
                 self._wait()
 
     def commit(self) -> None:
-        """The ticket that was given last is trained: publish the weights, give out what follows.
+        """Tell that the last ticket is trained: publish the weights, lease what follows.
 
         Its slot is free from now on. A second call does nothing.
         """
         begun = self._clock()
         self._commit()
-        self.spent.commit += self._clock() - begun
+        self.timings.commit += self._clock() - begun
 
     @property
     def num_workers(self) -> int:
         """Workers that are up."""
-        return len(self._crew)
+        return len(self._pool)
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -142,14 +142,14 @@ class Engine:
             self._give_out()
 
     def _give_out(self) -> None:
-        """Publish the weights if they are due, and see to it that every worker has its leases."""
+        """Publish the weights if they are due, and give every worker its leases."""
         if self.broker.due:
             buffer = self.broker.free_buffer()
             if buffer is not None:
                 begun = self._clock()
-                self._home.publish(buffer)
+                self._executor.publish(buffer)
                 self.broker.published(buffer, self.broker.trained)
-                self.spent.publish += self._clock() - begun
+                self.timings.publish += self._clock() - begun
         for depth in range(1, self._depth + 1):
             for worker in self.broker.workers:
                 if worker != TRAINER and self.broker.holds(worker) < depth:
@@ -164,18 +164,18 @@ class Engine:
         for event in events:
             match event:
                 case Up():
-                    self._crew.arrived(event.worker)
+                    self._pool.arrived(event.worker)
                     self.broker.join(event.worker)
                 case Done():
-                    self._crew.proved(event.worker)
+                    self._pool.proved(event.worker)
                     self._begun[event.worker] = self._clock()
                     self._done(event.lease, event.work)
                 case Died():
                     if event.refusal is not None:
                         raise event.refusal
                     idle = not self.broker.lost(event.worker)
-                    self._crew.lost(event, idle=idle)
-        if not self._helps and not self._crew.hopes:
+                    self._pool.lost(event, idle=idle)
+        if not self._helps and not self._pool.has_workers:
             log.warning("no worker is left: the trainer attacks every batch itself")
             self._take_part()
 
@@ -184,15 +184,15 @@ class Engine:
         self.broker.join(TRAINER)
 
     def _help(self) -> bool:
-        """Attack a ticket that nobody has yet here, while the next to train is not ready."""
+        """Attack a ticket here while the next to train is not ready; whether there was one."""
         if not self._helps or self._soon():
             return False
         lease = self.broker.lease(TRAINER, self._clock())
         if lease is None:
             return False
         begun = self._clock()
-        work = self._home.attack(lease)
-        self.spent.help += self._clock() - begun
+        work = self._executor.attack(lease)
+        self.timings.help += self._clock() - begun
         return self._done(lease.number, work)
 
     def _soon(self) -> bool:
@@ -213,11 +213,11 @@ class Engine:
         return bool(ends) and abs(max(ends) - self._clock()) < quarter
 
     def _wait(self) -> None:
-        """Wait for news, and end workers that have had a lease for too long."""
+        """Wait for events, and kill workers that have had a lease for too long."""
         begun = self._clock()
         pause = min(self._seconds.values(), default=WAIT) if self._helps else WAIT
-        self._heed(self._transport.poll(self._crew.pause(min(pause, WAIT))))
-        self.spent.wait += self._clock() - begun
+        self._heed(self._transport.poll(self._pool.pause(min(pause, WAIT))))
+        self.timings.wait += self._clock() - begun
         usual = max(self._seconds.values(), default=0.0)
         patience = max(self._patience, 10 * self._depth * usual)
         overdue = set(self.broker.overdue(self._clock(), patience))
@@ -227,7 +227,7 @@ class Engine:
         self._killed |= overdue
 
     def _done(self, number: int, work: Work) -> bool:
-        """Note a lease's end, and what leases of its kind take."""
+        """Record that a lease is done, and how long leases of its stage take."""
         lease = self.broker.done(number, work)
         if lease is None:
             return False

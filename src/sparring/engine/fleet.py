@@ -64,7 +64,7 @@ class Fleet:
                 trainer.update(self.all_reduce)
             ends.append(max(trainer.clock.now for trainer in trainers))
         seconds = max(trainer.clock.now for trainer in trainers)
-        helped = sum(trainer.engine.spent.help for trainer in trainers)
+        helped = sum(trainer.engine.timings.help for trainer in trainers)
         return FleetPlayed(
             seconds=seconds,
             barrier=idle / (seconds * len(trainers)),

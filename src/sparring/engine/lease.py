@@ -6,12 +6,11 @@ Units: seconds of the engine's clock; staleness in updates.
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+
+from sparring.attacks import Stage
 
 Worker = Hashable
 """Any name of a worker; a replacement has a new one."""
-Stage = Literal["whole", "first", "last"]
-"""Steps of an attack: all, all but the fresh ones, or those."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

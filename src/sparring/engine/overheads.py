@@ -64,7 +64,7 @@ def measure_overheads(
         same, new = (
             round_trips(transport, worker, rounds, new_weights=new) for new in (False, True)
         )
-        slot = arena["slot 0"]
+        slot = arena["attacked 0"]
         batch = torch.zeros_like(slot)
         copying = _timed(lambda: slot.copy_(batch), rounds)
         trips = [trip - overhead for trip, overhead in same]
@@ -73,7 +73,7 @@ def measure_overheads(
             lease=MICRO * median(trips),
             batch=copying,
             load=MICRO * (median(o for _, o in new) - median(o for _, o in same)),
-            handover=_timed(lambda: arena["slot 0"].to("cpu"), rounds),
+            handover=_timed(lambda: arena["attacked 0"].to("cpu"), rounds),
             publication=_timed(lambda: home.publish(0), rounds),
             whole=whole,
         )

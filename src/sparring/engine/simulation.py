@@ -142,7 +142,7 @@ class TrainerOnPaper:
             seconds=seconds,
             speed_up=run.tickets * run.costs.serial / seconds,
             worker_busy=self.transport.busy_seconds / (seconds * max(run.workers, 1)),
-            trainer_wait=self.engine.spent.wait / seconds,
+            trainer_wait=self.engine.timings.wait / seconds,
             ledger=replace(self.broker.ledger),
             trace=tuple(self.trace),
         )

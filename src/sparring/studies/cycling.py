@@ -5,7 +5,6 @@ The paper's section 5 and its Figure 6.
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,9 +73,9 @@ class Filming:
         image, label = dataset.test.batch(torch.arange(1))
         trainer = Trainer(config, dataset, torch.device("cpu"))
         rows = [self._row("clean", 0, image)]
-        with closing(config.source.open(trainer, config.updates)) as source:
-            restore_checkpoint(self.run, trainer, source)
-            for batch in source:
+        with trainer.loader as loader:
+            restore_checkpoint(self.run, trainer)
+            for batch in loader:
                 trainer.update(batch)
                 example = config.attack(
                     trainer.copy.attacked, image, label, generator=Generator().manual_seed(0)

@@ -4,8 +4,9 @@ A `TrainConfig` says everything that determines the weights; `presets` makes who
 and `resume` turn one into a run directory, and `replay` computes that one's weights again.
 """
 
+from sparring.attacks import EarlySteps
+from sparring.loader import Asynchronous, Fresh, Stale
 from sparring.training import presets
-from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
 from sparring.training.optimizers import SGD, Adam
@@ -14,7 +15,6 @@ from sparring.training.run import TrainedRun, resume, train
 from sparring.training.scaling import linearly_scaled
 from sparring.training.schedules import (
     Constant,
-    EarlySteps,
     Gradual,
     OneCycle,
     Steps,
@@ -22,7 +22,6 @@ from sparring.training.schedules import (
     WarmUp,
 )
 from sparring.training.several import joined
-from sparring.training.sources import Fresh, Stale
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import Look, Observer, Silent
 

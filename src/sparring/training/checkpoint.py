@@ -34,7 +34,6 @@ from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.records.run import digest_of_settings
 from sparring.records.wording import few
 from sparring.training.config import TrainConfig
-from sparring.training.sources import Fresh, Source
 from sparring.training.trainer import Trainer
 
 FORMAT = 1
@@ -55,14 +54,14 @@ class Progress:
     """Wall-clock seconds of training, over all sittings."""
 
 
-def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds: float) -> None:
+def save_checkpoint(run: RunDirectory, trainer: Trainer, seconds: float) -> None:
     """Write weights.safetensors (the averaged weights) and resume.pt, each by atomic rename.
 
     All trainers of a team must call it; the leader writes.
     Raises `CheckpointNotWritten` if the disk refuses; the previous checkpoint is then whole.
     Cost: 65 MB to disk for the paper's network with Adam.
     """
-    own = trainer.team.gather(_own_state(trainer, source))
+    own = trainer.team.gather(_own_state(trainer))
     if not trainer.team.leads:
         return
     known = _fingerprint(trainer)
@@ -102,11 +101,10 @@ def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
     the fingerprint.
     Raises whatever fails.
     """
-    source, other = (Fresh().open(each, each.config.updates) for each in (trainer, twin))
     buffer, where = io.BytesIO(), Path("the checkpoint")
-    torch.save(_state(trainer, [_own_state(trainer, source)], 0.0, None), buffer)
+    torch.save(_state(trainer, [_own_state(trainer)], 0.0, None), buffer)
     buffer.seek(0)
-    _restored(where, torch.load(buffer, map_location="cpu", weights_only=True), twin, other)
+    _restored(where, torch.load(buffer, map_location="cpu", weights_only=True), twin)
     stored = weights_from(weights_to(trainer.average.network.state_dict()))
     put_weights(twin.average.network, stored, where)
 
@@ -124,8 +122,8 @@ def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
         ) from error
 
 
-def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> Progress:
-    """Put trainer and source back to where the run's last checkpoint was taken.
+def restore_checkpoint(run: RunDirectory, trainer: Trainer) -> Progress:
+    """Put trainer and loader back to where the run's last checkpoint was taken.
 
     All trainers of a team must call it; the leader reads.
     Raises `CheckpointError` if it is damaged, of another layout or of another configuration.
@@ -133,7 +131,7 @@ def restore_checkpoint(run: RunDirectory, trainer: Trainer, source: Source) -> P
     team = trainer.team
     state = team.lead(lambda: _of_this_run(run.resume, trainer))
     with team.together():
-        return _restored(run.resume, state, trainer, source)
+        return _restored(run.resume, state, trainer)
 
 
 def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
@@ -142,17 +140,16 @@ def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Source) -> Progress:
+def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> Progress:
     try:
         trainer.network.load_state_dict(state["network"])
         trainer.average.network.load_state_dict(state["average"])
         settings = trainer.optimizer.state_dict()["param_groups"]
         kept_numbers = {"state": state["optimizer"]["state"], "param_groups": settings}
         trainer.optimizer.load_state_dict(kept_numbers)
-        trainer.version = int(state["version"])
         own = [state, *state.get("others", [])][trainer.team.rank]
         kept = {name: value.to(trainer.device) for name, value in own["source"].items()}
-        source.restore(kept, trainer.version)
+        trainer.loader.restore(kept, int(state["version"]))
         torch.set_rng_state(own["random"].cpu())
         progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -160,13 +157,12 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer, source: Sourc
     if (stored := state.get("fingerprint")) is not None:
         known = read_fingerprint(str(stored), str(path))
         check_fingerprint(trainer.average.network, known, str(path))
-    trainer.copy.refresh()
     return progress
 
 
-def _own_state(trainer: Trainer, source: Source) -> dict[str, Any]:
+def _own_state(trainer: Trainer) -> dict[str, Any]:
     """What each trainer of a team has for itself."""
-    return {"source": dict(source.state()), "random": torch.get_rng_state()}
+    return {"source": trainer.loader.source_state(), "random": torch.get_rng_state()}
 
 
 def _state(

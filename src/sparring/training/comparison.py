@@ -139,8 +139,8 @@ class Comparer:
         """
         config = self._config
         number = min(trainer.version, config.updates - 1)
-        eps, steps = config.eps_of(number), config.steps_of(number)
-        own = config.attack.at(eps, steps)
+        own = _own_attack(trainer, number)
+        eps, steps = own.threat.eps, own.steps
         longer = PGD(threat=replace(config.attack.threat, eps=eps), steps=max(LONG, 2 * steps))
         judged = trainer.copy.attacked
         attacked = self._examples(judged, own)
@@ -178,7 +178,7 @@ class Comparer:
         images, labels = batch.images[:count], batch.labels[:count]
         fresh = None
         if trainer.version - batch.version > 1 and found.own_steps:
-            attack = self._config.attack.at(batch.eps, self._config.steps_of(batch.number))
+            attack = _own_attack(trainer, batch.number)
             generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "alarm"))
             renewed = attack(trainer.copy.attacked, images, labels, generator=generator)
             fresh = _in_batches(trainer, trained, renewed, labels)
@@ -276,3 +276,10 @@ def _in_training_mode(trainer: Trainer) -> Iterator[Callable[[Tensor], Tensor]]:
             for module, name, buffer, value in kept:
                 setattr(module, name, buffer)
                 buffer.copy_(value)
+
+
+def _own_attack(trainer: Trainer, number: int) -> PGD:
+    """The run's attack on the ticket of this number."""
+    attack = trainer.loader.recipe.plan(number).attack
+    assert isinstance(attack, PGD)  # settings have no other
+    return attack

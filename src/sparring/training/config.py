@@ -2,21 +2,20 @@
 
 from dataclasses import dataclass, field
 
-from sparring.attacks import PGD, Linf, Threat
+from sparring.attacks import PGD, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
+from sparring.loader import Asynchronous, Fresh, SourceKind
 from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.bytes import ByteCount
 from sparring.records.ranges import at_least
 from sparring.records.trust import check_trusted, named_code
 from sparring.records.typed import typed_record
-from sparring.training.asynchronous import Asynchronous
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
-from sparring.training.schedules import Constant, EarlySteps, EpsSchedule, LearningRateSchedule
-from sparring.training.sources import Fresh, SourceKind
+from sparring.training.schedules import Constant, EpsSchedule, LearningRateSchedule
 
 
 @typed_record
@@ -136,28 +135,7 @@ class TrainConfig:
                 f"clip_norm must be positive because it is a length; got {self.clip_norm:g}. "
                 f"Leave it out (null) for no clipping."
             )
-
-        ends = [early.until for early in self.early_steps]
-        if ends != sorted(set(ends)):
-            raise ConfigError(
-                f"early_steps must rise in until, because each ends where the next begins; got "
-                f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
-            )
-
-        if self.source.split > self.batch_size // self.trainers:
-            raise ConfigError(
-                "source.policy.split must be at most batch_size, for each of several trainers its "
-                "part of that, because every part of a batch needs an image; got "
-                f"{self.source.split} parts of {self.batch_size // self.trainers} images. "
-                "Split into fewer."
-            )
-        if self.source.fresh_steps and self.attack.restarts > 1:
-            raise ConfigError(
-                "source.fresh_steps must be 0 where attack.restarts is above 1, because the last "
-                "steps of one search cannot be taken later for the worst of several; got "
-                f"fresh_steps {self.source.fresh_steps} and restarts {self.attack.restarts}. "
-                "Set one of them to its least."
-            )
+        self.recipe()
 
     @property
     def computing_threads(self) -> int:
@@ -168,23 +146,24 @@ class TrainConfig:
         """
         return self.threads or int(isinstance(self.source, Asynchronous))
 
-    def eps_of(self, number: int) -> float:
-        """ε of the attack on the ticket of this number."""
-        return self.attack.threat.eps * self.eps_schedule(self.progress(number))
+    def recipe(self, rank: int = 0) -> Recipe:
+        """How the batches of the trainer of this rank are made.
 
-    def steps_of(self, number: int) -> int:
-        """Gradient steps of the attack on the ticket of this number."""
-        here = self.progress(number)
-        early = (early.steps for early in self.early_steps if here < early.until)
-        return min(next(early, self.attack.steps), self.attack.steps)
-
-    def fresh_steps_of(self, number: int) -> int:
-        """How many of them, the last, are taken with the weights that it is trained on."""
-        return max(0, min(self.source.fresh_steps, self.steps_of(number) - 1))
-
-    def progress(self, number: int) -> float:
-        """Where in the run ticket or update `number` lies: the middle of its share, in (0, 1)."""
-        return (number + 0.5) / self.updates
+        Raises `ConfigError` for settings of attack and source that contradict each other.
+        """
+        return Recipe(
+            attack=self.attack,
+            batch_size=self.batch_size,
+            updates=self.updates,
+            seed=self.seed,
+            eps_schedule=self.eps_schedule,
+            early_steps=self.early_steps,
+            fresh_steps=self.source.fresh_steps,
+            augmentation=self.augmentation,
+            split=self.source.split,
+            rank=rank,
+            world_size=self.trainers,
+        )
 
 
 def stored_config(run: RunDirectory, *, trust_code: bool = False) -> TrainConfig:

@@ -5,15 +5,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from sparring.attacks import PGD, Linf
+from sparring.attacks import PGD, EarlySteps, Linf
 from sparring.engine import Newest
+from sparring.loader import Asynchronous
 from sparring.models import Normalised, PaperNetwork
 from sparring.records.typed import typed
-from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
 from sparring.training.optimizers import Adam
-from sparring.training.schedules import EarlySteps, Triangular, WarmUp
+from sparring.training.schedules import Triangular, WarmUp
 
 TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
 """Early steps of the preset `fast` for the paper's network."""

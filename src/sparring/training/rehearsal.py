@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sparring.data import Dataset, derive_seed
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss, SparringError, cause
+from sparring.loader import Fresh
 from sparring.models import (
     PROBES,
     WorkingCopy,
@@ -23,7 +24,6 @@ from sparring.records.wording import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.objectives import forget_objectives
-from sparring.training.sources import Fresh
 from sparring.training.team import Solo
 from sparring.training.trainer import Trainer
 
@@ -61,16 +61,16 @@ def _trainer(
 
 
 def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
-    size, name = trainer.job.batch_size, type(trainer.network).__name__
+    size, name = trainer.loader.recipe.rank_batch_size, type(trainer.network).__name__
     outputs = trainer.config.model.outputs(trainer.images.num_classes)
-    trainer.copy = checked = _CheckedCopy(trainer.copy, trainer.network, outputs)
+    trainer.loader.copy = checked = _CheckedCopy(trainer.copy, trainer.network, outputs)
     rate = trainer.learning_rate
     with _tried(f"an attack on a batch of {counted(size, 'image')} failed"):
-        batch = trainer.attack_now(0)
+        batch = trainer.loader.begin(0)
     image, label = batch.images[:1], batch.labels[:1]
     with _tried("an attack on one image failed"):
         attack = replace(trainer.config.attack, steps=1)
-        attack(trainer.logits_of, image, label, generator=torch.Generator().manual_seed(0))
+        attack(trainer.copy.attacked, image, label, generator=torch.Generator().manual_seed(0))
     with _tried("an evaluation of one image failed"):
         logits = _logits(trainer.average.network, image)
     check_logits(logits, name, 1, outputs, when=" in an evaluation")

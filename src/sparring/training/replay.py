@@ -171,9 +171,9 @@ def _follow(
     for version, traced in enumerate(trace):
         try:
             for ticket, rank in tickets_of[version]:
-                waiting[ticket, rank] = trainers[rank].attack_now(ticket)
+                waiting[ticket, rank] = trainers[rank].loader.begin(ticket)
             batches = [
-                trainer.finish(waiting.pop((version, rank)))
+                trainer.loader.finish(waiting.pop((version, rank)))
                 for rank, trainer in enumerate(trainers)
             ]
             step = update_together(trainers, batches)

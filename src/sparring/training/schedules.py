@@ -122,28 +122,6 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EarlySteps:
-    """Fewer attack steps early in a run, while the network is easily fooled.
-
-    All steps together reach as far as the full attack's.
-    """
-
-    until: float
-    """Share of the run before which they hold, in (0, 1)."""
-    steps: int
-    """Gradient steps of the attack until then, at least 1."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check("until", self.until, above=0.0, below=1.0)
-        if self.steps < 1:
-            raise ConfigError(
-                f"early steps must be 1 or more because they are an attack's; got {self.steps}. "
-                f"For natural training set attack.steps to 0 instead."
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Gradual:
     """Another schedule, approached from `start` of it by a linear rise early in the run.
 

@@ -29,10 +29,11 @@ from sparring.errors import (
     SparringError,
     TrainerLost,
 )
+from sparring.loader import Place
 from sparring.models import chosen_device
 from sparring.training.interruption import SIGNALS, StopRequest
 from sparring.training.share import REQUESTS
-from sparring.training.team import Launch, Place, Solo, Team
+from sparring.training.team import Launch, Solo, Team
 
 Thing = TypeVar("Thing")
 REASON = 120

@@ -1,8 +1,8 @@
 """One process's share of a run: the loop, and what is written and looked at beside it."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
 
@@ -31,7 +31,6 @@ from sparring.training.config import TrainConfig
 from sparring.training.events import Events, events
 from sparring.training.interruption import stop_request
 from sparring.training.notices import warnings_to
-from sparring.training.sources import Source
 from sparring.training.team import Team
 from sparring.training.trainer import Step, Trainer
 from sparring.training.watch import DeadStart, Observer, ValidationSlice
@@ -117,12 +116,10 @@ class Sitting:
             trainer = Trainer(
                 self.config, self.dataset, self.device, self.network, self.team, resumed=resumed
             )
-            source = kept.enter_context(
-                closing(self.config.source.open(trainer, self.config.updates))
-            )
+            kept.enter_context(trainer.loader)
             kept.enter_context(warnings_to(lambda text: self._notice(trainer, text)))
             if resumed:
-                self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
+                self.seconds_before = restore_checkpoint(self.run, trainer).seconds
             self.team.lead(lambda: self._begin(trainer))
             self.begun = time.perf_counter()
             if trainer.version < self.end:
@@ -130,7 +127,7 @@ class Sitting:
                 with events(self.run, trainer.version, wanted=wanted) as sink:
                     self.events = sink
                     try:
-                        self._loop(trainer, source)
+                        self._loop(trainer)
                     except (NonFiniteLoss, NonFiniteLogits) as error:
                         raise self._diverged(trainer, error) from error
             seconds = self._seconds()
@@ -167,15 +164,15 @@ class Sitting:
         for doubtful in filter(None, doubts):
             self._notice(trainer, f"{doubtful}.")
 
-    def _loop(self, trainer: Trainer, source: Source) -> None:
+    def _loop(self, trainer: Trainer) -> None:
         """The trainer's loop: attacked batches in, updates out."""
-        for batch, seconds in _timed(source):
-            step = trainer.update(batch, supply_seconds=seconds, updated=source.updated)
+        for batch in trainer.loader:
+            step = trainer.update(batch, supply_seconds=trainer.loader.supply_seconds)
             if self.team.leads:
-                self._watch(trainer, source, step, batch)
+                self._watch(trainer, step, batch)
             last, asked = trainer.version == self.end, self.team.heard
             if last or asked or _due(self.config.checkpoint_every, trainer.version):
-                self._save(trainer, source)
+                self._save(trainer)
             if last or asked:
                 self.team.wait()  # who is gone while the leader still writes looks like a crash
             if asked and not last:
@@ -184,12 +181,12 @@ class Sitting:
                 break
         asked = self.team.heard
         if asked and trainer.version < self.end:  # while a batch was awaited
-            self._save(trainer, source)
+            self._save(trainer)
             raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
 
-    def _watch(self, trainer: Trainer, source: Source, step: Step, batch: AttackedBatch) -> None:
+    def _watch(self, trainer: Trainer, step: Step, batch: AttackedBatch) -> None:
         """What the leader does after every update: write it down, and look at it now and then."""
-        self._record(trainer, source, step)
+        self._record(trainer, step)
         if trainer.version == 1 and trainer.untrained:
             self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
         if self.alarm.due(trainer.version):
@@ -215,8 +212,8 @@ class Sitting:
         last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
         return NonFiniteLoss(f"{said} The last good checkpoint {last}.")
 
-    def _record(self, trainer: Trainer, source: Source, step: Step) -> None:
-        figures = asdict(step) | {"seconds": self._seconds(), **source.figures()}
+    def _record(self, trainer: Trainer, step: Step) -> None:
+        figures = asdict(step) | {"seconds": self._seconds(), **trainer.loader.figures()}
         self._write("update", figures | dict(trainer.figures()))
         self.observer.stepped(step)
         last = step.step == self.config.updates
@@ -247,12 +244,12 @@ class Sitting:
         for notice in self.alarm.notices(found):
             self._notice(trainer, notice)
 
-    def _save(self, trainer: Trainer, source: Source) -> None:
+    def _save(self, trainer: Trainer) -> None:
         """Write a checkpoint, and beside it the sources' account of the run so far.
 
         Totals are sums over the trainers; what the others had to notice is told now.
         """
-        totals = self.team.gather(dict(source.totals()))
+        totals = self.team.gather(dict(trainer.loader.totals()))
         for text in chain.from_iterable(self.team.gather(self.untold)):
             self._notice(trainer, text)
         self.untold = []
@@ -260,7 +257,7 @@ class Sitting:
             self._write("tickets", {"step": trainer.version, **_summed(totals)})
         if others := unlike(self.team, trainer.network):
             self._notice(trainer, UNLIKE.format(", ".join(map(str, others))))
-        save_checkpoint(self.run, trainer, source, self._seconds())
+        save_checkpoint(self.run, trainer, self._seconds())
 
     def _write(self, kind: str, row: Mapping[str, int | float | str | None]) -> None:
         self.metrics.append(row)
@@ -273,14 +270,6 @@ class Sitting:
 
 def _summed(totals: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return {name: sum(own[name] for own in totals) for name in totals[0]}
-
-
-def _timed(source: Source) -> Iterator[tuple[AttackedBatch, float]]:
-    """Each batch, with the seconds that it took to come."""
-    begun = time.perf_counter()
-    for batch in source:
-        yield batch, time.perf_counter() - begun
-        begun = time.perf_counter()
 
 
 def _due(every: int, version: int) -> bool:

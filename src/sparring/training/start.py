@@ -1,14 +1,16 @@
 """What a run begins with: settings that fit its data, and a network that can be trained on them."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from sparring.data import Dataset, first_images
 from sparring.data.source import absolute
-from sparring.engine.handed_images import unpicklable
+from sparring.engine.shared_images import unpicklable
 from sparring.errors import ConfigError
+from sparring.loader import Asynchronous
 from sparring.models import (
     PROBES,
     Given,
@@ -22,11 +24,10 @@ from sparring.models import (
     chosen_device,
     possible_precision,
 )
-from sparring.models.fingerprint import TOLERANCE, fingerprint
+from sparring.models.fingerprint import TOLERANCE, Fingerprint, check_fingerprint, fingerprint
 from sparring.models.spec import is_imported
 from sparring.models.trained import network_seed
 from sparring.records.imported import anchored
-from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
 from sparring.training.events import check_events_can_be_written
 from sparring.training.objectives import OwnObjective
@@ -118,7 +119,7 @@ def _check_sendable(network: nn.Module) -> None:
             "a network that workers attack must pickle, because it is sent to their processes; "
             f"got: {reason}. Define its class at the top of a module, name a factory that builds "
             "it (model.factory), or train without workers."
-        ) from reason
+        )
 
 
 def starting_network(
@@ -145,3 +146,45 @@ def _anchored(model: ModelKind) -> ModelKind:
     if isinstance(model, Imported):
         return replace(model, factory=anchored(model.factory))
     return model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Known:
+    """The trainer's weights at one time, and what its network answers with them."""
+
+    weights: Mapping[str, Tensor]
+    """The weights."""
+    fingerprint: Fingerprint
+    """The answers."""
+
+    @classmethod
+    def of(cls, network: nn.Module, image_shape: tuple[int, int, int]) -> "Known":
+        """Cost: a copy of the weights and a pass."""
+        weights = {name: value.cpu().clone() for name, value in network.state_dict().items()}
+        return cls(weights=weights, fingerprint=fingerprint(network, image_shape))
+
+    def check(self, network: nn.Module) -> None:
+        """Raise `OtherNetwork` for another network than the trainer's; replaces its weights."""
+        network.load_state_dict(self.weights)
+        check_fingerprint(network, self.fingerprint, "a network that attacks")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RunNetwork:
+    """Builds networks of a run's kind, in whatever process; their weights do not matter."""
+
+    model: ModelKind
+    """The run's record of its network."""
+    given: nn.Module | None
+    """The network itself, if the run was given an object; it must pickle for workers."""
+    seed: int
+    """The run's seed."""
+    known: Known | None = None
+    """By what the network is known, if a factory of the user's builds it."""
+
+    def __call__(self) -> nn.Module:
+        """A network; raises `OtherNetwork` if the factory makes another one than before."""
+        built = built_network(self.model, self.given, network_seed(self.seed))
+        if self.known is not None:
+            self.known.check(built)
+        return built

@@ -13,19 +13,11 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sparring.loader import Place
 from sparring.models import chosen_device
 from sparring.training.interruption import StopRequest
 
 Thing = TypeVar("Thing")
-
-
-class Place(NamedTuple):
-    """Which of the trainers of one machine one is."""
-
-    number: int = 0
-    """The first one is 0."""
-    of: int = 1
-    """How many there are."""
 
 
 class Launch(NamedTuple):

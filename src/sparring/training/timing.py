@@ -8,11 +8,11 @@ from dataclasses import replace
 from sparring.engine import Costs
 from sparring.engine.calibration import WARM, costs_of
 from sparring.errors import Interrupted
+from sparring.loader import Fresh
 from sparring.records import MetricsLog
 from sparring.records.temporary import temporary_folder
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.run import train
-from sparring.training.sources import Fresh
 
 TIMED = 30
 """Updates that are timed."""

@@ -5,7 +5,7 @@ Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
-from sparring.attacks import AttackedBatch
+from sparring.attacks import AttackedBatch, Crafter
 from sparring.data import Dataset, derive_seed
+from sparring.engine import AttackJob
 from sparring.errors import NonFiniteLoss
+from sparring.loader import AdversarialLoader, Asynchronous, SourceSetup
+from sparring.loader.source import LiveModel
 from sparring.models import (
     Precision,
+    WorkingCopy,
     drawing_from,
     possible_precision,
     real_view,
@@ -25,13 +29,11 @@ from sparring.models import (
     working_copy,
 )
 from sparring.models.spec import is_imported
-from sparring.training.asynchronous import Asynchronous
 from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
-from sparring.training.job import AttackJob, Known
 from sparring.training.share import Packing, Share, floating_buffers, mean_of
-from sparring.training.start import probes, starting_network
-from sparring.training.team import Place, Solo, Team
+from sparring.training.start import Known, RunNetwork, probes, starting_network
+from sparring.training.team import Solo, Team
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -66,10 +68,10 @@ class Step:
 
 
 class Trainer:
-    """Owns the weights: attacks tickets with them when a source asks, and updates them.
+    """Owns the weights and updates them with the batches of its `loader`.
 
     `version` counts the updates that they have seen; `copy` is the form in which their passes are
-    computed, in a `precision` that the network bears; `average` holds the weights that are
+    computed, in a `precision` that the network supports; `average` holds the weights that are
     evaluated. A copy of a `network` that is given takes the place of what `config.model` would
     build; those of a run that is `resumed` are soon a checkpoint's. In a `team` of several each
     attacks and measures its part of every batch, and all make the same update of the mean.
@@ -86,7 +88,6 @@ class Trainer:
         resumed: bool = False,
     ) -> None:
         self.config = config
-        self.version = 0
         self.team: Team = team or Solo()
         self.network: nn.Module = starting_network(config, network, resumed=resumed)
         self.team.align(self.network)
@@ -94,14 +95,21 @@ class Trainer:
         self.precision: Precision = possible_precision(
             self.network, config.precision, probes(dataset)
         )
-        self.copy = working_copy(self.network, self.precision)
         self.average = Average(self.network, config.average)
         self.optimizer = config.optimizer.build(self.network.parameters())
         self.images, self.device = dataset.train, device
-        self.job = AttackJob(
-            config=config, given=network, trainer=self.team.rank, known=self._known(network)
+        recipe = config.recipe(self.team.rank)
+        build = RunNetwork(
+            model=config.model, given=network, seed=config.seed, known=self._known(network)
         )
-        self._tickets = self.job.attacks(dataset.train, device)
+        setup = SourceSetup(
+            model=LiveModel(network=self.network, copy=working_copy(self.network, self.precision)),
+            crafter=Crafter(recipe, dataset.train, device),
+            job=AttackJob(recipe=recipe, build=build, precision=config.precision),
+            place=self.team.place,
+            stopped=self.team.stopped,
+        )
+        self.loader = AdversarialLoader.of(setup, config.source)
         self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
         self._staleness: tuple[int, ...] = ()
         self.untrained: list[str] = []
@@ -116,60 +124,40 @@ class Trainer:
         return Known.of(self.network, self.images.image_shape)
 
     @property
-    def place(self) -> Place:
-        """Which of the trainers of this machine it is."""
-        return self.team.place
+    def version(self) -> int:
+        """Updates that the weights have seen."""
+        return self.loader.version
+
+    @property
+    def copy(self) -> WorkingCopy:
+        """The form in which passes are computed."""
+        return self.loader.copy
 
     @property
     def learning_rate(self) -> float:
         """That of the next update."""
-        progress = self.config.progress(min(self.version, self.config.updates - 1))
+        progress = self.loader.recipe.progress(min(self.version, self.config.updates - 1))
         return self.config.optimizer.learning_rate * self.config.schedule(progress)
-
-    def stopped(self) -> bool:
-        """Whether it was asked to stop and may do so before its next update."""
-        return self.team.stopped()
-
-    def attack_now(self, number: int) -> AttackedBatch:
-        """Attack the ticket of this number with the current weights, but for its fresh steps."""
-        return self._tickets.begin(number, version=self.version, logits_of=self.copy.attacked)
-
-    def finish(self, batch: AttackedBatch) -> AttackedBatch:
-        """Take the fresh steps of a batch's attack, with the current weights."""
-        return self._tickets.finish(batch, logits_of=self.copy.attacked)
-
-    def logits_of(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of the current weights, for attacks."""
-        return self.copy.attacked(images)
-
-    def recall(self, number: int) -> AttackedBatch:
-        """The ticket's images as they are, for a source that kept what became of them."""
-        return self._tickets.recall(number)
-
-    def eps_of(self, number: int) -> float:
-        """ε of the attack on the ticket of this number."""
-        return self.config.eps_of(number)
 
     def update(
         self,
         batch: AttackedBatch,
         *,
         supply_seconds: float | None = None,
-        updated: Callable[[], None] = lambda: None,
     ) -> Step:
-        """One step of the optimiser on one batch, together with the team.
+        """One step of the optimizer on one batch, together with the team.
 
-        `supply_seconds` is what the batch took to come, by default its attack. `updated` is called
-        as soon as the weights are new; what it does is not the update's time. What the network
-        draws at random, as dropout does, follows from seed, version and rank. Cost: one forward and
-        one full backward pass, and the team's mean. Raises `NonFiniteLoss`, before the weights are
-        touched and for the whole team, if the loss or its gradient is infinite or NaN.
+        `supply_seconds` is the time that the batch took to come, by default that of its attack.
+        Serving the workers as soon as the weights are new is not the update's time. What the
+        network draws at random, as dropout does, follows from seed, version and rank. Cost: one
+        forward and one full backward pass, and the team's mean. Raises `NonFiniteLoss`, before the
+        weights are touched and for the whole team, if the loss or its gradient is infinite or NaN.
         """
         begun = time.perf_counter()
         share = self.measure(batch)
         if self.team.size > 1:
             share = self.unpacked(self.team.mean(self.packed(share)))
-        return self.take(share, batch, supply_seconds=supply_seconds, updated=updated, begun=begun)
+        return self.take(share, batch, supply_seconds=supply_seconds, begun=begun)
 
     def measure(self, batch: AttackedBatch) -> Share:
         """What one's own batch says of the weights, which stay as they are; statistics move."""
@@ -205,7 +193,6 @@ class Trainer:
         batch: AttackedBatch,
         *,
         supply_seconds: float | None = None,
-        updated: Callable[[], None] = lambda: None,
         begun: float | None = None,
     ) -> Step:
         """The update that a share, or the mean of all, asks for; see `update`."""
@@ -221,11 +208,7 @@ class Trainer:
             )
         self._step(share, rate)
         self._staleness = share.staleness
-        self.version += 1
-        stepped = time.perf_counter()
-        updated()
-        elsewhere = time.perf_counter() - stepped
-        self.copy.refresh()
+        self.loader.advance()
         self.average.update(self.network, self.version)
         supply = batch.attack_seconds if supply_seconds is None else supply_seconds
         seconds = time.perf_counter() - begun
@@ -238,7 +221,7 @@ class Trainer:
             staleness=max(share.staleness),
             attack_seconds=batch.attack_seconds,
             supply_seconds=supply,
-            update_seconds=seconds - elsewhere,
+            update_seconds=seconds - self.loader.commit_seconds,
             images_per_second=self.team.size * len(batch.labels) / (supply + seconds),
         )
 

@@ -1,4 +1,4 @@
-"""The first moments of a worker's process, before anything heavy is imported.
+"""The start of a worker's process, before anything heavy is imported.
 
 Whatever happens to the trainer from then on, its workers end with it.
 """
@@ -10,17 +10,17 @@ import signal
 import sys
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 PR_SET_PDEATHSIG = 1
 """Linux: the signal that a process gets when its parent dies (prctl(2))."""
 
 
-class Birth:
-    """The first thing that a worker's process is handed: unpickling it ties its life to another's.
+class ParentDeathGuard:
+    """A worker's first argument: unpickling it makes the process end with its parent.
 
-    Linux kills the process when the thread ends that started it; elsewhere it notices when its pipe
-    is closed.
+    Linux kills the process when the thread that started it ends; on other systems the process
+    notices that its pipe is closed.
     """
 
     def __init__(self, parent: int) -> None:
@@ -37,35 +37,44 @@ class Birth:
             sys.exit(1)
 
 
-class Parcel:
-    """What a worker's process is handed by an open file and not through its first pipe.
+@runtime_checkable
+class Setup(Protocol):
+    """What a worker's process needs."""
 
-    A process that dies at its birth leaves that pipe's writer waiting for ever, if there is more to
-    write than the pipe holds (64 KiB): a network's weights are more.
+    def work(self, device: str, pipe: Connection) -> None:
+        """Work until the pipe closes."""
+        ...
+
+
+class FileHandoff:
+    """Passes a worker's setup by an open file and not through the process's first pipe.
+
+    A process that dies while it starts leaves that pipe's writer waiting for ever if there is more
+    to write than the pipe holds (64 KiB): a network's weights are more.
     """
 
-    def __init__(self, thing: Any, file: int) -> None:
-        self.thing = thing
+    def __init__(self, setup: Setup, file: int) -> None:
+        self.setup = setup
         self._file = os.fdopen(file, "w+b")
 
     def close(self) -> None:
-        """Give the file up, once the process is started."""
+        """Close the file, once the process is started."""
         self._file.close()
 
     def __getstate__(self) -> object:
-        reduction.ForkingPickler(self._file).dump(self.thing)
+        reduction.ForkingPickler(self._file).dump(self.setup)
         self._file.flush()
         return reduction.DupFd(self._file.fileno())
 
     def __setstate__(self, handle: Any) -> None:
         self._file = os.fdopen(handle.detach(), "rb")
         self._file.seek(0)
-        self.thing = pickle.load(self._file)
+        self.setup: Setup = pickle.load(self._file)
         self.close()
 
 
-def live(birth: Birth, parcel: Parcel, device: str, pipe: Connection) -> None:
-    """A worker's life; `birth` has done its part, and with the parcel PyTorch came in."""
-    from sparring.engine.transports.process import work
-
-    work(parcel.thing, device, pipe)
+def run_worker(
+    guard: ParentDeathGuard, handoff: FileHandoff, device: str, pipe: Connection
+) -> None:
+    """What a worker's process runs; unpickling the setup has imported PyTorch by now."""
+    handoff.setup.work(device, pipe)

@@ -1,4 +1,4 @@
-"""Where a run's workers are, as its settings have it; each kind opens its transport.
+"""Where a run's workers are, as its settings say; each kind opens its transport.
 
 None of them changes what is attacked: with a fixed lag the weights are the same bits under all.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from sparring.data import Images
-from sparring.engine.attacker import Job
+from sparring.engine.attacker import AttackJob
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.transports.process import ProcessTransport
@@ -27,7 +27,7 @@ class Processes:
     """Workers are processes of this machine, and share the trainer's memory."""
 
     def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
-        """How many there are if nobody says: one for each device that trainers leave.
+        """The default number: one for each device that trainers leave free.
 
         `place` is the trainer's number among those of this machine, and how many these are.
         """
@@ -41,14 +41,14 @@ class Processes:
 
     def open(
         self,
-        job: Job,
+        job: AttackJob,
         arena: Arena,
         images: Images,
         *,
         neighbours: Sequence[torch.device],
         threads: int,
     ) -> Transport:
-        """A transport without workers yet, who will compute on these devices."""
+        """A transport without workers yet; they will compute on these devices."""
         devices = [str(device) for device in neighbours]
         return ProcessTransport(job, arena, images, devices=devices, threads=threads)
 
@@ -104,7 +104,7 @@ class Ray:
         return _pairs(self.labels, "labels", "ray.io/accelerator-type=A100")
 
     def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
-        """As many as the policy can keep busy; those for whom there is no room wait for it."""
+        """As many as the policy can keep busy; those that the cluster has no room for wait."""
         return policy.window * policy.split
 
     def check(self) -> None:
@@ -117,21 +117,30 @@ class Ray:
 
     def open(
         self,
-        job: Job,
+        job: AttackJob,
         arena: Arena,
         images: Images,
         *,
         neighbours: Sequence[torch.device],
         threads: int,
     ) -> Transport:
-        """A transport without workers yet, who will compute where the cluster has room.
+        """A transport without workers yet; they will compute where the cluster has room.
 
         Cost: some seconds, if a cluster must be started.
         """
         # An extra, and seconds to import.
         from sparring.engine.transports.ray_actors import RayTransport
 
-        return RayTransport(job, arena, images, place=self, threads=threads)
+        options: dict[str, object] = {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "resources": self.amounts,
+            "scheduling_strategy": self.scheduling,
+        }
+        if self.selector:
+            options["label_selector"] = self.selector
+        device = "cuda" if self.gpus else "cpu"
+        return RayTransport(job, arena, images, options=options, device=device, threads=threads)
 
 
 TransportKind = Processes | Ray

@@ -1,7 +1,7 @@
 """Workers as processes of this machine, spawned, each with a pipe of its own.
 
 No lock, semaphore or queue is shared between processes: a worker that is killed at any instant
-blocks nobody, and its death is the end of its own pipe. Images and weights travel through the
+blocks no other, and its death is the end of its own pipe. Images and weights travel through the
 arena; only leases and their numbers go through the pipe.
 """
 
@@ -19,14 +19,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 import torch
+from typing_extensions import override
 
 from sparring.data import Images
-from sparring.engine.attacker import Attacker, Job
-from sparring.engine.handed_images import SharedImages
+from sparring.engine.attacker import Attacker, AttackJob
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena, anonymous_file
-from sparring.engine.transports.birth import Birth, Parcel, live
-from sparring.engine.transports.protocol import Died, Done, Event, Up
+from sparring.engine.shared_images import SharedImages
+from sparring.engine.transports.birth import FileHandoff, ParentDeathGuard, run_worker
+from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 from sparring.errors import OtherNetwork
 
 GRACE = 2.0
@@ -36,11 +37,11 @@ LAST_WORDS = 8000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workplace:
-    """All that a worker's process is told when it starts."""
+class WorkerSetup:
+    """All that a worker's process gets when it starts."""
 
     job: bytes
-    """What to attack, and how: a pickled `Job`."""
+    """What to attack, and how: a pickled `AttackJob`."""
     arena: Arena
     """Where weights, images and results are."""
     shared: SharedImages
@@ -48,9 +49,31 @@ class Workplace:
     threads: int
     """CPU threads of the worker."""
 
+    def work(self, device: str, pipe: Connection) -> None:
+        """Read leases from the pipe and write what they took, until it closes."""
+        try:
+            torch.set_num_threads(self.threads)
+            job, images = pickle.loads(self.job), self.shared.images
+            attacker = Attacker(job, self.arena, images, torch.device(device))
+            pipe.send(None)
+            while True:
+                lease = pipe.recv()
+                pipe.send((lease.number, attacker(lease)))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+        except OtherNetwork as error:
+            pipe.send(error)
+            sys.exit(1)
+        except Exception:
+            # Whatever it was, this process cannot be trusted any more; a new one takes over.
+            pipe.send(traceback.format_exc()[-LAST_WORDS:])
+            sys.exit(1)
+
 
 @dataclass(kw_only=True, slots=True)
-class _Hand:
+class WorkerHandle:
+    """The trainer's side of a worker's process."""
+
     process: SpawnProcess
     pipe: Connection
     device: str
@@ -60,16 +83,16 @@ class _Hand:
     """The error that every worker of this run would end with."""
 
 
-class ProcessTransport:
+class ProcessTransport(Transport):
     """Spawned processes; every worker's name is a number that is never used again.
 
     A worker computes on the one of `devices` that has the fewest of them. Cost: a copy of the
-    training images that are in memory. Raises `DataError` for images that cannot be handed over.
+    training images that are in memory. Raises `DataError` for images that do not pickle.
     """
 
     def __init__(
         self,
-        job: Job,
+        job: AttackJob,
         arena: Arena,
         images: Images,
         *,
@@ -79,41 +102,39 @@ class ProcessTransport:
         self._devices = devices
         # As bytes: multiprocessing would move every tensor of a network that comes along into a
         # file of /dev/shm, the caller's own too.
-        self._place = Workplace(
+        self._setup = WorkerSetup(
             job=pickle.dumps(job), arena=arena, shared=SharedImages(images), threads=threads
         )
-        self._hands: dict[Worker, _Hand] = {}
-        self._stillborn: list[Died] = []
+        self._workers: dict[Worker, WorkerHandle] = {}
+        self._failed_starts: list[Died] = []
         self._names = itertools.count()
 
+    @override
     def start(self) -> Worker:
-        """Spawn a process. Cost: some seconds until it attacks, most of them to import PyTorch.
-
-        One that the system has no room for is a death, which the next `poll` tells of.
-        """
+        # It takes some seconds until it attacks, most of them to import PyTorch.
         name = next(self._names)
         try:
-            self._hands[name] = self._spawned(f"sparring worker {name}")
+            self._workers[name] = self._spawned(f"sparring worker {name}")
         except OSError as error:
             reason = f"it could not be started: {error.strerror or error}"
-            self._stillborn.append(Died(worker=name, reason=reason))
+            self._failed_starts.append(Died(worker=name, reason=reason))
         return name
 
-    def _spawned(self, name: str) -> _Hand:
+    def _spawned(self, name: str) -> WorkerHandle:
         spawn = get_context("spawn")
-        taken = Counter(hand.device for hand in self._hands.values())
+        taken = Counter(worker.device for worker in self._workers.values())
         device = min(self._devices, key=taken.__getitem__)
-        parcel = Parcel(self._place, anonymous_file())
+        handoff = FileHandoff(self._setup, anonymous_file())
         ours, theirs = spawn.Pipe()
         process = spawn.Process(
-            target=live,
-            args=(Birth(os.getpid()), parcel, device, theirs),
+            target=run_worker,
+            args=(ParentDeathGuard(os.getpid()), handoff, device, theirs),
             name=name,
             daemon=True,
         )
-        # Ctrl-C and the end of a terminal reach all of its processes and are the trainer's to
-        # handle: workers are born with both blocked, so that neither can meet them in an import.
-        # The tracker of multiprocessing would unblock them, were it started by the first worker.
+        # Ctrl-C and the end of a terminal reach all of its processes, and the trainer handles them:
+        # workers start with both blocked, so that neither interrupts an import. The tracker of
+        # multiprocessing would unblock them if the first worker started it.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
@@ -124,64 +145,60 @@ class ProcessTransport:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-            parcel.close()
-        return _Hand(process=process, pipe=ours, device=device)  # pyright: ignore
+            handoff.close()
+        return WorkerHandle(process=process, pipe=ours, device=device)  # pyright: ignore
 
+    @override
     def is_placed(self, worker: Worker) -> bool:
-        """It always has: this machine."""
         return True
 
+    @override
     def submit(self, lease: Lease) -> None:
-        """Send the lease down its worker's pipe."""
         try:
-            self._hands[lease.worker].pipe.send(lease)
+            self._workers[lease.worker].pipe.send(lease)
         except (BrokenPipeError, ConnectionResetError):
             return  # the worker is dead, which `poll` will find at the end of its pipe
 
+    @override
     def poll(self, timeout: float) -> Sequence[Event]:
-        """Read every pipe that has something to say."""
-        names = {hand.pipe: name for name, hand in self._hands.items()}
-        events: list[Event] = [*self._stillborn]
-        self._stillborn.clear()
+        names = {worker.pipe: name for name, worker in self._workers.items()}
+        events: list[Event] = [*self._failed_starts]
+        self._failed_starts.clear()
         for pipe in wait(list(names), 0 if events else timeout):
             name = names[pipe]  # pyright: ignore[reportArgumentType]
             events += self._read(name)
         return events
 
+    @override
     def kill(self, worker: Worker) -> None:
-        """SIGKILL, which a stopped process obeys too."""
-        if worker in self._hands:
-            self._hands[worker].process.kill()
+        if worker in self._workers:
+            self._workers[worker].process.kill()
 
+    @override
     def stop(self) -> None:
-        """Close the pipes, which tells workers to end; kill those that do not."""
-        for hand in self._hands.values():
-            hand.pipe.close()
-        for hand in self._hands.values():
-            hand.process.join(GRACE)
-            if hand.process.is_alive():
-                hand.process.kill()
-                hand.process.join()
-            hand.process.close()
-        self._hands.clear()
-        self._place.shared.close()
+        for worker in self._workers.values():
+            worker.pipe.close()  # which tells it to end
+        for worker in self._workers.values():
+            _ended(worker.process)
+        self._workers.clear()
+        self._setup.shared.close()
 
     @property
     def processes(self) -> dict[Worker, int]:
         """Process numbers of the workers that are not known to be dead."""
-        return {name: hand.process.pid or 0 for name, hand in self._hands.items()}
+        return {name: worker.process.pid or 0 for name, worker in self._workers.items()}
 
     def _read(self, name: Worker) -> list[Event]:
         events: list[Event] = []
-        hand = self._hands[name]
+        worker = self._workers[name]
         try:
-            while hand.pipe.poll():
-                message = hand.pipe.recv()
+            while worker.pipe.poll():
+                message = worker.pipe.recv()
                 match message:
                     case str():
-                        hand.words = message
+                        worker.words = message
                     case OtherNetwork():
-                        hand.words, hand.refusal = str(message), message
+                        worker.words, worker.refusal = str(message), message
                     case None:
                         events.append(Up(worker=name))
                     case number, work:
@@ -191,15 +208,21 @@ class ProcessTransport:
         return events
 
     def _bury(self, name: Worker) -> Died:
-        hand = self._hands.pop(name)
-        hand.pipe.close()
-        hand.process.join(GRACE)
-        if hand.process.is_alive():
-            hand.process.kill()
-            hand.process.join()
-        code = hand.process.exitcode
-        hand.process.close()
-        return Died(worker=name, reason=hand.words or _ending(code), refusal=hand.refusal)
+        worker = self._workers.pop(name)
+        worker.pipe.close()
+        code = _ended(worker.process)
+        return Died(worker=name, reason=worker.words or _ending(code), refusal=worker.refusal)
+
+
+def _ended(process: SpawnProcess) -> int | None:
+    """Wait for a process, kill it if it takes too long, and give its exit code."""
+    process.join(GRACE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    code = process.exitcode
+    process.close()
+    return code
 
 
 def _ending(code: int | None) -> str:
@@ -207,24 +230,3 @@ def _ending(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed; the system does so when memory runs out"
     return f"its process ended with exit code {code}"
-
-
-def work(place: Workplace, device: str, pipe: Connection) -> None:
-    """Leases in, numbers out, until the pipe closes."""
-    try:
-        torch.set_num_threads(place.threads)
-        job, images = pickle.loads(place.job), place.shared.images
-        attacker = Attacker(job, place.arena, images, torch.device(device))
-        pipe.send(None)
-        while True:
-            lease = pipe.recv()
-            pipe.send((lease.number, attacker(lease)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except OtherNetwork as error:
-        pipe.send(error)
-        sys.exit(1)
-    except Exception:
-        # Whatever it was, this process is not to be trusted any more; a fresh one takes over.
-        pipe.send(traceback.format_exc()[-LAST_WORDS:])
-        sys.exit(1)

@@ -13,7 +13,7 @@ class Up:
     """A worker that was started can take leases from now on."""
 
     worker: Worker
-    """Who it is."""
+    """Its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,7 @@ class Done:
     """A lease's images are attacked and in their slot."""
 
     worker: Worker
-    """Who did it."""
+    """Its name."""
     lease: int
     """Number of the lease."""
     work: Work
@@ -33,7 +33,7 @@ class Died:
     """A worker is dead for certain: it writes no more, and reports no more."""
 
     worker: Worker
-    """Who it was."""
+    """Its name."""
     reason: str
     """How it ended: its last words, or its exit code."""
     refusal: OtherNetwork | None = None
@@ -46,6 +46,9 @@ Event = Up | Done | Died
 @runtime_checkable
 class Transport(Protocol):
     """Workers somewhere, each doing its leases in the order in which it gets them."""
+
+    shares_memory: bool = True
+    """Whether workers write to the trainer's arena themselves, the clean images too."""
 
     def start(self) -> Worker:
         """One more worker, by a name that is never used again; its `Up` follows, or its `Died`."""

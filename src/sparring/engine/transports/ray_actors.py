@@ -9,23 +9,24 @@ worker is taken for dead is no longer listened to.
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from typing_extensions import override
 
 from sparring.data import Images, ImageSet
-from sparring.engine.attacker import Job, weights
-from sparring.engine.handed_images import sendable
+from sparring.engine.attacker import AttackJob, weights
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
-from sparring.engine.transports.protocol import Died, Done, Event, Up
+from sparring.engine.shared_images import sendable
+from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 from sparring.engine.transports.ray_cluster import Connection
 from sparring.engine.transports.ray_worker import (
-    Post,
+    RaySetup,
     RayWorker,
     begun_images,
     done_images,
@@ -34,9 +35,6 @@ from sparring.engine.transports.ray_worker import (
 )
 from sparring.errors import ConfigError, OtherNetwork
 from sparring.records.environment import installed_version
-
-if TYPE_CHECKING:
-    from sparring.engine.transports.kinds import Ray
 
 GRACE = 5.0
 """Seconds that Ray has to end actors before the trainer goes on without its word."""
@@ -52,13 +50,13 @@ Awaited = Lease | None | bool
 
 
 @dataclass(kw_only=True, slots=True)
-class _Hand:
+class _Actor:
     actor: Any
     since: float
     is_placed: bool = False
 
 
-class RayTransport:
+class RayTransport(Transport):
     """Actors of a cluster; every worker's name is a number that is never used again.
 
     Ray restarts nothing: a worker that dies, with its node or alone, is replaced as any other is,
@@ -67,15 +65,24 @@ class RayTransport:
     no room for the images, `DataError` for images that cannot be handed over.
     """
 
-    def __init__(
-        self, job: Job, arena: Arena, images: Images, *, place: "Ray", threads: int
+    shares_memory = False
+
+    def __init__(  # noqa: PLR0913 - what workers need, and by keyword where they are
+        self,
+        job: AttackJob,
+        arena: Arena,
+        images: Images,
+        *,
+        options: Mapping[str, object],
+        device: str,
+        threads: int,
     ) -> None:
-        self._arena, self._probe = arena, job.network()
+        self._arena, self._probe = arena, job.build()
         if not isinstance(images, ImageSet):
             sendable(images)
-        self._post = Post(
+        self._setup = RaySetup(
             job=job,
-            device="cuda" if place.gpus else "cpu",
+            device=device,
             threads=threads,
             version=installed_version("sparring"),
         )
@@ -83,9 +90,11 @@ class RayTransport:
         with ExitStack() as unless_open:
             unless_open.callback(self._connection.close)
             self._images = _in_store(images)
-            self._make = ray.remote(RayWorker).options(**_options(place))
+            self._make = ray.remote(RayWorker).options(
+                **options, max_restarts=0, max_task_retries=0
+            )
             unless_open.pop_all()
-        self._hands: dict[Worker, _Hand] = {}
+        self._actors: dict[Worker, _Actor] = {}
         self._awaited: dict[ray.ObjectRef, tuple[Worker, Awaited]] = {}
         self._published: dict[int, tuple[int, ray.ObjectRef]] = {}
         self._ended: list[Died] = []
@@ -93,28 +102,25 @@ class RayTransport:
         self._told = 0
         self._names = itertools.count()
 
+    @override
     def start(self) -> Worker:
-        """Ask for an actor. Cost: some seconds until it attacks, once there is a machine for it."""
         name, actor = next(self._names), self._ask()
-        self._hands[name] = _Hand(actor=actor, since=time.monotonic())
+        self._actors[name] = _Actor(actor=actor, since=time.monotonic())
         self._awaited[actor.__ray_ready__.remote()] = name, True
         try:
-            self._awaited[actor.prepare.remote(self._post, self._images)] = name, None
+            self._awaited[actor.prepare.remote(self._setup, self._images)] = name, None
         except RayError as error:  # no room for a network that comes along
             self._ended.append(self._bury(name, _reason(error)))
         return name
 
+    @override
     def is_placed(self, worker: Worker) -> bool:
-        """Whether its process runs."""
-        hand = self._hands.get(worker)
+        hand = self._actors.get(worker)
         return hand is None or hand.is_placed
 
+    @override
     def submit(self, lease: Lease) -> None:
-        """Send the lease, and the weights with it if its node has them not yet.
-
-        Where the object store has no room for them, that is the worker's death.
-        """
-        hand = self._hands.get(lease.worker)
+        hand = self._actors.get(lease.worker)
         if hand is None:
             return
         begun = None
@@ -127,8 +133,8 @@ class RayTransport:
             return
         self._awaited[reference] = lease.worker, lease
 
+    @override
     def poll(self, timeout: float) -> Sequence[Event]:
-        """Take what has come, and write attacked images to their slots."""
         events, self._ended = list[Event](self._ended), []
         for reference in self._come(0 if events else timeout):
             if reference in self._awaited:  # else its worker was found dead just now
@@ -136,15 +142,15 @@ class RayTransport:
         self._tell_of_waiting()
         return events
 
+    @override
     def kill(self, worker: Worker) -> None:
-        """End it, and from now on listen to nothing from it, wherever it is."""
-        if worker in self._hands:
+        if worker in self._actors:
             self._ended.append(self._bury(worker, "killed"))
 
+    @override
     def stop(self) -> None:
-        """End all actors, and the cluster if it was started for them."""
-        actors = [hand.actor for hand in self._hands.values()]
-        for worker in list(self._hands):
+        actors = [hand.actor for hand in self._actors.values()]
+        for worker in list(self._actors):
             self._bury(worker, "the run ended")
         if actors:
             gone = [actor.__ray_ready__.remote() for actor in actors]
@@ -156,7 +162,7 @@ class RayTransport:
     @property
     def actors(self) -> dict[Worker, Any]:
         """Handles of the workers that are not known to be dead."""
-        return {name: hand.actor for name, hand in self._hands.items()}
+        return {name: hand.actor for name, hand in self._actors.items()}
 
     def _ask(self) -> Any:
         return self._make.remote()
@@ -189,7 +195,7 @@ class RayTransport:
             refusal = cause if isinstance(cause, OtherNetwork) else None
             return [self._bury(worker, _reason(error), refusal)]
         if awaited is True:
-            self._hands[worker].is_placed = True
+            self._actors[worker].is_placed = True
             return []
         if not isinstance(awaited, Lease):
             self._compare(value)
@@ -199,7 +205,7 @@ class RayTransport:
         return [Done(worker=worker, lease=awaited.number, work=work)]
 
     def _bury(self, worker: Worker, reason: str, refusal: OtherNetwork | None = None) -> Died:
-        ray.kill(self._hands.pop(worker).actor, no_restart=True)
+        ray.kill(self._actors.pop(worker).actor, no_restart=True)
         self._awaited = {r: item for r, item in self._awaited.items() if item[0] != worker}
         self._published.clear()  # in case it was the loss of one of those
         return Died(worker=worker, reason=reason, refusal=refusal)
@@ -217,12 +223,12 @@ class RayTransport:
 
     def _tell_of_waiting(self) -> None:
         now = time.monotonic()
-        waiting = [h for h in self._hands.values() if not h.is_placed and now - h.since > NEWS]
+        waiting = [h for h in self._actors.values() if not h.is_placed and now - h.since > NEWS]
         if len(waiting) > self._told:
             log.warning(
                 "%d of %d workers wait for room in the Ray cluster; they begin when there is some",
                 len(waiting),
-                len(self._hands),
+                len(self._actors),
             )
         self._told = len(waiting)
 
@@ -242,18 +248,6 @@ def _in_store(images: Images) -> ray.ObjectRef:
             f"{room:.0f} MB. Start nodes with a larger --object-store-memory or more room on their "
             "disks, or lower data_memory, so that workers read images from files."
         ) from error
-
-
-def _options(place: "Ray") -> dict[str, object]:
-    options: dict[str, object] = {
-        "num_cpus": place.cpus,
-        "num_gpus": place.gpus,
-        "resources": place.amounts,
-        "scheduling_strategy": place.scheduling,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
-    return options | ({"label_selector": place.selector} if place.selector else {})
 
 
 def _reason(error: RayError) -> str:

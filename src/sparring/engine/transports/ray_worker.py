@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparring.data import Images, ImageSet, rows
-from sparring.engine.attacker import Attacker, Job, layout, weights
+from sparring.data import Images, ImageSet
+from sparring.engine.attacker import Attacker, AttackJob, layout, part_of, weights
 from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena
 from sparring.errors import ConfigError
@@ -23,10 +23,10 @@ Handed = tuple[np.ndarray, np.ndarray, int] | Images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Post:
-    """All that a worker is told when it starts, but for the images."""
+class RaySetup:
+    """All that a worker gets when it starts, but for the images."""
 
-    job: Job
+    job: AttackJob
     """What to attack, and how."""
     device: str
     """Where it computes."""
@@ -39,26 +39,26 @@ class Post:
 class RayWorker:
     """Attacks leases with weights that come with them; nothing is shared with the trainer."""
 
-    def prepare(self, post: Post, handed: Handed) -> str:
+    def prepare(self, setup: RaySetup, handed: Handed) -> str:
         """Build the network and take the images; the form of its arithmetic.
 
         Raises `ConfigError` if another version of sparring is installed here than there.
         """
         here = installed_version("sparring")
-        if post.version != here:
+        if setup.version != here:
             raise ConfigError(
                 "a worker must run the trainer's version of sparring, because attacks may differ "
-                f"otherwise; here is {here}, there {post.version}. Install the "
+                f"otherwise; here is {here}, there {setup.version}. Install the "
                 "same on every node."
             )
-        torch.set_num_threads(post.threads)
+        torch.set_num_threads(setup.threads)
         images = _images(handed)
-        self._probe = post.job.network()
+        self._probe = setup.job.build()
         shape = images.image_shape
         self._arena = Arena(
-            layout(self._probe, shape, batch=post.job.batch_size, buffers=1, slots=1)
+            layout(self._probe, shape, batch=setup.job.recipe.rank_batch_size, buffers=1, slots=1)
         )
-        self._attacker = Attacker(post.job, self._arena, images, torch.device(post.device))
+        self._attacker = Attacker(setup.job, self._arena, images, torch.device(setup.device))
         self._version: int | None = None
         return self._attacker.arithmetic
 
@@ -72,24 +72,21 @@ class RayWorker:
             self._version = lease.version
         if begun is not None:
             begun_images(self._arena, lease).copy_(readable(begun))
+            self._attacker.gather(lease)
         work = self._attacker(lease)
         return work, done_images(self._arena, lease).numpy()
 
 
 def begun_images(arena: Arena, lease: Lease) -> Tensor:
     """Where the first steps of a lease's ticket leave its images."""
-    return _part(arena[f"begun {lease.slot}"], lease)
+    return part_of(arena[f"begun {lease.slot}"], lease)
 
 
 def done_images(arena: Arena, lease: Lease) -> Tensor:
     """Where a lease's images are when it is done."""
     if lease.stage == "first":
         return begun_images(arena, lease)
-    return _part(arena[f"slot {lease.slot}"], lease)
-
-
-def _part(slot: Tensor, lease: Lease) -> Tensor:
-    return slot[rows(len(slot), lease.part, lease.parts)]
+    return part_of(arena[f"attacked {lease.slot}"], lease)
 
 
 def readable(array: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from sparring.engine.lease import Lease, Work, Worker
-from sparring.engine.transports.protocol import Died, Done, Event, Up
+from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 
 
 class VirtualClock:
@@ -28,7 +28,7 @@ class VirtualClock:
         self.now += seconds
 
 
-class SimulatedTransport:
+class SimulatedTransport(Transport):
     """Each worker does its leases one after another, each in `cost(lease)` seconds.
 
     An infinite cost is a worker that hangs. A worker is up `arrival` seconds after its start, and

@@ -15,8 +15,8 @@ from sparring.engine.memory import Arena
 log = logging.getLogger(__name__)
 
 
-class Delivery:
-    """One process's way in and out of an arena for one device; on the CPU, plain copies."""
+class DeviceCopy:
+    """Copies images between an arena and one device, for one process."""
 
     def __init__(self, arena: Arena, device: torch.device) -> None:
         self._device = device

@@ -1,9 +1,10 @@
-"""Training images on their way to the processes that attack them.
+"""Training images for the processes that attack them.
 
 Shapes: N training images, C H W image.
 """
 
 import pickle
+from typing import Any
 
 from sparring.data import Images, ImageSet
 from sparring.engine.memory import Arena, Shape
@@ -46,13 +47,37 @@ class SharedImages:
             self._arena = None
 
 
-def unpicklable(thing: object) -> Exception | None:
-    """Why a thing cannot be sent to other processes; none if it can. Cost: it is pickled."""
+def unpicklable(thing: object) -> str | None:
+    """Why a thing cannot be sent to other processes; `None` if it can. Cost: it is pickled.
+
+    The reason names the attribute that cannot, of a module as `features.2.act`.
+    """
+    if (reason := _refused(thing)) is None:
+        return None
+    path, inner = [], thing
+    while True:
+        attributes: dict[str, Any] = dict(getattr(inner, "__dict__", {}))
+        for kind in ("_modules", "_parameters", "_buffers"):
+            attributes |= attributes.pop(kind, {})
+        found = ((name, part) for name, part in attributes.items() if _refused(part) is not None)
+        name, part = next(found, (None, None))
+        if name is None or len(path) > _DEEPEST:
+            break
+        path.append(name)
+        inner, reason = part, _refused(part) or reason
+    return f"its attribute {'.'.join(path)}: {reason}" if path else reason
+
+
+_DEEPEST = 32
+"""Attributes of attributes that are searched for one that does not pickle."""
+
+
+def _refused(thing: object) -> str | None:
     try:
         pickle.dumps(thing)
-    except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
+    except (pickle.PickleError, AttributeError, TypeError, RuntimeError, RecursionError) as error:
         # RuntimeError is what PyTorch's parametrised and scripted modules raise.
-        return error
+        return str(error) or type(error).__name__
     return None
 
 
@@ -66,7 +91,7 @@ def sendable(images: Images) -> Images:
             "Images that are streamed must pickle, because every worker reads them itself; "
             f"got: {reason}. Define their class at the top of a module, hold no open files in "
             "it, or raise data_memory so that they are held in memory."
-        ) from reason
+        )
     return images
 
 

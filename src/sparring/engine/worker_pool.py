@@ -1,4 +1,4 @@
-"""The workers as processes that start, arrive and die; what they attack is the broker's.
+"""The workers as processes that start and die; the broker decides what they attack.
 
 Units: seconds of the engine's clock.
 """
@@ -17,13 +17,13 @@ BACK_OFF = 0.5
 log = logging.getLogger(__name__)
 
 
-class Crew:
-    """Starts workers and replaces those that die, later and later if they only die.
+class WorkerPool:
+    """Starts workers and replaces those that die, with growing delays if they die at once.
 
-    A single death is answered at once. Where one after the other dies at its start or its first
-    lease, the cause is not in the process: no more are started, and the run goes on with those that
-    are left. Who dies later, or with nothing to do, was able to work and does not count. Who is not
-    up `arrival` seconds after it was placed hangs.
+    A single death is replaced immediately. If one after the other dies while it starts or at its
+    first lease, the cause is not in the process: no more are started, and the run continues with
+    those that are left. Deaths after the first finished lease, or while idle, do not count. A
+    worker that is not up `arrival` seconds after it was placed hangs.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class Crew:
         self._alive: set[Worker] = set()
         self._proved: set[Worker] = set()
         self._deaths = 0
-        self.muster()
+        self.start_due_workers()
 
     def __len__(self) -> int:
         """Workers that are up."""
         return len(self._alive)
 
     @property
-    def hopes(self) -> bool:
-        """Whether a worker is up, or is to come."""
+    def has_workers(self) -> bool:
+        """Whether a worker is up, or will be started."""
         return bool(self._alive or self._starting or self._due)
 
-    def muster(self) -> None:
-        """Start those whose time has come, and end those that never arrived."""
+    def start_due_workers(self) -> None:
+        """Start the workers that are due, and kill those that took too long to be up."""
         now = self._clock()
         for when in [when for when in self._due if when <= now]:
             self._due.remove(when)
@@ -56,13 +56,13 @@ class Crew:
             if not self._transport.is_placed(worker):
                 self._starting[worker] = now  # it cannot be late before it has a machine
             elif now - since > self._arrival:
-                self._starting[worker] = math.inf  # once is enough: its death is to come
+                self._starting[worker] = math.inf  # kill it once; its death follows
                 arrival = self._arrival
                 log.warning("worker %s was not up after %.0f s; it is killed", worker, arrival)
                 self._transport.kill(worker)
 
     def pause(self, most: float) -> float:
-        """Time until the next start is due, and no more than this."""
+        """Seconds until the next start is due, at most `most`."""
         return max(0.0, min([most, *(when - self._clock() for when in self._due)]))
 
     def arrived(self, worker: Worker) -> None:
@@ -71,12 +71,12 @@ class Crew:
         self._alive.add(worker)
 
     def proved(self, worker: Worker) -> None:
-        """A worker attacked something: workers can."""
+        """A worker has finished a lease, so workers are able to."""
         self._proved.add(worker)
         self._deaths = 0
 
     def lost(self, death: Died, *, idle: bool) -> None:
-        """See to a replacement, unless workers only die."""
+        """Schedule a replacement, unless workers only die."""
         worker = death.worker
         was_able = worker in self._proved or (worker in self._alive and idle)
         self._starting.pop(worker, None)
@@ -84,9 +84,9 @@ class Crew:
         self._proved.discard(worker)
         self._deaths = 0 if was_able else self._deaths + 1
         if self._deaths > DEATHS:
-            ending = "the run goes on without it"
+            ending = "the run continues without it"
         else:
-            ending = "another takes over"
+            ending = "a new one is started"
             wait = BACK_OFF * 2 ** (self._deaths - 2) if self._deaths > 1 else 0.0
             self._due.append(self._clock() + wait)
         log.warning("worker %s died (%s); %s", worker, death.reason, ending)

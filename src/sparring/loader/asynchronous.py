@@ -1,4 +1,4 @@
-"""The source whose batches come from workers, attacked while the trainer updates.
+"""The source whose batches are attacked by workers while the trainer updates.
 
 Shapes: B batch.
 """
@@ -10,19 +10,29 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sparring.attacks import AttackedBatch
-from sparring.engine import Broker, Engine, FixedLag, Lease, PolicyKind, Ready, Spent, Work
+from sparring.engine import (
+    Broker,
+    Engine,
+    FixedLag,
+    Lease,
+    LocalExecutor,
+    PolicyKind,
+    Ready,
+    Timings,
+    Work,
+)
 from sparring.engine.attacker import Attacker, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
+from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
 from sparring.records.ranges import at_least
-from sparring.training.desk import Desk
-from sparring.training.team import Place
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +54,7 @@ class Asynchronous:
     they undo what staleness does (decision 7). The first step is never one of them; the paper has
     none."""
     helps: bool = True
-    """Whether the trainer attacks too where the next batch is not ready."""
+    """Whether the trainer attacks too while the next batch is not ready."""
     patience: float = PATIENCE
     """Seconds for which a worker may attack one batch before it is taken to hang, and replaced."""
 
@@ -81,68 +91,66 @@ class Asynchronous:
             return self.workers
         return self.transport.workers(self.policy, trainer, place)
 
-    def open(self, desk: Desk, updates: int) -> "AsyncSource":
-        """A source of `updates` batches; its workers start with the first."""
-        return AsyncSource(self, desk, updates)
+    def open(self, setup: SourceSetup) -> "AsyncSource":
+        """The source; its workers start with the first batch."""
+        return AsyncSource(self, setup)
 
 
-class AsyncSource:
-    """Batches in ticket order from an engine; what it must keep over a stop are old weights."""
+class AsyncSource(Source, LocalExecutor):
+    """Batches in ticket order from an engine; a checkpoint keeps the old weights still needed."""
 
-    def __init__(self, kind: Asynchronous, desk: Desk, updates: int) -> None:
-        self._kind, self._desk, self._updates = kind, desk, updates
-        network, images, policy = desk.network, desk.images, kind.policy
-        self._workers = kind.count(desk.device, desk.place)
+    def __init__(self, kind: Asynchronous, setup: SourceSetup) -> None:
+        self._kind, self._setup = kind, setup
+        crafter, policy = setup.crafter, kind.policy
+        images, device = crafter.images, crafter.device
+        self._workers = kind.count(device, setup.place)
         self._broker = self._new_broker(trained=0)
         self._arena = Arena(
             layout(
-                network,
+                setup.model.network,
                 images.image_shape,
-                batch=desk.job.batch_size,
+                batch=crafter.recipe.rank_batch_size,
                 buffers=policy.buffers,
                 slots=policy.window,
             )
         )
-        self._attacker = Attacker(desk.job, self._arena, images, desk.device)
+        self._attacker = Attacker(setup.job, self._arena, images, device)
         with ExitStack() as unless_open:
             unless_open.callback(self._arena.close)
             self._transport = kind.transport.open(
-                desk.job,
+                setup.job,
                 self._arena,
                 images,
-                neighbours=neighbours(desk.device, *desk.place),
+                neighbours=neighbours(device, *setup.place),
                 threads=torch.get_num_threads(),
             )
             unless_open.pop_all()
         self._engine: Engine | None = None
         self._ready: Ready | None = None
-        self._spent = Spent()
+        self._timings = Timings()
 
-    def __iter__(self) -> "AsyncSource":
-        return self
-
-    def __next__(self) -> AttackedBatch:
-        """The next ticket's batch; it holds until the weights are updated.
-
-        Raises `StopIteration` also where the trainer was asked to stop and none is ready.
-        """
+    @override
+    def next(self) -> AttackedBatch:
         if self._engine is None:
             self._engine = self._start()
-        self._spent = replace(self._engine.spent)
+        self._timings = replace(self._engine.timings)
         ready = self._ready = next(self._engine)
+        images = self._copied("clean", ready) if self._transport.shares_memory else None
+        batch = self._setup.crafter.clean(ready.ticket, images=images)
         return replace(
-            self._desk.recall(ready.ticket),
-            adversarial=self._attacker.delivery.take(self._arena[f"slot {ready.slot}"]),
+            batch,
+            adversarial=self._copied("attacked", ready),
             version=ready.version,
-            eps=self._desk.eps_of(ready.ticket),
+            eps=self._setup.crafter.recipe.plan(ready.ticket).eps,
             attack_seconds=ready.attack_seconds,
         )
 
+    @override
     def figures(self) -> Mapping[str, int | float | str]:
-        """Who attacked the last batch, where it became stale, what the trainer did meanwhile."""
+        """Which workers attacked, where the batch became stale, what the trainer did meanwhile."""
         if self._ready is None or self._engine is None:
             return {}
-        before, now = asdict(self._spent), asdict(self._engine.spent)
+        before, now = asdict(self._timings), asdict(self._engine.timings)
         leases = (*self._ready.parts, *self._ready.finished)
         sent = [part.work for part in leases if part.lease.worker != TRAINER]
         return {
@@ -158,29 +166,31 @@ class AsyncSource:
             **{f"{name}_seconds": now[name] - before[name] for name in now},
         }
 
+    @override
     def totals(self) -> Mapping[str, int]:
-        """The ledger of the whole run; leases that are out count as lost, as a stop would do."""
+        """The ledger; leases that are out count as lost, as they would after a stop."""
         ledger = self._broker.ledger
         counts = {item.name: getattr(ledger, item.name) for item in fields(ledger)}
         del counts["staleness"]
         counts["lost"] += len(self._broker.out)
         return counts
 
+    @override
     def state(self) -> Mapping[str, Tensor]:
-        """The versions that tickets after those trained so far will ask for, and the ledger."""
-        kept = self._broker.kept(self._desk.version)
+        """The old weights that later tickets will ask for, and the ledger."""
+        kept = self._broker.kept(self._setup.model.version)
         state = {"versions": torch.tensor(sorted(kept.values()), dtype=torch.int64)}
         state |= {f"ledger {name}": torch.tensor(n) for name, n in self.totals().items()}
-        probe = self._desk.job.network()
+        probe = self._setup.job.build()
         for buffer, version in kept.items():
             load(probe, self._arena, buffer)
             state |= {f"{version} {n}": v.clone() for n, v in probe.state_dict().items()}
         return state
 
+    @override
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
-        """Put those versions back, to go on after `trained` batches."""
         self._broker = self._new_broker(trained)
-        network = self._desk.job.network()
+        network = self._setup.job.build()
         _schema(state, network, self._kind.policy.buffers, self.totals()).check(state, "source")
         for buffer, version in enumerate(state["versions"].tolist()):
             network.load_state_dict(
@@ -191,29 +201,39 @@ class AsyncSource:
         for name in self.totals():
             setattr(self._broker.ledger, name, int(state[f"ledger {name}"]))
 
+    @override
     def close(self) -> None:
-        """End the workers and give the memory back; may be called twice."""
         self._transport.stop()
         self._arena.close()
 
+    @override
     def updated(self) -> None:
-        """The weights are new: workers may have them at once."""
         if self._engine is not None:
             self._engine.commit()
 
+    @override
     def publish(self, buffer: int) -> None:
-        """Write the trainer's weights to this buffer."""
-        publish(self._desk.network, self._arena, buffer)
+        publish(self._setup.model.network, self._arena, buffer)
 
+    @override
     def attack(self, lease: Lease) -> Work:
         """Carry out a lease in this process; the current weights need not be copied."""
-        current = lease.version == self._desk.version
-        return self._attacker(lease, self._desk.logits_of if current else None)
+        if lease.stage == "last" and not self._transport.shares_memory:
+            self._attacker.gather(lease)
+        model = self._setup.model
+        current = lease.version == model.version
+        return self._attacker(lease, model.copy.attacked if current else None)
+
+    def _copied(self, what: str, ready: Ready) -> Tensor:
+        """The images of a slot, which the next batch may overwrite."""
+        images = self._attacker.device_copy.take(self._arena[f"{what} {ready.slot}"])
+        return images.clone() if images.device.type == "cpu" else images
 
     def _new_broker(self, trained: int) -> Broker:
         kind = self._kind
         fresh = kind.fresh_steps > 0
-        return Broker(kind.policy, tickets=self._updates, trained=trained, fresh=fresh)
+        updates = self._setup.crafter.recipe.updates
+        return Broker(kind.policy, tickets=updates, trained=trained, fresh=fresh)
 
     def _start(self) -> Engine:
         policy, workers = self._kind.policy, self._workers
@@ -234,7 +254,7 @@ class AsyncSource:
             workers=workers,
             helps=self._kind.helps,
             patience=self._kind.patience,
-            stopped=self._desk.stopped,
+            stopped=self._setup.stopped,
         )
 
 

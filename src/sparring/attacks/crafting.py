@@ -1,0 +1,402 @@
+"""How an adversarial batch is made, wherever that happens: in the trainer, a worker or a replay.
+
+A *ticket* is a batch's place in the order of training. Its batch is a pure function of the ticket,
+the attacked weights and the recipe: everything random comes from the ticket's own seed, so that the
+same ticket attacked again with the same weights gives the same bytes (at equal device kind,
+precision and thread count).
+
+Shapes: B batch, C H W image.  Units: pixels in [0, 1], ε in pixel units, seconds are wall-clock.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from sparring.attacks.checks import Classifier
+from sparring.attacks.threat import Threat
+from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
+from sparring.errors import ConfigError
+from sparring.records.ranges import at_least
+
+Stage = Literal["whole", "first", "last"]
+"""Steps of an attack: all, all but the fresh ones, or the fresh ones."""
+
+
+@runtime_checkable
+class BatchAttack(Protocol):
+    """Any attack that batches can be made with; those of `sparring.attacks` and your own."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        images: Float[Tensor, " B C H W"],
+        labels: Int[Tensor, " B"],
+        *,
+        generator: Generator,
+    ) -> Float[Tensor, " B C H W"]:
+        """Adversarial images for `model`, which maps images to logits.
+
+        Draw everything random from `generator`, which lives on the CPU.
+        """
+        ...
+
+
+@runtime_checkable
+class StepwiseAttack(BatchAttack, Protocol):
+    """An attack in steps, which a schedule can shrink and whose last steps can be taken later."""
+
+    @property
+    def threat(self) -> Threat:
+        """The set it searches."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """Independent searches."""
+        ...
+
+    def at(self, eps: float, steps: int | None = None) -> "StepwiseAttack":
+        """The same attack at another ε, in as many steps or others."""
+        ...
+
+    def only(self, steps: int) -> "StepwiseAttack":
+        """Only some of its steps, each as long as before."""
+        ...
+
+    def search_from(
+        self,
+        start: Float[Tensor, " B C H W"],
+        model: Classifier,
+        images: Float[Tensor, " B C H W"],
+        labels: Int[Tensor, " B"],
+    ) -> Float[Tensor, " B C H W"]:
+        """All of its steps, from given images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AttackedBatch:
+    """One batch: clean images, their adversarial examples, labels, and which weights they attack.
+
+    With `images` as `adversarial` it is a batch that has not been attacked yet.
+    """
+
+    number: int
+    """Its place in the order of training, counted from 0."""
+    images: Float[Tensor, " B C H W"]
+    """The clean images, augmented if augmentation is set."""
+    adversarial: Float[Tensor, " B C H W"]
+    """Their adversarial examples."""
+    labels: Int[Tensor, " B"]
+    """The true classes."""
+    indices: Int[Tensor, " B"]
+    """The images' positions in the training set."""
+    version: int
+    """Number of updates that the attacked weights had seen."""
+    eps: float
+    """ε of the attack; NaN for an attack without a threat."""
+    attack_seconds: float
+    """Time that the attack took, all parts together."""
+
+    @property
+    def staleness(self) -> int:
+        """Updates between the attacked weights and those that the batch is meant to train."""
+        return self.number - self.version
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "AttackedBatch":
+        """The same batch on another device; itself if it is there already."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in ("images", "adversarial", "labels")
+        }
+        same = all(value is getattr(self, name) for name, value in moved.items())
+        return self if same else replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlySteps:
+    """Fewer attack steps early in training, while the network is easily fooled.
+
+    All steps together reach as far as the full attack's.
+    """
+
+    until: float
+    """Share of training before which they hold, in (0, 1)."""
+    steps: int
+    """Gradient steps of the attack until then, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.until < 1:
+            raise ConfigError(
+                f"until must lie in (0, 1) because it is a share of training; got {self.until:g}. "
+                "Give a number in that range."
+            )
+        if self.steps < 1:
+            raise ConfigError(
+                f"early steps must be 1 or more because they are an attack's; got {self.steps}. "
+                f"For natural training set attack.steps to 0 instead."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttackPlan:
+    """How one ticket is attacked."""
+
+    attack: BatchAttack
+    """The attack, at the ticket's ε and number of steps."""
+    eps: float
+    """Its ε; NaN for an attack without a threat."""
+    fresh_steps: int = 0
+    """Steps, the last ones, that are taken with the weights that the batch trains."""
+
+    def at_stage(self, stage: Stage) -> BatchAttack:
+        """The attack with the steps of one stage only."""
+        if stage == "whole" or not self.fresh_steps:
+            return self.attack
+        assert isinstance(self.attack, StepwiseAttack)  # checked where the recipe is made
+        fresh = self.fresh_steps
+        return self.attack.only(fresh if stage == "last" else self.attack.steps - fresh)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Recipe:
+    """How all batches of one training are made; a worker gets it by pickle.
+
+    Raises `ConfigError` for settings that contradict each other.
+    """
+
+    attack: BatchAttack
+    """The attack at full size."""
+    batch_size: int
+    """Images of a whole batch, of all ranks together."""
+    updates: int
+    """Batches of the whole training."""
+    seed: int
+    """Determines the order of the images, augmentation and every attack's start."""
+    eps_schedule: Callable[[float], float] | None = None
+    """Factor of ε at each place of training in [0, 1); `None` is 1 throughout."""
+    early_steps: tuple[EarlySteps, ...] = ()
+    """Shorter attacks early in training, in order of `until`."""
+    fresh_steps: int = 0
+    """Steps, the last ones, that are taken with the weights that a batch trains."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """Changes to the images before they are attacked, in order."""
+    split: int = 1
+    """Parts of a batch that are attacked separately, each from random starts of its own."""
+    rank: int = 0
+    """Which equal part of every batch is made here, of several processes that train together."""
+    world_size: int = 1
+    """How many there are."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that the attack can do what the others ask."""
+        at_least("batch_size", self.batch_size, 1)
+        at_least("updates", self.updates, 1)
+        at_least("seed", self.seed, 0)
+        at_least("world_size", self.world_size, 1)
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"rank must lie in 0 to {self.world_size - 1}, because world_size is "
+                f"{self.world_size}; got {self.rank}."
+            )
+        if self.batch_size % self.world_size:
+            raise ConfigError(
+                "batch_size must be a multiple of the number of processes, because each has an "
+                f"equal part of every batch; got {self.batch_size} images for {self.world_size}. "
+                f"Take {-(-self.batch_size // self.world_size) * self.world_size}."
+            )
+        if self.split > self.rank_batch_size:
+            raise ConfigError(
+                "source.policy.split must be at most batch_size, for each of several trainers its "
+                "part of that, because every part of a batch needs an image; got "
+                f"{self.split} parts of {self.rank_batch_size} images. Split into fewer."
+            )
+        ends = [early.until for early in self.early_steps]
+        if ends != sorted(set(ends)):
+            raise ConfigError(
+                "early_steps must rise in until, because each ends where the next begins; got "
+                f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
+            )
+        self._check_attack()
+
+    def _check_attack(self) -> None:
+        asked = {
+            "eps_schedule": self.eps_schedule is not None,
+            "early_steps": bool(self.early_steps),
+            "fresh_steps": bool(self.fresh_steps),
+        }
+        wanted = [name for name, is_set in asked.items() if is_set]
+        if wanted and not isinstance(self.attack, StepwiseAttack):
+            raise ConfigError(
+                f"{' and '.join(wanted)} cannot be used with this attack "
+                f"({type(self.attack).__name__}), because it is not made of steps that can be "
+                "taken one by one. Take PGD, add the methods of "
+                "sparring.attacks.StepwiseAttack, or leave the settings out."
+            )
+        restarts = self.attack.restarts if isinstance(self.attack, StepwiseAttack) else 1
+        if self.fresh_steps and restarts > 1:
+            raise ConfigError(
+                "source.fresh_steps must be 0 if attack.restarts is above 1, because the last "
+                "steps of one search cannot be taken later for the worst of several; got "
+                f"fresh_steps {self.fresh_steps} and restarts {restarts}. Set one of them to its "
+                "least."
+            )
+
+    @property
+    def rank_batch_size(self) -> int:
+        """Images of this rank's part of a batch."""
+        return self.batch_size // self.world_size
+
+    def progress(self, number: int) -> float:
+        """Where in training ticket or update `number` lies: the middle of its share, in (0, 1)."""
+        return (number + 0.5) / self.updates
+
+    def plan(self, number: int) -> AttackPlan:
+        """How the ticket of this number is attacked."""
+        attack = self.attack
+        if not isinstance(attack, StepwiseAttack):
+            threat = getattr(attack, "threat", None)
+            return AttackPlan(attack=attack, eps=getattr(threat, "eps", math.nan))
+        here = self.progress(number)
+        factor = 1.0 if self.eps_schedule is None else self.eps_schedule(here)
+        early = (early.steps for early in self.early_steps if here < early.until)
+        steps = min(next(early, attack.steps), attack.steps)
+        eps = attack.threat.eps * factor
+        fresh = max(0, min(self.fresh_steps, steps - 1))
+        return AttackPlan(attack=attack.at(eps, steps), eps=eps, fresh_steps=fresh)
+
+
+class Crafter:
+    """Makes the batches of a recipe from a set of images."""
+
+    def __init__(self, recipe: Recipe, images: Images, device: torch.device) -> None:
+        self.recipe, self.images, self.device = recipe, images, device
+        self._order = Order(num_images=len(images), batch_size=recipe.batch_size, seed=recipe.seed)
+
+    def clean(
+        self,
+        number: int,
+        *,
+        part: int = 0,
+        parts: int = 1,
+        images: Float[Tensor, " B C H W"] | None = None,
+    ) -> AttackedBatch:
+        """This rank's batch of a ticket, or one of its equal parts, not attacked yet.
+
+        Cost: the images are gathered and augmented; `images` that were before are taken as given.
+        """
+        ticket = self._ticket(number, part, parts)
+        if images is None:
+            gathered, labels = self.images.batch(ticket.indices)
+            images = augmented(gathered.to(self.device), self.recipe.augmentation, ticket)
+        else:
+            labels = self.images.labels[ticket.indices]
+        return AttackedBatch(
+            number=number,
+            images=images,
+            adversarial=images,
+            labels=labels.to(self.device),
+            indices=ticket.indices,
+            version=0,
+            eps=0.0,
+            attack_seconds=0.0,
+        )
+
+    def craft(  # noqa: PLR0913 - a batch and weights, and which share of its attack by keyword
+        self,
+        batch: AttackedBatch,
+        model: Classifier,
+        *,
+        version: int,
+        stage: Stage = "whole",
+        part: int = 0,
+        parts: int = 1,
+    ) -> AttackedBatch:
+        """Take the steps of one stage of a batch's attack.
+
+        `batch` is this part of a ticket as `clean` gave it, or for the stage "last" as "first" left
+        it. `version` is the number of updates that the weights of `model` have seen; in the stage
+        "last" the batch keeps that of its first steps. With equal weights both stages together are
+        the whole attack, bit for bit.
+        """
+        plan = self.recipe.plan(batch.number)
+        attack = plan.at_stage(stage)
+        begun = time.perf_counter()
+        if stage != "last":
+            seed = self._ticket(batch.number, part, parts).seed
+            generator = Generator().manual_seed(seed)
+            adversarial = attack(model, batch.images, batch.labels, generator=generator)
+        elif plan.fresh_steps:
+            assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
+            adversarial = attack.search_from(batch.adversarial, model, batch.images, batch.labels)
+            version = batch.version
+        else:
+            return batch
+        seconds = batch.attack_seconds + time.perf_counter() - begun
+        return replace(
+            batch, adversarial=adversarial, version=version, eps=plan.eps, attack_seconds=seconds
+        )
+
+    def craft_in_parts(
+        self, batch: AttackedBatch, model: Classifier, *, version: int, stage: Stage
+    ) -> AttackedBatch:
+        """`craft` of a whole batch, in the parts in which workers make it."""
+        if stage == "last" and not self.recipe.plan(batch.number).fresh_steps:
+            return batch
+        parts = self.recipe.split
+        if parts == 1:
+            return self.craft(batch, model, version=version, stage=stage)
+        pieces = [
+            self.craft(
+                _part(batch, part, parts),
+                model,
+                version=version,
+                stage=stage,
+                part=part,
+                parts=parts,
+            )
+            for part in range(parts)
+        ]
+        return replace(
+            batch,
+            adversarial=torch.cat([piece.adversarial for piece in pieces]),
+            version=pieces[0].version,
+            eps=pieces[0].eps,
+            attack_seconds=batch.attack_seconds + sum(piece.attack_seconds for piece in pieces),
+        )
+
+    def _ticket(self, number: int, part: int, parts: int) -> Ticket:
+        """A part of this rank's part of a ticket.
+
+        The next tickets' images begin to be read if they are streamed.
+        """
+        rank, ranks = self.recipe.rank, self.recipe.world_size
+        ahead = self.images.reads_ahead
+        tickets = [self._order.ticket(number + n) for n in range(ahead + 1)]
+        for ticket in tickets if ahead else ():
+            self.images.expect(ticket.part(rank, ranks).indices)
+        return tickets[0].part(rank * parts + part, ranks * parts)
+
+
+def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:
+    mine = rows(len(batch.labels), part, parts)
+    names: Sequence[str] = ("images", "adversarial", "labels", "indices")
+    return replace(
+        batch, **{name: getattr(batch, name)[mine] for name in names}, attack_seconds=0.0
+    )

@@ -1,0 +1,17 @@
+"""Adversarial batches for any training loop: `AdversarialLoader` and the sources behind it."""
+
+from sparring.loader.asynchronous import Asynchronous
+from sparring.loader.loader import AdversarialLoader
+from sparring.loader.source import Place, Source, SourceSetup
+from sparring.loader.sources import Fresh, SourceKind, Stale
+
+__all__ = [
+    "AdversarialLoader",
+    "Asynchronous",
+    "Fresh",
+    "Place",
+    "Source",
+    "SourceKind",
+    "SourceSetup",
+    "Stale",
+]

@@ -1,0 +1,377 @@
+"""Adversarial batches for any training loop, made here or by workers while you train.
+
+Shapes: B batch, C H W image.  Units: pixels in [0, 1], seconds are wall-clock.
+"""
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.attacks import AttackedBatch, BatchAttack, Crafter, EarlySteps, Recipe
+from sparring.data import Augmentation, Dataset, Images, first_images, images_from
+from sparring.engine import AttackJob
+from sparring.engine.shared_images import unpicklable
+from sparring.errors import CheckpointError, ConfigError
+from sparring.loader.asynchronous import Asynchronous
+from sparring.loader.source import LiveModel, Source, SourceSetup
+from sparring.loader.sources import Fresh, SourceKind
+from sparring.models import (
+    PROBES,
+    Precision,
+    WorkingCopy,
+    check_network,
+    copied,
+    evaluation_mode,
+    possible_precision,
+    working_copy,
+)
+from sparring.records.ranges import at_least
+from sparring.records.typed import typed
+
+FORMAT = 1
+"""Layout of a state dict."""
+
+
+class AdversarialLoader:
+    """Adversarial batches of a data set for a model in training; use it in place of a `DataLoader`.
+
+    Iterate over it once and update `model` with every batch; then call `updated()`, so that workers
+    get the new weights at once. Without that call they get them with the next batch. The batches
+    are reproducible: with the sources `Fresh`, `Stale` and `Asynchronous` with a fixed lag they
+    depend on the seed and on your updates only, not on timing or on the number of workers.
+
+    Use it as a context manager, or `close()` it: that ends the workers. A script that asks for
+    workers must do so behind `if __name__ == "__main__":`, since they import it. Workers and
+    trainer compute with `torch.get_num_threads()` CPU threads each, as it is at the first batch;
+    with workers on the same CPU, set it to 1.
+
+    Cost: a batch costs its attack; with workers, the wait for it and a copy of the images.
+    Source: Bhat, Tsipras & Mądry 2019, section 5, for the asynchronous batches.
+    """
+
+    @typed
+    def __init__(  # noqa: PLR0913 - data, model and attack; the settings by keyword
+        self,
+        data: object,
+        model: nn.Module,
+        attack: BatchAttack,
+        *,
+        batch_size: int = 128,
+        updates: int | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        source: SourceKind | None = None,
+        eps_schedule: Callable[[float], float] | None = None,
+        early_steps: Sequence[EarlySteps] = (),
+        augmentation: Sequence[Augmentation] = (),
+        precision: Precision = "auto",
+        build: Callable[[], nn.Module] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Check the arguments and the model on eight images; workers start with the first batch.
+
+        `data` are `Images`, a `Dataset` (its training images), a pair (images, labels) of tensors
+        or arrays, or any `torch.utils.data.Dataset`; pixels are bytes, or grey levels / 255.
+        `model` maps images in [0, 1] to logits, and lives where the batches are to be. `attack` is
+        one of `sparring.attacks`, or any callable `attack(model, images, labels, generator=…)`; a
+        schedule of ε, early steps and fresh steps need one with `PGD`'s methods. Give `updates`,
+        the number of batches, or `epochs`. `source` is `Fresh()` if not given. `eps_schedule` gives
+        a factor of ε for the share of training that is over, in [0, 1). `precision` is that of the
+        attack's passes: "auto" takes bf16 if the hardware has units for it. `build` makes a network
+        like the model in a worker, for models that do not pickle. Of `world_size` processes that
+        train together, each gets the part of every batch that belongs to its `rank`.
+
+        Raises `DataError` for data, and `ConfigError` for anything else that cannot be used.
+        """
+        images = data.train if isinstance(data, Dataset) else data
+        if not isinstance(images, Images):
+            images = images_from(data)
+        source = Fresh() if source is None else source
+        recipe = Recipe(
+            attack=attack,
+            batch_size=batch_size,
+            updates=_updates(updates, epochs, len(images), batch_size),
+            seed=seed,
+            eps_schedule=eps_schedule,
+            early_steps=tuple(early_steps),
+            fresh_steps=source.fresh_steps,
+            augmentation=tuple(augmentation),
+            split=source.split,
+            rank=rank,
+            world_size=world_size,
+        )
+        device = next((value.device for value in model.parameters()), torch.device("cpu"))
+        few = first_images(images, PROBES).to(device)
+        check_network(model, few, _outputs(model, few, images.num_classes))
+        _check_workers(source, recipe, model, build)
+        copy = working_copy(model, possible_precision(model, precision, few))
+        job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
+        setup = SourceSetup(
+            model=LiveModel(network=model, copy=copy),
+            crafter=Crafter(recipe, images, device),
+            job=job,
+        )
+        self._assemble(setup, source)
+
+    @classmethod
+    def of(cls, setup: SourceSetup, source: SourceKind) -> "AdversarialLoader":
+        """A loader of parts that are made and checked already, as `train` has them."""
+        loader = cls.__new__(cls)
+        loader._assemble(setup, source)
+        return loader
+
+    def _assemble(self, setup: SourceSetup, source: SourceKind) -> None:
+        self._setup, self._kind = setup, source
+        self._model = setup.model
+        self._source: Source | None = None
+        self._closed = self._waits_for_update = False
+        self._end: Callable[[], object] = lambda: None
+        self.supply_seconds = 0.0
+        """Time that the last batch took to come: its attack, or the wait for a worker."""
+        self.commit_seconds = 0.0
+        """Time that serving the workers took when the weights were last new."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the batches are made."""
+        return self._setup.crafter.recipe
+
+    @property
+    def version(self) -> int:
+        """Updates that the weights have seen."""
+        return self._model.version
+
+    @property
+    def copy(self) -> WorkingCopy:
+        """The form of passes: `copy.attacked` for attacks, `copy.trained` for updates."""
+        return self._model.copy
+
+    @copy.setter
+    def copy(self, copy: WorkingCopy) -> None:
+        self._model.copy = copy
+
+    def __len__(self) -> int:
+        """Batches of the whole training."""
+        return self.recipe.updates
+
+    def __iter__(self) -> Iterator[AttackedBatch]:
+        """Itself: a second loop continues where the first one stopped."""
+        return self
+
+    def __next__(self) -> AttackedBatch:
+        """The next batch, of the weights and staleness that its source is for."""
+        self.updated()
+        begun = time.perf_counter()
+        batch = self._opened().next()
+        self.supply_seconds = time.perf_counter() - begun
+        self._waits_for_update = True
+        return batch
+
+    def updated(self) -> None:
+        """Tell that the model was updated with the last batch; a second call does nothing."""
+        if self._waits_for_update:
+            self.advance()
+
+    def advance(self) -> None:
+        """Count an update of the weights, whichever batch it was made with."""
+        self._waits_for_update = False
+        self._model.version += 1
+        begun = time.perf_counter()
+        if self._source is not None:
+            self._source.updated()
+        self.commit_seconds = time.perf_counter() - begun
+        self._model.copy.refresh()
+
+    def begin(self, number: int) -> AttackedBatch:
+        """The batch of any ticket, attacked now but for its fresh steps, outside of the order."""
+        return self._setup.craft(self._setup.crafter.clean(number), "first")
+
+    def finish(self, batch: AttackedBatch) -> AttackedBatch:
+        """The batch after its fresh steps, with the weights as they are now."""
+        return self._setup.craft(batch, "last")
+
+    def figures(self) -> Mapping[str, int | float | str]:
+        """Measurements of the last batch that only its source knows, such as its worker."""
+        return {} if self._source is None else self._source.figures()
+
+    def totals(self) -> Mapping[str, int]:
+        """Counts over the whole training so far, such as lost leases."""
+        return {} if self._source is None else self._source.totals()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to continue with the next batch, besides the weights.
+
+        The last batch counts as trained on. Tensors are copies. Size: that of the batches that wait
+        in a source `Stale`, or of the old weights that an asynchronous one still needs.
+        """
+        self.updated()
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "settings": self._settings(),
+            "source": self.source_state(),
+        }
+
+    def load_state_dict(self, state: object) -> None:
+        """Continue where the loader that gave this state was; load the model's weights before.
+
+        Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
+        after the first batch.
+        """
+        if self._source is not None:
+            raise ConfigError(
+                "load_state_dict must come before the first batch, because the source is running "
+                "already. Make a new loader and load the state there."
+            )
+        if not isinstance(state, Mapping) or state.get("format") != FORMAT:
+            raise CheckpointError(
+                "this is no state of an AdversarialLoader of this version of sparring. Pass what "
+                "state_dict() returned."
+            )
+        here, there = self._settings(), state.get("settings")
+        if there != here:
+            known = there if isinstance(there, Mapping) else {}
+            other = [name for name, value in here.items() if known.get(name) != value]
+            raise CheckpointError(
+                f"the state belongs to a loader with other settings ({', '.join(other)}). Make the "
+                "loader with the same arguments as before."
+            )
+        version = state.get("version")
+        if not isinstance(version, int) or not 0 <= version <= len(self):
+            raise CheckpointError(
+                f"the state's version must be a number from 0 to {len(self)}; got {version!r:.40}."
+                " The state is damaged."
+            )
+        try:
+            self.restore(state.get("source", {}), version)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the state of the loader is damaged: {str(error)[:160]}. Start from another one."
+            ) from error
+
+    def source_state(self) -> dict[str, Tensor]:
+        """The source's part of a state."""
+        return dict(self._opened().state())
+
+    def restore(self, source: Mapping[str, Tensor], version: int) -> None:
+        """Continue after so many updates; raises `ValueError` for a damaged state."""
+        self._model.version = version
+        self._opened().restore(source, version)
+        self._model.copy.refresh()
+
+    def close(self) -> None:
+        """End the workers and release their memory; may be called twice."""
+        self._closed = True
+        self._end()
+
+    def __enter__(self) -> "AdversarialLoader":
+        """Open the source: what it lacks, such as a cluster, is told here."""
+        self._opened()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _opened(self) -> Source:
+        if self._closed:
+            raise ConfigError("this loader is closed. Make a new one.")
+        if self._source is None:
+            self._source = self._kind.open(self._setup)
+            self._end = weakref.finalize(self, self._source.close)
+        return self._source
+
+    def _settings(self) -> dict[str, Any]:
+        """What a state must have in common with its loader, beside weights and images."""
+        recipe = self.recipe
+        names = ("batch_size", "updates", "seed", "fresh_steps", "split", "rank", "world_size")
+        settings: dict[str, Any] = {name: getattr(recipe, name) for name in names}
+        return {
+            **settings,
+            "num_images": len(self._setup.crafter.images),
+            "attack": repr(recipe.attack) if hasattr(recipe.attack, "at") else "",
+            "augmentation": repr(recipe.augmentation),
+            "early_steps": repr(recipe.early_steps),
+            "source": _lasting(self._kind),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyOf:
+    """Builds copies of a network; pickles with the network."""
+
+    network: nn.Module
+
+    def __call__(self) -> nn.Module:
+        """A copy, without hooks on its weights' history."""
+        return copied(self.network)
+
+
+def _lasting(kind: SourceKind) -> str:
+    """What of a source decides its batches; the number of workers does not."""
+    return repr(kind.policy) if isinstance(kind, Asynchronous) else repr(kind)
+
+
+def _updates(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:
+    if (updates is None) == (epochs is None):
+        raise ConfigError(
+            "give either updates, the number of batches, or epochs; got "
+            f"{'neither' if updates is None else 'both'}."
+        )
+    if updates is not None:
+        at_least("updates", updates, 1)
+        return updates
+    assert epochs is not None
+    if not 0 < epochs < math.inf:
+        raise ConfigError(f"epochs must be above 0 and finite; got {epochs:g}.")
+    at_least("batch_size", batch_size, 1)
+    return max(1, math.ceil(epochs * images / batch_size))
+
+
+def _outputs(model: nn.Module, images: Tensor, num_classes: int) -> int:
+    """Logits for each image, if the model gives at least as many as there are classes."""
+    try:
+        with torch.no_grad(), evaluation_mode(model):
+            logits = model(images.clone())
+        return max(num_classes, int(logits.shape[1]))
+    except Exception:
+        return num_classes  # `check_network` says what is wrong
+
+
+def _check_workers(
+    source: SourceKind, recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None
+) -> None:
+    """Refuse what cannot be sent to workers before any is started."""
+    if not isinstance(source, Asynchronous):
+        return
+    source.transport.check()
+    if source.workers == 0:
+        return
+    sent = {
+        "attack": recipe.attack,
+        "eps_schedule": recipe.eps_schedule,
+        "build": build,
+        "model": None if build is not None else CopyOf(model).network,
+    }
+    for name, thing in sent.items():
+        if (reason := unpicklable(thing)) is not None:
+            advice = "pass build=, a function at the top of a module that makes such a network"
+            if name != "model":
+                advice = "define it at the top of a module"
+            raise ConfigError(
+                f"the {name}, a {type(thing).__name__}, cannot be sent to workers, because it does "
+                f"not pickle: {reason}. Either {advice}, or take Asynchronous(workers=0)."
+            )

@@ -1,0 +1,152 @@
+"""Sources that attack in the trainer itself, at once or some updates ahead of training."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from sparring.attacks import AttackedBatch
+from sparring.errors import ConfigError
+from sparring.loader.asynchronous import Asynchronous
+from sparring.loader.source import Source, SourceSetup
+from sparring.models.saved import Fields, Numbers
+from sparring.records.ranges import at_least
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fresh:
+    """Every batch is attacked with the weights that it then trains: synchronous training."""
+
+    @property
+    def fresh_steps(self) -> int:
+        """0: no step is left for later, all are fresh."""
+        return 0
+
+    @property
+    def split(self) -> int:
+        """1: a batch is attacked as a whole."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """0: nothing is ever stale."""
+        return 0
+
+    def open(self, setup: SourceSetup) -> Source:
+        """The source."""
+        return DelayLine(setup, staleness=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stale:
+    """Every batch waits in a queue of exactly `staleness` batches, filled before the first update.
+
+    The paper's simulation (section 5): the batch trained on at update t was attacked with version
+    max(0, t - s). Memory grows with s batches of clean and adversarial images, not with s models.
+    """
+
+    staleness: int = 32
+    """Length of the queue, in updates: the paper's s."""
+    fresh_steps: int = 0
+    """Steps of each attack, the last ones, that are taken only when its batch is trained on, with
+    the weights of that moment; the first step is never one of them. The paper has none."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.staleness < 0:
+            raise ConfigError(
+                f"staleness must be 0 or more because it is the length of a queue; got "
+                f"{self.staleness}. 0 is the same as the source fresh."
+            )
+        at_least("source.staleness", self.staleness, 0)
+        at_least("source.fresh_steps", self.fresh_steps, 0)
+
+    @property
+    def split(self) -> int:
+        """1: a batch is attacked as a whole."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """The length of the queue."""
+        return self.staleness
+
+    def open(self, setup: SourceSetup) -> Source:
+        """The source."""
+        return DelayLine(setup, staleness=self.staleness)
+
+
+_SLACK = 1e-3
+"""How far pixels may lie outside [0, 1] by rounding."""
+
+SourceKind = Fresh | Stale | Asynchronous
+
+
+class DelayLine(Source):
+    """Attacks each ticket `staleness` updates before its batch is trained on."""
+
+    def __init__(self, setup: SourceSetup, *, staleness: int) -> None:
+        self._setup, self._staleness = setup, staleness
+        self._updates = setup.crafter.recipe.updates
+        self._waiting: deque[AttackedBatch] = deque()
+        self._next = 0
+
+    @override
+    def next(self) -> AttackedBatch:
+        while len(self._waiting) <= self._staleness and self._next < self._updates:
+            clean = self._setup.crafter.clean(self._next)
+            self._waiting.append(self._setup.craft(clean, "first"))
+            self._next += 1
+        if not self._waiting:
+            raise StopIteration
+        return self._setup.craft(self._waiting.popleft(), "last")
+
+    @override
+    def updated(self) -> None:
+        pass
+
+    @override
+    def figures(self) -> Mapping[str, int | float | str]:
+        return {}
+
+    @override
+    def totals(self) -> Mapping[str, int]:
+        return {}
+
+    @override
+    def state(self) -> Mapping[str, Tensor]:
+        """The adversarial images that wait, and their versions; clean images are not kept."""
+        if not self._waiting:
+            return {}
+        return {
+            "adversarial": torch.stack([batch.adversarial for batch in self._waiting]),
+            "versions": torch.tensor([batch.version for batch in self._waiting]),
+            "eps": torch.tensor([batch.eps for batch in self._waiting], dtype=torch.float64),
+        }
+
+    @override
+    def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
+        self._waiting.clear()
+        count = min(self._staleness, self._updates - trained) if trained else 0
+        clean = [self._setup.crafter.clean(trained + place) for place in range(count)]
+        if count or state:
+            one = (clean[0] if clean else self._setup.crafter.clean(trained)).adversarial
+            pixels = Numbers(
+                dtype=one.dtype, shape=(count, *one.shape), least=-_SLACK, most=1 + _SLACK
+            )
+            versions = Numbers(dtype=torch.int64, shape=(count,), least=0, most=trained)
+            eps = Numbers(dtype=torch.float64, shape=(count,), finite=True)
+            wanted = {"adversarial": pixels, "versions": versions, "eps": eps}
+            Fields(wanted).check(state, "source")
+            columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
+            for batch, adversarial, version, eps in zip(clean, *columns, strict=True):
+                waiting = replace(batch, adversarial=adversarial, version=version, eps=eps)
+                self._waiting.append(waiting)
+        self._next = trained + len(self._waiting)
+
+    @override
+    def close(self) -> None:
+        pass
