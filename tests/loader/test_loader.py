@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from sparring.attacks import L2, PGD, EarlySteps, Linf
+from sparring.attacks import PGD, EarlySteps, Linf
 from sparring.data import Flip, ImageSet, load_dataset
 from sparring.engine import FixedLag, Newest, Sync
 from sparring.errors import CheckpointError, ConfigError, DataError
@@ -291,7 +291,7 @@ def test_any_callable_is_an_attack(mnist):
         ({"model": nn.Flatten()}, ConfigError, "weights to train"),
         ({"attack": 3}, ConfigError, "attack must be"),
         ({"attack": own_attack, "source": Stale(fresh_steps=1)}, ConfigError, "not made of steps"),
-        ({"attack": PGD(threat=L2(eps=1.0), restarts=2), "source": Stale(fresh_steps=1)}, ConfigError, "restarts"),
+        ({"attack": PGD(restarts=2), "source": Stale(fresh_steps=1)}, ConfigError, "restarts"),
         ({"model": Holding(), "source": Asynchronous(workers=1)}, ConfigError, r"body\.1\.act"),
         ({"attack": lambda *_, **__: 0, "source": Asynchronous(workers=1, fresh_steps=0)},
          ConfigError, "the attack, a function, cannot be sent to workers"),
