@@ -7,24 +7,19 @@ from sparring.engine.broker import Broker
 from sparring.engine.engine import Engine, Home, Spent
 from sparring.engine.lease import Lease, Ledger, Ready, Work
 from sparring.engine.policies import FixedLag, Newest, Policy, PolicyKind, Sharded, Sync
-from sparring.engine.simulation import Played, Simulation
-from sparring.engine.speed import Costs
 
 __all__ = [
     "Broker",
-    "Costs",
     "Engine",
     "FixedLag",
     "Home",
     "Lease",
     "Ledger",
     "Newest",
-    "Played",
     "Policy",
     "PolicyKind",
     "Ready",
     "Sharded",
-    "Simulation",
     "Spent",
     "Sync",
     "Work",
