@@ -63,34 +63,7 @@ if TYPE_CHECKING:
         timed_costs,
     )
 
-_WITH_TORCH = {
-    "emulation": (
-        "EmulatedJob",
-        "EmulatedTrainer",
-        "EmulationResult",
-        "emulate",
-        "emulated_workers",
-    ),
-    "measuring": (
-        "FAR_WORKERS",
-        "PAPERS_PERIOD",
-        "SECONDS_PER_POINT",
-        "EngineBenchmark",
-        "FarSpeedUp",
-        "Overheads",
-        "SpeedUp",
-        "benchmark_engine",
-        "measure_costs",
-        "measure_overheads",
-        "measure_speed_up",
-        "resident_megabytes",
-        "simulate_far",
-        "simulate_speed_up",
-        "soak",
-        "timed_costs",
-    ),
-}
-_MODULE_OF = {name: module for module, names in _WITH_TORCH.items() for name in names}
+_WITH_TORCH = ("emulation", "measuring")
 
 __all__ = [
     "CHECKPOINT",
@@ -145,7 +118,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a name whose module loads torch."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'sparring.capacity' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sparring.capacity.{_MODULE_OF[name]}"), name)
+    """Import a name from a module that loads torch."""
+    if name in __all__:
+        for module in _WITH_TORCH:
+            names = vars(importlib.import_module(f"sparring.capacity.{module}"))
+            if name in names:
+                return names[name]
+    raise AttributeError(f"module 'sparring.capacity' has no attribute {name!r}")
