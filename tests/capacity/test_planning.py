@@ -146,5 +146,5 @@ def test_what_cannot_be_planned_is_refused():
     for wrong in ({"slow": 0.6}, {"lifetime": 0.0}, {"restart": -1.0}):
         with pytest.raises(ConfigError, match=r"must lie in \[0, 0\.5\]|time between failures"):
             replace(site, **wrong)
-    with pytest.raises(ConfigError, match=r"all_reduce\.latency must be a time"):
+    with pytest.raises(ConfigError, match=r"all_reduce\.latency is -1; it must be a time"):
         AllReduce(latency=-1.0)

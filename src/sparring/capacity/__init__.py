@@ -125,3 +125,7 @@ def __getattr__(name: str) -> object:
             if name in names:
                 return names[name]
     raise AttributeError(f"module 'sparring.capacity' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -36,8 +36,8 @@ from sparring.errors import ConfigError
 ABOUT = """Plan a run on many devices: trainers, workers, throughput, staleness, cost.
 
 With --calibrate, costs come from the log of RUN. Without RUN, updates of the
-preset paper are timed here, on a core as the device, and the engine is measured.
-Nothing is trained, and accuracy is not predicted.
+preset paper are timed on a core of this machine, and the engine is measured.
+Nothing else is trained, and accuracy is not predicted.
 
 examples:
   sparring plan
