@@ -28,7 +28,7 @@ PAPERS = Costs(attack=8.0, update=1.0)
 @pytest.mark.parametrize("helps", [False, True])
 @pytest.mark.parametrize("steps", [8, 40])
 def test_the_formula_is_what_even_trainers_do(steps, helps):
-    """Within 2 %, or 5 % where trainers help, who attack half a batch or nothing."""
+    """Within 2 %, or 5 % where trainers help: each attacks half a batch or nothing."""
     costs = Costs(attack=steps, update=1.0, lease=0.1, handover=0.02, publication=0.05)
     site = Site(costs=costs, all_reduce=AllReduce(given=0.5), spread=0.0, helps=helps)
     for trainers, workers in ((5, 0), (1, 3), (1, 8), (4, 4), (64, 12)):

@@ -317,7 +317,7 @@ def _print_looks(looks: Sequence[Row]) -> None:
 
 
 def evenly(rows: Sequence[Item], most: int) -> list[Item]:
-    """At most so many (2 or more) of the rows, evenly spaced, the first and the last included."""
+    """At most `most` (2 or more) of the rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
