@@ -41,8 +41,8 @@ from PIL import Image
 import mutations as of
 from sparring.attacks import PGD, Linf
 from sparring.bundles.reading import exported_network
+from sparring.capacity import LEDGER
 from sparring.cli.main import main as sparring
-from sparring.engine.account import LEDGER
 from sparring.errors import SparringError
 from sparring.evaluation import Progress, evaluate_run, partial
 from sparring.models import SmallNetwork, begin_with

@@ -18,8 +18,8 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
+from sparring.capacity import EngineStats
 from sparring.engine import FixedLag
-from sparring.engine.account import Account
 from sparring.engine.transports.kinds import Processes, Ray, TransportKind
 from sparring.engine.transports.ray_cluster import Connection
 from sparring.records import MetricsLog, describe
@@ -66,13 +66,13 @@ def short(updates: int, kind: TransportKind) -> TrainConfig:
 def report(name: str, run: TrainedRun) -> None:
     """Say who attacked what, and that every update was done once."""
     rows = MetricsLog(run.run.metrics).rows()
-    account = Account.of(rows, helps=False)
+    stats = EngineStats.from_rows(rows, helps=False)
     steps = [row["step"] for row in rows if "loss" in row]
-    if account is None or steps != list(range(1, len(steps) + 1)):
+    if stats is None or steps != list(range(1, len(steps) + 1)):
         raise SystemExit(f"{name}: the updates are not one to the last, each once")
-    by = ", ".join(f"worker {who} {n}" for who, n in Counter(account.attacked_by).most_common())
+    by = ", ".join(f"worker {who} {n}" for who, n in Counter(stats.attacked_by).most_common())
     print(f"{name}: {len(steps)} updates, each once, in {run.seconds:.0f} s; leases done: {by}")
-    print(f"  ledger: {', '.join(f'{count} {what}' for what, count in account.ledger.items())}")
+    print(f"  ledger: {', '.join(f'{count} {what}' for what, count in stats.ledger.items())}")
 
 
 def main() -> None:

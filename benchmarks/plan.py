@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sparring.cli.plan import PlanFlags
-from sparring.cli.plan_costs import ordered
-from sparring.engine.emulation import emulate
-from sparring.engine.layouts import Layout
-from sparring.engine.outlook import look
-from sparring.engine.planning import Order, plan
+from sparring.capacity import (
+    Assumptions,
+    DeviceFigures,
+    Layout,
+    PlanRequest,
+    emulate,
+    forecast,
+    papers_costs,
+    plan,
+)
 from sparring.records import Axis, Curves, Figure, Panel, Provenance, Series, describe, to_json
 from sparring.report import draw
 
@@ -32,14 +36,14 @@ SLOWER = 10.0
 """Times the costs, so that the engine's own work on two cores does not show."""
 
 
-def order() -> Order:
-    """The default one of the command line."""
-    return ordered(PlanFlags(), None, say=print).order
+def default_request() -> PlanRequest:
+    """The request of `sparring plan` without flags."""
+    return PlanRequest(site=Assumptions.of(papers_costs(), DeviceFigures()).site)
 
 
 def curves() -> None:
     """Speed-up against devices: one trainer, only trainers, and the layout to take."""
-    base = order()
+    base = default_request()
     found: dict[str, list[tuple[int, float]]] = {}
     for devices, name, speed_up in _points(base):
         print(devices, name, f"{speed_up:.2f}", flush=True)
@@ -79,7 +83,7 @@ def curves() -> None:
     (INTO / "devices.json").write_text(json.dumps(to_json(figure), ensure_ascii=False) + "\n")
 
 
-def _points(base: Order) -> Iterator[tuple[int, str, float]]:
+def _points(base: PlanRequest) -> Iterator[tuple[int, str, float]]:
     for devices in DEVICES:
         for name, most in (
             ("T = 1", 1),
@@ -88,13 +92,13 @@ def _points(base: Order) -> Iterator[tuple[int, str, float]]:
         ):
             found = plan(replace(base, devices=devices, max_trainers=most))
             yield devices, name, found.speed_up(found.chosen.simulated)
-        alone = look(base.site, Layout(trainers=devices, workers=0), seed=base.seed)
+        alone = forecast(base.site, Layout(trainers=devices, workers=0), seed=base.seed)
         yield devices, "N = 0", alone.simulated / base.single
 
 
 def emulated() -> None:
     """The plan of one to eight devices beside processes that sleep for as long."""
-    base = order()
+    base = default_request()
     costs = base.site.costs
     slept = replace(costs, attack=SLOWER * costs.attack, update=SLOWER * costs.update)
     rows = []

@@ -31,9 +31,9 @@ from typing import Any
 import torch
 
 from sparring.attacks import PGD, Linf
+from sparring.capacity import EmulatedJob, EmulatedTrainer, emulated_workers
 from sparring.data import load_dataset
 from sparring.engine import Broker, Engine, FixedLag
-from sparring.engine.emulation import EmulatedHome, EmulatedJob, workplace
 from sparring.models import PaperNetwork
 from sparring.training import SGD, Adam, Asynchronous, TrainConfig, joined
 from sparring.training.several import present_team
@@ -48,9 +48,9 @@ def emulated(attack: float, update: float, updates: int) -> dict[str, float]:
     team, gradients = present_team(), torch.ones(WEIGHTS)
     job = EmulatedJob(seconds=attack, batch_size=BATCH)
     spent, begun, full = 0.0, 0.0, None
-    with workplace(job, POLICY) as (arena, transport):
+    with emulated_workers(job, POLICY) as (arena, transport):
         broker = Broker(POLICY, tickets=10**9)
-        engine = Engine(broker, transport, EmulatedHome(job, arena), workers=1)
+        engine = Engine(broker, transport, EmulatedTrainer(job, arena), workers=1)
         for ready in engine:
             if full is None:
                 # All must begin to count at the same ticket: whoever was up first waits.

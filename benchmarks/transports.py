@@ -10,15 +10,19 @@ weights with each, and the object store and the trainer's memory are looked at n
 import argparse
 import os
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import ray
 
+from sparring.capacity import (
+    EmulatedJob,
+    EmulatedTrainer,
+    emulated_workers,
+    measure_overheads,
+    resident_megabytes,
+)
 from sparring.engine import Broker, Engine, FixedLag
-from sparring.engine.emulation import EmulatedHome, EmulatedJob, workplace
-from sparring.engine.overheads import measure_overheads
 from sparring.engine.transports.kinds import Processes, Ray
 from sparring.engine.transports.ray_cluster import Connection
 from sparring.records import describe
@@ -51,14 +55,15 @@ def store(batches: int) -> None:
     job, policy = EmulatedJob(seconds=0.0), FixedLag(lag=3, split=1)
     print(f"\n{batches:,} batches through a Ray worker, new weights with each")
     print(f"{'batches':>8} {'a second':>9} {'object store, MB':>17} {'trainer, MB':>12}")
-    with workplace(job, policy, Ray()) as (arena, transport):
+    with emulated_workers(job, policy, Ray()) as (arena, transport):
         broker = Broker(policy, tickets=batches)
-        engine = Engine(broker, transport, EmulatedHome(job, arena), workers=1, helps=False)
+        engine = Engine(broker, transport, EmulatedTrainer(job, arena), workers=1, helps=False)
         every, mark = batches // SAMPLES, perf_counter()
         for ready in engine:
             if (ready.ticket + 1) % every == 0:
                 speed, held = every / (perf_counter() - mark), used_megabytes()
-                print(f"{ready.ticket + 1:8,} {speed:9.0f} {held:17.1f} {resident():12.1f}")
+                own = resident_megabytes(os.getpid())
+                print(f"{ready.ticket + 1:8,} {speed:9.0f} {held:17.1f} {own:12.1f}")
                 mark = perf_counter()
 
 
@@ -66,12 +71,6 @@ def used_megabytes() -> float:
     """Bytes of the cluster's object stores that are taken, in MB."""
     name = "object_store_memory"
     return (ray.cluster_resources()[name] - ray.available_resources()[name]) / 1e6
-
-
-def resident() -> float:
-    """Memory of this process, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> None:

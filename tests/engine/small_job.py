@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, AttackedBatch, Classifier, Crafter, Linf, Recipe
 from sparring.data import ImageSet, Order
-from sparring.engine import AttackJob, Lease, LocalExecutor, Work
-from sparring.engine.attacker import Attacker, layout, publish
+from sparring.engine import Lease, LocalExecutor, Work
+from sparring.engine.attacker import Attacker, AttackJob, layout, publish
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.transports import Died, Done, Transport, Up

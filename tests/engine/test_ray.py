@@ -26,8 +26,8 @@ from engine.small_job import (
     small_job,
     until,
 )
-from sparring.engine import AttackJob, Broker, Engine, FixedLag, Policy, Sync
-from sparring.engine.attacker import publish
+from sparring.engine import Broker, Engine, FixedLag, Policy, Sync
+from sparring.engine.attacker import AttackJob, publish
 from sparring.engine.memory import Arena
 from sparring.engine.transports import Died, Done, Event, Up
 from sparring.engine.transports.kinds import Ray

@@ -13,7 +13,6 @@ from sparring.attacks.crafting import (
     Crafter,
     EarlySteps,
     Recipe,
-    Stage,
     StepwiseAttack,
 )
 from sparring.attacks.fab import FAB
@@ -59,7 +58,6 @@ __all__ = [
     "Recipe",
     "Search",
     "Square",
-    "Stage",
     "Start",
     "State",
     "StepwiseAttack",

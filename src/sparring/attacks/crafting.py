@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,9 +23,7 @@ from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
 from sparring.records.ranges import at_least
-
-Stage = Literal["whole", "first", "last"]
-"""Steps of an attack: all, all but the fresh ones, or the fresh ones."""
+from sparring.records.stage import Stage
 
 
 @runtime_checkable

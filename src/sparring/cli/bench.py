@@ -1,4 +1,4 @@
-"""`sparring bench engine`: what the engine costs, and how fast it lets devices be."""
+"""`sparring bench engine`: the engine's overheads, and the speed-up that it allows."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ from sparring.errors import ConfigError
 from sparring.records import Environment, describe, to_json
 
 if TYPE_CHECKING:
-    from sparring.engine.measures import Measured
+    from sparring.capacity import EngineBenchmark
 
 ABOUT = """Measure the engine: its overheads, and its speed-up over devices.
 
 Devices are emulated: real processes, pipes and shared memory, whose attacks and
-updates sleep. Far more of them are simulated on a virtual clock. The engine is
-the only thing that is measured so far.
+updates sleep. Many more of them are simulated on a virtual clock. The engine is
+the only subject so far.
 
 examples:
   sparring bench
@@ -39,16 +39,16 @@ SUBJECTS = ("engine",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchFlags:
-    """What `sparring bench` may be given beside its subject."""
+    """The flags of `sparring bench`."""
 
     devices: Annotated[int, flag("--devices", whole, "N"), PLAIN] = 8
-    """Most emulated devices, the trainer's included; 8 by default."""
+    """Most emulated devices, including the trainer's; 8 by default."""
     steps: Annotated[int, flag("--steps", whole, "K"), PLAIN] = 8
     """Steps of an emulated attack; 8 by default."""
     step_ms: Annotated[int, flag("--step-ms", whole, "MS"), PLAIN] = 25
     """Milliseconds of a step, and of an update; 25 by default."""
     soak: Annotated[int | None, flag("--soak", whole, "N"), PLAIN] = None
-    """Instead, put so many tiny batches through a worker, and watch memory."""
+    """Instead, pass N tiny batches through a worker, and sample memory and speed."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -61,48 +61,47 @@ def run(argv: list[str]) -> int:
     flags, word = FORM.read(argv)
     if word not in (None, *SUBJECTS):
         raise ConfigError(
-            f"sparring bench must be told what to measure, one of {', '.join(SUBJECTS)}; got "
-            f"{word}. Try: sparring bench engine"
+            f"{word} cannot be measured; the subject must be one of {', '.join(SUBJECTS)}. Try: "
+            "sparring bench engine"
         )
     for name, least in (("devices", 1), ("steps", 1), ("step_ms", 1), ("soak", 100)):
         value = getattr(flags, name)
         if value is not None and value < least:
             raise ConfigError(
-                f"--{name.replace('_', '-')} must be {least} or more, because less of it measures "
-                f"nothing; got {value}."
+                f"--{name.replace('_', '-')} is {value}; it must be {least} or more, because less "
+                "measures nothing."
             )
-    from sparring.engine.measures import measure, soak
+    from sparring.capacity import benchmark_engine, soak
 
     where = describe(threads=1, device="cpu", precision="none")
     if flags.soak is not None:
         samples = soak(flags.soak, progress=_say)
         _print_soak(samples, where, as_json=flags.json)
         return 0
-    measured = measure(
+    found = benchmark_engine(
         steps=flags.steps, step=flags.step_ms / 1000, devices=flags.devices, progress=_say
     )
     if flags.json:
-        found = {"environment": to_json(where), **measured.as_json()}
-        print_json(json.dumps(found, indent=2))
+        print_json(json.dumps({"environment": to_json(where), **found.as_json()}, indent=2))
     else:
-        _print(measured, where)
+        _print(found, where)
     return 0
 
 
-def _print(measured: "Measured", where: Environment) -> None:
+def _print(found: "EngineBenchmark", where: Environment) -> None:
     print_result("(a) the engine's own work, microseconds, medians: no attack, no update")
     table = result_table("", "µs")
-    for name, micros in asdict(measured.overheads).items():
+    for name, micros in asdict(found.overheads).items():
         table.add_row(name, f"{micros:.0f}")
     print_table(table)
-    steps, step = measured.steps, 1000 * measured.step
+    steps, step = found.steps, 1000 * found.step
     print_result()
     print_result(
         f"(b) EMULATED devices, one the trainer's: real processes that sleep {step:g} ms for each "
         f"of {steps} steps and {step:g} ms for an update; (c) the same simulated; (d) the formula"
     )
     table = result_table("devices", "trainer", "(b) emulated", "(c) simulated", "(d) formula")
-    for row in measured.curve:
+    for row in found.curve:
         helps = "helps" if row.helps else "waits"
         figures = (row.emulated, row.simulated, row.formula)
         table.add_row(str(row.devices), helps, *(f"{figure:.2f}" for figure in figures))
@@ -111,7 +110,7 @@ def _print(measured: "Measured", where: Environment) -> None:
     print_result("(c) SIMULATED far past it, with (d) the formula; slow: a quarter at half speed;")
     print_result("    failing: each worker dies about every 200 attacks")
     table = result_table("steps", "workers", "formula", "even", "slow", "failing", "staleness")
-    for far in measured.far:
+    for far in found.far:
         table.add_row(
             str(far.steps),
             str(far.workers),
@@ -138,7 +137,7 @@ def _print_soak(samples: Sequence[dict[str, float]], where: Environment, *, as_j
 
 
 def _flatness(samples: Sequence[dict[str, float]]) -> Iterator[str]:
-    """How the end compares with the beginning, after a tenth to warm up."""
+    """First and last sample, without the first tenth, which warms up."""
     first, last = samples[max(1, len(samples) // 10)], samples[-1]
     for name in ("trainer_MB", "worker_MB", "descriptors", "tickets_per_second"):
         yield f"{name.replace('_', ' ')}: {first[name]:,.0f} at first, {last[name]:,.0f} at the end"

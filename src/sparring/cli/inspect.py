@@ -5,6 +5,7 @@ Reads files only and loads no torch.
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from sparring.capacity import EngineStats
 from sparring.cli.arguments import PLAIN, Form, chosen_run
 from sparring.cli.console import (
     count_text,
@@ -24,9 +26,8 @@ from sparring.cli.console import (
     print_table,
     result_table,
 )
-from sparring.cli.engine_page import engine_lines, read_account
 from sparring.cli.evaluate import doubts
-from sparring.engine.account import Account
+from sparring.engine.policies import PolicyKind
 from sparring.errors import RunError, launcher, resume_command
 from sparring.records import (
     Environment,
@@ -34,6 +35,7 @@ from sparring.records import (
     MetricsLog,
     Row,
     RunDirectory,
+    from_json,
     read_json,
     to_json,
 )
@@ -54,6 +56,10 @@ Item = TypeVar("Item")
 
 ROWS = 10
 """Most looks that the table shows."""
+BARS = 8
+"""Most rows of the histogram of staleness."""
+LENGTH = 40
+"""Characters of its longest bar."""
 
 STRONGEST = "standard"
 """Suite that is left to try once another has been run."""
@@ -98,8 +104,8 @@ class Story:
     """Rows about looks at the validation images."""
     events: Sequence[str]
     """What a person should know."""
-    account: Account | None
-    """What an asynchronous run's log tells of its engine."""
+    engine: EngineStats | None
+    """Statistics of an asynchronous run's engine."""
     saved: int
     """Updates that the stored weights have seen; 0 if there are none."""
     evaluations: Sequence[Evaluation]
@@ -123,7 +129,7 @@ class Story:
             steps=[row for row in rows if "loss" in row],
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
-            account=read_account(rows, config, str(run.config)),
+            engine=EngineStats.from_run(rows, config, str(run.config)),
             saved=_saved(run.weights),
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
         )
@@ -179,7 +185,7 @@ class Story:
             "update_seconds": self.total("update_seconds"),
             "staleness_mean": sum(staleness) / len(staleness) if staleness else None,
             "staleness_max": max(staleness, default=None),
-            "engine": self.account.as_json() if self.account else None,
+            "engine": self.engine.as_json() if self.engine else None,
             "events": self.events,
             "evaluations": [to_json(found) for found in self.evaluations],
             "next": self.command,
@@ -236,12 +242,66 @@ def _lines(story: Story) -> Iterator[str]:
             f"{duration_text(story.total('update_seconds'))} in updates; staleness "
             f"{sum(staleness) / len(staleness):.1f} on average, {max(staleness):.0f} at most"
         )
-    account = story.account
-    if account is not None:
+    if story.engine is not None:
         yield ""
-        yield from engine_lines(account, story.source, str(story.run.config))
+        yield from engine_lines(story.engine, story.source, str(story.run.config))
     for event in story.events:
         yield f"notice: {event}"
+
+
+def engine_lines(engine: EngineStats, source: Mapping[str, object], where: str) -> Iterator[str]:
+    """Staleness, time of trainer and workers, the ledger, and the advised number of workers."""
+    policy = from_json(PolicyKind, source["policy"], where=where, path="source.policy")
+    helper = ", helped by the trainer" if engine.helps else ""
+    yield f"engine: {counted(engine.workers, 'worker')}{helper}"
+    yield f"staleness in updates, {policy.bound} at most by the policy:"
+    yield from histogram(engine.staleness)
+    split = engine.sources_of_staleness
+    yield (
+        f"  {sum(split.values()):.1f} on average: {split['behind']:.1f} old when leased, "
+        f"{split['in_flight']:.1f} in flight, {split['waiting']:.1f} waiting to be trained"
+    )
+    shares = ", ".join(f"{what} {share:.0%}" for what, share in engine.trainer_shares.items())
+    yield f"trainer: {shares}"
+    leases = ", ".join(
+        f"{name if name == 'trainer' else f'worker {name}'} {count_text(count)}"
+        for name, count in engine.attacked_by.most_common(BARS)
+    )
+    busy = engine.busy_workers
+    yield f"workers: busy {busy:.0%}, waiting {1 - busy:.0%}; leases done: {leases}"
+    yield (
+        f"queue: {engine.mean('ready'):.1f} batches ready and {engine.mean('leased'):.1f} "
+        "leases out on average"
+    )
+    if engine.ledger:
+        ledger = ", ".join(f"{count_text(n)} {what}" for what, n in engine.ledger.items())
+        yield f"ledger: {ledger}"
+    costs = engine.costs
+    yield (
+        f"a batch: attack {1000 * costs.attack:.1f} ms, update {1000 * costs.update:.1f} ms; "
+        f"overheads: lease {1000 * costs.lease:.1f} ms, hand-over {1000 * costs.handover:.1f} ms, "
+        f"publication {1000 * costs.publication:.1f} ms"
+    )
+    yield (
+        f"speed-up over one process that does both: {engine.speed_up:.2f} measured, "
+        f"{engine.predicted_speed_up:.2f} by the formula; bottleneck: {engine.bottleneck}; "
+        f"advised: {counted(costs.advised_workers, 'worker')}, one device each"
+    )
+
+
+def histogram(staleness: Counter[int]) -> Iterator[str]:
+    """Number of updates by staleness, in at most `BARS` bins."""
+    least, most = min(staleness), max(staleness)
+    width = -(-(most - least + 1) // BARS)
+    bins: Counter[int] = Counter()
+    for age, count in staleness.items():
+        bins[(age - least) // width] += count
+    longest = max(bins.values())
+    for place in sorted(bins):
+        first = least + place * width
+        ages = str(first) if width == 1 else f"{first}-{min(first + width - 1, most)}"
+        bar = "#" * max(1, round(LENGTH * bins[place] / longest))
+        yield f"  {ages:>9}  {bar} {count_text(bins[place])}"
 
 
 def _print_looks(looks: Sequence[Row]) -> None:
@@ -257,7 +317,7 @@ def _print_looks(looks: Sequence[Row]) -> None:
 
 
 def evenly(rows: Sequence[Item], most: int) -> list[Item]:
-    """At most so many (2 or more) of the rows, evenly spaced, the first and the last included."""
+    """At most `most` (2 or more) of the rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]

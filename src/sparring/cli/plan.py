@@ -1,19 +1,43 @@
-"""`sparring plan`: how many trainers and workers to take, from the formula and the simulation."""
+"""`sparring plan`: how many trainers and workers to use, from the formula and the simulation."""
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated
 
+from sparring.capacity import (
+    CHECKPOINT,
+    Assumptions,
+    BatchCosts,
+    DeviceFigures,
+    Forecast,
+    Layout,
+    Plan,
+    PlanRequest,
+    costs_of_run,
+    papers_costs,
+    plan,
+)
+from sparring.capacity.assumptions import BATCH, KAPPA
 from sparring.cli.arguments import PLAIN, Form, flag, number, whole
-from sparring.cli.console import PROGRESS, print_json
+from sparring.cli.console import (
+    PROGRESS,
+    count_text,
+    counted,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
 from sparring.errors import ConfigError
 
 ABOUT = """Plan a run on many devices: trainers, workers, throughput, staleness, cost.
 
-Beside --calibrate, RUN is a run whose log has the costs; without it updates of
-the preset paper are timed here, a core standing for a device, and the engine.
-Nothing is trained, and nothing is said of accuracy.
+With --calibrate, costs come from the log of RUN. Without RUN, updates of the
+preset paper are timed on a core of this machine, and the engine is measured.
+Nothing else is trained, and accuracy is not predicted.
 
 examples:
   sparring plan
@@ -23,26 +47,26 @@ examples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanFlags:
-    """What `sparring plan` may be given; nothing is needed."""
+    """The flags of `sparring plan`; all are optional."""
 
     devices: Annotated[int, flag("--devices", whole, "N"), PLAIN] = 8
-    """Devices that there are; 8 by default."""
+    """Number of devices; 8 by default."""
     kappa: Annotated[int | None, flag("--kappa", whole, "K"), PLAIN] = None
     """Steps of an attack; 8 by default."""
     attack_ms: Annotated[float | None, flag("--attack-ms", number, "MS"), PLAIN] = None
-    """A batch's whole attack on a device; by default K updates."""
+    """Attack of one batch on one device; by default K updates."""
     update_ms: Annotated[float | None, flag("--update-ms", number, "MS"), PLAIN] = None
-    """Its update; by default a step of the attack."""
+    """Update with it; by default a step of the attack."""
     batch: Annotated[int | None, flag("--batch", whole, "B"), PLAIN] = None
     """Images of a trainer's batch; 128 by default."""
     allreduce_ms: Annotated[float | None, flag("--allreduce-ms", number, "MS"), PLAIN] = None
-    """What averaging the gradients takes, if it is known; or"""
+    """Time for averaging the gradients. If unknown:"""
     weights_mb: Annotated[float | None, flag("--weights-mb", number, "MB"), PLAIN] = None
-    """bytes of the gradients (13.1: the paper's network),"""
+    """size of the gradients (13.1: the paper's network),"""
     bandwidth_gbit: Annotated[float | None, flag("--bandwidth-gbit", number, "G"), PLAIN] = None
-    """bits a second between trainers (100) and"""
+    """Gbit/s between trainers (100) and"""
     latency_us: Annotated[float | None, flag("--latency-us", number, "US"), PLAIN] = None
-    """time of a message between them (10): a ring."""
+    """latency of a message between them (10), in a ring."""
     max_staleness: Annotated[int, flag("--max-staleness", whole, "S"), PLAIN] = 32
     """Largest staleness, in updates; 32 by default."""
     max_trainers: Annotated[int, flag("--max-trainers", whole, "T"), PLAIN] = 32
@@ -54,13 +78,13 @@ class PlanFlags:
     restart_s: Annotated[float | None, flag("--restart-s", number, "S"), PLAIN] = None
     """From its failure until it works again; 60 by default."""
     price: Annotated[float | None, flag("--price", number, "P"), PLAIN] = None
-    """Of a device for an hour, in any currency."""
+    """Price of a device for an hour, in any currency."""
     trainer_waits: Annotated[bool, PLAIN] = False
-    """Trainers attack nothing while they wait, as the paper's."""
+    """Trainers do not attack while they wait, as in the paper."""
     calibrate: Annotated[bool, PLAIN] = False
     """Measure what is not given: in RUN's log, or here."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
-    """Of the simulation."""
+    """Seed of the simulation."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -70,48 +94,74 @@ FORM = Form(verb="plan", flags=PlanFlags, about=ABOUT, word="RUN")
 ABOVE_ZERO = ("attack_ms", "update_ms", "weights_mb", "bandwidth_gbit", "mtbf_hours")
 FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price", "slow")
 COUNTS = {"devices": 1, "kappa": 1, "batch": 1, "max_staleness": 0, "max_trainers": 1, "seed": 0}
-"""Flags by what they may be at least."""
+"""Flags by their smallest value."""
+BOTTLENECKS = {
+    "attacks": "attacks: the trainers could update more often than batches arrive",
+    "updates": "updates: the trainers do hardly anything else, and more workers gain nothing",
+    "all-reduce": "the all-reduce: trainers exchange gradients for longer than they update",
+    "barrier": "the slowest trainer: each update waits until every trainer has its batch",
+    "staleness": "the largest staleness: attacks may not run further ahead",
+}
+ENDS = {
+    "trainers": "--max-trainers allows no more, and more workers of each gain nothing",
+    "all-reduce": "more trainers exchange gradients for longer than they gain",
+    "failures": "more trainers fail more often than they gain",
+}
 
 
 def run(argv: list[str]) -> int:
     """Plan and print; return the exit code."""
     flags, word = FORM.read(argv)
     _check(flags, word)
-    from sparring.cli.plan_costs import ordered
-    from sparring.cli.plan_page import as_json, print_plan
-    from sparring.engine.planning import plan
-
-    ordered_plan = ordered(flags, word, say=_say)
-    found = plan(ordered_plan.order, progress=_say)
+    figures = {item.name: getattr(flags, item.name) for item in fields(DeviceFigures)}
+    assumed = Assumptions.of(_base_costs(flags, word), DeviceFigures(**figures))
+    request = PlanRequest(
+        site=assumed.site,
+        devices=flags.devices,
+        max_staleness=flags.max_staleness,
+        max_trainers=flags.max_trainers,
+        seed=flags.seed,
+    )
+    page = _Page(plan=plan(request, progress=_say), assumed=assumed, price=flags.price)
     if flags.json:
-        print_json(json.dumps(as_json(found, ordered_plan), indent=2, ensure_ascii=False))
+        print_json(json.dumps(page.as_json(), indent=2, ensure_ascii=False))
     else:
-        print_plan(found, ordered_plan)
+        page.print()
     return 0
+
+
+def _base_costs(flags: PlanFlags, word: str | None) -> BatchCosts:
+    if word is not None:
+        return costs_of_run(word)
+    kappa, batch = flags.kappa or KAPPA, flags.batch or BATCH
+    if not flags.calibrate:
+        return papers_costs(kappa, batch)
+    from sparring.capacity import measure_costs
+
+    return measure_costs(kappa, batch, progress=_say)
 
 
 def _check(flags: PlanFlags, word: str | None) -> None:
     for name, least in COUNTS.items():
-        _refuse_unless(flags, name, least, f"must be {least} or more, because it counts")
+        _refuse_unless(flags, name, least, f"must be {least} or more")
     for name in ABOVE_ZERO:
         _refuse_unless(flags, name, math.ulp(0.0), "must be a number above 0")
     for name in FROM_ZERO:
         _refuse_unless(flags, name, 0.0, "must be a number of 0 or more")
     if flags.slow > 0.5:
         raise ConfigError(
-            "--slow must be a share of a half at most, because the costs are those of most "
-            f"devices; got {flags.slow:g}. Give the costs of the slow ones, and no --slow."
+            f"--slow is {flags.slow:g}; it must be 0.5 or less, because the costs are those of "
+            "most devices. Give the costs of the slow ones, and no --slow."
         )
     parts = [name for name in ("weights_mb", "bandwidth_gbit", "latency_us") if _has(flags, name)]
     if flags.allreduce_ms is not None and parts:
         raise ConfigError(
-            "--allreduce-ms and what it would be computed from exclude each other; got also "
-            f"{', '.join(map(_flag, parts))}. Leave one of them out."
+            f"--allreduce-ms is given beside {', '.join(map(_flag, parts))}; the time is either "
+            "given or computed from these. Leave one of them out."
         )
     if flags.restart_s is not None and flags.mtbf_hours is None:
         raise ConfigError(
-            "--restart-s needs --mtbf-hours, because without it no device fails; got "
-            f"{flags.restart_s:g}."
+            f"--restart-s is {flags.restart_s:g}, but no device fails; give --mtbf-hours, too."
         )
     _check_word(flags, word)
 
@@ -121,21 +171,21 @@ def _check_word(flags: PlanFlags, word: str | None) -> None:
         return
     if not flags.calibrate:
         raise ConfigError(
-            "a run beside the flags needs --calibrate, because nothing else is taken from it; got "
-            f"{word}. Try: sparring plan --calibrate {word}"
+            f"the run {word} is given without --calibrate; nothing else is taken from a run. "
+            f"Try: sparring plan --calibrate {word}"
         )
     fixed = [name for name in ("kappa", "batch") if _has(flags, name)]
     if fixed:
         raise ConfigError(
-            f"{', '.join(map(_flag, fixed))} must not be given beside a run, because its costs are "
-            f"those of its own; got {word}. Leave it out, or the run."
+            f"{', '.join(map(_flag, fixed))} is given beside the run {word}; its costs are those "
+            "of its own settings. Leave out the flag or the run."
         )
 
 
 def _refuse_unless(flags: PlanFlags, name: str, least: float, rule: str) -> None:
     value = getattr(flags, name)
     if value is not None and not least <= value < math.inf:
-        raise ConfigError(f"{_flag(name)} {rule}; got {value:g}. Give such a one.")
+        raise ConfigError(f"{_flag(name)} is {value:g}; it {rule}.")
 
 
 def _has(flags: PlanFlags, name: str) -> bool:
@@ -148,3 +198,163 @@ def _flag(name: str) -> str:
 
 def _say(line: str) -> None:
     PROGRESS.print(line, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Page:
+    """A plan as text and as JSON."""
+
+    plan: Plan
+    assumed: Assumptions
+    price: float | None
+    """Price of a device for an hour."""
+
+    def print(self) -> None:
+        """The costs, the layout to use and its command, other layouts, and the saturation."""
+        table = result_table("a batch of one trainer", "", "origin")
+        table.columns[2].justify = "left"
+        for item in self.assumed.quantities:
+            table.add_row(item.name, f"{item.value:.4g} {item.unit}", item.origin)
+        print_table(table)
+        print_result()
+        for line in self._advice():
+            print_result(line)
+        print_result()
+        self._print_layouts()
+        print_result()
+        for line in [*self._saturation(), *self._notes()]:
+            print_result(line)
+        print_ending("nothing", self.assumed.command(self.plan.chosen.layout))
+
+    def as_json(self) -> dict[str, object]:
+        """The same as JSON values; the name of each number says how it was found."""
+        end, request = self.plan.saturation, self.plan.request
+        return {
+            "devices": request.devices,
+            "max_staleness": request.max_staleness,
+            "max_trainers": request.max_trainers,
+            "batch": self.assumed.batch,
+            "seed": request.seed,
+            "quantities": [asdict(item) for item in self.assumed.quantities],
+            "chosen": self._row(self.plan.chosen),
+            "layouts": [self._row(found) for found in self.plan.forecasts],
+            "saturation": {
+                **asdict(end.layout),
+                "devices": end.layout.devices,
+                "speed_up_formula": self.plan.speed_up(end.rate),
+                "why": end.why,
+            },
+            "command": self.assumed.command(self.plan.chosen.layout),
+        }
+
+    def _price(self, found: Forecast) -> float | None:
+        return None if self.price is None else found.price(self.price)
+
+    def _advice(self) -> Iterator[str]:
+        plan, best, layout = self.plan, self.plan.chosen, self.plan.chosen.layout
+        batch, available = self.assumed.batch, counted(plan.request.devices, "device")
+        yield f"use {_words(layout)}: {count_text(layout.devices)} of {available}"
+        yield "  no simulated layout is 2 % faster, and none within 2 % needs fewer devices"
+        yield (
+            f"  {plan.speed_up(best.simulated):.2f} times one device simulated, "
+            f"{plan.speed_up(best.formula):.2f} by the formula: {best.simulated:,.0f} batches, "
+            f"{best.simulated * batch:,.0f} images a second"
+        )
+        yield (
+            f"  staleness {best.staleness_mean:.1f} updates on average, {best.staleness_max} at "
+            f"most, simulated; {layout.policy.bound} at most by the policy"
+        )
+        workers = f"workers busy {best.worker_busy:.0%}; " if layout.workers else ""
+        yield (
+            f"  {workers}trainers: updates {best.trainer_updates:.0%}, attacks "
+            f"{best.trainer_helps:.0%}, waiting for other trainers {best.trainer_barrier:.0%}, "
+            "simulated"
+        )
+        yield f"  limited by {BOTTLENECKS[best.bottleneck]}"
+        price = self._price(best)
+        money = "" if price is None else f"; a million batches for {price:,.2f}"
+        yield f"  {1000 * best.device_seconds:.1f} ms of device time a batch{money}"
+        if layout.trainers > 1:
+            yield (
+                f"  an update uses {count_text(layout.trainers * batch)} images, which is a "
+                f"different training: a learning rate {layout.trainers} times"
+            )
+            yield "  as high by the linear-scaling rule; its accuracy is not known"
+
+    def _print_layouts(self) -> None:
+        cost = "ms of device time a batch" if self.price is None else "price of a million batches"
+        print_result(
+            "T x 1+N: T trainers with N workers each; * the one to use. Speed-up over one device"
+        )
+        print_result(
+            f"by the formula and simulated; staleness; time that workers are busy; cost: {cost}"
+        )
+        table = result_table(
+            "T x 1+N", "devices", "formula", "simulated", "stale", "busy", "cost", "limited by"
+        )
+        for found in self.plan.forecasts:
+            layout, price = found.layout, self._price(found)
+            mark = " *" if found == self.plan.chosen else ""
+            table.add_row(
+                f"{layout.trainers} x 1+{layout.workers}{mark}",
+                str(layout.devices),
+                f"{self.plan.speed_up(found.formula):.2f}",
+                f"{self.plan.speed_up(found.simulated):.2f}",
+                str(found.staleness_max),
+                f"{found.worker_busy:.0%}" if layout.workers else "-",
+                f"{1000 * found.device_seconds:.1f}" if price is None else f"{price:,.2f}",
+                found.bottleneck,
+            )
+        print_table(table)
+
+    def _saturation(self) -> Iterator[str]:
+        end = self.plan.saturation
+        yield (
+            f"saturates at {counted(end.layout.devices, 'device')}, {_words(end.layout)}, at "
+            f"{self.plan.speed_up(end.rate):.1f} times one (formula):"
+        )
+        yield f"  beyond it more devices gain less than 2 %, because {ENDS[end.why]}"
+
+    def _notes(self) -> Iterator[str]:
+        best, request = self.plan.chosen, self.plan.request
+        yield "formula: closed, without spread. simulated: broker and engine on a virtual clock,"
+        yield (
+            f"  seed {request.seed}, {count_text(best.updates)} updates of the layout to use. "
+            "Nothing was trained, and accuracy is not predicted."
+        )
+        yield "  Not included: validation, alarms and checkpoints. All trainers wait while the"
+        yield "  first one does these, after the same number of images for any number of trainers."
+        if request.site.lifetime < math.inf:
+            yield f"  {counted(best.deaths, 'worker')} died in the simulation. A trainer's failure"
+            yield f"  costs all a restart and {CHECKPOINT // 2} updates, by the formula."
+
+    def _row(self, found: Forecast) -> dict[str, object]:
+        layout = found.layout
+        return {
+            "trainers": layout.trainers,
+            "workers": layout.workers,
+            "lag": layout.lag,
+            "devices": layout.devices,
+            "speed_up_formula": self.plan.speed_up(found.formula),
+            "speed_up_simulated": self.plan.speed_up(found.simulated),
+            "batches_per_second_simulated": found.simulated,
+            "images_per_second_simulated": found.simulated * self.assumed.batch,
+            "staleness_mean_simulated": found.staleness_mean,
+            "staleness_max_simulated": found.staleness_max,
+            "workers_busy_simulated": found.worker_busy,
+            "trainers_update_simulated": found.trainer_updates,
+            "trainers_attack_simulated": found.trainer_helps,
+            "trainers_barrier_simulated": found.trainer_barrier,
+            "bottleneck": found.bottleneck,
+            "device_seconds_per_batch": found.device_seconds,
+            "price_per_million_batches": self._price(found),
+            "updates_simulated": found.updates,
+            "deaths_simulated": found.deaths,
+        }
+
+
+def _words(layout: Layout) -> str:
+    if not layout.workers:
+        return f"{counted(layout.trainers, 'trainer')} without workers"
+    each = " each" if layout.trainers > 1 else ""
+    return f"{counted(layout.trainers, 'trainer')} with {counted(layout.workers, 'worker')}{each}"

@@ -13,10 +13,10 @@ published. Units: seconds of the caller's clock.
 import heapq
 from collections.abc import Iterator
 
-from sparring.attacks import Stage
 from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
 from sparring.engine.policies import Policy
 from sparring.errors import ConfigError
+from sparring.records.stage import Stage
 
 
 class Broker:

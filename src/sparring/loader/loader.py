@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, BatchAttack, Crafter, EarlySteps, Recipe
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
-from sparring.engine import AttackJob
+from sparring.engine.attacker import AttackJob
 from sparring.engine.shared_images import unpicklable
 from sparring.errors import CheckpointError, ConfigError
 from sparring.loader.asynchronous import Asynchronous

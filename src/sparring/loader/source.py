@@ -9,9 +9,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from sparring.attacks import AttackedBatch, Crafter, Stage
-from sparring.engine import AttackJob
+from sparring.attacks import AttackedBatch, Crafter
+from sparring.engine.attacker import AttackJob
 from sparring.models import WorkingCopy
+from sparring.records.stage import Stage
 
 
 class Place(NamedTuple):

@@ -6,8 +6,8 @@ The paper's section 5, its Figure 9.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sparring.capacity import FAR_WORKERS, PAPERS_PERIOD, SECONDS_PER_POINT
 from sparring.engine import Newest
-from sparring.engine.measures import FAR_WORKERS, PERIOD, POINT
 from sparring.records import Claim, Figure, Provenance
 from sparring.studies.asynchrony_figures import (
     ONE_CORE,
@@ -34,7 +34,7 @@ DEVICES = {"smoke": 2, "short": 10, "paper": 10}
 """Most emulated devices."""
 STEP = {"smoke": 0.005, "short": 0.05, "paper": 0.05}
 """Seconds of their sleep for a step."""
-LASTING = {"smoke": 0.2, "short": POINT, "paper": POINT}
+LASTING = {"smoke": 0.2, "short": SECONDS_PER_POINT, "paper": SECONDS_PER_POINT}
 """Seconds for which each point is emulated."""
 FAR_STEPS = {"smoke": (8,), "short": (8, 32, 128), "paper": (8, 32, 128)}
 """κ of simulated attacks."""
@@ -63,7 +63,7 @@ class Asynchrony:
         base = attacked(scale, ATTACK)
         updates = UPDATES[scale]
         base = replace(base, updates=updates, snapshot_every=min(base.snapshot_every, updates))
-        papers = Newest(credits=CREDITS, period=PERIOD)
+        papers = Newest(credits=CREDITS, period=PAPERS_PERIOD)
         found = {
             ONE_CORE: base,
             PAPERS_ENGINE: replace(

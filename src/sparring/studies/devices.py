@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sparring.engine import Costs
-from sparring.engine.account import Account
-from sparring.engine.measures import measure_point, simulate_far
+from sparring.capacity import Costs, EngineStats, measure_speed_up, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.studies.networks import ATTACK
 from sparring.studies.snapshots import pace, reached, weights_digest
@@ -50,7 +48,7 @@ class EmulatedDevices:
 
     def __call__(self) -> Sequence[Row]:
         """One row. Cost: as long as it lasts, and some seconds for each worker's start."""
-        point = measure_point(
+        point = measure_speed_up(
             Costs(attack=ATTACK * self.step, update=self.step),
             self.devices - 1,
             helps=self.trainer == "helps",
@@ -131,11 +129,11 @@ class RealCores:
         speed: Row = {
             "of": "cores",
             "update_seconds": late.seconds_per_update,
-            "updates": len(late.steps),
+            "updates": len(late.rows),
             "workers": late.workers,
             "formula": late.predicted_speed_up,
         }
-        ages = Account(steps=rows, ledger={}, helps=True).staleness
+        ages = EngineStats(rows=rows, ledger={}, helps=True).staleness
         return [
             about | speed,
             *(

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sparring.attacks import PGD
-from sparring.engine import Costs
-from sparring.engine.measures import simulate_point
+from sparring.capacity import Costs, simulate_speed_up
 from sparring.evaluation import evaluate_run
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.records.temporary import temporary_folder
@@ -86,9 +85,9 @@ class TimeTrial:
             {
                 "of": "time",
                 "recipe": self.recipe,
-                "trained": len(timed.steps),
+                "trained": len(timed.rows),
                 "planned": self.config.updates,
-                "spent": len(timed.steps) * timed.seconds_per_update,
+                "spent": len(timed.rows) * timed.seconds_per_update,
             }
         ]
 
@@ -192,7 +191,7 @@ class SimulatedDevices:
                 "of": "simulated",
                 "devices": self.devices,
                 "trainer": trainer,
-                "speed_up": simulate_point(costs, self.devices - 1, helps=trainer == "helps"),
+                "speed_up": simulate_speed_up(costs, self.devices - 1, helps=trainer == "helps"),
             }
             for trainer in ("waits", "helps")
         ]

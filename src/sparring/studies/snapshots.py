@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat, cross_entropy
+from sparring.capacity import EngineStats
 from sparring.data import derive_seed
 from sparring.data.of_run import dataset_of
-from sparring.engine.account import Account
 from sparring.evaluation.accuracy import parts
 from sparring.models import trained_network, working_copy
 from sparring.records import MetricsLog, Row, RunDirectory
@@ -91,10 +91,10 @@ def under_attack(network: nn.Module, images: Tensor, labels: Tensor, attack: PGD
     return Outcome(loss=loss / len(labels), right=right)
 
 
-def pace(run: RunDirectory) -> Account:
+def pace(run: RunDirectory) -> EngineStats:
     """Where time goes in the second half of a run's updates: its workers are up by then."""
     rows = [row for row in MetricsLog(run.metrics).rows() if "loss" in row]
-    return Account(steps=rows[len(rows) // 2 :], ledger={}, helps=True)
+    return EngineStats(rows=rows[len(rows) // 2 :], ledger={}, helps=True)
 
 
 def weights_digest(run: RunDirectory, version: int | None = None) -> str:

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sparring.attacks import AttackedBatch, Crafter
 from sparring.data import Dataset, derive_seed
-from sparring.engine import AttackJob
+from sparring.engine.attacker import AttackJob
 from sparring.errors import NonFiniteLoss
 from sparring.loader import AdversarialLoader, Asynchronous, SourceSetup
 from sparring.loader.source import LiveModel

@@ -4,14 +4,11 @@ Those that need more than Python have a module of their own: `process`.
 """
 
 from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
-from sparring.engine.transports.simulated import SimulatedTransport, VirtualClock
 
 __all__ = [
     "Died",
     "Done",
     "Event",
-    "SimulatedTransport",
     "Transport",
     "Up",
-    "VirtualClock",
 ]

@@ -1,6 +1,6 @@
-"""Workers that exist only on paper: a clock that jumps, costs that are given.
+"""A clock that jumps from event to event, and workers that only exist on it.
 
-The broker and the engine are the real ones; only what takes time is replaced by a number. Nothing
+Broker and engine are the real ones. Only the duration of work is replaced by a number, and nothing
 is attacked. Units: seconds of the virtual clock.
 """
 
@@ -9,12 +9,14 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+from typing_extensions import override
+
 from sparring.engine.lease import Lease, Work, Worker
-from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
+from sparring.engine.transports import Died, Done, Event, Transport, Up
 
 
 class VirtualClock:
-    """A time that passes only when told."""
+    """A time that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -24,15 +26,15 @@ class VirtualClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Move the time forward."""
         self.now += seconds
 
 
 class SimulatedTransport(Transport):
-    """Each worker does its leases one after another, each in `cost(lease)` seconds.
+    """Each worker carries out its leases in order, each in `cost(lease)` seconds.
 
     An infinite cost is a worker that hangs. A worker is up `arrival` seconds after its start, and
-    dies by itself `lifetime()` seconds after it.
+    dies `lifetime()` seconds after it.
     """
 
     def __init__(
@@ -51,25 +53,30 @@ class SimulatedTransport(Transport):
         self._events: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
         self.busy_seconds = 0.0
-        """Time that workers spent on attacks that they finished, all together."""
+        """Time that workers spent on attacks that they finished, over all workers."""
 
+    @property
+    def workers(self) -> list[Worker]:
+        """Workers that are alive."""
+        return list(self._free_from)
+
+    @override
     def start(self) -> Worker:
-        """A worker by a new number."""
         name = next(self._names)
         self._free_from[name] = self._clock.now + self.arrival
         self._ends[name] = self._clock.now + self._lifetime()
         if self._free_from[name] < self._ends[name]:
             self._add(self._free_from[name], Up(worker=name))
         if self._ends[name] < math.inf:
-            self._add(self._ends[name], Died(worker=name, reason="its time was up"))
+            self._add(self._ends[name], Died(worker=name, reason="its lifetime was over"))
         return name
 
+    @override
     def is_placed(self, worker: Worker) -> bool:
-        """Always."""
         return True
 
+    @override
     def submit(self, lease: Lease) -> None:
-        """Queue the lease behind those that its worker has."""
         if lease.worker not in self._free_from:
             return
         cost = self._cost(lease)
@@ -80,8 +87,8 @@ class SimulatedTransport(Transport):
             done = Done(worker=lease.worker, lease=lease.number, work=Work(attack=cost))
             self._add(end, done)
 
+    @override
     def poll(self, timeout: float) -> Sequence[Event]:
-        """What is due by now; if nothing is, time passes until something is."""
         if timeout and not (self._events and self._events[0][0] <= self._clock.now):
             due = self._events[0][0] if self._events else math.inf
             self._clock.now = min(due, self._clock.now + timeout)
@@ -93,8 +100,8 @@ class SimulatedTransport(Transport):
             events.append(event)
         return events
 
+    @override
     def kill(self, worker: Worker) -> None:
-        """The worker is dead now; what it had not finished never comes."""
         if worker in self._free_from:
             del self._free_from[worker]
             now = self._clock.now
@@ -102,15 +109,10 @@ class SimulatedTransport(Transport):
             heapq.heapify(self._events)
             self._add(now, Died(worker=worker, reason="killed"))
 
+    @override
     def stop(self) -> None:
-        """Nothing is left behind."""
         self._free_from.clear()
         self._events.clear()
-
-    @property
-    def workers(self) -> list[Worker]:
-        """Everyone who is alive."""
-        return list(self._free_from)
 
     def _add(self, when: float, event: Event) -> None:
         heapq.heappush(self._events, (when, next(self._order), event))

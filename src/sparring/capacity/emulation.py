@@ -1,7 +1,7 @@
-"""Emulated devices: the real engine, processes, pipes and slots, where attacks and updates sleep.
+"""Emulated devices: the real engine, processes, pipes and slots, but attacks and updates sleep.
 
-What this shows is the engine, not any device: a machine of two cores can sleep in as many processes
-as it likes. Everything that comes of it must be labelled as emulated. Units: seconds.
+This measures the engine, not any device: two cores can sleep in any number of processes. Every
+result must be labelled as emulated. Units: seconds.
 """
 
 import time
@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from sparring.attacks import Classifier, Recipe
+from sparring.attacks import BatchAttack, Classifier, Recipe
+from sparring.capacity.formula import Costs
 from sparring.data import ImageSet
 from sparring.engine.attacker import Attacker, AttackJob, layout, publish
 from sparring.engine.broker import Broker
@@ -21,28 +22,27 @@ from sparring.engine.engine import Engine, LocalExecutor
 from sparring.engine.lease import Lease, Ledger, Work
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
-from sparring.engine.speed import Costs
 from sparring.engine.transports import Transport
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.errors import ConfigError
 from sparring.models import working_copy
 
 ARRIVAL = 300.0
-"""Longest wait for all workers to be up."""
+"""Longest time until all workers are up."""
 IMAGES = 1024
-"""Images of the emulated training set: they are shared, never looked at."""
+"""Images of the emulated training set, which are shared but never used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Sleep:
+class _Sleep(BatchAttack):
     """Returns the clean images after some time; nothing is computed."""
 
     seconds_per_image: float
 
+    @override
     def __call__(
         self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
     ) -> Tensor:
-        """Sleep for these images' share of an attack."""
         if self.seconds_per_image:
             time.sleep(self.seconds_per_image * len(images))
         return images
@@ -53,7 +53,7 @@ class EmulatedJob:
     """A job whose attacks only take time."""
 
     seconds: float
-    """What an attack takes."""
+    """Time of an attack."""
     batch_size: int = 128
     """Images of a ticket."""
     side: int = 28
@@ -83,10 +83,13 @@ class EmulatedJob:
 
 
 @contextmanager
-def workplace(
+def emulated_workers(
     job: EmulatedJob, policy: Policy, kind: TransportKind | None = None
 ) -> Iterator[tuple[Arena, Transport]]:
-    """Memory and a transport for emulated workers, by default processes; gone with the block."""
+    """Memory and a transport for emulated workers, by default processes.
+
+    Both are closed at the end of the block.
+    """
     images = job.images()
     arena = Arena(
         layout(
@@ -108,8 +111,8 @@ def workplace(
         arena.close()
 
 
-class EmulatedHome(LocalExecutor):
-    """The trainer's own process: it publishes for real, and sleeps for its attacks."""
+class EmulatedTrainer(LocalExecutor):
+    """The trainer's process: it really publishes its weights, but sleeps for its attacks."""
 
     def __init__(self, job: EmulatedJob, arena: Arena) -> None:
         self._network, self._arena = job.network(), arena
@@ -126,41 +129,42 @@ class EmulatedHome(LocalExecutor):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Emulated:
-    """What an emulated run came to, once all workers were up."""
+class EmulationResult:
+    """The outcome of an emulated run, measured once all workers were up."""
 
     speed_up: float
     """Against one device that attacks and updates in turn, without overheads."""
     trainer_wait: float
-    """Share of the time that the trainer had nothing to do."""
+    """Share of the time that the trainer was idle."""
     ledger: Ledger
-    """What happened over the whole run."""
+    """Counts of leases, tickets and deaths over the whole run."""
 
 
 def emulate(
     costs: Costs, *, workers: int, policy: Policy, helps: bool, tickets: int = 200
-) -> Emulated:
-    """Train so many batches of sleep with real workers, after as many as it takes to begin.
+) -> EmulationResult:
+    """Train `tickets` batches with real workers that sleep, once the pipeline is full.
 
-    Of the costs only attack and update are slept; overheads are what they are. Cost: the time of
-    these batches, and some seconds for each worker's start. Raises `ConfigError` if workers do not
-    come up.
+    Only the times of attack and update are slept; the overheads are real. Cost: the time of these
+    batches, and some seconds for the start of each worker. Raises `ConfigError` if a worker is not
+    up in time.
     """
     job = EmulatedJob(seconds=costs.attack)
-    with workplace(job, policy) as (arena, transport):
+    with emulated_workers(job, policy) as (arena, transport):
         broker = Broker(policy, tickets=10**9)
-        home = EmulatedHome(job, arena)
-        engine = Engine(broker, transport, home, workers=workers, helps=helps)
+        trainer = EmulatedTrainer(job, arena)
+        engine = Engine(broker, transport, trainer, workers=workers, helps=helps)
         full, begun, waited, latest = 0, 0.0, 0.0, time.perf_counter() + ARRIVAL
         for ready in engine:
             if engine.num_workers < workers or not full:
-                # Until the pipeline has been filled by all.
+                # Nothing is measured before all workers have filled the pipeline.
                 is_up = engine.num_workers == workers
                 if not is_up and time.perf_counter() > latest:
                     raise ConfigError(
-                        f"all {workers} emulated workers must be up within {ARRIVAL:.0f} s for "
-                        f"their speed to be measured; {engine.num_workers} are. Take fewer, or "
-                        "call this from a module that can be imported, behind a main guard."
+                        f"only {engine.num_workers} of {workers} emulated workers are up after "
+                        f"{ARRIVAL:.0f} s; all must be, for their speed to be measured. Use fewer "
+                        "workers, or call this from a module that can be imported, behind a main "
+                        "guard."
                     )
                 full = ready.ticket + policy.window + 2 * workers if is_up else 0
             elif ready.ticket == full:
@@ -170,7 +174,7 @@ def emulate(
             time.sleep(costs.update)
         seconds = time.perf_counter() - begun
         engine.close()
-    return Emulated(
+    return EmulationResult(
         speed_up=tickets * costs.serial / seconds,
         trainer_wait=(engine.timings.wait - waited) / seconds,
         ledger=broker.ledger,

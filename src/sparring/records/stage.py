@@ -1,0 +1,6 @@
+"""The stages of an attack, by which leases and batches name its steps; no torch."""
+
+from typing import Literal
+
+Stage = Literal["whole", "first", "last"]
+"""Steps of an attack: all, all but the fresh ones, or the fresh ones."""

@@ -1,0 +1,37 @@
+"""What inspect prints about an engine, from rows whose every number is known."""
+
+from collections import Counter
+
+from capacity.engine_rows import row
+from sparring.capacity import EngineStats
+from sparring.cli.inspect import BARS, engine_lines, histogram
+from sparring.records import Row
+
+SOURCE = {"policy": {"kind": "FixedLag", "lag": 3, "period": 1, "split": 1}}
+
+
+def test_the_page_says_who_was_stale_busy_and_to_blame():
+    rows = [row(step, staleness=min(step - 1, 3)) for step in range(1, 101)]
+    rows += [row(101, worker="0+trainer")]
+    totals = {"leased": 102, "done": 101, "lost": 1, "late": 0, "trained": 101}
+    ledger: Row = {"step": 101, **totals, "published": 102, "skipped": 0, "deaths": 1}
+    rows.append(ledger)
+    engine = EngineStats.from_rows(rows, helps=False)
+    assert engine is not None
+    text = "\n".join(engine_lines(engine, SOURCE, "config.json"))
+    assert "4 workers" in text
+    assert "3 at most by the policy" in text
+    assert "3  ######################################## 98" in text
+    assert "0.0 old when leased, 2.0 in flight, 1.0 waiting" in text
+    assert "leases done: worker 0 101, trainer 1" in text
+    assert "102 leased, 101 done, 1 lost, 0 late, 101 trained, 102 published" in text
+    assert "bottleneck: workers; advised: 6 workers" in text
+
+
+def test_many_ages_share_bars_and_none_is_lost():
+    ages = Counter({age: age + 1 for age in range(100)})
+    lines = list(histogram(ages))
+    assert len(lines) <= BARS
+    assert sum(int(line.rpartition(" ")[2].replace(",", "")) for line in lines) == ages.total()
+    assert "0-12" in lines[0]
+    assert "91-99" in lines[-1]
