@@ -11,7 +11,7 @@ from sparring.cli.main import main
 from sparring.models import SmallNetwork
 from sparring.records import MetricsLog, RunDirectory
 from sparring.training.presets import fast, paper
-from sparring.training.timing import timed_costs
+from sparring.training.run import timed_costs
 
 
 def planned(words: str, capsys: pytest.CaptureFixture[str]) -> dict:

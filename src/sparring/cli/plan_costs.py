@@ -153,7 +153,7 @@ def _of_run(word: str) -> _Measured:
 def _timed_here(kappa: int, batch: int, say: Callable[[str], None]) -> _Measured:
     from sparring.engine.overheads import measure_overheads
     from sparring.training.presets import paper
-    from sparring.training.timing import TIMED, timed_costs
+    from sparring.training.run import TIMED, timed_costs
 
     config = paper()
     attack = replace(config.attack, steps=kappa)

@@ -1,12 +1,13 @@
-"""One update after another over a source of attacked batches: the whole of training.
+"""The trainer: it owns the weights and updates them by one attacked batch after another.
 
 Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,14 @@ from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
 from sparring.attacks import AttackedBatch
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset, derive_seed, first_images
 from sparring.errors import NonFiniteLoss
 from sparring.models import (
+    PROBES,
     Precision,
+    begin_with,
+    built_network,
+    copied,
     drawing_from,
     possible_precision,
     real_view,
@@ -25,13 +30,12 @@ from sparring.models import (
     working_copy,
 )
 from sparring.models.spec import is_imported
+from sparring.models.trained import network_seed
 from sparring.training.asynchronous import Asynchronous
-from sparring.training.averaging import Average
 from sparring.training.config import TrainConfig
+from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
 from sparring.training.job import AttackJob, Known
-from sparring.training.share import Packing, Share, floating_buffers, mean_of
-from sparring.training.start import probes, starting_network
-from sparring.training.team import Place, Solo, Team
+from sparring.training.team import Place, SingleProcess, Team
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -65,6 +69,57 @@ class Step:
     """Images of the batch over the trainer's time for it: supply and update."""
 
 
+class Average:
+    """An exponential moving average of a network's weights: the network that is evaluated.
+
+    After update t each weight moves by 1 - min(decay, (1 + t) / (10 + t)) of the way to its
+    current value, so the first weights lose their influence soon. Buffers of real or complex
+    numbers, such as BatchNorm's statistics, are averaged too, so that they fit the weights.
+    Integers are copied, and so are values that are not finite, such as the -inf of a mask.
+    A decay of 0 keeps the current weights. Cost: one pass over the weights an update.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copied(network).requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, version: int) -> None:
+        """Include the weights of this version."""
+        decay = min(self._decay, (1 + version) / (10 + version))
+        for averaged, value in zip(_tensors(self.network), _tensors(network), strict=True):
+            if not (averaged.is_floating_point() or averaged.is_complex()):
+                averaged.copy_(value)
+            elif value.requires_grad:
+                averaged.lerp_(value, 1 - decay)
+            else:
+                finite = averaged.isfinite() & value.isfinite()
+                averaged.copy_(torch.where(finite, averaged.lerp(value, 1 - decay), value))
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and buffers, each once, also one that several layers share."""
+    return chain(network.parameters(), network.buffers())
+
+
+def starting_network(
+    config: TrainConfig, network: nn.Module | None = None, *, resumed: bool = False
+) -> nn.Module:
+    """The network of version 0: drawn from the seed, read from `init`, or a copy of `network`.
+
+    In a run that is `resumed`, `init` is not read, because the checkpoint has all weights.
+    """
+    built = built_network(config.model, network, network_seed(config.seed))
+    if config.init is not None and not resumed:
+        begin_with(built, config.init)
+    return built
+
+
+def probes(dataset: Dataset) -> Tensor:
+    """The first training images, on which a network is tried before a run."""
+    return first_images(dataset.train, PROBES)
+
+
 class Trainer:
     """Owns the weights: attacks tickets with them when a source asks, and updates them.
 
@@ -87,7 +142,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.version = 0
-        self.team: Team = team or Solo()
+        self.team: Team = team or SingleProcess()
         self.network: nn.Module = starting_network(config, network, resumed=resumed)
         self.team.align(self.network)
         training_mode(self.network.to(device))
@@ -171,7 +226,7 @@ class Trainer:
             share = self.unpacked(self.team.mean(self.packed(share)))
         return self.take(share, batch, supply_seconds=supply_seconds, updated=updated, begun=begun)
 
-    def measure(self, batch: AttackedBatch) -> Share:
+    def measure(self, batch: AttackedBatch) -> GradientShare:
         """What one's own batch says of the weights, which stay as they are; statistics move."""
         team = self.team
         mine = (team.rank,) if team.rank else ()
@@ -180,7 +235,7 @@ class Trainer:
         with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
             loss, correct = self.config.objective(self.copy.trained, batch)
         parameters = self._parameters()
-        return Share(
+        return GradientShare(
             gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
             statistics=tuple(
                 None if torch.equal(old, new) else new
@@ -191,17 +246,17 @@ class Trainer:
             staleness=(self.version - batch.version,),
         )
 
-    def packed(self, share: Share) -> torch.Tensor:
+    def packed(self, share: GradientShare) -> torch.Tensor:
         """A share of this trainer's, flat. Cost: one copy."""
         return self._packing.pack(share)
 
-    def unpacked(self, mean: torch.Tensor) -> Share:
+    def unpacked(self, mean: torch.Tensor) -> GradientShare:
         """The mean of flat shares as a share."""
         return self._packing.unpack(mean)
 
     def take(
         self,
-        share: Share,
+        share: GradientShare,
         batch: AttackedBatch,
         *,
         supply_seconds: float | None = None,
@@ -253,7 +308,7 @@ class Trainer:
         return [each for each in self.network.parameters() if each.requires_grad]
 
     @torch.no_grad()
-    def _take_statistics(self, share: Share) -> None:
+    def _take_statistics(self, share: GradientShare) -> None:
         for buffer, mean in zip(
             floating_buffers(self.network) if share.statistics else (),
             share.statistics,
@@ -262,7 +317,7 @@ class Trainer:
             if mean is not None:
                 buffer.copy_(mean)
 
-    def _step(self, share: Share, rate: float) -> None:
+    def _step(self, share: GradientShare, rate: float) -> None:
         named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
         parameters = [parameter for _, parameter in named]
         pairs = zip(named, share.gradients, strict=True)

@@ -23,7 +23,7 @@ from sparring.training import (
 )
 from sparring.training import run as runs
 from sparring.training.objectives import forget_objectives
-from sparring.training.rehearsal import rehearse
+from sparring.training.preparation import rehearse
 from training.odd_nets import (
     Counting,
     Filter,
