@@ -52,7 +52,7 @@ class Progress:
     version: int
     """Updates done."""
     seconds: float
-    """Wall-clock seconds of training, over all sittings."""
+    """Wall-clock seconds of training, over all sessions."""
 
 
 def save_checkpoint(run: RunDirectory, trainer: Trainer, source: Source, seconds: float) -> None:
