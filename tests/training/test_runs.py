@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import sparring.training.run as run_module
 from sparring.attacks import L2, PGD, Linf
 from sparring.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss, RunError
 from sparring.models import PaperNetwork
@@ -26,6 +25,7 @@ from sparring.training import (
     Triangular,
     Validation,
     WarmUp,
+    preparation,
     presets,
     resume,
     train,
@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A rate that breaks the network at once would be refused before the run.
-    monkeypatch.setattr(run_module, "rehearse", lambda *of: None)
+    monkeypatch.setattr(preparation, "rehearse", lambda *of: None)
     config = small(optimizer=SGD(learning_rate=1e30), checkpoint_every=1, updates=4)
     watching = Watching()
     with pytest.raises(NonFiniteLoss, match=r"at step \d with learning rate 1e\+30") as stopped:

@@ -55,14 +55,11 @@ def _run(argv: list[str]) -> int:
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, shared, sized
     from sparring.training import train
-    from sparring.training.preparation import check_fits, fitted, rehearse
+    from sparring.training.preparation import prepared
 
     config = shared(sized(resolved(flags), flags), flags)
     if flags.dry_run:
-        dataset = opened(config)
-        config = fitted(config, dataset)
-        check_fits(config, dataset)
-        rehearse(config, dataset)
+        config = prepared(config, opened(config))
         if leads():
             print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0

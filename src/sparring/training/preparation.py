@@ -55,6 +55,19 @@ REBUILT = (
 """The same of a network that a factory makes, once for each copy."""
 
 
+def prepared(
+    config: TrainConfig, dataset: Dataset, network: nn.Module | None = None
+) -> TrainConfig:
+    """The settings as a run stores them, once they have passed every check and a trial.
+
+    Cost: that of `check_fits` and of `rehearse`. Raises `ConfigError` and `CheckpointError`.
+    """
+    config = fitted(config, dataset, network)
+    check_fits(config, dataset, network)
+    rehearse(config, dataset, network)
+    return config
+
+
 def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
     """The settings as a run stores them: a model for these data, files by their absolute paths.
 

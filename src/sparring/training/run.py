@@ -19,7 +19,7 @@ from sparring.records.temporary import temporary_folder
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, Validation, stored_config
 from sparring.training.distributed import check_same_data, check_size, present_team
-from sparring.training.preparation import check_fits, fitted, rehearse
+from sparring.training.preparation import check_fits, prepared
 from sparring.training.session import TrainedRun, TrainingSession
 from sparring.training.sinks import Sink
 from sparring.training.sources import Fresh
@@ -64,9 +64,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
         dataset, known = new_data(
             config.data, data, image_size=config.image_size, data_memory=config.data_memory
         )
-        config = fitted(config, dataset, network)
-        check_fits(config, dataset, network)
-        rehearse(config, dataset, network)
+        config = prepared(config, dataset, network)
     config = team.lead(lambda: config)
     check_same_data(team, known)
     run = team.lead(lambda: new_run(config, out, team.launch, known))
