@@ -126,7 +126,7 @@ class TrainingSession:
             kept.enter_context(closing(self.sinks))
             kept.enter_context(_warnings_to(lambda text: self._notice(trainer, text)))
             if resumed:
-                self.seconds_before = restore_checkpoint(self.run, trainer, source).seconds
+                self.seconds_before = restore_checkpoint(self.run, trainer, source)
             self.team.lead(lambda: self._begin(trainer))
             self.begun = time.perf_counter()
             if trainer.version < self.end:
