@@ -17,37 +17,36 @@ from typing import Any
 import ray
 import torch
 from ray.cluster_utils import Cluster
+from typing_extensions import override
 
 from sparring.capacity import EngineStats
 from sparring.engine import FixedLag
 from sparring.engine.transports.kinds import Processes, Ray, TransportKind
 from sparring.engine.transports.ray_cluster import Connection
-from sparring.records import MetricsLog, describe
-from sparring.training import Asynchronous, Step, TrainConfig, train
+from sparring.records import MetricsLog, Row, describe
+from sparring.training import Asynchronous, RowKind, Sink, TrainConfig, TrainedRun, train
 from sparring.training.presets import fast
-from sparring.training.run import TrainedRun
-from sparring.training.watch import Silent
 
 
-class Changing(Silent):
+class Changing(Sink):
     """Removes a node after a third of the updates, and adds one after two thirds."""
 
     def __init__(self, cluster: Any, updates: int) -> None:
         self._cluster, self._updates = cluster, updates
 
-    def stepped(self, step: Step) -> None:
-        """Change the cluster where it is time."""
-        if step.step == self._updates // 3:
+    @override
+    def write(self, kind: RowKind, row: Row) -> None:
+        if kind == "notice":
+            print(f"  notice: {row['event']}")
+        if kind != "update":
+            return
+        if row["step"] == self._updates // 3:
             gone = min(self._cluster.worker_nodes, key=str)
             self._cluster.remove_node(gone)
-            print(f"update {step.step}: a node is gone; {alive()} are left, the head included")
-        if step.step == 2 * self._updates // 3:
+            print(f"update {row['step']}: a node is gone; {alive()} are left, the head included")
+        if row["step"] == 2 * self._updates // 3:
             self._cluster.add_node(num_cpus=1)
-            print(f"update {step.step}: a node came; there are {alive()}")
-
-    def noticed(self, notice: str) -> None:
-        """Say what the run says."""
-        print(f"  notice: {notice}")
+            print(f"update {row['step']}: a node came; there are {alive()}")
 
 
 def alive() -> int:
@@ -91,7 +90,7 @@ def main() -> None:
             cluster.add_node(num_cpus=1)
         connection = Connection(cluster.address)
         watch = Changing(cluster, updates)
-        runs["Ray"] = train(short(updates, Ray()), Path(folder) / "ray", observer=watch)
+        runs["Ray"] = train(short(updates, Ray()), Path(folder) / "ray", sinks=[watch])
         report("Ray", runs["Ray"])
         connection.close()
         cluster.shutdown()

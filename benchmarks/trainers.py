@@ -36,7 +36,7 @@ from sparring.data import load_dataset
 from sparring.engine import Broker, Engine, FixedLag
 from sparring.models import PaperNetwork
 from sparring.training import SGD, Adam, Asynchronous, TrainConfig, joined
-from sparring.training.several import present_team
+from sparring.training.distributed import present_team
 from sparring.training.trainer import Trainer
 
 WEIGHTS, BATCH = 3_274_634, 128

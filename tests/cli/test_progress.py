@@ -2,8 +2,9 @@
 
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from sparring.cli.console import PROGRESS
 from sparring.cli.progress import watched_evaluation, watched_training
 from sparring.evaluation import Progress
 from sparring.records import RunDirectory, describe
-from sparring.training import Look, Step
+from sparring.training import SessionStart, Step, TrainConfig, ValidationResult
 from sparring.training.presets import fast
 
 
@@ -43,6 +44,13 @@ def step(number: int) -> Step:
     )
 
 
+def session(config: TrainConfig) -> SessionStart:
+    where = describe(threads=1, device="cpu", precision="fp32")
+    return SessionStart(
+        config=config, run=RunDirectory(Path("runs/x")), environment=where, version=0
+    )
+
+
 def shown_until(part: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Stderr so far, once it holds `part`: a bar is drawn ten times a second."""
     text, until = "", time.monotonic() + 10
@@ -58,16 +66,21 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
 
 
+def validation(step: int) -> dict[str, Any]:
+    found = ValidationResult(
+        step=step, natural_accuracy=0.75, robust_accuracy=0.5, validation_images=16
+    )
+    return asdict(found)
+
+
 def test_a_run_shows_loss_robust_accuracy_speed_and_notices(display, capsys):
     config = fast()
-    where = describe(threads=1, device="cpu", precision="fp32")
-    look = Look(step=10, natural_accuracy=0.75, robust_accuracy=0.5, validation_images=16)
-    with watched_training() as observer:
-        observer.started(config, RunDirectory(Path("runs/x")), where)
+    with watched_training() as sink:
+        sink.start(session(config))
         for number in range(1, 11):
-            observer.stepped(step(number))
-        observer.validated(look)
-        observer.noticed("dead start: look out")
+            sink.write("update", asdict(step(number)))
+        sink.write("validation", validation(10))
+        sink.write("notice", {"step": 10, "event": "dead start: look out"})
         shown = shown_until("robust 50.0 %", capsys)
     text = plain(shown)
     assert (
@@ -85,14 +98,12 @@ def test_a_run_shows_loss_robust_accuracy_speed_and_notices(display, capsys):
 def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(capsys, monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    where = describe(threads=1, device="cpu", precision="fp32")
-    look = Look(step=90, natural_accuracy=0.7, robust_accuracy=0.5, validation_images=16)
-    with watched_training() as observer:
-        observer.started(replace(fast(), updates=100), RunDirectory(Path("runs/x")), where)
+    with watched_training() as sink:
+        sink.start(session(replace(fast(), updates=100)))
         for number in range(61, 91):
-            observer.stepped(step(number))
+            sink.write("update", asdict(step(number)))
         now += 30
-        observer.validated(look)
+        sink.write("validation", validation(90))
     assert capsys.readouterr().err.rstrip().endswith(", 10.0 s left")
 
 

@@ -18,7 +18,7 @@ from sparring.models import save_weights
 from sparring.models.weights import content_digest
 from sparring.records import RunDirectory
 from sparring.training import Stale, Step, train
-from training.small_runs import Watching, small
+from training.small_runs import Killed, Watching, small
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +133,10 @@ def test_a_loss_that_is_not_finite_here_is_told_to_machines_as_null(run, capsys)
 def test_a_run_without_weights_is_told_to_have_none(tmp_path, capsys):
     def leave(step: Step) -> None:
         if step.step == 2:
-            raise RuntimeError("leave")
+            raise Killed("leave")
 
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(), tmp_path / "run", observer=Watching(leave))
+    with pytest.raises(Killed, match="leave"):
+        train(small(), tmp_path / "run", sinks=[Watching(leave)])
     assert main(["replay", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:3] == [

@@ -20,8 +20,7 @@ from sparring.training import (
     Stale,
     TrainConfig,
     linearly_scaled,
-    rehearsal,
-    start,
+    preparation,
 )
 from sparring.training.presets import PRESETS, THREE, TWO_THEN_THREE, fast, madry, paper
 from training.small_runs import steps_of
@@ -34,7 +33,7 @@ def asked(tmp_path, monkeypatch, capsys):
     The rehearsal of a run, which has tests of its own, would take most of the time.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "rehearse", lambda config, dataset: None)
+    monkeypatch.setattr(preparation, "rehearse", lambda *of: None)
 
     def ask(*words: str) -> TrainConfig:
         before = sorted(tmp_path.iterdir())
@@ -65,7 +64,7 @@ def test_each_flag_changes_its_own_setting_only(asked):
 
 @pytest.mark.parametrize("model", ["small-cnn", "preact-resnet-18", "wide-resnet"])
 def test_fast_has_three_early_steps_for_other_networks_than_the_papers(asked, model, monkeypatch):
-    monkeypatch.setattr(start, "check_fits", lambda config, dataset: None)  # builds the network
+    monkeypatch.setattr(preparation, "check_fits", lambda *of: None)  # builds the network
     assert asked("--model", "paper").early_steps == fast().early_steps
     assert asked("--model", model).early_steps == (EarlySteps(until=0.8, steps=3),)
     assert asked("--model", model, "--mean", "0.1", "--std", "0.3").early_steps == THREE

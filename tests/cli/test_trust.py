@@ -286,7 +286,7 @@ def test_training_goes_on_where_nothing_can_be_kept_and_says_so(tmp_path, monkey
     (tmp_path / "nets.py").write_text(NETS)
     config = small(model=Imported(factory=f"{tmp_path}/nets.py:Net"), updates=1)
     watching = Watching()
-    run = train(config, tmp_path / "run", observer=watching).run
+    run = train(config, tmp_path / "run", sinks=[watching]).run
     assert any("other commands will need --trust-code" in each for each in watching.notices)
     with pytest.raises(ConfigError, match="--trust-code"):
         trained_network(run)

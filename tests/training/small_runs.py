@@ -1,29 +1,40 @@
 """Real runs of a few updates: a small network on MNIST, batches of eight, one thread."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sparring.attacks import PGD, Linf
 from sparring.models import Imported, ModelKind, PaperNetwork
 from sparring.models.fingerprint import fingerprint
 from sparring.models.trained import save_trained
-from sparring.records import Environment, RunDirectory
-from sparring.training import Adam, Look, Step, TrainConfig, Validation
+from sparring.records import Environment, Row, RunDirectory
+from sparring.training import (
+    Adam,
+    RowKind,
+    SessionStart,
+    Sink,
+    Step,
+    TrainConfig,
+    Validation,
+    ValidationResult,
+)
 
+Record = TypeVar("Record", Step, ValidationResult)
 UPDATES = 8
 PAPERS = PaperNetwork(initialisation="torch")
 PLAIN = Imported(factory=f"{Path(__file__).with_name('plain_net.py')}:Plain")
 
 
 def small(**changes: Any) -> TrainConfig:
-    """Eight updates with two-step attacks, a checkpoint after five, no looks unless asked."""
+    """Eight updates with two-step attacks, a checkpoint after five, no validation unless asked."""
     config = TrainConfig(
         model=PLAIN,
         attack=PGD(threat=Linf(eps=0.3), steps=2),
@@ -58,29 +69,39 @@ def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert not different
 
 
-class Watching:
-    """Keeps what it is told, and may do something after an update."""
+class Killed(BaseException):
+    """Ends a run as a kill does: without a checkpoint, and unlike an error of a sink."""
+
+
+class Watching(Sink):
+    """Keeps what it receives, and may do something after an update."""
 
     def __init__(self, after: Callable[[Step], None] | None = None) -> None:
         self.after = after
         self.environments: list[Environment] = []
         self.steps: list[Step] = []
-        self.looks: list[Look] = []
+        self.validations: list[ValidationResult] = []
         self.notices: list[str] = []
 
-    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
-        self.environments.append(where)
+    @override
+    def start(self, session: SessionStart) -> None:
+        self.environments.append(session.environment)
 
-    def stepped(self, step: Step) -> None:
-        self.steps.append(step)
-        if self.after is not None:
-            self.after(step)
+    @override
+    def write(self, kind: RowKind, row: Row) -> None:
+        if kind == "update":
+            self.steps.append(read_as(Step, row))
+            if self.after is not None:
+                self.after(self.steps[-1])
+        elif kind == "validation":
+            self.validations.append(read_as(ValidationResult, row))
+        elif kind == "notice":
+            self.notices.append(str(row["event"]))
 
-    def validated(self, look: Look) -> None:
-        self.looks.append(look)
 
-    def noticed(self, notice: str) -> None:
-        self.notices.append(notice)
+def read_as(kind: type[Record], row: Row) -> Record:
+    """The record of this kind that a row was written from."""
+    return kind(**{field.name: row[field.name] for field in fields(kind)})  # pyright: ignore
 
 
 def steps_of(config: TrainConfig, number: int) -> int:

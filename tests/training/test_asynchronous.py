@@ -9,25 +9,26 @@ from typing import Any
 
 import pytest
 import torch
+from typing_extensions import override
 
 from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import DataError, Interrupted
 from sparring.models import SmallNetwork, computing_threads
-from sparring.records import Environment, MetricsLog, RunDirectory
+from sparring.records import MetricsLog, RunDirectory
 from sparring.training import (
     Asynchronous,
     Fresh,
+    SessionStart,
     Stale,
     Step,
-    TrainConfig,
     Validation,
     resume,
     train,
 )
+from sparring.training.monitor import ValidationSlice
 from sparring.training.trainer import Trainer
-from sparring.training.watch import ValidationSlice
-from training.small_runs import PAPERS, PLAIN, Watching, assert_same_bits, small, weights_of
+from training.small_runs import PAPERS, PLAIN, Killed, Watching, assert_same_bits, small, weights_of
 
 pytestmark = pytest.mark.process
 
@@ -111,17 +112,18 @@ def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
 
     def leave(step: Step) -> None:
         if step.step == leave_at:
-            raise RuntimeError("leave")
+            raise Killed("leave")
 
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(source=source), tmp_path / "run", observer=Watching(leave))
+    with pytest.raises(Killed, match="leave"):
+        train(small(source=source), tmp_path / "run", sinks=[Watching(leave)])
     assert_same_bits(weights_of(resume(tmp_path / "run").network), expected)
 
 
 class StoppedAtOnce(Watching):
     """Asks the run to stop before the first batch is attacked."""
 
-    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
+    @override
+    def start(self, session: SessionStart) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
@@ -129,7 +131,7 @@ def test_a_request_to_stop_is_heard_while_a_batch_is_awaited(tmp_path):
     source = asynchronous(0, FixedLag(lag=1))
     config = small(source=source, model=SmallNetwork(width=2), updates=1)
     with pytest.raises(Interrupted, match="stopped at step 0 by SIGINT"):
-        train(config, tmp_path / "run", observer=StoppedAtOnce())
+        train(config, tmp_path / "run", sinks=[StoppedAtOnce()])
     assert resume(tmp_path / "run").version == 1
 
 
@@ -155,34 +157,34 @@ def test_a_source_that_cannot_be_opened_keeps_no_memory():
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
 
 
-def test_looks_have_all_threads_and_updates_one(tmp_path, monkeypatch):
-    """Workers wait for a look, so it need not leave their cores to them."""
+def test_validation_has_all_threads_and_updates_one(tmp_path, monkeypatch):
+    """Workers wait for it, so it need not leave their cores to them."""
     seen: list[tuple[str, int]] = []
-    look, update = ValidationSlice.look, Trainer.update
+    validate, update = ValidationSlice.validate, Trainer.update
 
-    def looking(*given, **settings):
-        seen.append(("look", torch.get_num_threads()))
-        return look(*given, **settings)
+    def validating(*given, **settings):
+        seen.append(("validate", torch.get_num_threads()))
+        return validate(*given, **settings)
 
     def updating(*given, **settings):
         seen.append(("update", torch.get_num_threads()))
         return update(*given, **settings)
 
-    monkeypatch.setattr(ValidationSlice, "look", looking)
+    monkeypatch.setattr(ValidationSlice, "validate", validating)
     monkeypatch.setattr(Trainer, "update", updating)
     validation = Validation(every=2, images=16, steps=1)
     source = asynchronous(0, FixedLag())
     with computing_threads(2):
         run(tmp_path / "run", source=source, updates=3, threads=0, validation=validation)
     del seen[0]  # the update that is made before the run, on a copy
-    assert seen == [("update", 1), ("update", 1), ("look", 2), ("update", 1), ("look", 2)]
+    assert seen == [("update", 1), ("update", 1), ("validate", 2), ("update", 1), ("validate", 2)]
 
 
 def test_a_run_that_is_left_ends_its_workers(tmp_path):
     def leave(step: Step) -> None:
-        raise RuntimeError("leave")
+        raise Killed("leave")
 
     before = set(multiprocessing.active_children())
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(source=asynchronous(1, FixedLag())), tmp_path / "run", observer=Watching(leave))
+    with pytest.raises(Killed, match="leave"):
+        train(small(source=asynchronous(1, FixedLag())), tmp_path / "run", sinks=[Watching(leave)])
     assert set(multiprocessing.active_children()) == before

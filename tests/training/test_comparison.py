@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.training import TrainConfig, Validation
-from sparring.training.alarm import WAYS, OverfittingAlarm
 from sparring.training.comparison import Comparer, Comparison
+from sparring.training.monitor import WAYS, OverfittingAlarm
 from sparring.training.trainer import Trainer
 from training.small_runs import assert_same_bits, small, weights_of
 
@@ -146,30 +146,30 @@ def compared(made: Case) -> Comparison:
 @pytest.mark.parametrize(
     "way", ["examples", "memory", "mode", "clean", "attack", "precision", "average"]
 )
-def test_each_way_of_parting_is_named(way: str) -> None:
+def test_each_kind_of_gap_is_named(way: str) -> None:
     made = case(way)
     found = compared(made)
-    assert [parting.way for parting in found.partings] == [way], found
+    assert [gap.way for gap in found.gaps] == [way], found
     alarm = OverfittingAlarm(made.config, made.dataset, CPU)
     said = alarm.notices(replace(found, step=made.config.updates))
     assert [text.partition(":")[0] for text in said] == [WAYS[way].partition(":")[0]]
-    (parting,) = found.partings
-    assert f"{parting.trained:.0%}" in said[0]
-    assert f"{parting.judged:.0%}" in said[0]
+    (gap,) = found.gaps
+    assert f"{gap.trained:.0%}" in said[0]
+    assert f"{gap.judged:.0%}" in said[0]
     assert "{" not in said[0]
 
 
-def test_a_network_that_is_trained_as_it_is_judged_parts_nowhere() -> None:
+def test_a_network_that_is_trained_as_it_is_judged_has_no_gap() -> None:
     found = compared(case("nothing"))
     assert found.batch_accuracy is not None
     assert found.batch_accuracy > 0.5
-    assert not found.partings
+    assert not found.gaps
 
 
 def test_natural_training_is_compared_without_attacks() -> None:
     found = compared(case("natural mode"))
     assert (found.own_accuracy, found.long_accuracy, found.attacked_accuracy) == (None, None, None)
-    assert [parting.way for parting in found.partings] == ["mode"]
+    assert [gap.way for gap in found.gaps] == ["mode"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
@@ -253,4 +253,4 @@ SIMULATED = Comparison(
     ],
 )
 def test_which_accuracies_part(changes: dict[str, float], ways: list[str]) -> None:
-    assert [parting.way for parting in replace(SIMULATED, **changes).partings] == ways
+    assert [gap.way for gap in replace(SIMULATED, **changes).gaps] == ways

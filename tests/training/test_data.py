@@ -179,7 +179,7 @@ def test_a_damaged_picture_ends_a_streamed_run_with_its_name(
         path.write_bytes(path.read_bytes()[:-60])
     torn = replace(config, data=str(root), data_memory=0)
     with pytest.raises(DataError, match=r"\.png must be a whole picture"):
-        train(torn, tmp_path / "run", observer=Watching())
+        train(torn, tmp_path / "run", sinks=[Watching()])
 
 
 def test_settings_of_data_are_stored_and_read_in_words(tmp_path: Path) -> None:

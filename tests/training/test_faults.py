@@ -75,7 +75,7 @@ def test_workers_killed_and_stopped_at_random_change_no_bit(tmp_path, caplog):
             os.kill(hurt[-1], how)
 
     config = small(model=PAPERS, source=SOURCE, updates=UPDATES)
-    done = train(config, tmp_path / "rough", observer=Watching(disturb))
+    done = train(config, tmp_path / "rough", sinks=[Watching(disturb)])
     assert_same_bits(weights_of(done.network), expected)
     assert len(hurt) >= 3
     rows = MetricsLog(done.run.metrics).rows()

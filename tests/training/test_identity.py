@@ -61,6 +61,16 @@ FROM_NOWHERE = {
 }
 
 
+GROWING = """
+from itertools import count
+from torch import nn
+WIDTHS = count(1)
+def grown():
+    width = next(WIDTHS)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.Linear(width, 2))
+"""
+
+
 def write_net(path: Path, order: str, at_import: str = IMPORTED) -> Imported:
     path.write_text(NET.format(order=order, at_import=at_import))
     return Imported(factory=f"{path}:Net")
@@ -162,6 +172,14 @@ for run in sys.argv[1:]:
 def test_a_factory_of_other_numbers_each_time_is_refused_at_once(tmp_path: Path, drawn: str):
     model = write_net(tmp_path / "net.py", FROM_NOWHERE[drawn])
     with pytest.raises(ConfigError, match="the same network whenever it is called"):
+        train(config(tmp_path, model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_factory_of_another_size_each_time_is_refused_at_once(tmp_path: Path):
+    (tmp_path / "net.py").write_text(GROWING)
+    model = Imported(factory=f"{tmp_path}/net.py:grown")
+    with pytest.raises(ConfigError, match=r"size mismatch.*the same network whenever it is called"):
         train(config(tmp_path, model=model), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

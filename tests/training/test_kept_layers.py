@@ -81,7 +81,7 @@ def test_a_networks_own_train_is_called():
 
 def test_a_run_with_kept_layers_says_so_and_is_resumed_and_replayed_bit_for_bit(tmp_path):
     config, watching = small(model=MIXED, average=0.9, checkpoint_every=1), Watching()
-    whole = train(config, tmp_path / "whole", data=DATA, observer=watching)
+    whole = train(config, tmp_path / "whole", data=DATA, sinks=[watching])
     (said,) = [text for text in watching.notices if "in evaluation mode stay so" in text]
     assert "BatchNorm: 1, 2, 2.0 and 3 more;" in said
     train(config, tmp_path / "stopped", data=DATA, until=3)

@@ -26,7 +26,7 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.averaging import Average
+from sparring.training.trainer import Average
 from training.own_nets import Own
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
@@ -52,7 +52,7 @@ def test_a_run_is_stopped_resumed_replayed_and_read_bit_for_bit(tmp_path, model)
     whole = train(config, tmp_path / "whole")
     stopping = Watching(lambda step: signal.raise_signal(signal.SIGINT) if step.step == 6 else None)
     with pytest.raises(Interrupted):
-        train(config, tmp_path / "stopped", observer=stopping)
+        train(config, tmp_path / "stopped", sinks=[stopping])
     resumed = resume(tmp_path / "stopped")
     assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
     assert replay(tmp_path / "whole").is_equal
@@ -120,7 +120,7 @@ def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said
     watching = Watching()
     validation = Validation(every=1, images=8, steps=1)
     auto = replace(config, precision="auto", validation=validation, threat=Linf(eps=0.4))
-    train(auto, tmp_path / "run", data=noise(), observer=watching)
+    train(auto, tmp_path / "run", data=noise(), sinks=[watching])
     assert [where.precision for where in watching.environments] == ["fp32 direct"]
     single, smaller = watching.notices
     assert single.startswith("single precision")
@@ -157,7 +157,7 @@ def test_a_run_of_a_given_network_goes_on_only_with_one(tmp_path):
     whole = train(config, tmp_path / "whole", network=network)
     stopping = Watching(lambda step: signal.raise_signal(signal.SIGINT) if step.step == 6 else None)
     with pytest.raises(Interrupted):
-        train(config, tmp_path / "stopped", network=network, observer=stopping)
+        train(config, tmp_path / "stopped", network=network, sinks=[stopping])
     for use in (resume, replay, lambda run: trained_network(RunDirectory(run))):
         with pytest.raises(ConfigError, match=r"handed over as a Python object.*network="):
             use(tmp_path / "stopped")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from typing_extensions import override
 
 from sparring.attacks import Crafter
 from sparring.data import load_dataset
@@ -18,7 +19,6 @@ from sparring.engine import FixedLag, Newest, Sharded
 from sparring.errors import CheckpointError, RunError, SparringError
 from sparring.models import computing_threads, save_weights, working_copy
 from sparring.records import (
-    Environment,
     MetricsLog,
     Row,
     RunDirectory,
@@ -34,6 +34,7 @@ from sparring.training import (
     Mixed,
     Parting,
     Replay,
+    SessionStart,
     Stale,
     Step,
     TrainConfig,
@@ -43,7 +44,7 @@ from sparring.training import (
     resume,
     train,
 )
-from training.small_runs import UPDATES, Watching, restamp, small
+from training.small_runs import UPDATES, Killed, Watching, restamp, small
 
 CONFIGS = {
     "fresh": (small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)), 0),
@@ -94,7 +95,7 @@ def part_at_once(run: RunDirectory) -> None:
 def leave_at(step: int) -> Watching:
     def leave(done: Step) -> None:
         if done.step == step:
-            raise RuntimeError("leave")
+            raise Killed("leave")
 
     return Watching(leave)
 
@@ -110,8 +111,8 @@ def assert_equal(found: Replay, updates: int = UPDATES) -> None:
 def test_a_run_can_be_computed_again_to_the_last_bit(name: str, tmp_path: Path) -> None:
     config, staleness = CONFIGS[name]
     trained, replayed = Watching(), Watching()
-    run = train(config, tmp_path / "run", observer=trained).run
-    found = replay(run.path, observer=replayed)
+    run = train(config, tmp_path / "run", sinks=[trained]).run
+    found = replay(run.path, sinks=[replayed])
     assert_equal(found)
     assert found.max_staleness == staleness
     assert found.seconds > 0
@@ -171,8 +172,8 @@ def test_a_stopped_run_is_replayed_to_its_checkpoint_and_a_resumed_one_to_its_en
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(source=Stale(staleness=3)), out, observer=leave_at(7))
+    with pytest.raises(Killed, match="leave"):
+        train(small(source=Stale(staleness=3)), out, sinks=[leave_at(7)])
     assert len(rows_of(RunDirectory(out))) == 7
     assert_equal(replay(out), 5)
     resume(out)
@@ -180,8 +181,8 @@ def test_a_stopped_run_is_replayed_to_its_checkpoint_and_a_resumed_one_to_its_en
 
 
 def test_a_run_without_weights_is_replayed_as_far_as_it_came(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(), tmp_path / "run", observer=leave_at(3))
+    with pytest.raises(Killed, match="leave"):
+        train(small(), tmp_path / "run", sinks=[leave_at(3)])
     found = replay(tmp_path / "run")
     assert (found.updates, found.version, found.different) == (3, None, None)
     assert found.is_equal
@@ -266,20 +267,21 @@ def test_the_recorded_number_of_threads_is_used(run: RunDirectory) -> None:
     put(run.environment, threads=2)
     part_at_once(run)
     watching = Watching()
-    replay(run.path, observer=watching)
+    replay(run.path, sinks=[watching])
     assert [where.threads for where in watching.environments] == [2]
 
 
-def test_the_observer_counts_to_the_end_of_the_trace(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(), tmp_path / "run", observer=leave_at(6))
+def test_a_sink_counts_to_the_end_of_the_trace(tmp_path: Path) -> None:
+    with pytest.raises(Killed, match="leave"):
+        train(small(), tmp_path / "run", sinks=[leave_at(6)])
     told: list[int] = []
 
     class Counting(Watching):
-        def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
-            told.append(config.updates)
+        @override
+        def start(self, session: SessionStart) -> None:
+            told.append(session.config.updates)
 
-    replay(tmp_path / "run", observer=Counting())
+    replay(tmp_path / "run", sinks=[Counting()])
     assert told == [5]
 
 
@@ -300,7 +302,7 @@ def test_an_environment_whose_bits_may_be_others_is_noticed(
     put(run.environment, **{what: value})
     part_at_once(run)
     watching = Watching()
-    replay(run.path, observer=watching)
+    replay(run.path, sinks=[watching])
     (notice,) = watching.notices
     assert notice.startswith(f"{what} was {value} before and is ")
 

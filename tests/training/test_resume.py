@@ -29,7 +29,7 @@ from sparring.training import (
     resume,
     train,
 )
-from sparring.training.interruption import stop_request
+from sparring.training.team import stop_request
 from training.small_runs import PAPERS, UPDATES, Watching, assert_same_bits, small, weights_of
 
 CONFIGS = {
@@ -92,10 +92,10 @@ def test_gone_on_with_after_a_part_of_the_updates(whole: Whole, until: int, tmp_
 def test_resumed_after_a_request_to_stop(whole: Whole, step: int, tmp_path: Path) -> None:
     config, trained = whole
     with pytest.raises(Interrupted, match=rf"stopped at step {step} by SIGINT") as stopped:
-        train(config, tmp_path / "parts", observer=stop_at(step, signal.SIGINT))
+        train(config, tmp_path / "parts", sinks=[stop_at(step, signal.SIGINT)])
     assert stopped.value.exit_code == 130
     rest = Watching()
-    parts = resume(tmp_path / "parts", observer=rest)
+    parts = resume(tmp_path / "parts", sinks=[rest])
     assert [done.step for done in rest.steps] == list(range(step + 1, UPDATES + 1))
     assert_same_bits(weights_of(parts.network), weights_of(trained.network))
     assert_same_bits(stored(parts.run, config), stored(trained.run, config))
@@ -105,7 +105,7 @@ def test_resumed_after_a_request_to_stop(whole: Whole, step: int, tmp_path: Path
 def test_sigterm_is_heeded_like_ctrl_c(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped:
-        train(small(), tmp_path / "run", observer=stop_at(2, signal.SIGTERM))
+        train(small(), tmp_path / "run", sinks=[stop_at(2, signal.SIGTERM)])
     assert stopped.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert resume(tmp_path / "run").version == UPDATES
@@ -125,14 +125,14 @@ def test_who_waits_for_others_relents_at_the_second_request() -> None:
 
 
 def test_a_request_at_the_last_update_lets_the_run_finish(tmp_path: Path) -> None:
-    finished = train(small(), tmp_path / "run", observer=stop_at(UPDATES, signal.SIGINT))
+    finished = train(small(), tmp_path / "run", sinks=[stop_at(UPDATES, signal.SIGINT)])
     assert finished.version == UPDATES
 
 
 def test_a_finished_run_is_resumed_without_an_update(tmp_path: Path) -> None:
     done = train(small(), tmp_path / "run")
     watching = Watching()
-    again = resume(tmp_path / "run", observer=watching)
+    again = resume(tmp_path / "run", sinks=[watching])
     assert not watching.steps
     assert_same_bits(weights_of(again.network), weights_of(done.network))
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import sparring.training.run as run_module
 from sparring.attacks import L2, PGD, Linf
 from sparring.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss, RunError
 from sparring.models import PaperNetwork
@@ -26,12 +25,21 @@ from sparring.training import (
     Triangular,
     Validation,
     WarmUp,
+    preparation,
     presets,
     resume,
     train,
 )
-from sparring.training.watch import DeadStart
-from training.small_runs import PAPERS, UPDATES, Watching, assert_same_bits, small, weights_of
+from sparring.training.monitor import DeadStart
+from training.small_runs import (
+    PAPERS,
+    UPDATES,
+    Killed,
+    Watching,
+    assert_same_bits,
+    small,
+    weights_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +201,11 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> Non
 
     def leave(step: object) -> None:
         if len(watching.steps) == 2:
-            raise RuntimeError("leave without a checkpoint")
+            raise Killed("leave without a checkpoint")
 
     watching = Watching(leave)
-    with pytest.raises(RuntimeError, match="leave"):
-        train(small(model=PAPERS, updates=4, checkpoint_every=1), out, observer=watching)
+    with pytest.raises(Killed, match="leave"):
+        train(small(model=PAPERS, updates=4, checkpoint_every=1), out, sinks=[watching])
     run = RunDirectory.open(out)
     before = run.resume.read_bytes()
     answer = subprocess.run(
@@ -214,10 +222,12 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A rate that breaks the network at once would be refused before the run.
-    monkeypatch.setattr(run_module, "rehearse", lambda *of: None)
+    monkeypatch.setattr(preparation, "rehearse", lambda *of: None)
     config = small(optimizer=SGD(learning_rate=1e30), checkpoint_every=1, updates=4)
+    watching = Watching()
     with pytest.raises(NonFiniteLoss, match=r"at step \d with learning rate 1e\+30") as stopped:
-        train(config, tmp_path / "run")
+        train(config, tmp_path / "run", sinks=[watching])
+    assert not watching.notices  # a failure is a row of its own kind, and the error says it
     run = RunDirectory.open(tmp_path / "run")
     assert f"The last good checkpoint is in {run.resume}" in str(stopped.value)
     assert stopped.value.exit_code == 1
@@ -235,7 +245,7 @@ def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never
         updates=110,
         checkpoint_every=1000,
     )
-    run = train(config, tmp_path / "run", observer=watching).run
+    run = train(config, tmp_path / "run", sinks=[watching]).run
     assert len(watching.notices) == notices
     assert all("dead start" in notice for notice in watching.notices)
     events = [row for row in MetricsLog(run.metrics).rows() if "event" in row]

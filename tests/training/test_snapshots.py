@@ -38,7 +38,7 @@ def test_a_run_that_was_stopped_keeps_the_same_ones_and_that_of_the_stop(tmp_pat
     whole = train(EVERY_THIRD, tmp_path / "whole").run
     stopping = Watching(lambda step: signal.raise_signal(signal.SIGINT) if step.step == 4 else None)
     with pytest.raises(Interrupted):
-        train(EVERY_THIRD, tmp_path / "stopped", observer=stopping)
+        train(EVERY_THIRD, tmp_path / "stopped", sinks=[stopping])
     assert RunDirectory(tmp_path / "stopped").snapshots() == [0, 3]
     with sole_use(tmp_path / "stopped", "be here"), pytest.raises(RunError, match="only one"):
         resume(tmp_path / "stopped")
@@ -62,7 +62,7 @@ def test_a_disk_that_refuses_is_told_of(tmp_path):
             RunDirectory(tmp_path / "run").snapshot(3).mkdir()
 
     with pytest.raises(CheckpointNotWritten, match=r"step 3 .* refused it"):
-        train(EVERY_THIRD, tmp_path / "run", observer=Watching(occupy))
+        train(EVERY_THIRD, tmp_path / "run", sinks=[Watching(occupy)])
 
 
 def test_fewer_than_no_updates_between_two_is_refused():

@@ -67,7 +67,7 @@ def test_stale_zero_is_fresh_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("staleness", [0, 1, 3, UPDATES - 1, UPDATES, 1024])
 def test_staleness_is_the_step_until_it_is_s(staleness: int, tmp_path: Path) -> None:
     watching = Watching()
-    train(small(source=Stale(staleness=staleness)), tmp_path / "run", observer=watching)
+    train(small(source=Stale(staleness=staleness)), tmp_path / "run", sinks=[watching])
     assert [step.staleness for step in watching.steps] == [
         min(update, staleness) for update in range(UPDATES)
     ]
@@ -79,7 +79,7 @@ def test_the_queue_holds_batches_not_models(tmp_path: Path) -> None:
         out = tmp_path / str(staleness)
         stop = Watching(lambda step: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(Interrupted):
-            train(small(source=Stale(staleness=staleness)), out, observer=stop)
+            train(small(source=Stale(staleness=staleness)), out, sinks=[stop])
         sizes[staleness] = (out / "resume.pt").stat().st_size
     images = 8 * 28 * 28 * 4
     assert 3 * images <= sizes[4] - sizes[1] < 4 * images

@@ -15,9 +15,8 @@ from sparring.data import Dataset, ImageSet, load_dataset
 from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.models import SmallNetwork
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
-from sparring.training.averaging import Average
-from sparring.training.share import Packing, Share
-from sparring.training.trainer import FORGET_EVERY
+from sparring.training.gradient_share import GradientShare, Packing
+from sparring.training.trainer import FORGET_EVERY, Average
 from training.small_runs import assert_same_bits, small, weights_of
 
 
@@ -145,7 +144,7 @@ def test_a_share_of_any_numbers_comes_back_from_its_flat_form(kinds, rank) -> No
         else:
             network.register_parameter(f"w{place}", nn.Parameter(value))
     packing = Packing(network, trainer=rank, trainers=2)
-    share = Share(
+    share = GradientShare(
         gradients=tuple(torch.randn_like(each) for each in network.parameters()),
         statistics=tuple(torch.randn_like(each) for each in network.buffers()),
         loss=0.5,

@@ -1,4 +1,4 @@
-"""How far a training or an evaluation is, on stderr: a bar where it can be redrawn, else lines.
+"""The progress of a training or an evaluation on stderr: a bar on a terminal, else lines.
 
 Units: seconds are wall-clock.
 """
@@ -8,32 +8,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from sparring.attacks.plausible import threat_text
 from sparring.cli.console import PROGRESS, count_text, counted, duration_text, progress_bar
 from sparring.evaluation import Progress
-from sparring.records import Environment, RunDirectory
-from sparring.training import Look, Observer, Step, TrainConfig
+from sparring.records import Row
+from sparring.records.metrics import number
+from sparring.training import RowKind, SessionStart, Sink
 
 SMOOTHING = 0.05
 """Weight of the newest update in the speed shown: single updates vary by half."""
 
 
 @contextmanager
-def watched_training(verb: str = "train") -> Iterator[Observer]:
-    """An observer that shows the progress of a run, or of its replay, while the block lasts."""
+def watched_training(verb: str = "train") -> Iterator[Sink]:
+    """A sink that shows the progress of a run, or of its replay, while the block lasts."""
     if not PROGRESS.is_interactive:
         yield TrainingLines()
         return
     with progress_bar("loss", "robust", "speed") as bar:
         task = bar.add_task(verb, total=None, loss="", robust="", speed="")
 
-        def show(lines: TrainingLines, step: Step) -> None:
+        def show(lines: TrainingLines) -> None:
             bar.update(
                 task,
                 total=lines.updates,
-                completed=step.step,
-                loss=f"loss {step.loss:.3f}",
-                robust=_robust(lines.look),
+                completed=lines.step,
+                loss=f"loss {lines.loss:.3f}",
+                robust=_robust(lines.validation),
                 speed=f"{count_text(round(lines.speed))} images/s",
             )
 
@@ -41,61 +44,70 @@ def watched_training(verb: str = "train") -> Iterator[Observer]:
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class TrainingLines:
-    """Says in lines how a run begins, what it saw of itself and what a person should know.
+class TrainingLines(Sink):
+    """Prints the start of a run, its validations and its notices, a line each.
 
-    With `show`, which draws every update, the looks are left to it.
+    With `show`, which draws every update, validations are left to it.
     """
 
-    show: Callable[["TrainingLines", Step], None] | None = None
+    show: Callable[["TrainingLines"], None] | None = None
     updates: int = 0
+    """Updates of the whole run."""
+    step: int = 0
+    """The last update."""
+    loss: float = 0.0
+    """Its loss."""
     speed: float = 0.0
     """Images a second, smoothed."""
-    look: Look | None = None
-    """The last look at the validation slice."""
-    _step: Step | None = None
+    validation: Row | None = None
+    """The last validation."""
     _first_step: int = 0
     _begun: float = field(default_factory=time.perf_counter)
 
-    def started(self, config: TrainConfig, run: RunDirectory, where: Environment) -> None:
-        """One line about what is about to happen, and where."""
-        self.updates = config.updates
+    @override
+    def start(self, session: SessionStart) -> None:
+        config, where = session.config, session.environment
+        self.updates, self._first_step = config.updates, 0
         self._begun = time.perf_counter()
         team = "" if config.trainers == 1 else f"{config.trainers} trainers, "
         _say(
-            f"{run.path}: {counted(config.updates, 'update')} of {config.batch_size} images on "
-            f"{team}{where.device}, {counted(where.threads, 'thread')}, {where.precision}; against "
-            f"{threat_text(config.threat)}; staleness at most {config.source.bound}"
+            f"{session.run.path}: {counted(config.updates, 'update')} of {config.batch_size} images"
+            f" on {team}{where.device}, {counted(where.threads, 'thread')}, {where.precision}; "
+            f"against {threat_text(config.threat)}; staleness at most {config.source.bound}"
         )
 
-    def stepped(self, step: Step) -> None:
-        """Follow the speed."""
-        if self._step is None:
-            self._first_step = step.step
-            self.speed = step.images_per_second
-        self._step = step
-        self.speed += SMOOTHING * (step.images_per_second - self.speed)
-        if self.show is not None:
-            self.show(self, step)
+    @override
+    def write(self, kind: RowKind, row: Row) -> None:
+        if kind == "update":
+            self._update(row)
+        elif kind == "validation":
+            self._validate(row)
+        elif kind == "notice":
+            _say(f"notice: {row['event']}")
 
-    def validated(self, look: Look) -> None:
-        """One line about the look, the loss and the time left."""
-        self.look = look
-        if self._step is None:
+    def _update(self, row: Row) -> None:
+        self.step, self.loss = int(number(row, "step")), number(row, "loss")
+        speed = number(row, "images_per_second")
+        if not self._first_step:
+            self._first_step, self.speed = self.step, speed
+        self.speed += SMOOTHING * (speed - self.speed)
+        if self.show is not None:
+            self.show(self)
+
+    def _validate(self, row: Row) -> None:
+        self.validation = row
+        if not self._first_step:
             return
         if self.show is not None:
-            self.show(self, self._step)
+            self.show(self)
             return
+        step = int(number(row, "step"))
         _say(
-            f"update {count_text(look.step)} of {count_text(self.updates)}: "
-            f"loss {self._step.loss:.3f}, natural {100 * look.natural_accuracy:.1f} %, "
-            f"{_robust(look)}, {count_text(round(self.speed))} images/s, "
-            f"{duration_text(self._seconds_left(look.step))} left"
+            f"update {count_text(step)} of {count_text(self.updates)}: "
+            f"loss {self.loss:.3f}, natural {100 * number(row, 'natural_accuracy'):.1f} %, "
+            f"{_robust(row)}, {count_text(round(self.speed))} images/s, "
+            f"{duration_text(self._seconds_left(step))} left"
         )
-
-    def noticed(self, notice: str) -> None:
-        """The notice as a line, above the bar if there is one."""
-        _say(f"notice: {notice}")
 
     def _seconds_left(self, step: int) -> float:
         done = step - self._first_step + 1
@@ -137,8 +149,10 @@ def _percent(progress: Progress) -> str:
     return f"{100 * progress.robust / progress.total:.1f} %"
 
 
-def _robust(look: Look | None) -> str:
-    return "robust -" if look is None else f"robust {100 * look.robust_accuracy:.1f} %"
+def _robust(validation: Row | None) -> str:
+    if validation is None:
+        return "robust -"
+    return f"robust {100 * number(validation, 'robust_accuracy'):.1f} %"
 
 
 def _say(line: str) -> None:

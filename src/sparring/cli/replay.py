@@ -53,8 +53,8 @@ def run(argv: list[str]) -> int:
     from sparring.cli.progress import watched_training
     from sparring.training import replay
 
-    with watched_training("replay") as observer:
-        found = replay(chosen.path, observer=observer, trust_code=flags.trust_code)
+    with watched_training("replay") as progress:
+        found = replay(chosen.path, sinks=[progress], trust_code=flags.trust_code)
     if flags.json:
         print_json(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:

@@ -24,8 +24,8 @@ from sparring.records.refusal import shown
 from sparring.records.spelling import did_you_mean, nearest
 from sparring.records.trust import check_trusted, named_code
 from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
+from sparring.training.distributed import launched
 from sparring.training.presets import PRESETS, for_model
-from sparring.training.several import launched
 
 
 def resolved(flags: TrainFlags) -> TrainConfig:

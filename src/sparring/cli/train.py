@@ -55,15 +55,11 @@ def _run(argv: list[str]) -> int:
     from sparring.cli.progress import watched_training
     from sparring.cli.settings import opened, resolved, shared, sized
     from sparring.training import train
-    from sparring.training.rehearsal import rehearse
-    from sparring.training.start import check_fits, fitted
+    from sparring.training.preparation import prepared
 
     config = shared(sized(resolved(flags), flags), flags)
     if flags.dry_run:
-        dataset = opened(config)
-        config = fitted(config, dataset)
-        check_fits(config, dataset)
-        rehearse(config, dataset)
+        config = prepared(config, opened(config))
         if leads():
             print_json(json.dumps(to_json(config), indent=2, ensure_ascii=False))
         return 0
@@ -72,9 +68,9 @@ def _run(argv: list[str]) -> int:
         met(),
         connected(config.source, flags.ray_address),
         _destination(flags.out, beginning) as out,
-        watched_training() as observer,
+        watched_training() as progress,
     ):
-        done = train(config, out, observer=observer)
+        done = train(config, out, sinks=[progress])
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -90,9 +86,9 @@ def _resume(flags: TrainFlags, run: Path) -> int:
     with (
         met(),
         connected_as_before(run, flags.ray_address),
-        watched_training() as observer,
+        watched_training() as progress,
     ):
-        done = resume(run, observer=observer, trust_code=flags.trust_code)
+        done = resume(run, sinks=[progress], trust_code=flags.trust_code)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 

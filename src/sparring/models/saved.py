@@ -167,8 +167,6 @@ class Fields:
     kinds: Mapping[Any, Kind]
     optional: Mapping[Any, Kind] = field(default_factory=dict)
     """Names that may be missing."""
-    open: bool = False
-    """Whether there may be other names."""
 
     def check(self, value: object, place: str) -> None:
         """Raise `ValueError` for anything else."""
@@ -181,7 +179,7 @@ class Fields:
         for name, found in value.items():
             if name in known:
                 known[name].check(found, f"{place}.{name}")
-            elif not self.open:
+            else:
                 raise ValueError(f"{place} has {str(name)[:60]!r}, which belongs to something else")
 
 

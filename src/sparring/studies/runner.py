@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from sparring.errors import ConfigError, RunError
 from sparring.models import working_copy
 from sparring.records import (
@@ -31,6 +33,7 @@ from sparring.records import (
     run_errors,
 )
 from sparring.records.environment import available_cores
+from sparring.records.metrics import number
 from sparring.records.sole_use import sole_use
 from sparring.studies.processes import Job, Tell, Workers
 from sparring.studies.snapshots import reached
@@ -45,7 +48,7 @@ from sparring.studies.study import (
     planned,
 )
 from sparring.studies.table import StudyTable
-from sparring.training import Asynchronous, Silent, Step, TrainConfig, resume, train
+from sparring.training import Asynchronous, RowKind, Sink, TrainConfig, resume, train
 
 TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
 
@@ -75,11 +78,11 @@ class Training:
 
     def work(self, tell: Tell) -> None:
         """Train it. Raises what `train` and `resume` raise."""
-        observer = _Counting(tell, self.until)
+        progress = _Progress(tell, self.until)
         if (self.folder / "config.json").exists():
-            resume(self.folder, observer=observer, until=self.until)
+            resume(self.folder, sinks=[progress], until=self.until)
         else:
-            train(self.config, self.folder, observer=observer, until=self.until)
+            train(self.config, self.folder, sinks=[progress], until=self.until)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,14 +108,17 @@ class Measuring:
         return self.measurement(), time.perf_counter() - begun
 
 
-class _Counting(Silent):
-    """Tells how far a training is."""
+class _Progress(Sink):
+    """Reports the share of a training that is done."""
 
     def __init__(self, tell: Tell, until: int) -> None:
         self._tell, self._until = tell, until
 
-    def stepped(self, step: Step) -> None:
-        self._tell(step.step / (self._until + 1))  # the checkpoint comes after the last
+    @override
+    def write(self, kind: RowKind, row: Row) -> None:
+        if kind == "update":
+            # The checkpoint comes after the last update.
+            self._tell(number(row, "step") / (self._until + 1))
 
 
 Told = Callable[[Job, float], None]

@@ -1,18 +1,20 @@
 """Training: one loop over a source of attacked batches.
 
-A `TrainConfig` says everything that determines the weights; `presets` makes whole ones; `train`
-and `resume` turn one into a run directory, and `replay` computes that one's weights again.
+A `TrainConfig` holds everything that determines the weights, and `presets` makes whole ones.
+`train` and `resume` turn one into a run directory, and `replay` computes its weights again. A
+`Sink` receives the measurements of a run while it trains.
 """
 
 from sparring.attacks import EarlySteps
 from sparring.loader import Asynchronous, Fresh, Stale
 from sparring.training import presets
-from sparring.training.config import TrainConfig, Validation
+from sparring.training.config import TrainConfig, Validation, linearly_scaled
+from sparring.training.distributed import joined
+from sparring.training.monitor import ValidationResult
 from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
 from sparring.training.optimizers import SGD, Adam
 from sparring.training.replay import Parting, Replay, replay
-from sparring.training.run import TrainedRun, resume, train
-from sparring.training.scaling import linearly_scaled
+from sparring.training.run import resume, train
 from sparring.training.schedules import (
     Constant,
     Gradual,
@@ -21,9 +23,9 @@ from sparring.training.schedules import (
     Triangular,
     WarmUp,
 )
-from sparring.training.several import joined
+from sparring.training.session import TrainedRun
+from sparring.training.sinks import RowKind, SessionStart, Sink
 from sparring.training.trainer import Step, Trainer
-from sparring.training.watch import Look, Observer, Silent
 
 __all__ = [
     "SGD",
@@ -35,16 +37,16 @@ __all__ = [
     "EarlySteps",
     "Fresh",
     "Gradual",
-    "Look",
     "Loss",
     "Mixed",
     "Natural",
-    "Observer",
     "OneCycle",
     "OwnObjective",
     "Parting",
     "Replay",
-    "Silent",
+    "RowKind",
+    "SessionStart",
+    "Sink",
     "Stale",
     "Step",
     "Steps",
@@ -53,6 +55,7 @@ __all__ = [
     "Trainer",
     "Triangular",
     "Validation",
+    "ValidationResult",
     "WarmUp",
     "joined",
     "linearly_scaled",

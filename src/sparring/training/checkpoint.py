@@ -1,10 +1,9 @@
-"""A run's state on disk: enough to go on as if it had never stopped."""
+"""Checkpoints: the state of a run on disk, from which it is resumed bit for bit."""
 
 import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +36,17 @@ from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
 FORMAT = 1
-"""Layout of resume.pt; a file of another layout is refused, never guessed at."""
+"""Layout of resume.pt; a file of another layout is refused."""
 
 _LAYERS = Fields({"evaluation": Each(Text()), "frozen": Each(Text())})
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far a run had come at its last checkpoint."""
-
-    version: int
-    """Updates done."""
-    seconds: float
-    """Wall-clock seconds of training, over all sittings."""
-
-
 def save_checkpoint(run: RunDirectory, trainer: Trainer, seconds: float) -> None:
     """Write weights.safetensors (the averaged weights) and resume.pt, each by atomic rename.
 
-    All trainers of a team must call it; the leader writes.
+    All trainers of a team must call it; rank 0 writes. `seconds` are those of training until now.
     Raises `CheckpointNotWritten` if the disk refuses; the previous checkpoint is then whole.
     Cost: 65 MB to disk for the paper's network with Adam.
     """
@@ -73,7 +62,7 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, seconds: float) -> None
 
 
 def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
-    """Keep the averaged weights as they are now, for studies of how training went.
+    """Store the averaged weights of this update beside the checkpoint.
 
     Raises `CheckpointNotWritten` if the disk refuses. Cost: 13 MB to disk for the paper's network.
     """
@@ -95,11 +84,10 @@ def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Finger
 
 
 def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
-    """Give a trainer's state to a `twin` of the same settings, by a checkpoint in memory.
+    """Copy a trainer's state to a `twin` of the same settings, by a checkpoint in memory.
 
-    What is written and read back is what `save_checkpoint` writes, the weights included, but for
-    the fingerprint.
-    Raises whatever fails.
+    It has all that `save_checkpoint` writes, weights included, except the fingerprint. Any error
+    is raised as it is.
     """
     buffer, where = io.BytesIO(), Path("the checkpoint")
     torch.save(_state(trainer, [_own_state(trainer)], 0.0, None), buffer)
@@ -111,7 +99,7 @@ def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
 
 @contextmanager
 def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
-    """Tell what to do where the disk refuses."""
+    """Raise `CheckpointNotWritten`, with the remedy, for an `OSError`."""
     try:
         yield
     except OSError as error:
@@ -122,10 +110,10 @@ def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
         ) from error
 
 
-def restore_checkpoint(run: RunDirectory, trainer: Trainer) -> Progress:
-    """Put trainer and loader back to where the run's last checkpoint was taken.
+def restore_checkpoint(run: RunDirectory, trainer: Trainer) -> float:
+    """Restore trainer and loader from the last checkpoint; return the seconds of training so far.
 
-    All trainers of a team must call it; the leader reads.
+    All trainers of a team must call it; rank 0 reads.
     Raises `CheckpointError` if it is damaged, of another layout or of another configuration.
     """
     team = trainer.team
@@ -140,7 +128,7 @@ def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> Progress:
+def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> float:
     try:
         trainer.network.load_state_dict(state["network"])
         trainer.average.network.load_state_dict(state["average"])
@@ -151,17 +139,17 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> Progress:
         kept = {name: value.to(trainer.device) for name, value in own["source"].items()}
         trainer.loader.restore(kept, int(state["version"]))
         torch.set_rng_state(own["random"].cpu())
-        progress = Progress(version=trainer.version, seconds=float(state["seconds"]))
+        seconds = float(state["seconds"])
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     if (stored := state.get("fingerprint")) is not None:
         known = read_fingerprint(str(stored), str(path))
         check_fingerprint(trainer.average.network, known, str(path))
-    return progress
+    return seconds
 
 
 def _own_state(trainer: Trainer) -> dict[str, Any]:
-    """What each trainer of a team has for itself."""
+    """The part of the state that differs between the trainers of a team."""
     return {"source": trainer.loader.source_state(), "random": torch.get_rng_state()}
 
 
@@ -200,7 +188,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _schema(trainer: Trainer, version: int) -> Fields:
-    """What a checkpoint of this run holds; sources check their own part."""
+    """The schema of a checkpoint of this run; sources check their own part."""
     trained = [name for name, _ in trainer.network.named_parameters()]
     own: dict[object, Kind] = {
         "source": Anything(),
@@ -228,7 +216,7 @@ def _schema(trainer: Trainer, version: int) -> Fields:
 
 
 def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
-    """For each weight what one step of such an optimizer keeps; its settings are the run's."""
+    """For each weight the state after one step of such an optimizer; settings are the run's."""
     probe = torch.nn.Parameter(torch.zeros(1))
     stepped = trainer.config.optimizer.build([probe])
     probe.grad = torch.zeros(1)
@@ -243,7 +231,7 @@ def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
 
 
 def _kept(value: Tensor | None, weight: Tensor, version: int) -> Kind:
-    """What the optimiser keeps of a weight: a count of steps, or a number for each of its own."""
+    """Optimiser state of one weight: a count of steps, or a number for each of its numbers."""
     if isinstance(value, Tensor) and not value.dim():
         return Numbers(dtype=value.dtype, shape=(), least=0, most=version)
     return Maybe(Numbers(dtype=weight.dtype, shape=tuple(weight.shape), finite=True))
@@ -274,7 +262,7 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
 
 
 def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]]) -> None:
-    """Refuse a network whose layers are frozen or in evaluation mode as they were not before."""
+    """Refuse a network with other layers frozen or in evaluation mode than in the checkpoint."""
     before = state.get("layers", here)
     for what, names in here.items():
         if other := sorted(set(names) ^ set(before.get(what, names))):
@@ -294,5 +282,5 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def settings_digest(config: TrainConfig) -> str:
-    """What tells settings apart: equal ones, and no others, have the same."""
+    """A digest that only equal settings have in common."""
     return digest_of_settings(to_json(config))

@@ -1,9 +1,9 @@
-"""The same images judged in the way that training sees them, and step by step as they are judged.
+"""Accuracies between training and evaluation, and the gaps between them.
 
 Each accuracy differs from the one before it in one thing: fresh examples instead of stale ones,
 validation images instead of training images, evaluation mode instead of training mode, clean
-images, a longer attack, single precision, averaged weights. Where two of them part, that thing is
-the cause.
+images, a longer attack, single precision, averaged weights. Where there is a gap between two of
+them, that thing is its cause.
 
 Shapes: B batch, C H W image, K classes.  Units: accuracies are shares in [0, 1].
 """
@@ -25,23 +25,21 @@ from sparring.training.trainer import Trainer
 LONG = 10
 """Steps of the longer attack, or twice the run's own if that is more."""
 HALF = 0.5
-"""An accuracy above this is believed; two part where one is less than this share of the other."""
-
-
+"""An accuracy above this is learned. There is a gap where another is less than this share of it."""
 FIFTH = 0.2
-"""Of many classes an accuracy is believed from here on."""
+"""With many classes an accuracy above this is learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parting:
+class AccuracyGap:
     """Two accuracies that should be alike and are not."""
 
     way: str
-    """A name in `WAYS`."""
+    """Its kind, a name in `monitor.WAYS`."""
     trained: float
-    """The accuracy that is closer to what training sees."""
+    """The accuracy nearer to training."""
     judged: float
-    """The accuracy that is closer to what an evaluation sees."""
+    """The accuracy nearer to evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +76,10 @@ class Comparison:
     """As `own_accuracy`, of the averaged weights; only where weights are averaged."""
 
     @property
-    def partings(self) -> tuple[Parting, ...]:
-        """Where what is trained and what is judged part, in the order of the chain.
+    def gaps(self) -> tuple[AccuracyGap, ...]:
+        """The gaps, in the order of the accuracies.
 
-        If no single thing accounts for it, the two ends of the chain are compared.
+        If there is none between neighbours, the first accuracy is compared with the last.
         """
         fresh = self.batch_accuracy if self.fresh_accuracy is None else self.fresh_accuracy
         own = self.clean_accuracy if self.own_accuracy is None else self.own_accuracy
@@ -96,7 +94,7 @@ class Comparison:
             ("average", own, self.average_accuracy),
         )
         found = {
-            way: Parting(way=way, trained=one, judged=other)
+            way: AccuracyGap(way=way, trained=one, judged=other)
             for way, one, other in reversed(pairs)
             if one is not None and other is not None and self._apart(one, other)
         }
@@ -107,19 +105,19 @@ class Comparison:
         seen = self.batch_accuracy
         if seen is None or last is None or not self._apart(seen, last):
             return ()
-        return (Parting(way="together", trained=seen, judged=last),)
+        return (AccuracyGap(way="together", trained=seen, judged=last),)
 
     @property
     def alarming(self) -> bool:
-        """Whether anything parts."""
-        return bool(self.partings)
+        """Whether there is a gap."""
+        return bool(self.gaps)
 
     def _apart(self, trained: float, judged: float) -> bool:
-        """Whether one is believed, and the other is not half of it or little above guessing."""
+        """Whether `trained` is learned, and `judged` below half of it or little above guessing."""
         chance = 1 / self.classes
-        believed = max(min(HALF, max(FIFTH, 5 * chance)), 1.5 * chance)
+        learned = max(min(HALF, max(FIFTH, 5 * chance)), 1.5 * chance)
         little = chance + (trained - chance) / 4
-        return trained > believed and judged < max(HALF * trained, little)
+        return trained > learned and judged < max(HALF * trained, little)
 
 
 class Comparer:
@@ -132,7 +130,7 @@ class Comparer:
         self._config, self._classes = config, dataset.num_classes
 
     def compare(self, trainer: Trainer, batch: AttackedBatch | None = None) -> Comparison:
-        """Of the current weights; they, all statistics and all random states stay as they are.
+        """Compare the current weights. They, all statistics and all random states are kept.
 
         Cost: at most eleven passes over the images, and a forward and a backward pass for every
         step of the longer attack and two or three times every step of the run's own.

@@ -1,6 +1,13 @@
-"""Everything that determines a run's weights, as one record stored in config.json."""
+"""Everything that determines a run's weights, as one record stored in config.json.
 
-from dataclasses import dataclass, field
+`linearly_scaled` turns settings for one trainer into those for several. Source: Goyal et al. 2017,
+"Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", sections 2.1 and 2.2: when the batch
+is multiplied by k, multiply the learning rate by k, and warm it up from the unscaled one over the
+first 5 of 90 epochs. Bhat, Tsipras & Madry 2019 propose to combine it with theirs in their
+discussion.
+"""
+
+from dataclasses import dataclass, field, replace
 
 from sparring.attacks import PGD, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation
@@ -15,24 +22,27 @@ from sparring.records.trust import check_trusted, named_code
 from sparring.records.typed import typed_record
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
-from sparring.training.schedules import Constant, EpsSchedule, LearningRateSchedule
+from sparring.training.schedules import Constant, EpsSchedule, Gradual, LearningRateSchedule
+
+WARM_UP = 5 / 90
+"""Share of the run for which a scaled learning rate rises (Goyal et al.)."""
 
 
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """How a run watches itself: a fixed slice of the validation set, at intervals."""
+    """How a run is validated: on the first images of the validation set, at intervals."""
 
     every: int = 500
-    """Updates between two looks; 0 for none."""
+    """Updates between two validations; 0 for none."""
     images: int = 512
-    """The first so many images of the validation set."""
+    """The number of images."""
     steps: int = 20
-    """Steps of the PGD attack, with the threat that the run is to withstand."""
+    """Steps of the PGD attack, under the run's `threat`."""
     alarm_every: int = 100
     """Updates between two comparisons of training and evaluation; 0 for none."""
     alarm_images: int = 64
-    """The comparisons use this many of the first images of the validation set."""
+    """Images of the comparisons, also the first ones of the validation set."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -96,7 +106,7 @@ class TrainConfig:
     threads: int = 0
     """CPU threads; 0 for as many as there are cores, with an asynchronous source for one."""
     validation: Validation = field(default_factory=Validation)
-    """How the run watches itself."""
+    """How the run is validated."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one is always written at the end."""
     snapshot_every: int = 0
@@ -184,3 +194,43 @@ def _check_norms(threat: Threat, trained: Threat) -> None:
             f"trained against; got {threat} to withstand and {trained} to train against. Give both:"
             f" attack=PGD(threat={threat}) in Python; --threat sets both."
         )
+
+
+def linearly_scaled(config: TrainConfig, trainers: int) -> TrainConfig:
+    """The same run for several trainers, each with batches as large as those of one trainer.
+
+    Batch and learning rate are multiplied by `trainers`. Updates, and intervals counted in them,
+    are divided and rounded up. The decay of averaged weights is that of as many images. Shares of a
+    run, staleness and momentum are kept. Where the schedule would begin above the unscaled rate, it
+    is warmed up from that rate.
+    """
+    if trainers == 1:
+        return config
+    rate = config.optimizer.learning_rate * trainers
+    validation = config.validation
+    return replace(
+        config,
+        trainers=trainers,
+        batch_size=config.batch_size * trainers,
+        updates=_divided(config.updates, trainers),
+        optimizer=replace(config.optimizer, learning_rate=rate),
+        schedule=_warmed_up(config.schedule, trainers),
+        average=config.average**trainers,
+        checkpoint_every=_divided(config.checkpoint_every, trainers),
+        snapshot_every=_divided(config.snapshot_every, trainers),
+        validation=replace(
+            validation,
+            every=_divided(validation.every, trainers),
+            alarm_every=_divided(validation.alarm_every, trainers),
+        ),
+    )
+
+
+def _warmed_up(schedule: LearningRateSchedule, trainers: int) -> LearningRateSchedule:
+    if schedule(0.0) <= 1 / trainers or isinstance(schedule, Gradual):
+        return schedule
+    return Gradual(share=WARM_UP, start=1 / trainers, then=schedule)
+
+
+def _divided(count: int, by: int) -> int:
+    return -(-count // by)

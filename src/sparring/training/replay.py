@@ -1,8 +1,8 @@
 """A run's weights computed again, by one process, from its settings and its trace.
 
-The trace is what metrics.jsonl says of each update: ticket t is trained on by the weights of
-version t, and was attacked with those of version t - staleness. Nothing else about the weights is
-decided by workers, their speed or their crashes, so they follow from it bit for bit.
+The trace is read from the updates' rows in metrics.jsonl. Ticket t is trained on by the weights of
+version t, at step t + 1, and was attacked with those of version t - staleness. Nothing else about
+the weights depends on workers, their speed or their crashes, so they follow from it bit for bit.
 
 Units: versions and staleness are in updates, seconds are wall-clock.
 """
@@ -11,7 +11,8 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,23 +22,33 @@ from torch import Tensor
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.of_run import RunData
-from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss
+from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss, RunError
 from sparring.models import bits, chosen_device, computing_threads, plain_settings
 from sparring.models.trained import read_trained
-from sparring.records import Environment, RunDirectory, describe, from_json, read_json
+from sparring.records import (
+    Environment,
+    MetricsLog,
+    Row,
+    RunDirectory,
+    describe,
+    from_json,
+    read_json,
+)
 from sparring.records.ranges import count_in
+from sparring.records.refusal import shown
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
-from sparring.training.start import check_fits
-from sparring.training.team import Solo
-from sparring.training.trace import REMEDY, Traced, read_trace
+from sparring.training.preparation import check_fits
+from sparring.training.sinks import SessionStart, Sink, Sinks
+from sparring.training.team import SingleProcess
 from sparring.training.trainer import Trainer, update_together
-from sparring.training.watch import Observer, Silent
 
 MOST_TRAINERS = 2
-"""Two numbers have one sum; of more, it depends on their order."""
+"""The sum of two numbers has the same bits in either order; that of more depends on the order."""
 DECISIVE = ("sparring", "torch", "processor", "device", "precision")
 """Fields of an environment on which the bits of a result depend, beside the number of threads."""
+REMEDY = "Restore the file, or take another run."
+"""The remedy for a damaged trace, which cannot be computed from other files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +68,7 @@ class Parting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replay:
-    """What came of computing a run's weights again."""
+    """The result of a replay."""
 
     run: RunDirectory
     """The run; nothing was written there."""
@@ -66,13 +77,13 @@ class Replay:
     max_staleness: int
     """Largest staleness of their batches."""
     parting: Parting | None
-    """Where the losses part; none if they never do."""
+    """Where the losses part; `None` if they never do."""
     version: int | None
-    """Updates that the stored weights have seen; none if there are none stored."""
+    """Updates that the stored weights have seen; `None` if none are stored."""
     different: tuple[str, ...] | None
-    """Stored tensors that differ in a bit; none if no weights are stored or the losses part."""
+    """Stored tensors that differ in a bit; `None` if none are stored or the losses part."""
     seconds: float
-    """Time that it took, reading files included."""
+    """Duration, reading files included."""
 
     @property
     def is_equal(self) -> bool:
@@ -86,20 +97,21 @@ def replay(
     run: Path | str,
     *,
     data: Dataset | None = None,
-    observer: Observer | None = None,
+    sinks: Sequence[Sink] = (),
     trust_code: bool = False,
 ) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
 
     With the recorded number of threads, and on the recorded device where there is one. Cost: the
     attacks and updates of the run without its workers; one batch more in memory than the largest
-    staleness. The observer is told of the environment's differences, which may alone change bits.
+    staleness. The `sinks` receive the updates, and a notice of each difference between this
+    environment and the recorded one that may change bits.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
-    something or is damaged; weights that differ are no error. `data` are those that the run was
-    given, if it was; `trust_code` as in `resume`.
+    something or is damaged; weights that differ are no error. `data` are those
+    passed to `train`, if any; `trust_code` as in `resume`.
     """
     begun = time.perf_counter()
-    directory, observer = RunDirectory.open(run), observer or Silent()
+    directory, group = RunDirectory.open(run), Sinks((), sinks)
     config = stored_config(directory, trust_code=trust_code)
     stored = _read_weights(directory, trust_code)
     trace = read_trace(directory, stored.version if stored else None)
@@ -111,18 +123,19 @@ def replay(
     dataset, _ = RunData.of(directory).load(data)
     check_fits(config, dataset)
     _check_trainers(config)
-    with computing_threads(recorded.threads):
-        teams = [Solo(rank=rank, size=config.trainers) for rank in range(config.trainers)]
+    with computing_threads(recorded.threads), closing(group):
+        teams = [SingleProcess(rank=rank, size=config.trainers) for rank in range(config.trainers)]
         trainers = [Trainer(config, dataset, device, team=team) for team in teams]
         trainer = trainers[0]
         here = describe(
             threads=torch.get_num_threads(), device=str(device), precision=trainer.copy.name
         )
-        # An observer counts to the end of what it watches, here that of the trace.
-        observer.started(replace(config, updates=len(trace)), directory, here)
+        # Sinks may show progress up to the last update, here that of the trace.
+        shown_config = replace(config, updates=len(trace))
+        group.start(SessionStart(config=shown_config, run=directory, environment=here, version=0))
         for difference in _differences(recorded, here):
-            observer.noticed(difference)
-        parting = _follow(trace, trainers, observer)
+            group.write("notice", {"step": 0, "event": difference})
+        parting = _follow(trace, trainers, group)
     updates = parting.step if parting else len(trace)
     compared = stored if parting is None else None
     return Replay(
@@ -136,8 +149,81 @@ def replay(
     )
 
 
+class Traced(NamedTuple):
+    """One ticket in the trace."""
+
+    staleness: int
+    """Version of the weights that it was trained on minus the version it was attacked with."""
+    loss: float
+    """The objective's value when it was trained on."""
+    of_trainers: tuple[int, ...] = ()
+    """The staleness of each of several trainers' parts."""
+
+    def staleness_of(self, rank: int) -> int:
+        """The staleness of this trainer's part."""
+        return self.of_trainers[rank] if rank < len(self.of_trainers) else self.staleness
+
+
+def read_trace(run: RunDirectory, updates: int | None = None) -> list[Traced]:
+    """The first `updates` tickets that were trained on, in order, or all.
+
+    Raises `RunError` if there are fewer, or if steps are missing, repeated or cannot be meant.
+    """
+    rows = [row for row in MetricsLog(run.metrics).rows() if "loss" in row]
+    if not rows:
+        raise RunError(
+            f"a run must have done an update to be replayed, because the row of each says with "
+            f"which weights its batch was attacked; {run.metrics} has no such row. Train first, or "
+            f"take another run."
+        )
+    trace = [_traced(run, row, step) for step, row in enumerate(rows, start=1)]
+    if updates is not None and len(trace) < updates:
+        raise RunError(
+            f"{run.metrics} must have a row for each of the {updates} updates that the stored "
+            f"weights have seen, because a replay follows them; it ends at step {len(trace)}. "
+            f"{REMEDY}"
+        )
+    return trace[:updates]
+
+
+def _traced(run: RunDirectory, row: Row, step: int) -> Traced:
+    if row.get("step") != step:
+        raise RunError(
+            f"the steps in {run.metrics} must rise by one from 1, because each update starts from "
+            f"the one before it; step {shown(row.get('step'))} is where step {step} must be. "
+            f"{REMEDY}"
+        )
+    staleness, loss = row.get("staleness"), row["loss"]
+    if not isinstance(staleness, int) or not 0 <= staleness < step:
+        raise RunError(
+            f"the staleness of step {step} must lie in 0 to {step - 1}, because there are no "
+            f"weights before version 0 and none yet after version {step - 1}; {run.metrics} has "
+            f"{shown(staleness)}. {REMEDY}"
+        )
+    if not isinstance(loss, int | float):
+        raise RunError(
+            f"the loss of step {step} must be a number, because a replay is compared with it; "
+            f"{run.metrics} has {shown(loss)}. {REMEDY}"
+        )
+    return Traced(staleness=staleness, loss=loss, of_trainers=_of_trainers(run, row, step))
+
+
+def _of_trainers(run: RunDirectory, row: Row, step: int) -> tuple[int, ...]:
+    ages = row.get("staleness_of_trainers")
+    if ages is None:
+        return ()
+    own = tuple(count_in(age) for age in str(ages).split("+") if age.isdecimal())
+    if not own or max(own) != row["staleness"] or "+".join(map(str, own)) != ages:
+        raise RunError(
+            f"staleness_of_trainers of step {step} must be a number for each trainer, the largest "
+            f"of them its staleness, because a replay attacks each one's part with that version; "
+            f"{run.metrics} has {shown(ages)}. {REMEDY}"
+        )
+    return own
+
+
 class _Stored(NamedTuple):
-    """What weights.safetensors holds."""
+    """The content of weights.safetensors."""
 
     version: int
     tensors: Mapping[str, Tensor]
@@ -153,9 +239,7 @@ def _check_trainers(config: TrainConfig) -> None:
         )
 
 
-def _follow(
-    trace: Sequence[Traced], trainers: Sequence[Trainer], observer: Observer
-) -> Parting | None:
+def _follow(trace: Sequence[Traced], trainers: Sequence[Trainer], group: Sinks) -> Parting | None:
     """Update after update; each ticket is attacked as soon as its version is there.
 
     Of several trainers, each trainer's part of it.
@@ -179,7 +263,7 @@ def _follow(
             step = update_together(trainers, batches)
         except (NonFiniteLoss, NonFiniteLogits):
             return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
-        observer.stepped(step)
+        group.write("update", asdict(step))
         if step.loss != traced.loss:
             return Parting(step=step.step, recorded=traced.loss, replayed=step.loss)
     return None

@@ -1,5 +1,6 @@
-"""A whole run: from a configuration to a run directory with a trained network."""
+"""A whole run: from settings to a run directory with a trained network."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,12 @@ from sparring.records import RunDirectory
 from sparring.records.data_identity import DataIdentity
 from sparring.records.ranges import at_least
 from sparring.records.typed import typed
-from sparring.training.agreement import check_same_data
 from sparring.training.config import TrainConfig, stored_config
-from sparring.training.rehearsal import rehearse
-from sparring.training.several import check_size, present_team
-from sparring.training.sitting import Sitting, TrainedRun
-from sparring.training.start import check_fits, fitted
-from sparring.training.team import Launch, Solo
-from sparring.training.watch import Observer, Silent
+from sparring.training.distributed import check_same_data, check_size, present_team
+from sparring.training.preparation import check_fits, prepared
+from sparring.training.session import TrainedRun, TrainingSession
+from sparring.training.sinks import Sink
+from sparring.training.team import Launch, SingleProcess
 
 
 @typed
@@ -31,40 +30,38 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     *,
     data: Dataset | None = None,
     network: nn.Module | None = None,
-    observer: Observer | None = None,
+    sinks: Sequence[Sink] = (),
     until: int | None = None,
 ) -> TrainedRun:
-    """Train a network and leave everything about it in the new directory `out`.
+    """Train a network, and store everything about it in the new directory `out`.
 
-    With `until`, only so many of its updates: `resume` goes on from there. With `data`, on these
-    instead of what the settings name; whoever goes on with the run, or judges it, must have them.
-    A `network` takes the place of `config.model`: a copy of it is trained, from its weights on.
-    Worker processes import the script that asks for them, so it does that behind
-    `if __name__ == "__main__":`. Where `config.trainers` is above 1, so many processes of
-    torch.distributed must call it, and the one of rank 0 alone writes `out` and talks to the
-    observer.
-    Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is
-    occupied, `NonFiniteLoss`, `CheckpointNotWritten`, and `Interrupted` after a request to stop;
-    of several trainers also `TrainerLost`, and `FailedElsewhere` where another one raises.
+    With `until`, stop after this many updates; `resume` continues the run. `data` are used instead
+    of those that the settings name; pass the same to `resume` and to evaluations. `network` is used
+    instead of `config.model`: a copy of it is trained, from its weights on. `sinks` receive the
+    measurements, see `Sink`. Worker processes import the calling script, so call this behind
+    `if __name__ == "__main__":`. Where `config.trainers` is above 1, that many processes of
+    torch.distributed must call it; only rank 0 writes `out` and has sinks.
+    Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is not
+    empty, `ConfigError` if a sink does not start, `NonFiniteLoss`, `CheckpointNotWritten`, and
+    `Interrupted` after a request to stop; with several trainers also `TrainerLost`, and
+    `FailedElsewhere` where another trainer raises.
     """
     if until is not None:
         at_least("until", until, 0)
     network = None if network is None else copied(network)
     if data is not None:
         config = replace(config, data=given_name(data))
-    team = Solo() if config.trainers == 1 else present_team()
+    team = SingleProcess() if config.trainers == 1 else present_team()
     check_size(team, config.trainers, launcher(config.trainers) + " train …")
     with team.together():
         dataset, known = new_data(
             config.data, data, image_size=config.image_size, data_memory=config.data_memory
         )
-        config = fitted(config, dataset, network)
-        check_fits(config, dataset, network)
-        rehearse(config, dataset, network)
+        config = prepared(config, dataset, network)
     config = team.lead(lambda: config)
     check_same_data(team, known)
     run = team.lead(lambda: new_run(config, out, team.launch, known))
-    return Sitting(team, config, dataset, run, observer or Silent(), until, network).work()
+    return TrainingSession(team, config, dataset, run, sinks, until, network).train()
 
 
 @typed
@@ -74,16 +71,16 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     *,
     data: Dataset | None = None,
     network: nn.Module | None = None,
-    observer: Observer | None = None,
+    sinks: Sequence[Sink] = (),
     until: int | None = None,
     trust_code: bool = False,
 ) -> TrainedRun:
-    """Go on with a run that was stopped, from its last checkpoint, to the same final weights.
+    """Continue a run that was stopped, from its last checkpoint, to the same final weights.
 
-    A run that never came to a checkpoint starts over; one that is complete, or has seen `until`
-    updates, is returned as it is. `data` and `network` are those that the run was given, if it
-    was. Code that the run names, a factory, runs if you trained the run on this machine, or with
-    `trust_code`.
+    A run without a checkpoint starts again. A run that is complete, or has seen `until` updates, is
+    returned as it is. Pass the `data` and the `network` that were passed to `train`; `sinks` need
+    not be the same. Code that the settings name, such as a factory, runs if you trained the run on
+    this machine, or with `trust_code`.
     Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
     """
     network = None if network is None else copied(network)
@@ -98,18 +95,18 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     check_same_data(team, known)
     if not resumed and run_data.stored is None:
         team.lead(lambda: store_identity(directory, config.data, known))
-    return Sitting(team, config, dataset, directory, observer or Silent(), until, network).work()
+    return TrainingSession(team, config, dataset, directory, sinks, until, network).train()
 
 
 def new_run(
     config: TrainConfig, out: Path | str, launch: Launch, known: DataIdentity
 ) -> RunDirectory:
-    """A new directory, or what an earlier start of the same launch began there with these settings.
+    """A new directory, or that of an earlier start of the same launch with these settings.
 
-    Raises `RunError` for a folder that holds anything else, an equal run of another launch too.
+    Raises `RunError` for a folder that holds anything else, also an equal run of another launch.
     """
     there = RunDirectory(Path(out))
-    # Its code is code of `config`, which was asked for.
+    # The code that it names is that of `config`, which the caller trusts.
     if (
         launch.again
         and there.launcher() == launch.by

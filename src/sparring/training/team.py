@@ -1,27 +1,33 @@
-"""The trainers of a run that share each update, and what they tell one another.
+"""The trainers of one run: the protocol of a team, the team of one, and requests to stop.
 
-A run has one trainer, `Solo`, or several, each a process (`sparring.training.several`). Between two
-checkpoints they meet once an update, in `mean`; attacks are each trainer's own.
+A run has one trainer (`SingleProcess`) or several, each a process
+(`sparring.training.distributed`). Between two checkpoints the trainers of a team synchronise once
+an update, in `mean`. Each computes or requests its own attacks.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from signal import Signals
+from types import FrameType
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sparring.loader import Place
 from sparring.models import chosen_device
-from sparring.training.interruption import StopRequest
 
 Thing = TypeVar("Thing")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop at the next safe place."""
 
 
 class Launch(NamedTuple):
-    """Who started the trainers, where they start them again once one has ended."""
+    """The launcher of the trainers, where it restarts all of them after one has ended."""
 
     by: str = ""
     """A name that no other launcher has; empty where there is none."""
@@ -29,84 +35,129 @@ class Launch(NamedTuple):
     """Whether this is not the first start."""
 
 
+class StopRequest:
+    """Whether a signal has asked the run to stop, and which one."""
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self.signal: Signals | None = None
+        self._patient, self._times = patient, 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note the first request; the next one reaches the handler that was there before.
+
+        A patient request also notes later ones, until `relent`: a launcher sends one more signal
+        to processes that stop together.
+        """
+        self.signal = Signals(number)
+        self._times += 1
+        if not self._patient:
+            self.restore()
+
+    def relent(self) -> None:
+        """After two requests, restore the earlier handlers for the next one."""
+        if self._times > 1:
+            self.restore()
+
+    def install(self) -> None:
+        """Handle the signals that are not ignored, as under nohup; remember their handlers."""
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self) for number in heard}
+
+    def restore(self) -> None:
+        """Put the earlier handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_request(*, patient: bool = False) -> Iterator[StopRequest]:
+    """Collect requests to stop while the block runs; if `patient`, any number of them.
+
+    Only the main thread can handle signals. In another thread the request never comes, and Ctrl-C
+    does what it did before.
+    """
+    request = StopRequest(patient=patient)
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    request.install()
+    try:
+        yield request
+    finally:
+        request.restore()
+
+
 @runtime_checkable
 class Team(Protocol):
-    """All trainers of a run, as one of them sees them."""
+    """All trainers of a run, as seen by one of them."""
 
-    @property
-    def rank(self) -> int:
-        """Which one this is; the one of rank 0 leads."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def place(self) -> Place:
-        """Which one this is on its machine."""
-        ...
+    rank: int
+    """The number of this trainer; rank 0 leads."""
+    size: int
+    """Trainers of the run."""
+    place: Place
+    """The position of this trainer on its machine."""
+    launch: Launch
+    """The launcher of all trainers."""
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes the run directory and is watched."""
-        ...
-
-    @property
-    def launch(self) -> Launch:
-        """Who started all, and whether after one had ended."""
-        ...
+        """Whether this trainer writes the run directory and has the sinks."""
+        return self.rank == 0
 
     @property
     def heard(self) -> Signals | None:
-        """The signal by which somebody was asked to stop, as far as all know of it."""
+        """The signal that asked a trainer to stop, once all trainers know of it."""
         ...
 
     def attend(self, stop: StopRequest) -> None:
-        """Tell the others of this request once it comes."""
+        """Pass this request on to all trainers once it comes."""
         ...
 
     def stopped(self) -> bool:
-        """Whether one that waits for its batch is to stop now, and not after an update of all."""
+        """Whether a trainer that waits for its batch may stop now, without a common update."""
         ...
 
     def device(self, name: str) -> torch.device:
-        """Where this trainer computes, of what the settings name. Raises `ConfigError`."""
+        """The device of this trainer, from the name in the settings. Raises `ConfigError`."""
         ...
 
     def mean(self, flat: Tensor) -> Tensor:
-        """The mean over all trainers' tensors, the same bits for each; writes into `flat`."""
+        """The mean of all trainers' tensors, the same bits for each; overwrites `flat`."""
         ...
 
     def align(self, network: nn.Module) -> None:
-        """Give every trainer the leader's weights."""
+        """Load the weights of rank 0 into every trainer's network."""
         ...
 
     def together(self) -> AbstractContextManager[None]:
-        """A block that ends with an error for all if it does so for one."""
+        """A block that raises on all trainers if it raises a `SparringError` on one."""
         ...
 
     def lead(self, work: Callable[[], Thing]) -> Thing:
-        """What this gives the leader, for all; an error of it is an error for all."""
+        """Call `work` on rank 0 and return its result, or raise its error, on all."""
         ...
 
     def gather(self, thing: Thing) -> list[Thing]:
-        """All trainers' things in order of rank, for the leader; the others get none."""
+        """All trainers' things in order of rank on rank 0; an empty list on the others."""
         ...
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Block until all trainers are here."""
         ...
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """What a run's log should say of the last update's mean."""
+        """Columns for the update's row: what the last `mean` cost."""
         ...
 
 
 @dataclass(kw_only=True, slots=True)
-class Solo:
-    """One trainer without others; with rank and size, one that a replay plays."""
+class SingleProcess(Team):
+    """A trainer without others in processes of their own.
+
+    A replay computes all trainers of a run in one process, each with its rank and the size of the
+    run.
+    """
 
     rank: int = 0
     size: int = 1
@@ -115,49 +166,46 @@ class Solo:
     _stop: StopRequest = field(default_factory=StopRequest)
 
     @property
-    def leads(self) -> bool:
-        """It does."""
-        return True
-
-    @property
+    @override
     def heard(self) -> Signals | None:
-        """What it was asked itself."""
         return self._stop.signal
 
+    @override
     def attend(self, stop: StopRequest) -> None:
-        """There is nobody to be told."""
         self._stop = stop
 
+    @override
     def stopped(self) -> bool:
-        """Nobody else has to make an update with it."""
         return self._stop.signal is not None
 
+    @override
     def device(self, name: str) -> torch.device:
-        """The one of this name."""
         return chosen_device(name)
 
+    @override
     def mean(self, flat: Tensor) -> Tensor:
-        """Its own."""
         return flat
 
+    @override
     def align(self, network: nn.Module) -> None:
-        """They are its own."""
+        pass
 
+    @override
     def together(self) -> AbstractContextManager[None]:
-        """Its own errors."""
         return nullcontext()
 
+    @override
     def lead(self, work: Callable[[], Thing]) -> Thing:
-        """What this gives."""
         return work()
 
+    @override
     def gather(self, thing: Thing) -> list[Thing]:
-        """Its own."""
         return [thing]
 
+    @override
     def wait(self) -> None:
-        """For nobody."""
+        pass
 
+    @override
     def figures(self) -> Mapping[str, int | float | str]:
-        """Nothing: there is no mean."""
         return {}

@@ -1,12 +1,13 @@
-"""One update after another over a source of attacked batches: the whole of training.
+"""The trainer: it owns the weights and updates them by one attacked batch after another.
 
 Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +15,30 @@ from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
 from sparring.attacks import AttackedBatch, Crafter
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset, derive_seed, first_images
 from sparring.engine.attacker import AttackJob
 from sparring.errors import NonFiniteLoss
 from sparring.loader import AdversarialLoader, Asynchronous, SourceSetup
 from sparring.loader.source import LiveModel
 from sparring.models import (
+    PROBES,
     Precision,
     WorkingCopy,
+    begin_with,
+    built_network,
+    copied,
     drawing_from,
     possible_precision,
     real_view,
     training_mode,
     working_copy,
 )
-from sparring.models.spec import is_imported
-from sparring.training.averaging import Average
+from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
+from sparring.models.spec import ModelKind, is_imported
+from sparring.models.trained import network_seed
 from sparring.training.config import TrainConfig
-from sparring.training.share import Packing, Share, floating_buffers, mean_of
-from sparring.training.start import Known, RunNetwork, probes, starting_network
-from sparring.training.team import Solo, Team
+from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
+from sparring.training.team import SingleProcess, Team
 
 FORGET_EVERY = 64
 """Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
@@ -67,6 +72,99 @@ class Step:
     """Images of the batch over the trainer's time for it: supply and update."""
 
 
+class Average:
+    """An exponential moving average of a network's weights: the network that is evaluated.
+
+    After update t each weight moves by 1 - min(decay, (1 + t) / (10 + t)) of the way to its
+    current value, so the first weights lose their influence soon. Buffers of real or complex
+    numbers, such as BatchNorm's statistics, are averaged too, so that they fit the weights.
+    Integers are copied, and so are values that are not finite, such as the -inf of a mask.
+    A decay of 0 keeps the current weights. Cost: one pass over the weights an update.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copied(network).requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, version: int) -> None:
+        """Include the weights of this version."""
+        decay = min(self._decay, (1 + version) / (10 + version))
+        for averaged, value in zip(_tensors(self.network), _tensors(network), strict=True):
+            if not (averaged.is_floating_point() or averaged.is_complex()):
+                averaged.copy_(value)
+            elif value.requires_grad:
+                averaged.lerp_(value, 1 - decay)
+            else:
+                finite = averaged.isfinite() & value.isfinite()
+                averaged.copy_(torch.where(finite, averaged.lerp(value, 1 - decay), value))
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and buffers, each once, also one that several layers share."""
+    return chain(network.parameters(), network.buffers())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Known:
+    """The trainer's weights at one time, and what its network answers with them."""
+
+    weights: Mapping[str, Tensor]
+    """The weights."""
+    fingerprint: Fingerprint
+    """The answers."""
+
+    @classmethod
+    def of(cls, network: nn.Module, image_shape: tuple[int, int, int]) -> "Known":
+        """Cost: a copy of the weights and a pass."""
+        weights = {name: value.cpu().clone() for name, value in network.state_dict().items()}
+        return cls(weights=weights, fingerprint=fingerprint(network, image_shape))
+
+    def check(self, network: nn.Module) -> None:
+        """Raise `OtherNetwork` for another network than the trainer's; replaces its weights."""
+        network.load_state_dict(self.weights)
+        check_fingerprint(network, self.fingerprint, "a network that attacks")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RunNetwork:
+    """Builds networks of a run's kind, in whatever process; their weights do not matter."""
+
+    model: ModelKind
+    """The run's record of its network."""
+    given: nn.Module | None
+    """The network itself, if the run was given an object; it must pickle for workers."""
+    seed: int
+    """The run's seed."""
+    known: Known | None = None
+    """By what the network is known, if a factory of the user's builds it."""
+
+    def __call__(self) -> nn.Module:
+        """A network; raises `OtherNetwork` if the factory makes another one than before."""
+        built = built_network(self.model, self.given, network_seed(self.seed))
+        if self.known is not None:
+            self.known.check(built)
+        return built
+
+
+def starting_network(
+    config: TrainConfig, network: nn.Module | None = None, *, resumed: bool = False
+) -> nn.Module:
+    """The network of version 0: drawn from the seed, read from `init`, or a copy of `network`.
+
+    In a run that is `resumed`, `init` is not read, because the checkpoint has all weights.
+    """
+    built = built_network(config.model, network, network_seed(config.seed))
+    if config.init is not None and not resumed:
+        begin_with(built, config.init)
+    return built
+
+
+def probes(dataset: Dataset) -> Tensor:
+    """The first training images, on which a network is tried before a run."""
+    return first_images(dataset.train, PROBES)
+
+
 class Trainer:
     """Owns the weights and updates them with the batches of its `loader`.
 
@@ -88,7 +186,7 @@ class Trainer:
         resumed: bool = False,
     ) -> None:
         self.config = config
-        self.team: Team = team or Solo()
+        self.team: Team = team or SingleProcess()
         self.network: nn.Module = starting_network(config, network, resumed=resumed)
         self.team.align(self.network)
         training_mode(self.network.to(device))
@@ -159,7 +257,7 @@ class Trainer:
             share = self.unpacked(self.team.mean(self.packed(share)))
         return self.take(share, batch, supply_seconds=supply_seconds, begun=begun)
 
-    def measure(self, batch: AttackedBatch) -> Share:
+    def measure(self, batch: AttackedBatch) -> GradientShare:
         """What one's own batch says of the weights, which stay as they are; statistics move."""
         team = self.team
         mine = (team.rank,) if team.rank else ()
@@ -168,7 +266,7 @@ class Trainer:
         with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
             loss, correct = self.config.objective(self.copy.trained, batch)
         parameters = self._parameters()
-        return Share(
+        return GradientShare(
             gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
             statistics=tuple(
                 None if torch.equal(old, new) else new
@@ -179,17 +277,17 @@ class Trainer:
             staleness=(self.version - batch.version,),
         )
 
-    def packed(self, share: Share) -> torch.Tensor:
+    def packed(self, share: GradientShare) -> torch.Tensor:
         """A share of this trainer's, flat. Cost: one copy."""
         return self._packing.pack(share)
 
-    def unpacked(self, mean: torch.Tensor) -> Share:
+    def unpacked(self, mean: torch.Tensor) -> GradientShare:
         """The mean of flat shares as a share."""
         return self._packing.unpack(mean)
 
     def take(
         self,
-        share: Share,
+        share: GradientShare,
         batch: AttackedBatch,
         *,
         supply_seconds: float | None = None,
@@ -236,7 +334,7 @@ class Trainer:
         return [each for each in self.network.parameters() if each.requires_grad]
 
     @torch.no_grad()
-    def _take_statistics(self, share: Share) -> None:
+    def _take_statistics(self, share: GradientShare) -> None:
         for buffer, mean in zip(
             floating_buffers(self.network) if share.statistics else (),
             share.statistics,
@@ -245,7 +343,7 @@ class Trainer:
             if mean is not None:
                 buffer.copy_(mean)
 
-    def _step(self, share: Share, rate: float) -> None:
+    def _step(self, share: GradientShare, rate: float) -> None:
         named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
         parameters = [parameter for _, parameter in named]
         pairs = zip(named, share.gradients, strict=True)

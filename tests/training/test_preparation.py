@@ -18,12 +18,12 @@ from sparring.training import (
     OwnObjective,
     Stale,
     TrainConfig,
+    preparation,
     resume,
     train,
 )
-from sparring.training import run as runs
 from sparring.training.objectives import forget_objectives
-from sparring.training.rehearsal import rehearse
+from sparring.training.preparation import rehearse
 from training.odd_nets import (
     Counting,
     Filter,
@@ -213,14 +213,14 @@ def test_the_question_leaves_no_trace(tmp_path, monkeypatch, changes, make):
     before = states()
     asked = train(config, tmp_path / "asked", data=DATA, network=network)
     assert states() == before
-    monkeypatch.setattr(runs, "rehearse", lambda *_: forget_objectives())
+    monkeypatch.setattr(preparation, "rehearse", lambda *_: forget_objectives())
     unasked = train(config, tmp_path / "unasked", data=DATA, network=network)
     assert_same_bits(weights_of(asked.network), weights_of(unasked.network))
 
 
 def test_a_run_is_asked_once_when_it_begins(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(runs, "rehearse", lambda *how: asked.append(how))
+    monkeypatch.setattr(preparation, "rehearse", lambda *how: asked.append(how))
     train(short(), tmp_path / "run", data=DATA, network=Keeping(), until=1)
     resume(tmp_path / "run", data=DATA, network=Keeping())
     assert len(asked) == 1

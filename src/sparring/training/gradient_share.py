@@ -1,8 +1,8 @@
-"""What each of several trainers makes of its part of a batch, and how that is averaged.
+"""The result of one trainer's part of a batch, and the mean over the trainers of a team.
 
-An update of W trainers is the mean of W shares, computed by one sum over one flat tensor.
-Everything that all must know travels in it, so that nothing else need be agreed on: gradients,
-BatchNorm's statistics, the loss, and who was asked to stop.
+An update of W trainers takes the mean of W shares, computed by one sum over one flat tensor. All
+that the trainers exchange for an update is in it: gradients, BatchNorm's statistics, the loss, and
+requests to stop.
 
 Shapes: P numbers of all weights with a gradient, S of all floating-point buffers.
 """
@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from sparring.models import real_view
-from sparring.training.interruption import SIGNALS
+from sparring.training.team import SIGNALS
 
 REQUESTS = len(SIGNALS)
-"""Last places of a flat share, for the team itself: who was asked to stop, by which signal."""
+"""Last places of a flat share, one for each signal that asks to stop; the team fills them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Share:
-    """What an update knows before the weights are touched; of one trainer, or the mean of all."""
+class GradientShare:
+    """Gradients and loss of one trainer's part of a batch, or the mean over all trainers."""
 
     gradients: tuple[Tensor | None, ...]
-    """Of each weight that has one, in the network's order; none where a pass did not meet it."""
+    """One for each weight that is trained, in the network's order; `None` where the loss does not
+    depend on it."""
     statistics: tuple[Tensor | None, ...] = ()
-    """Floating-point buffers that the pass changed, as it left them; none for the others."""
+    """Floating-point buffers that the pass changed, as it left them; `None` for the others."""
     loss: float
     """The objective's mean value."""
     accuracy: float
@@ -54,7 +55,7 @@ class Packing:
             torch.promote_types, (real_view(each).dtype for each in like)
         )
 
-    def pack(self, share: Share) -> Tensor:
+    def pack(self, share: GradientShare) -> Tensor:
         """One trainer's share. Cost: one copy of it."""
         like = [*self._weights, *self._buffers]
         values = [*share.gradients, *share.statistics]
@@ -67,21 +68,21 @@ class Packing:
         staleness = [0.0] * self._trainers
         staleness[self._trainer] = float(share.staleness[0])
         flags = [float(value is not None) for value in values]
-        told = [*flags, share.loss, share.accuracy, *staleness, *[0.0] * REQUESTS]
-        return torch.cat([*flat, flat[0].new_tensor(told)])
+        tail = [*flags, share.loss, share.accuracy, *staleness, *[0.0] * REQUESTS]
+        return torch.cat([*flat, flat[0].new_tensor(tail)])
 
-    def unpack(self, mean: Tensor) -> Share:
+    def unpack(self, mean: Tensor) -> GradientShare:
         """The mean of all trainers' shares; its tensors are views of `mean`."""
         *flat, last = mean.split([*self._sizes, len(mean) - sum(self._sizes)])
-        told = last.tolist()
+        numbers = last.tolist()
         like = [*self._weights, *self._buffers]
         values = [
             _like(place, value) if flag > 0 else None
-            for place, value, flag in zip(like, flat, told[: len(like)], strict=True)
+            for place, value, flag in zip(like, flat, numbers[: len(like)], strict=True)
         ]
-        loss, accuracy, *rest = told[len(like) :]
+        loss, accuracy, *rest = numbers[len(like) :]
         ages = rest[: self._trainers]
-        return Share(
+        return GradientShare(
             gradients=tuple(values[: len(self._weights)]),
             statistics=tuple(values[len(self._weights) :]),
             loss=loss,

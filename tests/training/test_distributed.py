@@ -33,9 +33,9 @@ from sparring.training import (
     resume,
     train,
 )
+from sparring.training.gradient_share import mean_of
 from sparring.training.run import new_run
-from sparring.training.share import mean_of
-from sparring.training.team import Launch, Solo
+from sparring.training.team import Launch, SingleProcess
 from sparring.training.trainer import Trainer
 from training.small_runs import PLAIN, assert_same_bits, small
 
@@ -152,7 +152,7 @@ def test_the_mean_gradient_is_that_of_one_trainer_but_for_rounding(trainers):
     """
     dataset, cpu = load_dataset("mnist"), torch.device("cpu")
     alone = Trainer(shared(trainers=1, clip_norm=0.5), dataset, cpu)
-    teams = [Solo(rank=rank, size=trainers) for rank in range(trainers)]
+    teams = [SingleProcess(rank=rank, size=trainers) for rank in range(trainers)]
     config = shared(trainers=trainers, clip_norm=0.5)
     several = [Trainer(config, dataset, cpu, team=team) for team in teams]
     for ticket in range(3):

@@ -1,16 +1,17 @@
-"""Several trainers, each a process, that meet by torch.distributed.
+"""Several trainers, each a process, that synchronise by torch.distributed.
 
-Whatever ends one of them ends the others with a sentence: an error that is met together by
-`together`, a process that dies by the connection that ends with it. On the CPU they meet by gloo;
-on CUDA, which is untested, gradients by NCCL and everything else by gloo.
+What ends one trainer ends the others with an error message: an error by `together`, the death of a
+process by its connections. On the CPU the backend is gloo. On CUDA, which is untested, it is NCCL
+for gradients and gloo for everything else.
 
 Units: seconds are wall-clock.
 """
 
+import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,57 +23,58 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from typing_extensions import override
 
 from sparring.errors import (
     ConfigError,
+    DataError,
     FailedElsewhere,
     SparringError,
     TrainerLost,
 )
 from sparring.loader import Place
-from sparring.models import chosen_device
-from sparring.training.interruption import SIGNALS, StopRequest
-from sparring.training.share import REQUESTS
-from sparring.training.team import Launch, Solo, Team
+from sparring.models import bits, chosen_device
+from sparring.records.data_identity import DataIdentity
+from sparring.training.gradient_share import REQUESTS
+from sparring.training.team import SIGNALS, Launch, SingleProcess, StopRequest, Team
 
 Thing = TypeVar("Thing")
 REASON = 120
-"""Characters of what torch.distributed says that are passed on."""
+"""Characters of an error of torch.distributed that are kept."""
 _SOURCE = re.compile(r"\[\S+\.cc:\d+\] ")
-"""Where in its own source gloo found something."""
+"""A place in gloo's source, as its errors begin."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Several:
-    """This process among all of torch.distributed's default group."""
+class DistributedTeam(Team):
+    """All processes of torch.distributed's default group, as seen by this one."""
 
     rank: int = field(default_factory=dist.get_rank)
     size: int = field(default_factory=dist.get_world_size)
     place: Place
     launch: Launch = field(default_factory=Launch)
-    heard: Signals | None = None
+    _heard: Signals | None = None
     _stop: StopRequest = field(default_factory=StopRequest)
     _seconds: float = 0.0
 
     @property
-    def leads(self) -> bool:
-        """Rank 0 does."""
-        return self.rank == 0
+    @override
+    def heard(self) -> Signals | None:
+        return self._heard
 
+    @override
     def attend(self, stop: StopRequest) -> None:
-        """Its signal goes with the next mean."""
         self._stop = stop
 
+    @override
     def stopped(self) -> bool:
-        """Never alone; but who was asked twice and still waits can be ended by a third request."""
+        # Never without the others. But a trainer that still waits after two requests must be
+        # ended by the third.
         self._stop.relent()
         return False
 
+    @override
     def device(self, name: str) -> torch.device:
-        """The CPU, or each trainer the CUDA device of its place on its machine.
-
-        Raises `ConfigError` where that is not there, and for the name of a single CUDA device.
-        """
         kind = chosen_device(name)
         if kind.type != "cuda":
             return kind
@@ -85,26 +87,27 @@ class Several:
         torch.cuda.set_device(mine)
         return mine
 
+    @override
     def mean(self, flat: Tensor) -> Tensor:
-        """One all-reduce; whose cost is `flat` twice over the wire, whatever the team's size."""
+        # One all-reduce: `flat` goes twice over the wire, whatever the team's size.
         begun = time.perf_counter()
         requests = [float(self._stop.signal == number) for number in SIGNALS]
         flat[-REQUESTS:] = flat.new_tensor(requests)
-        with _told():
+        with _connection_errors():
             dist.all_reduce(flat)
         flat.div_(self.size)
         asked = flat[-REQUESTS:].tolist()
-        self.heard = next((number for number, by in zip(SIGNALS, asked, strict=True) if by), None)
+        self._heard = next((number for number, by in zip(SIGNALS, asked, strict=True) if by), None)
         self._seconds = time.perf_counter() - begun
         return flat
 
+    @override
     def align(self, network: nn.Module) -> None:
-        """One broadcast of the weights."""
         network.load_state_dict(self._from_the_leader(_on_cpu(network) if self.leads else None))
 
+    @override
     @contextmanager
     def together(self) -> Iterator[None]:
-        """The first one's error is raised by it, and a `FailedElsewhere` by all others."""
         own: SparringError | None = None
         try:
             yield
@@ -112,7 +115,7 @@ class Several:
             own = error
         mine = own and (str(own), own.exit_code)
         every: list[tuple[str, int] | None] = [None] * self.size
-        with _told():
+        with _connection_errors():
             dist.all_gather_object(every, mine)
         for rank, failure in enumerate(every):
             if failure is None:
@@ -121,50 +124,51 @@ class Several:
                 raise own
             raise FailedElsewhere(rank, *failure) from own
 
+    @override
     def lead(self, work: Callable[[], Thing]) -> Thing:
-        """One broadcast of what it gives, pickled."""
-        given: Thing | None = None
+        found: Thing | None = None
         with self.together():
             if self.leads:
-                given = work()
-        return self._from_the_leader(given)
+                found = work()
+        return self._from_the_leader(found)
 
+    @override
     def gather(self, thing: Thing) -> list[Thing]:
-        """By pickle."""
         things: list[Thing] = [thing] * self.size if self.leads else []
-        with _told():
+        with _connection_errors():
             dist.gather_object(thing, things if self.leads else None)
         return things
 
+    @override
     def wait(self) -> None:
-        """A barrier, over gloo also where gradients go by NCCL."""
-        with _told():
+        # Not `barrier`, which is NCCL's where gradients are.
+        with _connection_errors():
             dist.all_gather_object([None] * self.size, None)
 
+    @override
     def figures(self) -> Mapping[str, int | float | str]:
-        """How many, and the time until the last one had come and the mean was there."""
         return {"trainers": self.size, "averaging_seconds": self._seconds}
 
     def _from_the_leader(self, thing: Thing | None) -> Thing:
         box = [thing]
-        with _told():
+        with _connection_errors():
             dist.broadcast_object_list(box, src=0)
         return box[0]  # pyright: ignore[reportReturnType] - the leader's, who has one
 
 
 def present_team() -> Team:
-    """All processes of torch.distributed's default group; alone if there is none."""
+    """The team of torch.distributed's default group; of this process alone if there is none."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return Solo()
+        return SingleProcess()
     place = Place(
         number=_number("LOCAL_RANK", dist.get_rank()),
         of=_number("LOCAL_WORLD_SIZE", dist.get_world_size()),
     )
-    return Several(place=place, launch=_launch())
+    return DistributedTeam(place=place, launch=_launch())
 
 
 def check_size(team: Team, trainers: int, command: str) -> None:
-    """Refuse a team of another size than the run's. Raises `ConfigError`, which has the command."""
+    """Raise `ConfigError`, with the command to use, for a team of another size than the run's."""
     if team.size != trainers:
         raise ConfigError(
             f"this run needs {trainers} trainer{'s' if trainers > 1 else ''}, because each has its "
@@ -173,18 +177,19 @@ def check_size(team: Team, trainers: int, command: str) -> None:
 
 
 def launched() -> int:
-    """How many trainers torchrun, or whoever sets its environment, started together.
+    """The number of trainers that torchrun, or what sets its environment, started together.
 
-    Raises `ConfigError` if the environment says what cannot be.
+    Raises `ConfigError` for an environment variable that is not a number.
     """
     return _number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the trainers that were started together, while the block lasts.
+    """Join the process group of the trainers that were started together, for the block.
 
-    Raises `TrainerLost` if the others cannot be reached.
+    Does nothing in a process that was started alone. Raises `TrainerLost` if the others cannot be
+    reached.
     """
     if launched() == 1:
         yield
@@ -193,9 +198,9 @@ def joined() -> Iterator[None]:
     # when the module is imported. An import after the group exists, by the first optimizer say,
     # would keep the group and its threads alive while the interpreter ends, which can abort it.
     import_module("torch.distributed.nn.functional")
-    with _told():
+    with _connection_errors():
         store, rank, size = next(rendezvous("env://"))
-        # A launcher's store outlives a restart, and with it the addresses of those who are gone.
+        # A launcher's store outlives a restart, and keeps the addresses of processes that ended.
         own = PrefixStore(f"attempt {_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=own, rank=rank, world_size=size)
@@ -206,8 +211,8 @@ def joined() -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Say in a sentence what torch.distributed found."""
+def _connection_errors() -> Iterator[None]:
+    """Turn an error of torch.distributed into a `TrainerLost` with its first sentence."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -215,14 +220,51 @@ def _told() -> Iterator[None]:
         raise TrainerLost(lines[0].split(". ")[0][:REASON]) from error
 
 
+def check_same_data(team: Team, known: DataIdentity) -> None:
+    """Raise `DataError` on a trainer whose data are not those of rank 0, `FailedElsewhere` on all.
+
+    They are compared by their digest.
+    """
+    if team.size == 1:
+        return
+    theirs = team.lead(lambda: known)
+    with team.together():
+        if known.digest != theirs.digest:
+            what = "; ".join(theirs.differences(known))
+            raise DataError(
+                "all trainers of a run must have the same data, because each trains on a part of "
+                f"every batch; trainer {team.rank} has others than trainer 0: different are {what}."
+                " Copy one set to every machine."
+            )
+
+
+def other_weights(team: Team, network: nn.Module) -> list[int]:
+    """On rank 0, the trainers whose weights are not those of rank 0 bit for bit.
+
+    There are none where all machines compute alike. Cost: one pass over the weights.
+    """
+    if team.size == 1:
+        return []
+    digests = team.gather(_digest(network.state_dict().values()))
+    return [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 of all their bytes."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(bits(tensor).numpy().tobytes())
+    return found.hexdigest()
+
+
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in network.state_dict().items()}
 
 
 def _launch() -> Launch:
-    """A launcher is known by its run's id, or by its process where that was left at its default.
+    """The launcher by its run's id, or by its process where the id was left at its default.
 
-    With an id of one's own the leader of a later start may be another machine's.
+    With an id of your own, rank 0 may be on another machine after a restart.
     """
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     if run is None:

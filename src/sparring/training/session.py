@@ -1,8 +1,9 @@
-"""One process's share of a run: the loop, and what is written and looked at beside it."""
+"""A training session: one process's loop from a start or a checkpoint to the end or a stop."""
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 
@@ -20,43 +21,44 @@ from sparring.errors import (
     resume_command,
 )
 from sparring.models import computing_threads, kept_layers
-from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
+from sparring.records import RunDirectory, describe, to_json, write_json
 from sparring.records.sole_use import sole_use
 from sparring.records.trust import named_code, unsealed
 from sparring.records.wording import few
-from sparring.training.agreement import UNLIKE, unlike
-from sparring.training.alarm import OverfittingAlarm
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
-from sparring.training.events import Events, events
-from sparring.training.interruption import stop_request
-from sparring.training.notices import warnings_to
-from sparring.training.team import Team
+from sparring.training.distributed import other_weights
+from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationSlice
+from sparring.training.sinks import JSONLSink, SessionStart, Sink, Sinks, TensorBoardSink
+from sparring.training.team import Team, stop_request
 from sparring.training.trainer import Step, Trainer
-from sparring.training.watch import DeadStart, Observer, ValidationSlice
 
 SINGLE = (
     "single precision, though this device computes faster in bf16: the network fails in that, as "
     "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
 )
-"""What a run says of a network that has to do without bf16."""
-
-
+"""The notice of a network that cannot be computed in bf16."""
 UNTRAINED = (
     "weights without a gradient in the first update: {}; no loss depends on them, so that they "
     "stay as they are"
 )
-"""What a run says of weights that training does not reach."""
+"""The notice of weights that training does not change."""
 KEPT = (
     "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
     "BatchNorm: {}; call train() on the network before training if that is not meant"
 )
-"""What a run says of a network that is not in training mode as a whole."""
+"""The notice of a network that is not in training mode as a whole."""
+UNLIKE = (
+    "trainers must have the same weights bit for bit, because each makes the same updates; those "
+    "of trainer {} are not trainer 0's. Their machines compute differently: take the same "
+    "processor and the same PyTorch for all."
+)
+"""The notice of trainers whose hardware or software rounds differently."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainedRun:
-    """What a finished run leaves behind."""
+    """The result of `train` and `resume`."""
 
     run: RunDirectory
     """The run directory."""
@@ -65,13 +67,13 @@ class TrainedRun:
     version: int
     """Updates that it has seen."""
     seconds: float
-    """Wall-clock seconds of training over all sittings, validation and checkpoints included."""
+    """Wall-clock seconds of training over all sessions, validation and checkpoints included."""
 
 
-class Sitting:
-    """One process's share of a run, from its start or last checkpoint to its end or a stop.
+class TrainingSession:
+    """One process's part of a run, from its start or last checkpoint to its end or a stop.
 
-    Of several trainers the leader writes and is watched; the others attack and update.
+    Of several trainers, rank 0 writes, validates and has the sinks; all attack and update.
     """
 
     def __init__(  # noqa: PLR0913 - a run, and what it is given
@@ -80,21 +82,22 @@ class Sitting:
         config: TrainConfig,
         dataset: Dataset,
         run: RunDirectory,
-        observer: Observer,
+        sinks: Sequence[Sink],
         until: int | None,
         network: nn.Module | None,
     ) -> None:
         self.team, self.network = team, network
         self.end = config.updates if until is None else min(until, config.updates)
-        self.config, self.dataset, self.run, self.observer = config, dataset, run, observer
-        self.metrics = MetricsLog(run.metrics)
+        self.config, self.dataset, self.run = config, dataset, run
+        own = [JSONLSink(), TensorBoardSink()] if config.tensorboard else [JSONLSink()]
+        self.sinks = Sinks(own, sinks)
         self.device = team.device(config.device)
-        self.untold: list[str] = []
+        self.unsent: list[str] = []
+        """Notices of a trainer that has no sinks, until the next checkpoint."""
         self.dead_start = DeadStart(dataset.num_classes, config)
-        self.events: Events | None = None
         self.seconds_before, self.all_threads = 0.0, 0
 
-    def work(self) -> TrainedRun:
+    def train(self) -> TrainedRun:
         """Train to the end; raises what `sparring.training.train` does."""
         self.all_threads = self.config.threads or torch.get_num_threads()
         try:
@@ -103,13 +106,13 @@ class Sitting:
                 stop_request(patient=self.team.size > 1) as stop,
             ):
                 self.team.attend(stop)
-                return self._work()
+                return self._train()
         except TrainerLost as error:
             command = resume_command(self.run.path, self.team.size)
             remedy = f"then go on from the last checkpoint: {command}"
             raise TrainerLost(error.reason, remedy) from error
 
-    def _work(self) -> TrainedRun:
+    def _train(self) -> TrainedRun:
         with ExitStack() as kept:
             self.team.lead(lambda: kept.enter_context(sole_use(self.run.path, "train a run")))
             resumed = self.team.lead(self.run.resume.exists)
@@ -117,39 +120,40 @@ class Sitting:
                 self.config, self.dataset, self.device, self.network, self.team, resumed=resumed
             )
             kept.enter_context(trainer.loader)
-            kept.enter_context(warnings_to(lambda text: self._notice(trainer, text)))
+            kept.enter_context(closing(self.sinks))
+            kept.enter_context(_warnings_to(lambda text: self._notice(trainer, text)))
             if resumed:
-                self.seconds_before = restore_checkpoint(self.run, trainer).seconds
+                self.seconds_before = restore_checkpoint(self.run, trainer)
             self.team.lead(lambda: self._begin(trainer))
             self.begun = time.perf_counter()
             if trainer.version < self.end:
-                wanted = self.config.tensorboard and self.team.leads
-                with events(self.run, trainer.version, wanted=wanted) as sink:
-                    self.events = sink
-                    try:
-                        self._loop(trainer)
-                    except (NonFiniteLoss, NonFiniteLogits) as error:
-                        raise self._diverged(trainer, error) from error
+                try:
+                    self._loop(trainer)
+                except (NonFiniteLoss, NonFiniteLogits) as error:
+                    raise self._diverged(trainer, error) from error
             seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
 
     def _begin(self, trainer: Trainer) -> None:
-        """What the leader does before the first update of a sitting."""
+        """Prepare, on rank 0, what the session measures and writes."""
         self.slice = ValidationSlice(self.config, self.dataset, self.device)
         self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
-        self.metrics.truncate(trainer.version)
         where = describe(
             threads=torch.get_num_threads(), device=str(self.device), precision=trainer.copy.name
         )
         write_json(self.run.environment, to_json(where))
         self.run.write_class_names(self.dataset.class_names)
-        self.observer.started(self.config, self.run, where)
+        self.sinks.start(
+            SessionStart(
+                config=self.config, run=self.run, environment=where, version=trainer.version
+            )
+        )
         if not trainer.version:
             self._first(trainer)
 
     def _first(self, trainer: Trainer) -> None:
-        """What is done and said once, before the first update."""
+        """The first snapshot, and notices before the first update."""
         if self.config.snapshot_every:
             save_snapshot(self.run, trainer)
         if trainer.precision != self.config.precision:
@@ -165,16 +169,16 @@ class Sitting:
             self._notice(trainer, f"{doubtful}.")
 
     def _loop(self, trainer: Trainer) -> None:
-        """The trainer's loop: attacked batches in, updates out."""
+        """Take adversarial batches from the loader, and update the weights by each."""
         for batch in trainer.loader:
             step = trainer.update(batch, supply_seconds=trainer.loader.supply_seconds)
             if self.team.leads:
-                self._watch(trainer, step, batch)
+                self._after(trainer, step, batch)
             last, asked = trainer.version == self.end, self.team.heard
             if last or asked or _due(self.config.checkpoint_every, trainer.version):
                 self._save(trainer)
             if last or asked:
-                self.team.wait()  # who is gone while the leader still writes looks like a crash
+                self.team.wait()  # a trainer that ends while rank 0 still writes looks crashed
             if asked and not last:
                 raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
             if last and trainer.version < self.config.updates:
@@ -184,8 +188,8 @@ class Sitting:
             self._save(trainer)
             raise Interrupted(asked, trainer.version, self.run.path, self.team.size)
 
-    def _watch(self, trainer: Trainer, step: Step, batch: AttackedBatch) -> None:
-        """What the leader does after every update: write it down, and look at it now and then."""
+    def _after(self, trainer: Trainer, step: Step, batch: AttackedBatch) -> None:
+        """Write the update's row; validate, compare and keep a snapshot where they are due."""
         self._record(trainer, step)
         if trainer.version == 1 and trainer.untrained:
             self._notice(trainer, UNTRAINED.format(few(trainer.untrained)))
@@ -193,13 +197,13 @@ class Sitting:
             self._compare(trainer, batch)
         complete = trainer.version == self.config.updates
         if complete or _due(self.config.validation.every, trainer.version):
-            self._look(trainer)
+            self._validate(trainer)
         every = self.config.snapshot_every
         if _due(every, trainer.version) or (every and trainer.version == self.end):
             save_snapshot(self.run, trainer)
 
     def _diverged(self, trainer: Trainer, error: NonFiniteLoss | NonFiniteLogits) -> NonFiniteLoss:
-        """The error of a run whose numbers are no longer finite, in an update or anywhere else."""
+        """The error to raise where numbers are no longer finite, in an update or elsewhere."""
         said = str(error)
         if isinstance(error, NonFiniteLogits):
             rate = trainer.learning_rate
@@ -208,14 +212,13 @@ class Sitting:
                 "the learning rate or clip the gradient, if the network is sound."
             )
         if self.team.leads:
-            self._write("notices", {"step": trainer.version, "event": said})
+            self.sinks.write("failure", {"step": trainer.version, "event": said})
         last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
         return NonFiniteLoss(f"{said} The last good checkpoint {last}.")
 
     def _record(self, trainer: Trainer, step: Step) -> None:
         figures = asdict(step) | {"seconds": self._seconds(), **trainer.loader.figures()}
-        self._write("update", figures | dict(trainer.figures()))
-        self.observer.stepped(step)
+        self.sinks.write("update", figures | dict(trainer.figures()))
         last = step.step == self.config.updates
         known = self.slice.natural_accuracy
         notice = self.dead_start.notice(step, lambda: known(trainer), last=last)
@@ -223,46 +226,36 @@ class Sitting:
             self._notice(trainer, notice)
 
     def _notice(self, trainer: Trainer, text: str) -> None:
-        if not self.team.leads:
-            self.untold.append(f"trainer {self.team.rank}: {text}")
-            return
-        self._write("notices", {"step": trainer.version, "event": text})
-        self.observer.noticed(text)
+        if self.team.leads:
+            self.sinks.write("notice", {"step": trainer.version, "event": text})
+        else:
+            self.unsent.append(f"trainer {self.team.rank}: {text}")
 
-    def _look(self, trainer: Trainer) -> None:
-        """Judge the weights on all threads: workers soon have nothing to do but to wait for it."""
+    def _validate(self, trainer: Trainer) -> None:
+        """Validate on all threads: workers are soon idle, and wait for it."""
         with computing_threads(self.all_threads):
-            look = self.slice.look(trainer)
-        self._write("validation", asdict(look))
-        self.observer.validated(look)
+            found = self.slice.validate(trainer)
+        self.sinks.write("validation", asdict(found))
 
     def _compare(self, trainer: Trainer, batch: AttackedBatch) -> None:
-        """Look whether what is trained and what is judged part."""
+        """Compare training and evaluation."""
         found = self.alarm.compare(trainer, batch)
         measured = {name: value for name, value in asdict(found).items() if value is not None}
-        self._write("alarm", measured)
+        self.sinks.write("alarm", measured)
         for notice in self.alarm.notices(found):
             self._notice(trainer, notice)
 
     def _save(self, trainer: Trainer) -> None:
-        """Write a checkpoint, and beside it the sources' account of the run so far.
-
-        Totals are sums over the trainers; what the others had to notice is told now.
-        """
+        """Write a checkpoint, the other trainers' notices, and totals summed over the trainers."""
         totals = self.team.gather(dict(trainer.loader.totals()))
-        for text in chain.from_iterable(self.team.gather(self.untold)):
+        for text in chain.from_iterable(self.team.gather(self.unsent)):
             self._notice(trainer, text)
-        self.untold = []
+        self.unsent = []
         if any(totals):
-            self._write("tickets", {"step": trainer.version, **_summed(totals)})
-        if others := unlike(self.team, trainer.network):
+            self.sinks.write("tickets", {"step": trainer.version, **_summed(totals)})
+        if others := other_weights(self.team, trainer.network):
             self._notice(trainer, UNLIKE.format(", ".join(map(str, others))))
         save_checkpoint(self.run, trainer, self._seconds())
-
-    def _write(self, kind: str, row: Mapping[str, int | float | str | None]) -> None:
-        self.metrics.append(row)
-        if self.events is not None:
-            self.events.append(kind, row)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.begun
@@ -274,3 +267,26 @@ def _summed(totals: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _due(every: int, version: int) -> bool:
     return every > 0 and version % every == 0
+
+
+class _Handler(logging.Handler):
+    def __init__(self, take: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._take(record.getMessage())
+
+
+@contextmanager
+def _warnings_to(take: Callable[[str], None]) -> Iterator[None]:
+    """Pass the text of every warning that the package logs to `take`, while the block lasts.
+
+    Your own logging handlers receive them too.
+    """
+    logger, handler = logging.getLogger("sparring"), _Handler(take)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,44 +1,148 @@
-"""What a run will do later, done once on a copy before anything is written."""
+"""What happens before a run: its settings are completed and checked, and it is tried on a copy."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sparring.data import Dataset, derive_seed
+from sparring.data.source import absolute
+from sparring.engine.shared_images import unpicklable
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss, SparringError, cause
-from sparring.loader import Fresh
+from sparring.loader import Asynchronous, Fresh
 from sparring.models import (
     PROBES,
+    Given,
+    Imported,
+    ModelKind,
+    Normalised,
     WorkingCopy,
     bits,
     check_logits,
+    check_network,
+    check_state,
     chosen_device,
     drawing_from,
     evaluation_mode,
+    possible_precision,
 )
+from sparring.models.spec import is_imported
+from sparring.records.imported import anchored
 from sparring.records.wording import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
 from sparring.training.config import TrainConfig
-from sparring.training.objectives import forget_objectives
-from sparring.training.team import Solo
-from sparring.training.trainer import Trainer
+from sparring.training.objectives import OwnObjective, forget_objectives
+from sparring.training.sinks import check_tensorboard
+from sparring.training.team import SingleProcess
+from sparring.training.trainer import Trainer, probes, starting_network
 
 ROUNDING = 1e-5
-"""Share of the largest logit by which two passes of equal networks may differ."""
+"""Largest difference between the logits of equal networks, as a share of the largest logit."""
 NEEDED = "It was tried on a copy before the run, and nothing was written; --debug shows where."
-"""What a refusal says last."""
+"""The last sentence of a refusal."""
+STORED = "Make attributes or non-persistent buffers that a pass changes parameters or buffers. "
+"""The remedy for a network with something that a checkpoint does not hold."""
+REBUILT = (
+    f"{STORED}Or the model's factory does not make the same network whenever it is called: draw "
+    "random numbers with functions of torch, numpy.random and random, whose states the run's seed "
+    "sets, or give generators a seed. "
+)
+"""The same of a network that a factory makes, once for each copy."""
+
+
+def prepared(
+    config: TrainConfig, dataset: Dataset, network: nn.Module | None = None
+) -> TrainConfig:
+    """The settings as a run stores them, once they have passed every check and a trial.
+
+    Cost: that of `check_fits` and of `rehearse`. Raises `ConfigError` and `CheckpointError`.
+    """
+    config = fitted(config, dataset, network)
+    check_fits(config, dataset, network)
+    rehearse(config, dataset, network)
+    return config
+
+
+def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
+    """The settings as a run stores them: a model for these data, files by their absolute paths.
+
+    A `network` that is passed as an object replaces the model's record, but not a normalisation
+    around it. Raises `ConfigError` where model and data do not fit.
+    """
+    model = config.model
+    if network is not None:
+        model = _instead(model, Given(name=type(network).__qualname__))
+    model = model.fitted(dataset.image_shape, dataset.num_classes)
+    init = None if config.init is None else str(Path(config.init).expanduser().resolve())
+    data = absolute(config.data)
+    objective = config.objective
+    if isinstance(objective, OwnObjective):
+        objective = replace(objective, factory=anchored(objective.factory))
+    return replace(config, data=data, model=_anchored(model), objective=objective, init=init)
+
+
+def check_fits(
+    config: TrainConfig,
+    dataset: Dataset,
+    network: nn.Module | None = None,
+    *,
+    resumed: bool = False,
+) -> None:
+    """Refuse a device or an extra that is not there, and a network that cannot be trained.
+
+    Cost: the network is built on the device and computes logits of eight images. Raises
+    `ConfigError`, and `CheckpointError` for an `init` that does not fit the network, unless the run
+    is `resumed`.
+    """
+    device = chosen_device(config.device)
+    if config.tensorboard:
+        check_tensorboard()
+    if isinstance(config.source, Asynchronous):
+        config.source.transport.check()
+        if network is not None and config.source.workers != 0:
+            _check_sendable(network)
+    config.model.fitted(dataset.image_shape, dataset.num_classes)
+    starting = starting_network(config, network, resumed=resumed)
+    check_state(starting)
+    starting.to(device)
+    images = probes(dataset).to(device)
+    check_network(starting, images, config.model.outputs(dataset.num_classes))
+    possible_precision(starting, config.precision, images)
+
+
+def _check_sendable(network: nn.Module) -> None:
+    if (reason := unpicklable(network)) is not None:
+        raise ConfigError(
+            "a network that workers attack must pickle, because it is sent to their processes; "
+            f"got: {reason}. Define its class at the top of a module, name a factory that builds "
+            "it (model.factory), or train without workers."
+        )
+
+
+def _instead(model: ModelKind, given: Given) -> ModelKind:
+    return replace(model, network=given) if isinstance(model, Normalised) else given
+
+
+def _anchored(model: ModelKind) -> ModelKind:
+    if isinstance(model, Normalised):
+        network = _anchored(model.network)
+        return replace(model, network=network)
+    if isinstance(model, Imported):
+        return replace(model, factory=anchored(model.factory))
+    return model
 
 
 def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
-    """Refuse a run that would fail later, by doing on a copy what it will do.
+    """Refuse a run that would fail later, by a trial on a copy.
 
-    That is: an attack of one step and an update at the run's batch size, with its precision,
-    optimizer, objective and average; attack and evaluation of one image; a checkpoint, in memory,
-    from which a second copy is restored bit for bit. Global random states stay as they are.
+    The trial is an attack of one step and an update at the run's batch size, with its precision,
+    optimizer, objective and average; attack and evaluation of one image; and a checkpoint, in
+    memory, from which a second copy of the network is restored bit for bit and computes the same
+    logits. Global random states are kept.
     Cost: the network is built twice; three forward and two backward passes over a batch.
     Raises `ConfigError`.
     """
@@ -48,7 +152,9 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
     with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
         warnings.simplefilter("ignore")  # the run says them again
         try:
-            _rehearsed(*(_trainer(config, dataset, device, network) for _ in range(2)))
+            factory = network is None and is_imported(config.model)
+            pair = (_trainer(config, dataset, device, network) for _ in range(2))
+            _rehearsed(*pair, remedy=REBUILT if factory else STORED)
         finally:
             forget_objectives()
 
@@ -57,10 +163,10 @@ def _trainer(
     config: TrainConfig, dataset: Dataset, device: torch.device, network: nn.Module | None
 ) -> Trainer:
     with _tried("the network and its optimizer cannot be set up for training"):
-        return Trainer(config, dataset, device, network, Solo(size=config.trainers))
+        return Trainer(config, dataset, device, network, SingleProcess(size=config.trainers))
 
 
-def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
+def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
     size, name = trainer.loader.recipe.rank_batch_size, type(trainer.network).__name__
     outputs = trainer.config.model.outputs(trainer.images.num_classes)
     trainer.loader.copy = checked = _CheckedCopy(trainer.copy, trainer.network, outputs)
@@ -92,10 +198,9 @@ def _rehearsed(trainer: Trainer, twin: Trainer) -> None:
         found, again = (_logits(each.network, few_images) for each in (trainer, twin))
     if not _agree(found, again):
         raise ConfigError(
-            f"what {name} computes must follow from its state_dict, because only that is stored; "
-            "after one update and a checkpoint its logits differ. Likely causes: attributes or "
-            "buffers with persistent=False that a pass changes, or a factory that builds another "
-            f"network each time. Make them parameters or buffers. {NEEDED}"
+            f"after one update and a checkpoint, two copies of {name} with equal weights compute "
+            "different logits; what a network computes must follow from its state_dict, because "
+            f"only that is stored. {remedy}{NEEDED}"
         )
 
 
@@ -135,18 +240,21 @@ def _tried(fact: str) -> Iterator[None]:
     except NonFiniteLoss as error:
         raise ConfigError(f"{error} {NEEDED}") from error
     except CheckpointError as error:
-        raise ConfigError(f"{fact}: {cause(error.__cause__ or error)}. {NEEDED}") from error
+        origin = error.__cause__ or error
+        raise ConfigError(f"{fact}: {cause(origin)}. {_remedy(origin)}{NEEDED}") from error
     except SparringError:
         raise
     except Exception as error:  # of a network of one's own
         raise ConfigError(f"{fact}: {cause(error)}. {_remedy(error)}{NEEDED}") from error
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: BaseException) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error):
         return "Take a smaller batch_size or a smaller network. "
     if "more than 1 value per channel" in str(error):
         return "Take a larger batch_size. "
+    if "size mismatch" in str(error):
+        return "Let the model's factory make the same network whenever it is called. "
     if "does not require grad" in str(error):
         return "Let the loss depend on the weights: no detach() or no_grad() in training mode. "
     return ""

@@ -11,7 +11,8 @@ from sparring.attacks import PGD, Linf
 from sparring.data import load_dataset
 from sparring.records import MetricsLog
 from sparring.training import Adam, TrainConfig, Triangular, Validation, WarmUp, train
-from sparring.training.alarm import Comparison, OverfittingAlarm
+from sparring.training.comparison import Comparison
+from sparring.training.monitor import OverfittingAlarm
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
 LOOKS = Validation(every=0, alarm_every=40, alarm_images=32)
@@ -145,7 +146,7 @@ def test_a_run_against_an_attack_that_sees_nothing_is_warned(tmp_path: Path) -> 
         checkpoint_every=120,
     )
     watching = Watching()
-    run = train(config, tmp_path / "run", observer=watching).run
+    run = train(config, tmp_path / "run", sinks=[watching]).run
     rows = [row for row in MetricsLog(run.metrics).rows() if "own_accuracy" in row]
     steps = [int(row["step"] or 0) for row in rows]
     assert steps == sorted(steps)

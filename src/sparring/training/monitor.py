@@ -1,0 +1,271 @@
+"""The monitor of a run: validation, the notice of a dead start, and the overfitting alarm.
+
+Units: accuracies are shares in [0, 1].
+Source of the alarm: Wong, Rice & Kolter 2020, "Fast is better than free", section 5: training
+against one step loses all robustness within a few hundred updates, and the training loss does not
+show it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from sparring.attacks import PGD, AttackedBatch
+from sparring.data import Dataset
+from sparring.evaluation.accuracy import correct, slice_accuracy
+from sparring.models import working_copy
+from sparring.records.wording import counted
+from sparring.training.comparison import (
+    AccuracyGap,
+    Comparer,
+    Comparison,
+    clean_accuracy_in_training,
+)
+from sparring.training.config import TrainConfig
+from sparring.training.schedules import WarmUp
+from sparring.training.trainer import Step, Trainer
+
+WINDOW = 100
+"""Updates of guessing before the start is called dead, twice: so many do not occur by chance."""
+MARGIN = 0.02
+"""A mean loss this close to ln(classes) is that of guessing."""
+SIGHTINGS = 3
+"""Comparisons in a row that must show a gap before there is a notice."""
+LASTING = 50
+"""Updates that a gap must last: running statistics and averages lag behind a slow start."""
+SOONER = 25
+"""Updates after which a comparison with a new gap is repeated."""
+
+WAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "examples": (
+            "stale examples: of the latest batch {trained} are right as attacked for earlier "
+            "weights, {judged} when attacked afresh (step {step}). The examples are too old to "
+            "train against. Lower the staleness (--staleness, --lag) or the learning rate "
+            "(--set optimizer.learning_rate=...)."
+        ),
+        "memory": (
+            "overfitting to the training images: of the latest batch {trained} are right in "
+            "training, of {images} validation images {judged} (step {step}). Use more images, "
+            "augment them (--set augmentation=...) or train for fewer updates (--updates)."
+        ),
+        "mode": (
+            "training mode and evaluation mode differ: of {images} validation images {trained} are "
+            "right in training mode, {judged} in evaluation mode (step {step}). Layers such as "
+            "BatchNorm use the statistics of the batch in the first and running statistics in the "
+            "second. Lower the learning rate (--set optimizer.learning_rate=...), or use layers "
+            "without running statistics, such as GroupNorm."
+        ),
+        "clean": (
+            "clean images are lost: of {images} validation images {trained} are right under the "
+            "run's own attack, {judged} when clean (step {step}). The network reads the label from "
+            "the attack. Use a random start (--set attack.start=uniform), more steps (--steps), a "
+            "lower learning rate (--set optimizer.learning_rate=...) or clean images in the "
+            "objective (--objective mixed)."
+        ),
+        "attack": (
+            "catastrophic overfitting: of {images} validation images {trained} withstand the run's "
+            "own attack of {own_steps}, {judged} one of {long_steps} (step {step}). The network "
+            "learns to mislead its attack and not to be robust, and its training accuracy does not "
+            "show it. Some recover as the learning rate falls. Otherwise train with more steps "
+            "(--steps) or a random start (--set attack.start=uniform)."
+        ),
+        "precision": (
+            "bf16 and single precision differ: of {images} validation images {trained} withstand "
+            "the run's own attack in bf16, {judged} in single precision (step {step}). Train in "
+            "single precision (--precision fp32)."
+        ),
+        "average": (
+            "averaged weights lag behind: of {images} validation images {trained} withstand the "
+            "run's own attack with the current weights, {judged} with the averaged weights, which "
+            "are evaluated (step {step}). Average over fewer updates (--set average=0.9) or not at "
+            "all (--set average=0)."
+        ),
+        "together": (
+            "training and evaluation differ: of the latest batch {trained} are right in training, "
+            "of {images} validation images {judged} in evaluation (step {step}). Several small "
+            "differences add up. The rows of metrics.jsonl with a clean_accuracy list them."
+        ),
+    }
+)
+"""The notice for each kind of gap between training and evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationResult:
+    """Accuracy of the averaged weights on the first images of the validation set."""
+
+    step: int
+    """Updates that the weights have seen."""
+    natural_accuracy: float
+    """Share of clean images classified correctly."""
+    robust_accuracy: float
+    """Share classified correctly also under the PGD attack."""
+    validation_images: int
+    """Number of images."""
+
+
+class ValidationSlice:
+    """The first images of the validation set, attacked in the same way each time."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        count = min(config.validation.images, len(dataset.validation))
+        images, labels = dataset.validation.batch(torch.arange(count))
+        self._images, self._labels = images.to(device), labels.to(device)
+        self._attack = PGD(threat=config.threat, steps=config.validation.steps)
+        self._config = config
+
+    def validate(self, trainer: Trainer) -> ValidationResult:
+        """Measure the averaged weights. Cost: `validation.steps` + 1 passes over the images."""
+        network = working_copy(trainer.average.network, trainer.precision)
+        natural, robust = slice_accuracy(
+            network.attacked, self._images, self._labels, self._attack, seed=self._config.seed
+        )
+        return ValidationResult(
+            step=trainer.version,
+            natural_accuracy=natural.share,
+            robust_accuracy=robust.share,
+            validation_images=len(self._labels),
+        )
+
+    def natural_accuracy(self, trainer: Trainer) -> float:
+        """Of the current weights, in evaluation or in training mode, whichever is higher.
+
+        Cost: two passes over the images.
+        """
+        judged = correct(trainer.copy.attacked, self._images, self._labels).float().mean().item()
+        return max(judged, clean_accuracy_in_training(trainer, self._images, self._labels) or 0.0)
+
+
+class DeadStart:
+    """Detects training that is stuck at guessing: a loss of ln(classes), on clean images too.
+
+    It occurs for some seeds with a full-sized ε and too large a learning rate. A network that is
+    right on clean images, but not yet under attack, may have the same loss for hundreds of updates,
+    as with the preset `paper`, and is not stuck. A slow start has it for one window. So the notice
+    needs a second window, or the end of the run.
+    """
+
+    def __init__(self, num_classes: int, config: TrainConfig | None = None) -> None:
+        self._guessing = math.log(num_classes)
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._guessed = 0
+        self._said = False
+        self._advice = _advice(config)
+
+    def notice(
+        self, step: Step, natural_accuracy: Callable[[], float], *, last: bool = False
+    ) -> str | None:
+        """The notice, once, after two windows of guessing in a row, or at the end of the run.
+
+        `natural_accuracy` is called at the end of each window.
+        """
+        self._losses.append(step.loss)
+        ended = len(self._losses) == WINDOW or (last and self._guessed > 0)
+        if self._said or not ended:
+            return None
+        if not self._looks_like_guessing():
+            if len(self._losses) == WINDOW:
+                self._guessed = 0
+            return None
+        self._guessed += len(self._losses)
+        self._losses.clear()
+        known = natural_accuracy()
+        learning = known > 2 * math.exp(-self._guessing)
+        if learning or not (last or self._guessed > WINDOW):
+            self._guessed = 0 if learning else self._guessed
+            return None
+        self._said = True
+        return (
+            f"dead start: the loss has been {self._guessing:.2f} = ln(classes), that of guessing, "
+            f"for {self._guessed} updates, and natural accuracy is {known:.0%} (step {step.step})"
+            f". {self._advice}"
+        )
+
+    def _looks_like_guessing(self) -> bool:
+        if max(self._losses) > 2 * self._guessing:
+            return False
+        return abs(sum(self._losses) / len(self._losses) - self._guessing) <= MARGIN
+
+
+def _advice(config: TrainConfig | None) -> str:
+    """The remedy, without what the settings have already."""
+    warm = config is not None and isinstance(config.eps_schedule, WarmUp)
+    warming = (
+        "lengthen the warm-up of ε (--set eps_schedule.share=...)"
+        if warm
+        else "warm up ε (--set eps_schedule.kind=WarmUp)"
+    )
+    return (
+        f"If validation accuracy stays there, stop and {warming}, lower the learning "
+        "rate (--set optimizer.learning_rate=...) or take another seed (--seed)."
+    )
+
+
+@dataclass(slots=True)
+class _Sighting:
+    """A gap that the latest comparison shows."""
+
+    since: int
+    """Update of the first comparison in a row that shows it."""
+    times: int = 0
+    """Comparisons in a row."""
+    said: bool = False
+    """Whether there was a notice."""
+
+
+class OverfittingAlarm:
+    """Compares training and evaluation at intervals; notices say that a gap lasts, or has ended."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        self._comparer = Comparer(config, dataset, device)
+        self._updates, self._every = config.updates, config.validation.alarm_every
+        self._seen: dict[str, _Sighting] = {}
+        self._again = 0
+
+    def due(self, version: int) -> bool:
+        """Whether to compare after this update: at intervals, soon after a new gap, at the end.
+
+        A run that is shorter than the interval is not compared.
+        """
+        if not self._every or version < self._every:
+            return False
+        return version % self._every == 0 or version in (self._again, self._updates)
+
+    def compare(self, trainer: Trainer, batch: AttackedBatch | None = None) -> Comparison:
+        """The comparison of the current weights; see `Comparer.compare`."""
+        return self._comparer.compare(trainer, batch)
+
+    def notices(self, found: Comparison) -> tuple[str, ...]:
+        """New notices: gaps that lasted or are there at the end, and gaps that have ended."""
+        step, gaps = found.step, {gap.way: gap for gap in found.gaps}
+        ended = [way for way, seen in self._seen.items() if seen.said and way not in gaps]
+        texts = [_ended(way, step) for way in ended]
+        self._seen = {way: self._seen.get(way, _Sighting(since=step)) for way in gaps}
+        for way, seen in self._seen.items():
+            seen.times += 1
+            lasted = seen.times >= SIGHTINGS and step - seen.since >= LASTING
+            if not seen.said and (lasted or step >= self._updates):
+                seen.said = True
+                texts.append(self._said(gaps[way], found))
+        if not all(seen.said for seen in self._seen.values()):
+            self._again = step + SOONER
+        return tuple(texts)
+
+    def _said(self, gap: AccuracyGap, found: Comparison) -> str:
+        return WAYS[gap.way].format(
+            trained=f"{gap.trained:.0%}",
+            judged=f"{gap.judged:.0%}",
+            images=len(self._comparer.labels),
+            own_steps=counted(found.own_steps, "step"),
+            long_steps=found.long_steps,
+            step=found.step,
+        )
+
+
+def _ended(way: str, step: int) -> str:
+    return f"no longer so: {WAYS[way].partition(':')[0]} (step {step})."
