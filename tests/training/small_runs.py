@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, Linf
 from sparring.models import Imported, ModelKind, PaperNetwork
-from sparring.models.fingerprint import fingerprint
-from sparring.models.trained import save_trained
+from sparring.models.trained import fingerprint, save_trained
 from sparring.records import Environment, RunDirectory
 from sparring.training import Adam, Look, Step, TrainConfig, Validation
 

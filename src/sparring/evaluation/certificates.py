@@ -26,8 +26,7 @@ from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
 from sparring.evaluation.tracing import check_same, traced, unchanging, unshown
 from sparring.models import evaluation_mode
-from sparring.models.normalised import Normalisation
-from sparring.models.renormalised import BatchRenorm2d
+from sparring.models.networks import BatchRenorm2d, Normalisation
 from sparring.records import Proportion
 
 UNIT = 2.0**-24

@@ -3,6 +3,7 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+import logging
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,12 @@ from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
     ODD,
     OnCopies,
+    attack_passes,
     computing_threads,
-    sparse_passes,
     working_copy,
 )
+
+log = logging.getLogger(__name__)
 
 ALIKE = 1e-3
 """Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
@@ -61,10 +64,17 @@ class Contender:
         self.threads = 0
         self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         if isinstance(model, nn.Module) and self.has_weights:
-            sparse = sparse_passes(model)
-            if sparse is not None and self.agrees(sparse, images):
-                self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
-                return
+            passes = attack_passes(model)
+            if passes is not None:
+                if self.agrees(passes, images):
+                    self.attacked, self.arithmetic = passes, passes.name
+                    self.threads = passes.threads
+                    return
+                log.warning(
+                    "%s is attacked without the form %s, whose logits are not the network's",
+                    type(model).__name__,
+                    passes.name,
+                )
             copy = working_copy(model, "fp32")
             if self.agrees(copy.attacked, images):
                 self.attacked, self.arithmetic = copy.attacked, copy.name

@@ -233,7 +233,8 @@ def _forms(
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
         precision = "auto" if has_matrix_units(device) and not buffered else "fp32"
-    precision = possible_precision(model, precision, images[:PROBES])
+    if precision != "fp32":
+        precision = possible_precision(model, precision, images[:PROBES])
     if precision == "fp32":
         return [exact], arithmetic
     rough = working_copy(model, precision)

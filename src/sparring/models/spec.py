@@ -17,11 +17,9 @@ import torch
 from torch import nn
 
 from sparring.errors import ConfigError, cause
-from sparring.models.copying import copied
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.networks import NormalisedNetwork, SmallCNN, preact_resnet_18, wide_resnet
 from sparring.models.paper_cnn import Initialisation, PaperCNN
-from sparring.models.residual import preact_resnet_18, wide_resnet
-from sparring.models.small_cnn import SmallCNN
+from sparring.models.state import copied
 from sparring.records.imported import arguments, imported, own_code
 from sparring.records.ranges import at_least
 from sparring.records.wording import one_line

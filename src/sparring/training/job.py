@@ -13,8 +13,7 @@ from sparring.attacks import AttackedBatch, TicketAttack
 from sparring.data import Images, Order, Ticket, rows
 from sparring.engine.lease import Stage
 from sparring.models import Precision, built_network
-from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
-from sparring.models.trained import network_seed
+from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
 from sparring.training.config import TrainConfig
 
 

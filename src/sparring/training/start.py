@@ -22,9 +22,8 @@ from sparring.models import (
     chosen_device,
     possible_precision,
 )
-from sparring.models.fingerprint import TOLERANCE, fingerprint
 from sparring.models.spec import is_imported
-from sparring.models.trained import network_seed
+from sparring.models.trained import TOLERANCE, fingerprint, network_seed
 from sparring.records.imported import anchored
 from sparring.training.asynchronous import Asynchronous
 from sparring.training.config import TrainConfig
