@@ -20,6 +20,7 @@ from sparring.models import (
     ODD,
     OnCopies,
     attack_passes,
+    chosen_batch_size,
     computing_threads,
     working_copy,
 )
@@ -52,12 +53,22 @@ class Contender:
 
     `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
     what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as
-    many as it has.
+    many as it has. `batch_size` images are asked about at once, `None` for the device's default.
     """
 
-    def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        threat: Threat,
+        batch_size: int | None = None,
+    ) -> None:
         device = device_of(model, images)
-        self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
+        self.batch_size = chosen_batch_size(batch_size, device)
+        self.judge = Judge(
+            model=model, labels=labels, threat=threat, device=device, batch_size=self.batch_size
+        )
         self.logits = self.judge.logits(images)
         self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
@@ -91,7 +102,8 @@ class Contender:
         wanted = self.judge.logits(asked)
         try:
             with no_trace(self.judge.model):
-                found = logits_in_parts(checked(form, self.judge.labels), asked, self.judge.device)
+                logits_of, device = checked(form, self.judge.labels), self.judge.device
+                found = logits_in_parts(logits_of, asked, device, batch_size=self.batch_size)
         except Exception:  # of a network of one's own
             return False
         spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)

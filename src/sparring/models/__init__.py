@@ -33,6 +33,7 @@ from sparring.models.forms import (
     register_form,
 )
 from sparring.models.hardware import (
+    chosen_batch_size,
     chosen_device,
     computing_threads,
     has_bf16_units,
@@ -91,6 +92,7 @@ __all__ = [
     "check_logits",
     "check_network",
     "check_state",
+    "chosen_batch_size",
     "chosen_device",
     "computing_threads",
     "copied",
