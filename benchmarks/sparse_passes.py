@@ -21,11 +21,12 @@ from sparring.attacks import Linf, cross_entropy
 from sparring.attacks.checks import looked_at
 from sparring.data import load_dataset
 from sparring.models import (
+    attack_passes,
     computing_threads,
-    sparse_passes,
     trained_network,
     working_copy,
 )
+from sparring.models.paper_cnn.sparse import SparsePasses
 from sparring.records import RunDirectory
 
 IMAGES = 128
@@ -33,8 +34,8 @@ IMAGES = 128
 
 def ways(net: nn.Module, x: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    sparse = sparse_passes(net)
-    if sparse is None:
+    sparse = attack_passes(net)
+    if not isinstance(sparse, SparsePasses):
         raise SystemExit("this network has no sparse passes here: is Numba installed?")
     found: dict[str, Callable[[], object]] = {}
     forms = {

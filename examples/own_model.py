@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 import sparring
 from sparring.data import dataset_from
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.networks import NormalisedNetwork
 
 
 class Bars(Dataset[tuple[Tensor, int]]):

@@ -129,7 +129,7 @@ def test_training_goes_on_from_a_bundles_weights(tmp_path):
 def test_a_network_that_was_handed_over_is_needed_again(tmp_path):
     own = Own()
     train(small(updates=1), tmp_path / "run", network=own)
-    with pytest.raises(ConfigError, match=r"handed over as a Python object.*network="):
+    with pytest.raises(ConfigError, match=r"passed as a Python object.*network="):
         export(tmp_path / "run", tmp_path / "out")
     export(tmp_path / "run", tmp_path / "out", network=own)
     read = exported_network(tmp_path / "out", network=own)

@@ -18,7 +18,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation import Suite, certified, evaluate, suites
 from sparring.evaluation.contender import Contender
 from sparring.models import PaperCNN, working_copy
-from sparring.models.modes import OnCopies
+from sparring.models.state import OnCopies
 
 THREAT = Linf(eps=0.01)
 LIMIT = 0.9

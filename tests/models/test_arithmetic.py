@@ -22,7 +22,8 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.models.arithmetic import BFloat16Copy, DirectCopy, SpectralCopy
+from sparring.models.arithmetic import BFloat16Copy, DirectCopy
+from sparring.models.paper_cnn.spectral import SpectralCopy
 
 CPU = torch.device("cpu")
 rounded_spectral = partial(SpectralCopy, rounded=True)

@@ -6,7 +6,7 @@ from torch import Generator, Tensor, nn
 
 from sparring.errors import ConfigError
 from sparring.models import Normalised, SmallNetwork, check_network
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.networks import NormalisedNetwork
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=Generator().manual_seed(0))
 

@@ -20,7 +20,7 @@ from sparring.models import (
     WideResNet,
     built_network,
 )
-from sparring.models.residual import wide_resnet
+from sparring.models.networks import wide_resnet
 from sparring.records import from_json, to_json
 
 SPECS = [

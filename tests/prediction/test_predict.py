@@ -92,3 +92,17 @@ def test_no_images_and_too_many_are_refused(run, capsys):
     assert "needs a run and images" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="must be at most 10000"):
         predict(run, test=10_001)
+
+
+def test_a_few_images_at_once_are_predicted_as_all_of_them(run, capsys):
+    whole = predict(run, test=5).found
+    for one, other in zip(predict(run, test=5, batch_size=2).found, whole, strict=True):
+        assert [each.label for each in one.top] == [each.label for each in other.top]
+        for few, all_of_them in zip(one.top, other.top, strict=True):
+            assert few.probability == pytest.approx(all_of_them.probability)
+    with pytest.raises(ConfigError, match="batch_size must be 1 or more"):
+        predict(run, test=5, batch_size=0)
+    for verb in (["predict", str(run.path), "--test", "1"], ["evaluate", str(run.path)]):
+        assert main([*verb, "--batch-size", "0"]) == 2
+        assert "batch_size must be 1 or more" in capsys.readouterr().err
+    assert main(["predict", str(run.path), "--test", "3", "--batch-size", "2"]) == 0

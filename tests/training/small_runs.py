@@ -13,8 +13,7 @@ from typing_extensions import override
 
 from sparring.attacks import PGD, Linf
 from sparring.models import Imported, ModelKind, PaperNetwork
-from sparring.models.fingerprint import fingerprint
-from sparring.models.trained import save_trained
+from sparring.models.trained import fingerprint, save_trained
 from sparring.records import Environment, Row, RunDirectory
 from sparring.training import (
     Adam,

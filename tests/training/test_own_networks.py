@@ -159,7 +159,7 @@ def test_a_run_of_a_given_network_goes_on_only_with_one(tmp_path):
     with pytest.raises(Interrupted):
         train(config, tmp_path / "stopped", network=network, sinks=[stopping])
     for use in (resume, replay, lambda run: trained_network(RunDirectory(run))):
-        with pytest.raises(ConfigError, match=r"handed over as a Python object.*network="):
+        with pytest.raises(ConfigError, match=r"passed as a Python object.*network="):
             use(tmp_path / "stopped")
     resumed = resume(tmp_path / "stopped", network=network)
     assert_same_bits(weights_of(resumed.network), weights_of(whole.network))

@@ -97,10 +97,18 @@ class APGD:
 
     @typed
     def __call__(
-        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: Generator,
+        batch_size: int | None = None,
     ) -> Tensor:
         """Adversarial examples of `images`; see `adversarial_images`."""
-        return adversarial_images(self, model, images, labels, generator=generator)
+        return adversarial_images(
+            self, model, images, labels, generator=generator, batch_size=batch_size
+        )
 
     def _loss(self, num_classes: int) -> TargetLoss:
         if self.targets:

@@ -75,10 +75,18 @@ class FAB:
 
     @typed
     def __call__(
-        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: Generator,
+        batch_size: int | None = None,
     ) -> Tensor:
         """Adversarial examples of `images`; see `adversarial_images`. Nothing is random."""
-        return adversarial_images(self, model, images, labels, generator=generator)
+        return adversarial_images(
+            self, model, images, labels, generator=generator, batch_size=batch_size
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

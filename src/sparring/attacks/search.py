@@ -18,12 +18,15 @@ from torch import Tensor
 from sparring.attacks.checks import Classifier, check_batch, checked, numbered
 from sparring.attacks.threat import Threat
 from sparring.errors import ConfigError
-from sparring.models import check_callable, evaluation_mode, plain_settings
+from sparring.models import (
+    check_callable,
+    chosen_batch_size,
+    evaluation_mode,
+    plain_settings,
+)
 
-BATCH = 128
-"""Images in flight: more are no faster for the paper's network on a CPU."""
-REFILL = 16
-"""Free rows at which others are let in: a batch is not put together anew for every image."""
+REFILL = 1 / 8
+"""Share of a batch that is free when others are let in: it is not rebuilt for every image."""
 
 ATTACKED = "images under attack"
 """What `NonFiniteLogits` calls what a search asks about."""
@@ -136,6 +139,8 @@ class Sweep:
     """The first state of the images at these places."""
     waiting: Tensor
     """Places still to be searched [W]."""
+    batch_size: int
+    """Most images in flight."""
     places: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """Places in flight [B]."""
     state: State = field(default_factory=dict)
@@ -176,8 +181,8 @@ class Sweep:
         return gone, last
 
     def _fill(self) -> None:
-        room = BATCH - len(self.places)
-        if not len(self.waiting) or (room < REFILL and len(self.places)):
+        room = self.batch_size - len(self.places)
+        if not len(self.waiting) or (room < REFILL * self.batch_size and len(self.places)):
             return
         new, self.waiting = self.waiting[:room], self.waiting[room:]
         state = self.begin(new)
@@ -186,20 +191,24 @@ class Sweep:
         self.state, self.places = state, torch.cat([self.places, new])
 
 
-def adversarial_images(
+def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
     attack: Attack,
     model: Classifier,
     images: Tensor,
     labels: Tensor,
     *,
     generator: torch.Generator,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Each image as the attack leaves it: misclassified where it could, else where it ended last.
 
     Images that the model errs on when clean stay as they are. Neither model nor global random
-    state are changed. Raises `ConfigError` for images, labels or logits that cannot be meant.
+    state are changed. At most `batch_size` images are searched at once, by default 128 on a CPU and
+    1,024 elsewhere (untested); rounding, and so the last bits of the result, depends on it.
+    Raises `ConfigError` for images, labels or logits that cannot be meant.
     """
     check_batch(images, labels)
+    batch_size = chosen_batch_size(batch_size, images.device)
     with no_trace(model):
         images, labels = images.detach().clone(), labels.to(images.device, copy=True)
         found = images.clone()
@@ -223,6 +232,7 @@ def adversarial_images(
                     task.of(places), logits_of
                 ),
                 waiting=waiting,
+                batch_size=batch_size,
             )
             while sweep.left:
                 places, last = sweep.advance(lambda places, _: torch.ones(len(places)).bool())

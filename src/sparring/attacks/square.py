@@ -87,10 +87,18 @@ class Square:
 
     @typed
     def __call__(
-        self, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: Generator,
+        batch_size: int | None = None,
     ) -> Tensor:
         """Adversarial examples of `images`; see `adversarial_images`."""
-        return adversarial_images(self, model, images, labels, generator=generator)
+        return adversarial_images(
+            self, model, images, labels, generator=generator, batch_size=batch_size
+        )
 
 
 class Patches(Protocol):

@@ -7,8 +7,7 @@ from torch import nn
 
 from sparring.errors import CheckpointError
 from sparring.models import ModelKind, built_network
-from sparring.models.fingerprint import Fingerprint, check_fingerprint
-from sparring.models.trained import network_seed
+from sparring.models.trained import Fingerprint, check_fingerprint, network_seed
 from sparring.models.weights import content_digest, put_weights, read_weights
 from sparring.records import from_json, read_json, to_json
 from sparring.records.trust import check_trusted, named_code

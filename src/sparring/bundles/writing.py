@@ -17,7 +17,7 @@ from sparring.data import Dataset, first_images
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError, RunError
 from sparring.models import plain_settings, trained_network
-from sparring.models.fingerprint import fingerprint
+from sparring.models.trained import fingerprint
 from sparring.models.weights import content_digest
 from sparring.records import RunDirectory, to_json
 from sparring.records.files import run_errors, write_atomically, write_json

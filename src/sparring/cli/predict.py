@@ -43,6 +43,8 @@ class PredictFlags:
     """Resize pictures to what the network takes."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
     """CPU threads; by default as many as there are cores."""
+    batch_size: Annotated[int | None, flag("--batch-size", whole, "N"), PLAIN] = None
+    """Images that pass through the network at once; 256 by default."""
     trust_code: Annotated[bool, PLAIN] = False
     """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
@@ -81,6 +83,7 @@ def run(argv: list[str]) -> int:
         attack=flags.attack,
         seed=flags.seed,
         threads=flags.threads,
+        batch_size=flags.batch_size,
         trust_code=flags.trust_code,
     )
     if flags.json:

@@ -25,9 +25,8 @@ from sparring.errors import ConfigError
 from sparring.evaluation.accuracy import parts
 from sparring.evaluation.judge import TOLERANCE
 from sparring.evaluation.tracing import check_same, traced, unchanging, unshown
-from sparring.models import evaluation_mode
-from sparring.models.normalised import Normalisation
-from sparring.models.renormalised import BatchRenorm2d
+from sparring.models import chosen_batch_size, evaluation_mode
+from sparring.models.networks import BatchRenorm2d, Normalisation
 from sparring.records import Proportion
 
 UNIT = 2.0**-24
@@ -52,24 +51,37 @@ class Interval(NamedTuple):
         return Interval(self.low - slack, self.high + slack)
 
 
-def certified(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat) -> Proportion:
+def certified(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    batch_size: int | None = None,
+) -> Proportion:
     """Images that no change within the threat can make this network misclassify, of all.
 
     As `certified_images`.
     """
-    held = certified_images(model, images, labels, threat)
+    held = certified_images(model, images, labels, threat, batch_size=batch_size)
     return Proportion(successes=int(held.sum()), total=len(labels))
 
 
 def certified_images(
-    model: nn.Module, images: Tensor, labels: Tensor, threat: Threat
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    batch_size: int | None = None,
 ) -> Bool[Tensor, " N"]:
     """Where no change within the threat can make this network misclassify the image.
 
     `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
     average-pooling, BatchNorm, normalisation, sums and changes of shape. A ball in L2 is enclosed
-    in the cube of the same size, which is sound and loose. Cost: three forward passes in float64,
-    and ten in its own arithmetic.
+    in the cube of the same size, which is sound and loose. `batch_size` images are bounded at once,
+    by default 128 on a CPU and 1,024 elsewhere (untested).
+    Cost: three forward passes in float64, and ten in its own arithmetic.
     Raises `ConfigError` for a layer of which no bound is known, for weights below float32, for what
     a trace of the network does not show (`traced`), and for a network whose own logits of images of
     the threat lie outside the bounds.
@@ -80,7 +92,7 @@ def certified_images(
     held = torch.zeros(len(labels), dtype=torch.bool)
     with torch.no_grad(), evaluation_mode(model), unchanging(model):
         bounds = Bounds(model)
-        for part in parts(len(labels)):
+        for part in parts(len(labels), chosen_batch_size(batch_size, device)):
             clean = images[part].to(device)
             region = around(clean, threat)
             box = bounds.of(region)

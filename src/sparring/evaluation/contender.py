@@ -3,6 +3,7 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+import logging
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,13 @@ from sparring.evaluation.judge import Judge, device_of
 from sparring.models import (
     ODD,
     OnCopies,
+    attack_passes,
+    chosen_batch_size,
     computing_threads,
-    sparse_passes,
     working_copy,
 )
+
+log = logging.getLogger(__name__)
 
 ALIKE = 1e-3
 """Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
@@ -49,22 +53,39 @@ class Contender:
 
     `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
     what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as
-    many as it has.
+    many as it has. `batch_size` images are asked about at once, `None` for the device's default.
     """
 
-    def __init__(self, model: Classifier, images: Tensor, labels: Tensor, threat: Threat) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        threat: Threat,
+        batch_size: int | None = None,
+    ) -> None:
         device = device_of(model, images)
-        self.judge = Judge(model=model, labels=labels, threat=threat, device=device)
+        self.batch_size = chosen_batch_size(batch_size, device)
+        self.judge = Judge(
+            model=model, labels=labels, threat=threat, device=device, batch_size=self.batch_size
+        )
         self.logits = self.judge.logits(images)
         self.attacked: Classifier = OnCopies(model)
         self.arithmetic = "the model's own"
         self.threads = 0
         self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         if isinstance(model, nn.Module) and self.has_weights:
-            sparse = sparse_passes(model)
-            if sparse is not None and self.agrees(sparse, images):
-                self.attacked, self.arithmetic, self.threads = sparse, sparse.name, 1
-                return
+            passes = attack_passes(model)
+            if passes is not None:
+                if self.agrees(passes, images):
+                    self.attacked, self.arithmetic = passes, passes.name
+                    self.threads = passes.threads
+                    return
+                log.warning(
+                    "%s is attacked without the form %s, whose logits are not the network's",
+                    type(model).__name__,
+                    passes.name,
+                )
             copy = working_copy(model, "fp32")
             if self.agrees(copy.attacked, images):
                 self.attacked, self.arithmetic = copy.attacked, copy.name
@@ -81,7 +102,8 @@ class Contender:
         wanted = self.judge.logits(asked)
         try:
             with no_trace(self.judge.model):
-                found = logits_in_parts(checked(form, self.judge.labels), asked, self.judge.device)
+                logits_of, device = checked(form, self.judge.labels), self.judge.device
+                found = logits_in_parts(logits_of, asked, device, batch_size=self.batch_size)
         except Exception:  # of a network of one's own
             return False
         spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)

@@ -64,6 +64,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     seed: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
+    batch_size: int | None = None,
     resume: Path | str | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
@@ -83,13 +84,17 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     more robust; "auto" does so where the device has matrix units for bf16 and the model bears it.
     Anything but a module is searched as it is.
 
-    `resume` is a file in which an evaluation is kept while it goes on: if it holds one of the same
-    model, images and settings, this goes on from there, to the same outcomes; any other is
+    At most `batch_size` images pass through the model at once, by default 128 on a CPU and 1,024
+    elsewhere (untested). Rounding depends on it, so an image at the margin may fall with one size
+    and not with another.
+
+    `resume` is a file in which an evaluation is kept while it runs: if it holds one of the same
+    model, images and settings, this resumes from there, to the same outcomes; any other is
     overwritten. The file stays.
 
-    Afterwards a slice of the images that the model gets right is looked at for signs of gradient
-    masking and of a broken evaluation, unless `checks` is false: the evaluation's findings say what
-    was seen, and those that are flagged why its robust accuracy should not be believed.
+    Afterwards up to 128 images that the model gets right, in one batch, are checked for signs of
+    gradient masking and of a broken evaluation, unless `checks` is false: the findings say what was
+    seen, and those that are flagged why the robust accuracy should not be believed.
 
     A suite that certifies adds a lower bound by interval bound propagation (`certified`), or says
     in a caveat why there is none.
@@ -104,7 +109,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     check_callable(model)
     model = original_module(model)
     with evaluation_mode(model):
-        contender = Contender(model, images, labels, threat)
+        contender = Contender(model, images, labels, threat, batch_size)
         return _evaluated(
             contender,
             images,
@@ -147,10 +152,11 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         logits=logits,
         attacks=attacks,
         seed=seed,
+        batch_size=contender.batch_size,
     )
     natural = survey.robust_so_far
     threads = torch.get_num_threads()
-    settings = (suite, repr(attacks), seed, arithmetic, threads)
+    settings = (suite, repr(attacks), seed, arithmetic, threads, survey.batch_size)
     partial = Partial(path=resume, owner=_digest(settings, images, labels, survey.logits))
     spent = partial.restore(survey)
     findings = None
@@ -199,7 +205,8 @@ def _certificate(
     if not isinstance(model, nn.Module):
         return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
     try:
-        held = certified_images(model, survey.images, survey.labels, threat)
+        size = survey.batch_size
+        held = certified_images(model, survey.images, survey.labels, threat, batch_size=size)
     except ConfigError as error:
         return None, f"no certificate: {error}"
     except Exception as error:  # of the walk through a network of one's own, or of memory
@@ -233,7 +240,8 @@ def _forms(
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
         precision = "auto" if has_matrix_units(device) and not buffered else "fp32"
-    precision = possible_precision(model, precision, images[:PROBES])
+    if precision != "fp32":
+        precision = possible_precision(model, precision, images[:PROBES])
     if precision == "fp32":
         return [exact], arithmetic
     rough = working_copy(model, precision)

@@ -31,6 +31,8 @@ class Judge:
     """The set that an adversarial example must come from."""
     device: torch.device
     """Where the model computes."""
+    batch_size: int | None = None
+    """Images that it is asked about at once; by default 128 on a CPU and 1,024 elsewhere."""
 
     def predictions(self, images: Float[Tensor, " N *S"]) -> Int64[Tensor, " N"]:
         """The class that the network gives each image; otherwise as `logits`."""
@@ -43,7 +45,7 @@ class Judge:
         """
         logits_of = checked(self.model, self.labels)
         with torch.no_grad(), evaluation_mode(self.model):
-            return logits_in_parts(logits_of, images, self.device)
+            return logits_in_parts(logits_of, images, self.device, batch_size=self.batch_size)
 
     def allowed(
         self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]

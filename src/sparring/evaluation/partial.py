@@ -55,8 +55,8 @@ class Partial:
             return 0.0
         if found["owner"] != self.owner:
             log.warning(
-                "%s is of another evaluation (another suite, seed, model, number of images or "
-                "threads): this one starts from its beginning",
+                "%s is of another evaluation (another suite, seed, model, batch size, number of "
+                "images or threads): this one starts from its beginning",
                 self.path,
             )
             return 0.0

@@ -37,6 +37,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     threads: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
+    batch_size: int | None = None,
     observer: Observer | None = None,
     trust_code: bool = False,
 ) -> Evaluation:
@@ -47,7 +48,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     single precision; with `threads` CPU threads, 0 for as many as there are cores. The strongest
     evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
     it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
-    with the same settings; `precision` and `checks` are those of `evaluate`.
+    with the same settings; `precision`, `checks` and `batch_size` are those of `evaluate`.
     `data` are those that the run was given, if it was; `trust_code` as in `trained_network`. With
     `other_data`, of which the test set is judged, everything goes into `results_on(run,
     other_data)` and nothing into the run's own files.
@@ -75,6 +76,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             seed=seed,
             precision=precision,
             checks=checks,
+            batch_size=batch_size,
             resume=place.partial_evaluation,
             observer=observer,
         )

@@ -81,6 +81,8 @@ class Survey:
     """In the order in which they are run."""
     seed: int
     """Of everything random."""
+    batch_size: int
+    """Most images that are searched at once."""
     robust: Tensor = field(init=False)
     """Where the model has been right so far [N]."""
     adversarial: Tensor = field(init=False)
@@ -277,7 +279,13 @@ class Survey:
             )
             return leg.search.begin(Task(*(value.to(device) for value in task)), form)
 
-        return Sweep(search=leg.search, logits_of=form, begin=begin, waiting=waiting)
+        return Sweep(
+            search=leg.search,
+            logits_of=form,
+            begin=begin,
+            waiting=waiting,
+            batch_size=self.batch_size,
+        )
 
     def _judge(self, leg: Leg, places: Tensor, points: Tensor) -> Tensor:
         """Where the model itself errs, on an image inside the threat."""

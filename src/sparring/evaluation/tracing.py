@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 from sparring.errors import ConfigError
-from sparring.models.alterations import alterations
+from sparring.models.forms import alterations
 
 PARAMETRISATIONS = (
     parametrizations._WeightNorm,

@@ -34,6 +34,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     num_images: int | None = None,
     seed: int = 0,
     threads: int = 0,
+    batch_size: int | None = None,
     observer: TransferObserver | None = None,
     trust_code: bool = False,
 ) -> TransferMatrix:
@@ -66,7 +67,16 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     }
     images, labels = test.batch(torch.arange(count))
     with computing_threads(threads), _folder(out) as folder:
-        found = transfer(named, images, labels, threat, steps=steps, seed=seed, observer=observer)
+        found = transfer(
+            named,
+            images,
+            labels,
+            threat,
+            steps=steps,
+            seed=seed,
+            batch_size=batch_size,
+            observer=observer,
+        )
         found.save(folder / FILE)
     return found
 

@@ -7,7 +7,6 @@ the cheapest faithful way to run one on its device; weights are kept as safetens
 from sparring.models.arithmetic import (
     PROBES,
     Precision,
-    WorkingCopy,
     possible_precision,
     real_view,
     working_copy,
@@ -19,7 +18,6 @@ from sparring.models.calling import (
     plain_settings,
     why_failed,
 )
-from sparring.models.copying import copied
 from sparring.models.fitness import (
     ODD,
     are_probabilities,
@@ -27,22 +25,22 @@ from sparring.models.fitness import (
     check_network,
     check_state,
 )
+from sparring.models.forms import (
+    AttackPasses,
+    Form,
+    WorkingCopy,
+    attack_passes,
+    register_form,
+)
 from sparring.models.hardware import (
+    chosen_batch_size,
     chosen_device,
     computing_threads,
     has_bf16_units,
     has_matrix_units,
     neighbours,
 )
-from sparring.models.modes import (
-    OnCopies,
-    evaluation_mode,
-    kept_layers,
-    module_of,
-    training_mode,
-)
 from sparring.models.paper_cnn import Initialisation, PaperCNN
-from sparring.models.sparse import sparse_passes
 from sparring.models.spec import (
     Given,
     Imported,
@@ -55,13 +53,23 @@ from sparring.models.spec import (
     built_network,
     drawing_from,
 )
-from sparring.models.trained import begin_with, trained_network
-from sparring.models.weights import bits, load_weights, save_weights
+from sparring.models.state import (
+    OnCopies,
+    copied,
+    evaluation_mode,
+    kept_layers,
+    module_of,
+    training_mode,
+)
+from sparring.models.trained import trained_network
+from sparring.models.weights import begin_with, bits, load_weights, save_weights
 
 __all__ = [
     "MODEL_ERRORS",
     "ODD",
     "PROBES",
+    "AttackPasses",
+    "Form",
     "Given",
     "Imported",
     "Initialisation",
@@ -76,6 +84,7 @@ __all__ = [
     "WideResNet",
     "WorkingCopy",
     "are_probabilities",
+    "attack_passes",
     "begin_with",
     "bits",
     "built_network",
@@ -83,6 +92,7 @@ __all__ = [
     "check_logits",
     "check_network",
     "check_state",
+    "chosen_batch_size",
     "chosen_device",
     "computing_threads",
     "copied",
@@ -98,8 +108,8 @@ __all__ = [
     "plain_settings",
     "possible_precision",
     "real_view",
+    "register_form",
     "save_weights",
-    "sparse_passes",
     "trained_network",
     "training_mode",
     "why_failed",

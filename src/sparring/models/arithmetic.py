@@ -8,55 +8,38 @@ so the update's gradient arrives at the single-precision weights.
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import override
 
 from sparring.errors import ConfigError, cause
-from sparring.models.copying import copied
-from sparring.models.hardware import has_bf16_units, has_matrix_units
-from sparring.models.modes import evaluation_mode, training_mode
-from sparring.models.normalised import Normalisation
-from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
+from sparring.models.forms import WorkingCopy, device_of, registered_copy
+from sparring.models.hardware import has_bf16_units
+from sparring.models.networks import Normalisation
 from sparring.models.spec import drawing_from
-from sparring.models.spectral import SpectralWeights, spectral_logits, spectral_weights
+from sparring.models.state import copied, evaluation_mode, training_mode
 
 Precision = Literal["auto", "bf16", "fp32"]
 """What the user asks for; "auto" takes bf16 where the hardware has units for it."""
-
 
 PROBES = 8
 """Images that a network is asked about before anything depends on it."""
 WIDER = (torch.float64, torch.complex128)
 """Types of parameters that only an express wish rounds to bf16."""
+ALIKE = 1e-3
+"""Largest difference of a form's logits from the network's, in units of the largest or `LEAST`."""
+LEAST = 1e-2
+"""Smallest unit: logits near 0 are differences of larger numbers, with the errors of those."""
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers that take bf16 activations beside weights and statistics in single precision."""
 
 
-@runtime_checkable
-class WorkingCopy(Protocol):
-    """A network's weights in the form in which its passes are computed."""
-
-    name: str
-    """Precision and method, as environment.json gives them."""
-
-    def refresh(self) -> None:
-        """Derive the weights afresh; call after every update. Cost: less than one pass."""
-        ...
-
-    def attacked(self, images: Tensor) -> Tensor:
-        """Logits in evaluation mode, for attacks: the gradient reaches the images only."""
-        ...
-
-    def trained(self, images: Tensor) -> Tensor:
-        """Logits for one update: the gradient reaches the network's parameters."""
-        ...
-
-
-class DirectCopy:
+class DirectCopy(WorkingCopy):
     """The network itself, layer by layer, in its own precision: any `torch.nn.Module`."""
 
     name = "fp32 direct"
@@ -64,20 +47,21 @@ class DirectCopy:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 
+    @override
     def refresh(self) -> None:
-        """Nothing to derive; the attack's view follows the parameters by itself."""
+        pass  # the parameters are the network's own
 
+    @override
     def attacked(self, images: Tensor) -> Tensor:
-        """Logits in evaluation mode, the parameters held constant."""
         with evaluation_mode(self.attacked):
             return self.network(images.clone())
 
+    @override
     def trained(self, images: Tensor) -> Tensor:
-        """Logits in the network's own mode."""
         return self.network(images.clone())
 
 
-class BFloat16Copy:
+class BFloat16Copy(WorkingCopy):
     """A bf16 shadow of the weights, convolutions channels-last.
 
     Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
@@ -101,8 +85,8 @@ class BFloat16Copy:
         }
         self.refresh()
 
+    @override
     def refresh(self) -> None:
-        """Cast the parameters; buffers stay as they are."""
         with torch.enable_grad():
             self._weights = {
                 name: value if name in self._kept else _cast(value)
@@ -110,13 +94,13 @@ class BFloat16Copy:
             }
         self._constant = {name: value.detach() for name, value in self._weights.items()}
 
+    @override
     def attacked(self, images: Tensor) -> Tensor:
-        """Logits in evaluation mode, float32."""
         with evaluation_mode(self.attacked):
             return self._call(self._constant, images)
 
+    @override
     def trained(self, images: Tensor) -> Tensor:
-        """Logits in the network's own mode, float32."""
         return self._call(self._weights, images)
 
     def _call(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -125,70 +109,31 @@ class BFloat16Copy:
         return functional_call(*passed, tie_weights=False).float()
 
 
-class SpectralCopy:
-    """The paper's CNN by `spectral_logits`, for CPUs without matrix units.
-
-    In the network's own precision or, with `rounded`, from transformed weights and images that are
-    rounded to bf16; sums within a product are in single precision either way.
-    """
-
-    def __init__(self, network: PaperCNN, *, rounded: bool = False) -> None:
-        self.network = network
-        self.name = "bf16 spectral" if rounded else "fp32 spectral"
-        self._dtype = torch.bfloat16 if rounded else next(network.parameters()).dtype
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Transform the kernels."""
-        with torch.enable_grad():
-            weights = spectral_weights(self.network)
-            self._weights = SpectralWeights(*(weight.to(self._dtype) for weight in weights))
-        self._constant = SpectralWeights(*(weight.detach() for weight in self._weights))
-
-    def attacked(self, images: Tensor) -> Tensor:
-        """Logits, the weights held constant; float32 where the network is."""
-        return self._logits(images, self._constant)
-
-    def trained(self, images: Tensor) -> Tensor:
-        """Logits, differentiable in the weights; float32 where the network is."""
-        return self._logits(images, self._weights)
-
-    def _logits(self, images: Tensor, weights: SpectralWeights) -> Tensor:
-        return spectral_logits(images.to(self._dtype), weights).to(images.dtype)
-
-
 def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCopy:
     """The cheapest faithful way to compute this network's passes on its device.
 
     bf16 where the device multiplies faster in it (`has_bf16_units`) and `precision` is not "fp32";
     with parameters of double precision only if `precision` is "bf16".
-    The paper's CNN on a CPU without matrix units goes by frequencies in both precisions, everything
-    else layer by layer (docs/decisions/0003). "bf16" takes bf16 on any hardware: without units for
-    it, up to many times slower.
-    Raises `ConfigError` for a precision that is none of the three, and for bf16 asked of a network
-    with floating-point buffers of its own.
+    A registered form of the network's class (`register_form`) where it has one for this device and
+    precision, such as the paper's CNN by frequencies (docs/decisions/0003); otherwise layer by
+    layer. "bf16" takes bf16 on any hardware: without units for it, up to many times slower.
+    Raises `ConfigError` for a precision that is none of the three, for bf16 asked of a network with
+    floating-point buffers of its own, and for a form that fails.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ConfigError(
             f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
         )
-    device = _device_of(network)
-    buffered = _buffered(network)
-    if precision == "bf16" and buffered:
+    if precision == "bf16" and (buffered := _buffered(network)):
         raise ConfigError(
             "precision bf16 needs a network without floating-point buffers of its own, because "
             f"PyTorch does not mix them with bf16 weights; {type(network).__name__} has some in "
             f"{', '.join(buffered)}. Take fp32 or auto."
         )
-    rounded = precision == "bf16" or (
-        precision == "auto"
-        and not buffered
-        and not any(value.dtype in WIDER for value in network.parameters())
-        and has_bf16_units(device)
-    )
-    direct = rounded and has_matrix_units(device)
-    if is_paper_cnn(network) and device.type == "cpu" and not direct:
-        return SpectralCopy(network, rounded=rounded)
+    rounded = _is_rounded(network, precision)
+    own = registered_copy(network, device=device_of(network), rounded=rounded)
+    if own is not None:
+        return own
     return BFloat16Copy(network) if rounded else DirectCopy(network)
 
 
@@ -196,24 +141,65 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     """The same precision, or fp32 where auto would take bf16 and the network fails in it.
 
     As it does with a constant that is neither parameter nor buffer, which nothing casts. A copy of
-    it makes the passes of an attack and of an update over a few `images` [B C H W].
-    Cost: the copy and the passes, where bf16 would be taken.
-    Raises `ConfigError` where bf16 is asked of such a network.
+    it makes the passes of an attack and of an update over a few `images` [B C H W]; a registered
+    form is compared with the network.
+    Cost: two copies and the passes, where bf16 or a registered form would be taken.
+    Raises `ConfigError` where bf16 is asked of such a network, and for a form that fails or, in
+    single precision, gives other logits than the network.
     """
-    if not isinstance(working_copy(network, precision), BFloat16Copy):
+    copy = working_copy(network, precision)
+    if isinstance(copy, DirectCopy):
         return precision
-    asked = images.detach().to(_device_of(network), copy=True).requires_grad_()
-    error = _failure(BFloat16Copy(copied(network)), asked)
-    if error is None or _failure(DirectCopy(copied(network)), asked) is not None:
-        return precision  # what fails in any precision is told where the network is checked
+    asked = images.detach().to(device_of(network), copy=True).requires_grad_()
+    own, direct = copied(network), copied(network)
+    wanted = _tried(DirectCopy(direct), direct, asked)
+    if isinstance(wanted, Exception):
+        return precision  # `check_network` says what fails in any precision
+    found = _tried(working_copy(own, precision), own, asked)
+    if not isinstance(copy, BFloat16Copy):
+        within = math.inf if _is_rounded(network, precision) else ALIKE
+        _check_form(copy, type(network).__name__, found, wanted, within)
+        return precision
+    if not isinstance(found, Exception):
+        return precision
     if precision == "bf16":
         raise ConfigError(
             "precision bf16 needs a network whose every number is a parameter, or follows from its "
             "images, because nothing else is cast; "
-            f"{type(network).__name__} failed ({cause(error)}). "
+            f"{type(network).__name__} failed ({cause(found)}). "
             "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
-        ) from error
+        ) from found
     return "fp32"
+
+
+def _check_form(
+    copy: WorkingCopy, name: str, found: Tensor | Exception, wanted: Tensor, within: float
+) -> None:
+    """Refuse a registered form that fails, or gives other logits than the network."""
+    form, rule = f"the {type(copy).__name__} that a form of {name} built", "Correct the form"
+    if isinstance(found, Exception):
+        raise ConfigError(
+            f"{form} failed ({cause(found)}). {rule}; --debug shows where."
+        ) from found
+    if found.shape != wanted.shape:
+        raise ConfigError(
+            f"{form} returned logits of shape {tuple(found.shape)}; those of the network have "
+            f"{tuple(wanted.shape)}. {rule}."
+        )
+    apart = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(LEAST))
+    if apart > within or math.isnan(apart):
+        raise ConfigError(
+            f"{form} gives other logits than the network: they differ by {apart:.2g} of the "
+            f"largest, where {within:g} is allowed. {rule}, or do not register it."
+        )
+
+
+def _is_rounded(network: nn.Module, precision: Precision) -> bool:
+    """Whether weights and images are rounded to bf16."""
+    if precision != "auto":
+        return precision == "bf16"
+    wider = any(value.dtype in WIDER for value in network.parameters())
+    return not wider and not _buffered(network) and has_bf16_units(device_of(network))
 
 
 def real_view(value: Tensor) -> Tensor:
@@ -221,23 +207,23 @@ def real_view(value: Tensor) -> Tensor:
     return torch.view_as_real(value) if value.is_complex() else value
 
 
-def _failure(copy: DirectCopy | BFloat16Copy, images: Tensor) -> Exception | None:
-    """What goes wrong in the passes of an attack and of an update; the network does not stay."""
-    weights = [value for value in copy.network.parameters() if value.requires_grad]
+def _tried(copy: WorkingCopy, network: nn.Module, images: Tensor) -> Tensor | Exception:
+    """The logits of an attack's pass, or what fails in it or in an update's.
+
+    The network, of which `copy` is, does not stay as it is.
+    """
+    weights = [value for value in network.parameters() if value.requires_grad]
     try:
         with drawing_from(0), torch.enable_grad():
-            torch.autograd.grad(copy.attacked(images).sum(), images)
-            training_mode(copy.network)
+            attacked = copy.attacked(images)
+            torch.autograd.grad(attacked.sum(), images)
+            training_mode(network)
             trained = copy.trained(images.detach())
             if weights:
                 torch.autograd.grad(trained.sum(), weights, allow_unused=True)
-    except Exception as error:
+    except Exception as error:  # of any kind: a network or a form may be the user's own
         return error
-    return None
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    return next((value.device for value in network.parameters()), torch.device("cpu"))
+    return attacked.detach()
 
 
 def _buffered(network: nn.Module) -> list[str]:

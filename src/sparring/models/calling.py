@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError, cause
-from sparring.models.modes import module_of
+from sparring.models.state import module_of
 
 
 @contextmanager

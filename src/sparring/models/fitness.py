@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError, cause
 from sparring.models.calling import check_callable
-from sparring.models.modes import evaluation_mode
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.networks import NormalisedNetwork
+from sparring.models.state import evaluation_mode
 from sparring.records.wording import counted
 
 ODD = 3

@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from sparring.records.files import LARGEST_TENSORS, open_regular
 
@@ -24,15 +25,15 @@ _ECHO = 120
 
 @runtime_checkable
 class Kind(Protocol):
-    """What may stand at one place of a file."""
+    """The values that are allowed at one place of a file."""
 
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` unless the value may stand at this place."""
+        """Raise `ValueError` unless the value is allowed at this place."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Numbers:
+class Numbers(Kind):
     """A tensor."""
 
     dtype: torch.dtype
@@ -48,8 +49,8 @@ class Numbers:
         """Tensors of the same type and shape."""
         return cls(dtype=tensor.dtype, shape=tuple(tensor.shape), finite=finite)
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
             raise ValueError(f"{place} must be a tensor, not {_kind(value)}")
         if value.dtype != self.dtype or not self._fits(value.shape):
@@ -72,15 +73,15 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Number:
+class Number(Kind):
     """An integer or, if not `whole`, a finite number."""
 
     least: float = -math.inf
     most: float = math.inf
     whole: bool = False
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         types = int if self.whole else int | float
         if isinstance(value, bool) or not isinstance(value, types) or value != value:
             raise ValueError(
@@ -91,55 +92,56 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Same:
+class Same(Kind):
     """One number or text, or `None`, and no other value."""
 
     value: int | str | None
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if type(value) is not type(self.value) or value != self.value:
             raise ValueError(f"{place} must be {self.value!r}")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(Kind):
     """A text."""
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if not isinstance(value, str):
             raise ValueError(f"{place} must be a text, not {_kind(value)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Anything:
-    """What is checked later."""
+class Anything(Kind):
+    """Any value: what is checked later."""
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Accept it."""
+        pass
 
 
 @dataclass(frozen=True, slots=True)
-class Maybe:
+class Maybe(Kind):
     """A value of some kind, or `None`."""
 
     kind: Kind
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if value is not None:
             self.kind.check(value, place)
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class Items(Kind):
     """A list with one item of each of these kinds, in their order."""
 
     kinds: Sequence[Kind]
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if not isinstance(value, list):
             raise ValueError(f"{place} must be a list, not {_kind(value)}")
         if len(value) != len(self.kinds):
@@ -149,27 +151,27 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Each:
+class Each(Kind):
     """A list of any number of items of one kind."""
 
     kind: Kind
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         number = len(value) if isinstance(value, list) else 0
         Items([self.kind] * number).check(value, place)
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(Kind):
     """A mapping with a value of its kind under each name, and no other names."""
 
     kinds: Mapping[Any, Kind]
     optional: Mapping[Any, Kind] = field(default_factory=dict)
     """Names that may be missing."""
 
+    @override
     def check(self, value: object, place: str) -> None:
-        """Raise `ValueError` for anything else."""
         if not isinstance(value, Mapping):
             raise ValueError(f"{place} must hold values by name, not {_kind(value)}")
         known = {**self.kinds, **self.optional}

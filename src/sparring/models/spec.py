@@ -1,9 +1,9 @@
-"""Which network a run trains, as a record that can be stored and built again.
+"""The network that a run trains, as a record that can be stored and built again.
 
-Each has three methods. `fitted(image_shape, num_classes)` is the same record for such data, what
-was left to them filled in; it raises `ConfigError` where it takes others. `outputs(num_classes)` is
-the number of logits that it must have. `build(seed)` is a freshly initialised network; the same
-seed gives the same weights, and the global random state stays as it was.
+Each record has three methods. `fitted(image_shape, num_classes)` is the same record with what the
+data determine filled in; it raises `ConfigError` if the network cannot take such data.
+`outputs(num_classes)` is the number of logits that the network must have. `build(seed)` is a newly
+initialised network; the same seed gives the same weights, and the global random state stays.
 """
 
 import random
@@ -17,11 +17,9 @@ import torch
 from torch import nn
 
 from sparring.errors import ConfigError, cause
-from sparring.models.copying import copied
-from sparring.models.normalised import NormalisedNetwork
+from sparring.models.networks import NormalisedNetwork, SmallCNN, preact_resnet_18, wide_resnet
 from sparring.models.paper_cnn import Initialisation, PaperCNN
-from sparring.models.residual import preact_resnet_18, wide_resnet
-from sparring.models.small_cnn import SmallCNN
+from sparring.models.state import copied
 from sparring.records.imported import arguments, imported, own_code
 from sparring.records.ranges import at_least
 from sparring.records.wording import one_line
@@ -42,7 +40,7 @@ class PaperNetwork:
     with the first layer's weights at a quarter and no biases."""
 
     def fitted(self, image_shape: ImageShape, num_classes: int) -> "PaperNetwork":
-        """The same; it has ten logits, of which fewer classes leave some unused."""
+        """The same: it has ten logits, some of them unused with fewer classes."""
         if image_shape != PaperCNN.image_shape or num_classes > PaperCNN.num_classes:
             raise ConfigError(
                 f"the paper's network takes images of shape {PaperCNN.image_shape} in at most "
@@ -63,7 +61,7 @@ class PaperNetwork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sized:
-    """What a network must know of the data."""
+    """A network whose channels and logits follow from the data."""
 
     channels: int = 0
     """Channels of the images; 0 for as many as the data have."""
@@ -76,7 +74,7 @@ class Sized:
         at_least("model.num_classes", self.num_classes, 0)
 
     def fitted(self: Spec, image_shape: ImageShape, num_classes: int) -> Spec:
-        """The same for data of this kind; any height and width will do."""
+        """The same with the channels and classes of the data; any height and width will do."""
         wanted = (self.channels or image_shape[0], self.num_classes or num_classes)
         if wanted != (image_shape[0], num_classes):
             raise ConfigError(
@@ -163,7 +161,7 @@ class Imported:
     """Given to the factory by name, each as name=value; a value is JSON or else plain text."""
 
     def fitted(self, image_shape: ImageShape, num_classes: int) -> "Imported":
-        """The same: whether it fits is seen when it is asked (`check_network`)."""
+        """The same: `check_network` finds out whether it fits."""
         return self
 
     def outputs(self, num_classes: int) -> int:
@@ -200,7 +198,7 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """A network that was handed over as a Python object, and is not stored but for its weights."""
+    """A network that was passed as a Python object, of which only the weights are stored."""
 
     name: str
     """Its class."""
@@ -214,10 +212,10 @@ class Given:
         return num_classes
 
     def build(self, seed: int) -> nn.Module:
-        """Raises `ConfigError`: nobody but its owner can."""
+        """Raises `ConfigError`: a Python object cannot be built again from its record."""
         raise ConfigError(
-            f"the run's network, a {self.name}, was handed over as a Python object, which only its "
-            "owner can build; nobody did. Pass network=, or train it by --model file.py:factory."
+            f"the run's network, a {self.name}, was passed as a Python object, which cannot be "
+            "built again from the run. Pass network=, or train it by --model file.py:factory."
         )
 
 

@@ -17,7 +17,12 @@ from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
 from sparring.data.of_run import dataset_of
 from sparring.errors import ConfigError
-from sparring.models import computing_threads, plain_settings, trained_network
+from sparring.models import (
+    chosen_batch_size,
+    computing_threads,
+    plain_settings,
+    trained_network,
+)
 from sparring.prediction.reading import Unread, picture_files, read_pictures
 from sparring.records import RunDirectory
 from sparring.records.ranges import at_least
@@ -29,8 +34,8 @@ STEPS = 40
 """Steps of each of the two attacks."""
 LOSSES = ("cross-entropy", "margin")
 """What they climb, one after the other."""
-BATCH = 256
-"""Images asked at once: a few MB of pixels."""
+ON_CPU = 256
+"""Images of one batch on a CPU: a few MB of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +87,7 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     attack: bool = False,
     seed: int = 0,
     threads: int = 0,
+    batch_size: int | None = None,
     network: nn.Module | None = None,
     data: Dataset | None = None,
     trust_code: bool = False,
@@ -91,14 +97,16 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     Files are read as in training, made grey or coloured as the network needs them; `resize` fits
     others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
     the run's threat and away from the prediction, from starts that every image has from `seed`
-    alone. To withstand it is no proof. `network`, `data` and `trust_code` as in `export`; the run's
-    data are needed for `test` only.
+    alone. To withstand it is no proof. `batch_size` images are read and asked about at once, 256 by
+    default; rounding, and so the last digits of a probability, depends on it. `network`, `data` and
+    `trust_code` as in `export`; the run's data are needed for `test` only.
     Cost: a pass; with `attack` some 80 forward and backward. Raises `ConfigError`, `DataError`,
     `RunError` or `CheckpointError` for what is wrong with the run; a wrong file is told in
     `unread`.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     at_least("test", test, 0)
+    at_once = chosen_batch_size(batch_size, torch.device("cpu"), on_cpu=ON_CPU)
     if not images and not test:
         raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
     known = run.read_data()
@@ -114,15 +122,15 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
     found: list[Prediction] = []
     with computing_threads(threads):
-        for start in range(0, len(files), BATCH):
-            part = files[start : start + BATCH]
+        for start in range(0, len(files), at_once):
+            part = files[start : start + at_once]
             pixels, sources, wrong = read_pictures(part, run, size, resize=resize)
             unread += wrong
             if sources:
                 found += asked.answers(pixels, sources, None)
-        for start in range(0, test, BATCH):
+        for start in range(0, test, at_once):
             assert own is not None  # it has more than `test` images
-            places = torch.arange(start, min(start + BATCH, test))
+            places = torch.arange(start, min(start + at_once, test))
             pixels, labels = own.batch(places)
             found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
     words = f"PGD, {STEPS} steps, {' and '.join(LOSSES)}, seed {seed}" if attack else None

@@ -12,7 +12,7 @@ from sparring.capacity import EngineStats
 from sparring.data import derive_seed
 from sparring.data.of_run import dataset_of
 from sparring.evaluation.accuracy import parts
-from sparring.models import trained_network, working_copy
+from sparring.models import chosen_batch_size, trained_network, working_copy
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.records.files import file_digest
 
@@ -80,8 +80,8 @@ def under_attack(network: nn.Module, images: Tensor, labels: Tensor, attack: PGD
     Each batch draws its starts from a seed of its own. Cost: `attack.steps` passes there and back.
     """
     attacked = working_copy(network.requires_grad_(requires_grad=False), "auto").attacked
-    loss, right = 0.0, 0
-    for number, part in enumerate(parts(len(labels))):
+    loss, right, size = 0.0, 0, chosen_batch_size(None, images.device)
+    for number, part in enumerate(parts(len(labels), size)):
         generator = torch.Generator().manual_seed(derive_seed(0, "snapshot", number))
         examples = attack(attacked, images[part], labels[part], generator=generator)
         with torch.no_grad():

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
 from sparring.models import kept_layers
-from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
 from sparring.models.saved import (
     Anything,
     Each,
@@ -27,7 +26,14 @@ from sparring.models.saved import (
     read_saved,
     tensors_like,
 )
-from sparring.models.trained import fingerprint_text, read_fingerprint, save_trained
+from sparring.models.trained import (
+    Fingerprint,
+    check_fingerprint,
+    fingerprint,
+    fingerprint_text,
+    read_fingerprint,
+    save_trained,
+)
 from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.records.run import digest_of_settings

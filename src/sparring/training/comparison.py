@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, AttackedBatch
 from sparring.data import Dataset, derive_seed
 from sparring.evaluation.accuracy import correct, parts, slice_accuracy
-from sparring.models import drawing_from, evaluation_mode, working_copy
+from sparring.models import chosen_batch_size, drawing_from, evaluation_mode, working_copy
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
@@ -189,8 +189,8 @@ class Comparer:
     def _examples(self, logits_of: Callable[[Tensor], Tensor], attack: PGD) -> Tensor:
         if not attack.steps:
             return self.images
-        attacked = self.images.clone()
-        for number, part in enumerate(parts(len(self.labels))):
+        attacked, size = self.images.clone(), chosen_batch_size(None, self.images.device)
+        for number, part in enumerate(parts(len(self.labels), size)):
             seed = derive_seed(self._config.seed, "slice", number)
             generator = torch.Generator().manual_seed(seed)
             attacked[part] = attack(

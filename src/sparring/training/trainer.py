@@ -33,9 +33,8 @@ from sparring.models import (
     training_mode,
     working_copy,
 )
-from sparring.models.fingerprint import Fingerprint, check_fingerprint, fingerprint
 from sparring.models.spec import ModelKind, is_imported
-from sparring.models.trained import network_seed
+from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
 from sparring.training.team import SingleProcess, Team

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparring.models import PreActResNet18, SmallNetwork, WideResNet
-from sparring.models.renormalised import BatchRenorm2d
+from sparring.models.networks import BatchRenorm2d
 
 DTYPES = [torch.float32, torch.bfloat16]
 

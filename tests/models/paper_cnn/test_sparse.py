@@ -11,11 +11,11 @@ from sparring.models import (
     Initialisation,
     PaperCNN,
     PaperNetwork,
+    attack_passes,
     computing_threads,
-    sparse,
-    sparse_passes,
 )
-from sparring.models.sparse import SparsePasses
+from sparring.models.paper_cnn import sparse
+from sparring.models.paper_cnn.sparse import SparsePasses
 
 
 def network(initialisation: Initialisation = "madry", quiet: float = 0.0) -> PaperCNN:
@@ -28,8 +28,8 @@ def network(initialisation: Initialisation = "madry", quiet: float = 0.0) -> Pap
 
 
 def passes(model: PaperCNN) -> SparsePasses:
-    found = sparse_passes(model)
-    assert found is not None
+    found = attack_passes(model)
+    assert isinstance(found, SparsePasses)
     return found
 
 
@@ -154,7 +154,7 @@ class Mine(PaperCNN):
 
 
 def test_only_the_papers_network_in_single_precision_has_them(monkeypatch):
-    assert sparse_passes(network().double()) is None
-    assert sparse_passes(Mine()) is None
+    assert attack_passes(network().double()) is None
+    assert attack_passes(Mine()) is None
     monkeypatch.setattr(sparse, "find_spec", lambda name: None)
-    assert sparse_passes(network()) is None
+    assert attack_passes(network()) is None

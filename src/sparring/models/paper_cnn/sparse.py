@@ -1,4 +1,4 @@
-"""The paper's CNN under attack: passes that skip zeros, and looks at changes of a few pixels.
+"""The paper's CNN under attack: passes that skip zeros, and logits after a change of few pixels.
 
 Shapes: B images, R rows of them, K classes.  Units: pixels in [0, 1].
 """
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
+from typing_extensions import override
 
-from sparring.models.paper_cnn import PaperCNN, is_paper_cnn
-from sparring.models.spectral import spectral_weights
+from sparring.models.forms import AttackPasses
+from sparring.models.paper_cnn.network import PaperCNN
+from sparring.models.paper_cnn.spectral import spectral_weights
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +28,27 @@ PARTS = 4
 """Parts of a batch for each thread: images differ in what they take."""
 
 
-class SparsePasses:
+class SparsePasses(AttackPasses):
     """The logits of a `PaperCNN`, whose weights are those of this moment, for attacks.
 
-    The same function as the network, in single precision, up to the order of its sums. What a
-    number that is zero would have been multiplied by is passed over (docs/decisions/0008), so a
-    pass is the cheaper the more of the network is at rest.
-    It has threads of its own, as many as PyTorch had when it was made. PyTorch's, after their own
-    work, turn round in a loop for milliseconds and hold the cores: give it one while this computes
-    (`computing_threads(1)`).
+    The same function as the network, in single precision, up to the order of its sums. Products
+    with a zero are skipped (docs/decisions/0008), so a pass is cheaper the more of the network is
+    zero.
+    It has threads of its own, as many as PyTorch had when it was built. PyTorch's threads busy-wait
+    for milliseconds after their work and occupy the cores, so PyTorch has one thread meanwhile.
+    Cost, on the network of the preset fast, there and back: half of a pass by frequencies.
     Needs Numba and a CPU: see `sparse_passes`.
     """
 
     name = "fp32 sparse"
+    threads = 1
 
     def __init__(self, network: PaperCNN) -> None:
-        from sparring.models import change_kernels, pass_kernels, sparse_kernels  # an extra
+        from sparring.models.paper_cnn import (  # Numba is an extra
+            change_kernels,
+            pass_kernels,
+            sparse_kernels,
+        )
 
         self._kernels, self._changes = pass_kernels, change_kernels
         threads = torch.get_num_threads()
@@ -74,12 +81,8 @@ class SparsePasses:
             names = change_kernels.Memory._fields
             self._black = {name: row.contiguous() for name, row in zip(names, rows, strict=True)}
 
+    @override
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits [B, K], differentiable in the images; the weights are constants.
-
-        Cost, on the network of the preset fast, there and back: half of a pass by frequencies
-        (docs/decisions/0008).
-        """
         return self._logits(_Hidden.apply(images, self))
 
     def compile(self) -> None:
@@ -190,16 +193,13 @@ class _Hidden(Function):
         return ctx.passes._backward(gradient, ctx.saved_tensors), None
 
 
-def sparse_passes(network: nn.Module) -> SparsePasses | None:
-    """The passes of a network that skip zeros, where there are such.
+def sparse_passes(network: PaperCNN) -> SparsePasses | None:
+    """The passes of this network on a CPU; `None` where there are none.
 
-    That is: for the paper's CNN itself, in single precision, on a CPU, with Numba installed (the
-    extra `numba`) and able to compile here.
+    They need weights of single precision, and Numba (the extra `numba`) installed and able to
+    compile here.
     """
-    if not is_paper_cnn(network) or find_spec("numba") is None:
-        return None
-    weight = next(network.parameters())
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    if find_spec("numba") is None or next(network.parameters()).dtype != torch.float32:
         return None
     try:
         passes = SparsePasses(network)

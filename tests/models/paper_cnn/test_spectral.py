@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from sparring.models import PaperCNN, PaperNetwork, WorkingCopy, spectral
-from sparring.models.arithmetic import DirectCopy, SpectralCopy
+from sparring.models import PaperCNN, PaperNetwork, WorkingCopy
+from sparring.models.arithmetic import DirectCopy
+from sparring.models.paper_cnn import spectral
+from sparring.models.paper_cnn.spectral import SpectralCopy
 
 
 def network(dtype: torch.dtype = torch.float64, seed: int = 0) -> PaperCNN:

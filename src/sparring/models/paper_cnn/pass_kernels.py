@@ -9,7 +9,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from sparring.models.sparse_kernels import (
+from sparring.models.paper_cnn.sparse_kernels import (
     FEATURES,
     HALF,
     IMAGE,

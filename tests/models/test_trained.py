@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparring.errors import ConfigError, OtherNetwork
 from sparring.models import PaperNetwork, SmallNetwork, drawing_from
-from sparring.models.fingerprint import (
+from sparring.models.trained import (
     TOLERANCE,
     Fingerprint,
     check_fingerprint,

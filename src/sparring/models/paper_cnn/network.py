@@ -1,10 +1,9 @@
-"""The network of the paper: two 5x5 convolutions, each with max-pooling, and two dense layers.
+"""The paper's network: two 5x5 convolutions, each with max-pooling, and two dense layers.
 
 Shapes: B batch.  Units: pixels in [0, 1].
 """
 
-from functools import cache
-from typing import Literal, TypeGuard
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
-from sparring.models.alterations import is_plain
 from sparring.records.typed import typed
 
 Initialisation = Literal["madry", "torch", "small"]
@@ -54,16 +52,6 @@ class PaperCNN(nn.Module):
         hidden = functional.max_pool2d(self.conv2(hidden), 2).relu()
         features = hidden.permute(0, 2, 3, 1).flatten(1)
         return self.fc2(self.fc1(features).relu())
-
-
-def is_paper_cnn(network: nn.Module) -> TypeGuard[PaperCNN]:
-    """Whether passes that are written for this network compute what a call of `network` does."""
-    return type(network) is PaperCNN and is_plain(network, _layers_shown())
-
-
-@cache
-def _layers_shown() -> str:
-    return repr(PaperCNN(generator=torch.Generator()))
 
 
 def _madry(network: PaperCNN, generator: torch.Generator | None) -> None:
