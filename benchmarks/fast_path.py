@@ -24,7 +24,7 @@ from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.data import Dataset, load_dataset
 from sparring.models import PaperNetwork, has_bf16_units
 from sparring.records import describe
-from sparring.studies.plain import PlainNetwork
+from sparring.studies.recipes import PlainNetwork
 from sparring.training import Adam, TrainConfig, Trainer
 
 EPS = 0.3

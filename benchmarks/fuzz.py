@@ -40,17 +40,16 @@ from PIL import Image
 
 import mutations as of
 from sparring.attacks import PGD, Linf
-from sparring.bundles.reading import exported_network
 from sparring.capacity import LEDGER
 from sparring.cli.main import main as sparring
 from sparring.errors import SparringError
-from sparring.evaluation import Progress, evaluate_run, partial
+from sparring.evaluation import Progress, evaluate_run, evaluation_state
+from sparring.exporting.folder import exported_network
 from sparring.models import SmallNetwork, begin_with
 from sparring.prediction import predict as _loaded  # noqa: F401 - before there are children
 from sparring.records import MetricsLog, Provenance, Row, RunDirectory, TransferMatrix, to_json
 from sparring.studies import STUDIES
-from sparring.studies.runner import summed_up
-from sparring.studies.table import StudyTable
+from sparring.studies.runner import StudyTable, summed_up
 from sparring.training import Asynchronous, Stale, TrainConfig, Validation, train
 
 FORK = multiprocessing.get_context("fork")
@@ -248,10 +247,10 @@ def _partial(run: RunDirectory) -> None:
         if run.partial_evaluation.exists():
             raise KeyboardInterrupt
 
-    every, partial.EVERY = partial.EVERY, 0.0
+    every, evaluation_state.EVERY = evaluation_state.EVERY, 0.0
     with contextlib.suppress(KeyboardInterrupt):
         evaluate_run(run, suite="pgd", num_images=2, checks=False, observer=stop)
-    partial.EVERY = every
+    evaluation_state.EVERY = every
 
 
 def _engine(run: RunDirectory) -> None:

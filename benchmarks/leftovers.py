@@ -24,7 +24,7 @@ import torch
 import torch._dynamo
 
 from sparring.attacks import PGD, Linf
-from sparring.evaluation import evaluate_run, partial
+from sparring.evaluation import evaluate_run, evaluation_state
 from sparring.models import SmallNetwork
 from sparring.records import RunDirectory
 from sparring.training import TrainConfig, Validation, resume, train
@@ -59,7 +59,7 @@ def begin(folder: Path) -> None:
 
 def work(folder: Path, kind: str, updates: int | None = None) -> None:
     """Train on, or evaluate, until the end or a kill."""
-    partial.EVERY = 0.0
+    evaluation_state.EVERY = 0.0
     if kind == "training":
         resume(folder / kind, until=updates)
     else:

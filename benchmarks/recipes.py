@@ -19,7 +19,7 @@ import torch
 
 from sparring.data import load_dataset
 from sparring.evaluation import SUITES, evaluate
-from sparring.evaluation.accuracy import correct
+from sparring.evaluation.judge import correct
 from sparring.models import computing_threads
 from sparring.records import override
 from sparring.training import TrainConfig, Validation, train

@@ -27,7 +27,7 @@ from PIL import Image
 
 from sparring import presets, train
 from sparring.attacks import PGD, Linf
-from sparring.records.bytes import bytes_from, bytes_text
+from sparring.records.text import bytes_from, bytes_text
 from sparring.training import Fresh, Validation
 
 SIDE, CLASSES, TEST = 28, 10, 1000

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 from sphinx.pycode import ModuleAnalyzer
 
-from sparring.records.kinds import kinds, setting_types
+from sparring.records.typed import kinds, setting_types
 from sparring.training import TrainConfig
 
 

@@ -25,6 +25,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 @pytest.fixture(autouse=True, scope="session")
 def _the_bundled_images_are_unpacked_once() -> None:
     """Unpacking MNIST takes most of the time of a run of a few updates."""
-    from sparring.data import mnist  # not above: tests check types from their first import on
+    from sparring.data import source  # not above: tests check types from their first import on
 
-    mnist._part = functools.cache(mnist._part)
+    source._part = functools.cache(source._part)

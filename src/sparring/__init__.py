@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, fgsm, random_start_fgsm
-    from sparring.bundles import export
     from sparring.data import Crop, Dataset, Flip, ImageSet, dataset_from, load_dataset
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate, transfer
+    from sparring.exporting import export
     from sparring.loader import AdversarialLoader, Asynchronous, Fresh, Stale
     from sparring.models import PaperCNN, load_weights
     from sparring.prediction import predict
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "attacks": ("APGD", "FAB", "L2", "PGD", "Linf", "Square", "fgsm", "random_start_fgsm"),
-    "bundles": ("export",),
+    "exporting": ("export",),
     "data": ("Crop", "Dataset", "Flip", "ImageSet", "dataset_from", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),

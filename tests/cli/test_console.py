@@ -4,15 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparring.cli.console import (
-    RESULTS,
-    WIDTH,
-    count_text,
-    counted,
-    duration_text,
-    print_prose,
-)
-from sparring.records.sizes import eps_from, eps_text
+from sparring.cli.console import RESULTS, WIDTH, print_prose
+from sparring.records.text import count_text, counted, duration_text, eps_from, eps_text
 
 
 @pytest.mark.parametrize("levels", range(1, 256))

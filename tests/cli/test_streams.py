@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.cli.console import print_json, print_prose, print_table, result_table
+from sparring.cli.console import print_json, print_prose, print_table, printable_json, result_table
 from sparring.cli.main import main
-from sparring.cli.streams import printable_json
 from sparring.errors import LONGEST, ConfigError, printable
 
 NAUGHTY = "\x1b[31mred\x07\x9b\u202e\ud800\r"

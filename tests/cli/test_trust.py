@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.bundles import export
-from sparring.bundles.reading import exported_network
 from sparring.cli.main import main
 from sparring.errors import ConfigError
 from sparring.evaluation import transfer_runs
 from sparring.evaluation.run import evaluate_run
+from sparring.exporting import export
+from sparring.exporting.folder import exported_network
 from sparring.models import Imported, Normalised, trained_network
 from sparring.prediction import predict
 from sparring.records import RunDirectory, projects
-from sparring.records.trust import Code, seal, unsealed
+from sparring.records.own_code import Code, seal, unsealed
 from sparring.training import OwnObjective, replay, resume, train
 from training.small_runs import Watching, small
 

@@ -16,7 +16,7 @@ from sparring.data import Dataset, ImageSet, StreamedSet, load_dataset, open_dat
 from sparring.data.inspection import inspect_data
 from sparring.errors import DataError
 from sparring.models.weights import read_weights, save_weights
-from sparring.prediction.reading import picture_files
+from sparring.prediction.predict import picture_files
 from sparring.records import read_json, write_json
 
 PARTS = {"train": 24, "test": 3, "validation": 2}

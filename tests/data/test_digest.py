@@ -16,8 +16,8 @@ from torch import Tensor
 
 from data.pictures import picture, write_pictures
 from sparring.data import Dataset, ImageSet, StreamedSet, dataset_from, load_dataset, open_dataset
-from sparring.data import digest as digest_module
-from sparring.data.digest import identity
+from sparring.data import run_data as digest_module
+from sparring.data.run_data import identity
 from sparring.data.streamed import within
 
 CHANGES = ("label", "pixel", "order", "fewer", "shape", "classes")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data.idx_files import STANDARD, idx_bytes, small_arrays, write_folder
-from sparring.data.folder import load_folder
-from sparring.data.idx import read_images, read_labels
+from sparring.data.idx import load_folder, read_images, read_labels
 from sparring.errors import DataError
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)

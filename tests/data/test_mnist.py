@@ -8,7 +8,7 @@ import torch
 from data.idx_files import pixels_of
 from sparring.data import load_dataset
 from sparring.data.idx import read_images, read_labels
-from sparring.data.mnist import FOLDER, load_mnist
+from sparring.data.source import FOLDER, load_mnist
 from sparring.errors import DataError
 
 PUBLISHED_MD5 = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from data.idx_files import STANDARD, pixels_of, small_arrays, write_folder
 from data.pictures import write_pictures
 from sparring.data import Images, ImageSet, StreamedSet, load_dataset
-from sparring.data.reader import KEPT, Reader
+from sparring.data.streamed import KEPT, Reader
 from sparring.errors import DataError
 
 

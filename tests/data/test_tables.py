@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from data.idx_files import pixels_of
 from data.pictures import CLASSES, picture
 from sparring.cli.main import main
-from sparring.data import StreamedSet, load_dataset, open_dataset, opening
+from sparring.data import StreamedSet, load_dataset, open_dataset
+from sparring.data import files as data_files
 from sparring.errors import DataError
 
 NAMES = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
@@ -273,7 +274,7 @@ def test_pipes_are_never_waited_for(tmp_path):
 
 @pytest.mark.parametrize("use_dictionary", [True, False])
 def test_tables_that_unpack_to_far_more_are_refused(tmp_path, monkeypatch, use_dictionary):
-    monkeypatch.setattr(opening, "_SMALL", 4 << 20)
+    monkeypatch.setattr(data_files, "_SMALL", 4 << 20)
     images = [encoded(0) + bytes(100_000)] * 160
     rows = pa.table({"image": images, "label": [n % 2 for n in range(160)]})
     path = tmp_path / "a.parquet"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparring.attacks import L2, Classifier, Linf, Threat
-from sparring.evaluation import evaluate, examination
+from sparring.evaluation import evaluate, masking_checks
 from sparring.records import Finding
 
 EPS = 0.25
@@ -242,6 +242,6 @@ def test_one_or_two_images_are_checked_by_a_model_that_takes_no_empty_batch(coun
 
 @pytest.mark.parametrize("right", [5, 128, 129, 254, 1000])
 def test_images_are_looked_at_from_the_first_to_the_last_that_is_right(right: int) -> None:
-    looked = examination.evenly(torch.arange(right))
+    looked = masking_checks.evenly(torch.arange(right))
     assert (int(looked[0]), int(looked[-1])) == (0, right - 1)
-    assert len(looked) == len(looked.unique()) == min(right, examination.IMAGES)
+    assert len(looked) == len(looked.unique()) == min(right, masking_checks.IMAGES)

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square
-from sparring.bundles.formats import difference
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits
 from sparring.evaluation import SUITES, Judge, certified, evaluate, slice_accuracy, transfer
+from sparring.exporting.formats import difference
 from sparring.models import load_weights, save_weights
 from sparring.prediction.predict import _Asked
 

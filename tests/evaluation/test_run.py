@@ -12,10 +12,10 @@ from torch import Tensor
 from sparring.attacks import PGD, Linf
 from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError
-from sparring.evaluation import evaluate_run, partial
-from sparring.evaluation.accuracy import slice_accuracy
+from sparring.evaluation import evaluate_run, evaluation_state
+from sparring.evaluation.evaluation_state import EvaluationState, Progress
+from sparring.evaluation.judge import slice_accuracy
 from sparring.evaluation.run import kept_as
-from sparring.evaluation.survey import Progress, Survey
 from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
 from sparring.training import resume, train
 from training.small_runs import small
@@ -91,10 +91,10 @@ def test_the_first_images_are_kept_as_the_attacks_left_them(run: RunDirectory) -
 def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = Survey.state
-    monkeypatch.setattr(partial, "EVERY", 0.0)
+    old = EvaluationState.state
+    monkeypatch.setattr(evaluation_state, "EVERY", 0.0)
     monkeypatch.setattr(
-        Survey, "state", lambda self: {k: v for k, v in old(self).items() if k != "shown"}
+        EvaluationState, "state", lambda self: {k: v for k, v in old(self).items() if k != "shown"}
     )
 
     def stop(_: Progress) -> None:

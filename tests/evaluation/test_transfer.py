@@ -12,7 +12,7 @@ from sparring.attacks import L2, PGD, Linf
 from sparring.data import derive_seed, load_dataset
 from sparring.errors import CheckpointError, ConfigError, RunError
 from sparring.evaluation import TransferProgress, transfer, transfer_runs
-from sparring.evaluation.contender import starts
+from sparring.evaluation.model_under_test import starts
 from sparring.models import save_weights
 from sparring.records import RunDirectory, TransferMatrix
 from training.small_runs import PAPERS, small

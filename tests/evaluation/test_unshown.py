@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, parametrize
 from sparring.attacks import L2, PGD, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation import Suite, certified, evaluate, suites
-from sparring.evaluation.contender import Contender
+from sparring.evaluation.model_under_test import ModelUnderTest
 from sparring.models import PaperCNN, working_copy
 from sparring.models.state import OnCopies
 
@@ -318,7 +318,7 @@ def paper(kind: str) -> nn.Module:
 def test_what_is_attacked_of_an_altered_network_is_that_network(kind):
     model = paper(kind)
     images = torch.rand(3, 1, 28, 28, generator=seeded(2))
-    attacked = Contender(model, images, torch.zeros(3, dtype=torch.int64), THREAT).attacked
+    attacked = ModelUnderTest(model, images, torch.zeros(3, dtype=torch.int64), THREAT).attacked
     copy = working_copy(model, "fp32")
     with torch.no_grad():
         wanted = model(images)
@@ -334,10 +334,10 @@ def test_a_form_that_is_not_the_network_does_not_stand_in_for_it(monkeypatch):
         def attacked(self, images: Tensor) -> Tensor:
             return network()(images) * torch.tensor([1.0, 1.0, 1.1])
 
-    monkeypatch.setattr("sparring.evaluation.contender.working_copy", lambda *_: Wrong())
+    monkeypatch.setattr("sparring.evaluation.model_under_test.working_copy", lambda *_: Wrong())
     model = network()
     images, labels = images_for(model)
-    contender = Contender(model, images, labels, THREAT)
-    assert isinstance(contender.attacked, OnCopies)
-    assert contender.attacked.model is model
-    assert contender.arithmetic == "the model's own"
+    tested = ModelUnderTest(model, images, labels, THREAT)
+    assert isinstance(tested.attacked, OnCopies)
+    assert tested.attacked.model is model
+    assert tested.arithmetic == "the model's own"

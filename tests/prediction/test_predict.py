@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bundles.test_export import untrained
+from exporting.test_export import untrained
 from sparring.cli.main import main
 from sparring.data import load_dataset
 from sparring.errors import ConfigError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.records.bytes import bytes_from, bytes_text
+from sparring.records.text import bytes_from, bytes_text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.errors import ConfigError
-from sparring.records.imported import anchored, imported
+from sparring.records.own_code import anchored, imported
 
 PARTS = {
     "layers.py": "VALUE = {0}\ndef value():\n    import lazy\n    return lazy.VALUE\n",

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sparring.records import write_atomically
-from sparring.records.temporary import clear_abandoned, new_file, temporary_file, temporary_folder
+from sparring.records.files import clear_abandoned, new_file, temporary_file, temporary_folder
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from sparring.records.temporary import new_file, temporary_file, temporary_folder
+from sparring.records.files import new_file, temporary_file, temporary_folder
 kept = [new_file(Path(sys.argv[1]), ".result."), temporary_file()]
 with temporary_folder() as folder:
     (folder / "inside").touch()
@@ -88,7 +88,7 @@ def test_a_temporary_folder_ends_with_its_block_and_in_an_error(
 def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparring.records import temporary
+    from sparring.records import files
 
     taken: list[Path] = []
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
             taken.append(path)
         return True
 
-    monkeypatch.setattr(temporary, "locked", late)
+    monkeypatch.setattr(files, "locked", late)
     file, path = new_file(tmp_path, ".a.")
     with file:
         assert path.exists()

@@ -27,11 +27,17 @@ from sparring.records import (
     Table,
 )
 from sparring.report import draw
-from sparring.report.cells import Shading, in_lines
-from sparring.report.curves import CurvePlan
 from sparring.report.direction import Direction, ticks_between
-from sparring.report.ink import HUES, PAPER, SHADES, ink_on, legible, look, luminance
-from sparring.report.lengths import LengthPlan
+from sparring.report.panels import CurvePlan, LengthPlan, Shading, in_lines
+from sparring.report.style import (
+    HUES,
+    PAPER,
+    SHADES,
+    legible,
+    luminance,
+    series_style,
+    text_colour_on,
+)
 
 HOSTILE = "<img src=x onerror=alert(1)> $\\frac$ & \x00\x1b\ud800 </script>"
 
@@ -214,9 +220,9 @@ def test_a_lying_bar_ends_at_its_number_and_says_it(scale) -> None:
 
 
 def test_series_are_told_apart_in_colour_and_in_grey() -> None:
-    looks = [look(number) for number in range(30)]
-    assert len(set(looks)) == 30
-    for one, other in pairwise(looks):
+    styles = [series_style(number) for number in range(30)]
+    assert len(set(styles)) == 30
+    for one, other in pairwise(styles):
         assert one.hue != other.hue and one.dash != other.dash and one.marker != other.marker
     paper = luminance(to_rgb(PAPER))
     assert all((paper + 0.05) / (luminance(to_rgb(hue)) + 0.05) >= 4.5 for hue in HUES)
@@ -235,7 +241,9 @@ def test_single_points_have_no_line_in_the_legend() -> None:
 def test_numbers_in_cells_stand_out_from_every_shade() -> None:
     for step in range(256):
         shade = colormaps[SHADES](step)
-        light, dark = sorted((luminance(shade), 1.0 if ink_on(shade) == "white" else 0.0))[::-1]
+        light, dark = sorted((luminance(shade), 1.0 if text_colour_on(shade) == "white" else 0.0))[
+            ::-1
+        ]
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 

@@ -31,7 +31,7 @@ from sparring.records import (
 )
 from sparring.records.files import file_digest
 from sparring.report import read_story, write_page
-from sparring.report.picture import data_uri
+from sparring.report.inline import data_uri
 from sparring.report.run_story import RunStory
 
 HOSTILE = (

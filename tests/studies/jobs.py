@@ -9,8 +9,8 @@ from pathlib import Path
 from sparring.errors import ConfigError
 from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
 from sparring.studies import Measurement, Measurements, Runs, Scale
+from sparring.studies.networks import weights_digest
 from sparring.studies.processes import Tell
-from sparring.studies.snapshots import weights_digest
 from sparring.training import TrainConfig
 from training.small_runs import small
 

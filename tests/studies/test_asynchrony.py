@@ -14,8 +14,7 @@ from sparring.records import (
     describe,
 )
 from sparring.studies import SCALES, STUDIES, Measurements, Scale
-from sparring.studies.asynchrony import OWN_ENGINE, PAPERS_ENGINE
-from sparring.studies.asynchrony_figures import ONE_CORE
+from sparring.studies.asynchrony import ONE_CORE, OWN_ENGINE, PAPERS_ENGINE
 from sparring.studies.devices import RealCores
 from sparring.training import Asynchronous
 

@@ -18,9 +18,8 @@ from sparring.records import (
     describe,
 )
 from sparring.studies import STUDIES, Measurements, Scale
-from sparring.studies.headline_times import CAUSES, CHAIN, durations, factors, whole
-from sparring.studies.plain import PlainNetwork
-from sparring.studies.recipes import FAST, FAST_ASYNC, PLAIN, Clock, recipes
+from sparring.studies.headline import CAUSES, CHAIN, durations, factors, whole
+from sparring.studies.recipes import FAST, FAST_ASYNC, PLAIN, Clock, PlainNetwork, recipes
 from training.small_runs import small
 
 STUDY = STUDIES["headline"]

@@ -18,7 +18,7 @@ import torch
 
 from sparring.attacks import AttackedBatch, Crafter, Recipe
 from sparring.data import load_dataset
-from sparring.data.of_run import new_data
+from sparring.data.run_data import new_data
 from sparring.engine import FixedLag, Newest
 from sparring.errors import ConfigError, RunError
 from sparring.models import Imported

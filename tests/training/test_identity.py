@@ -21,13 +21,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sparring.bundles import export, exported_network
 from sparring.data import dataset_from, load_dataset
 from sparring.engine import FixedLag
 from sparring.errors import CheckpointError, ConfigError, DataError, OtherNetwork
 from sparring.evaluation import evaluate_run
 from sparring.evaluation.run import results_on
-from sparring.evaluation.transfer_runs import transfer_runs
+from sparring.evaluation.transfer import transfer_runs
+from sparring.exporting import export, exported_network
 from sparring.models import Imported, trained_network
 from sparring.prediction import predict
 from sparring.records import Evaluation, RunDirectory
@@ -256,7 +256,7 @@ def test_other_code_is_refused(tmp_path: Path):
     net = tmp_path / "net.py"
     net.write_text(net.read_text().replace("flatten(1)", "flatten(1).square()"))
     before = listing(run)
-    code = f"{PROGRAM}\nfrom sparring.bundles import exported_network as e; e(sys.argv[3])"
+    code = f"{PROGRAM}\nfrom sparring.exporting import exported_network as e; e(sys.argv[3])"
     done = in_process(run, tmp_path / "out", tmp_path / "bundle", cwd=tmp_path, code=code)
     assert done.stdout.split() == [word for use in USES for word in (use, "OtherNetwork")]
     assert "OtherNetwork: " in done.stderr

@@ -14,7 +14,7 @@ from sparring.errors import (
 )
 from sparring.models import trained_network
 from sparring.records import RunDirectory
-from sparring.records.sole_use import sole_use
+from sparring.records.files import exclusive_lock
 from sparring.training import Step, resume, train
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 
@@ -40,7 +40,7 @@ def test_a_run_that_was_stopped_keeps_the_same_ones_and_that_of_the_stop(tmp_pat
     with pytest.raises(Interrupted):
         train(EVERY_THIRD, tmp_path / "stopped", sinks=[stopping])
     assert RunDirectory(tmp_path / "stopped").snapshots() == [0, 3]
-    with sole_use(tmp_path / "stopped", "be here"), pytest.raises(RunError, match="only one"):
+    with exclusive_lock(tmp_path / "stopped", "be here"), pytest.raises(RunError, match="only one"):
         resume(tmp_path / "stopped")
     resume(tmp_path / "stopped", until=5)
     run = resume(tmp_path / "stopped").run

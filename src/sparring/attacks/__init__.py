@@ -27,9 +27,9 @@ from sparring.attacks.losses import (
 from sparring.attacks.pgd import PGD, fgsm, random_start_fgsm
 from sparring.attacks.search import (
     Attack,
+    BatchedSearch,
     Search,
     State,
-    Sweep,
     Task,
     adversarial_images,
     ranked,
@@ -49,6 +49,7 @@ __all__ = [
     "AttackedBatch",
     "Batch",
     "BatchAttack",
+    "BatchedSearch",
     "Classifier",
     "Crafter",
     "EarlySteps",
@@ -61,7 +62,6 @@ __all__ = [
     "Start",
     "State",
     "StepwiseAttack",
-    "Sweep",
     "Task",
     "Threat",
     "adversarial_images",

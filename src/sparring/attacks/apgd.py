@@ -20,8 +20,7 @@ from sparring.attacks.losses import (
 )
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
-from sparring.records.ranges import at_least
-from sparring.records.typed import typed, typed_record
+from sparring.records.typed import at_least, typed, typed_record
 
 MOMENTUM = 0.25
 """Share of the last change in the next one: what the paper's alpha, 0.75, leaves."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparring.errors import ConfigError, NonFiniteLogits, SparringError
 from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
 from sparring.models.calling import has_no_numbers
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.text import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
 """All an attack knows of a model: images (B *S) to logits (B K)."""

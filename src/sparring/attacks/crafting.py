@@ -22,8 +22,8 @@ from sparring.attacks.checks import Classifier
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
-from sparring.records.ranges import at_least
 from sparring.records.stage import Stage
+from sparring.records.typed import at_least
 
 
 @runtime_checkable

@@ -17,8 +17,7 @@ from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
-from sparring.records.ranges import at_least
-from sparring.records.typed import typed, typed_record
+from sparring.records.typed import at_least, typed, typed_record
 
 
 @typed_record

@@ -6,7 +6,7 @@ Units: ε in those of pixels in [0, 1].
 import math
 
 from sparring.attacks.threat import L2, Linf, Threat
-from sparring.records.sizes import eps_text
+from sparring.records.text import eps_text
 
 USUAL: dict[tuple[type[Threat], bool], float] = {
     (Linf, True): 0.3,

@@ -128,7 +128,7 @@ Judge = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Sweep:
+class BatchedSearch:
     """One search over many images, a batch at a time; who falls or is through makes room."""
 
     search: Search
@@ -225,7 +225,7 @@ def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
             waiting = robust.nonzero().flatten()
             if not len(waiting):
                 break
-            sweep = Sweep(
+            batched = BatchedSearch(
                 search=search,
                 logits_of=logits_of,
                 begin=lambda places, search=search, task=task: search.begin(
@@ -234,8 +234,8 @@ def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
                 waiting=waiting,
                 batch_size=batch_size,
             )
-            while sweep.left:
-                places, last = sweep.advance(lambda places, _: torch.ones(len(places)).bool())
+            while batched.left:
+                places, last = batched.advance(lambda places, _: torch.ones(len(places)).bool())
                 found[places] = last
             with numbered(waiting, ATTACKED):
                 logits_after = logits_of(found[waiting])

@@ -34,7 +34,7 @@ from sparring.engine.transports.kinds import TransportKind
 from sparring.engine.transports.process import ProcessTransport
 from sparring.errors import ConfigError, Interrupted
 from sparring.records import MetricsLog
-from sparring.records.temporary import temporary_folder
+from sparring.records.files import temporary_folder
 from sparring.training import Fresh, TrainConfig, Validation, presets, train
 
 TIMED = 30

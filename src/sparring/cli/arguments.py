@@ -18,8 +18,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from sparring.errors import ConfigError, RunError
 from sparring.records import RunDirectory
-from sparring.records.refusal import Refusal
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.codec import Refusal
+from sparring.records.text import did_you_mean, nearest
 
 RUNS = Path("runs")
 """Where runs go, and are looked for, unless the user says otherwise."""

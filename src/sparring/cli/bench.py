@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from sparring.cli.arguments import PLAIN, Form, flag, whole
 from sparring.cli.console import (
     PROGRESS,
-    hardware_text,
     print_ending,
     print_json,
     print_prose,
@@ -18,6 +17,7 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Environment, describe, to_json
+from sparring.records.text import hardware_text
 
 if TYPE_CHECKING:
     from sparring.capacity import EngineBenchmark

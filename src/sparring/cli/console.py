@@ -1,5 +1,10 @@
-"""What all verbs print with: results to stdout, progress to stderr, and one form for numbers."""
+"""What all verbs print with: results to stdout, progress to stderr, and one form for numbers.
 
+Text from files is printed without control characters.
+"""
+
+import json
+import re
 import sys
 import textwrap
 from contextlib import suppress
@@ -9,12 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sparring.cli.streams import printable_json
-from sparring.errors import printable
-from sparring.records.wording import count_text as count_text
-from sparring.records.wording import counted as counted
-from sparring.records.wording import duration_text as duration_text
-from sparring.records.wording import hardware_text as hardware_text
+from sparring.errors import UNPRINTABLE, printable
+
+
+def printable_json(text: str, encoding: str) -> str:
+    """JSON text of the same values without control characters, for a stream of this encoding."""
+    text = UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    try:
+        text.encode(encoding)
+    except (LookupError, UnicodeEncodeError):
+        return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    return text
+
 
 WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from sparring.cli.arguments import PLAIN, Form, flag, whole
-from sparring.cli.console import (
-    count_text,
-    counted,
-    print_ending,
-    print_json,
-    print_result,
-    print_table,
-    result_table,
-)
+from sparring.cli.console import print_ending, print_json, print_result, print_table, result_table
 from sparring.errors import ConfigError, DataError
 from sparring.records import to_json
-from sparring.records.bytes import bytes_from, bytes_text
+from sparring.records.text import bytes_from, bytes_text, count_text, counted
 
 if TYPE_CHECKING:
     from sparring.data.inspection import Inspection

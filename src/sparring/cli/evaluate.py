@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, source, whole
 from sparring.cli.console import (
-    count_text,
-    counted,
-    duration_text,
-    hardware_text,
     print_ending,
     print_json,
     print_prose,
@@ -20,6 +16,7 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.records import Evaluation, Proportion, RunDirectory, to_json
+from sparring.records.text import count_text, counted, duration_text, hardware_text
 
 if TYPE_CHECKING:
     from sparring.models import Precision

@@ -12,7 +12,7 @@ from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, one_of, path, 
 from sparring.cli.console import print_ending, print_json, print_result, print_table, result_table
 
 if TYPE_CHECKING:
-    from sparring.bundles import Exported, FormatName
+    from sparring.exporting import Exported, FormatName
 
 ABOUT = """Put a run's network into a folder: in one format or more, with a model card.
 
@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     flags, word = FORM.read(argv)
     chosen = chosen_run(word)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.bundles import export
+    from sparring.exporting import export
 
     out = flags.out or EXPORTS / chosen.path.resolve().name
     formats = cast("tuple[FormatName, ...]", flags.to)

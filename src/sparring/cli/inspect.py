@@ -15,17 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from sparring.capacity import EngineStats
 from sparring.cli.arguments import PLAIN, Form, chosen_run
-from sparring.cli.console import (
-    count_text,
-    counted,
-    duration_text,
-    hardware_text,
-    print_json,
-    print_prose,
-    print_result,
-    print_table,
-    result_table,
-)
+from sparring.cli.console import print_json, print_prose, print_result, print_table, result_table
 from sparring.cli.evaluate import doubts
 from sparring.engine.policies import PolicyKind
 from sparring.errors import RunError, launcher, resume_command
@@ -41,8 +31,8 @@ from sparring.records import (
 )
 from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.metrics import number
-from sparring.records.ranges import count_in
-from sparring.records.wording import setting_text
+from sparring.records.text import count_text, counted, duration_text, hardware_text, setting_text
+from sparring.records.typed import count_in
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
 

@@ -1,20 +1,26 @@
-"""`sparring VERB …`: find the verb, run it, and turn what goes wrong into a sentence.
+"""`sparring VERB …`: find the verb, run it, and turn an error into a sentence.
 
-Exit codes: 0 done; 2 something the user can mend; 1 a failed run, one whose replay differs, or
+Exit codes: 0 done; 2 a mistake that the user can mend; 1 a failed run, one whose replay differs, or
 results that cannot be printed; 130 interrupted; 141 the reader of a pipe left.
+
+A closed or full standard output is one error. Standard error, which carries progress, may fail
+silently.
 """
 
+import errno
 import importlib
+import io
+import logging
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sparring.cli.streams import flush_errors, leave, standard_streams, tell
 from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -128,7 +134,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _unknown(word: str) -> ConfigError:
-    from sparring.records.spelling import did_you_mean, nearest
+    from sparring.records.text import did_you_mean, nearest
 
     hint = did_you_mean(nearest(word, VERBS)) or " See sparring --help."
     return ConfigError(f"the first word must be one of {', '.join(VERBS)}; got {word}.{hint}")
@@ -148,3 +154,100 @@ def _code(leave: SystemExit) -> int:
         return leave.code
     _tell(str(leave.code), debug=False)
     return 1
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Check what is written to standard output while the block lasts.
+
+    What the encoding lacks is escaped. A descriptor that was closed is taken by the null device, so
+    that no other file gets its number.
+    """
+    given = sys.stdout, sys.stderr, logging.lastResort
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _take_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout = _Checked(sys.stdout or _Closed())
+    sys.stderr = sys.stderr or io.StringIO()
+    logging.lastResort = _Warnings(logging.WARNING)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr, logging.lastResort = given
+
+
+def tell(message: str) -> None:
+    """A line on standard error, if that can be written."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+
+
+def leave(stream: Any) -> None:
+    """Give what is still buffered somewhere to go, or Python complains on its way out."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def flush_errors() -> None:
+    """Write what is left for standard error, or let it go."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        leave(sys.stderr)
+
+
+class _Closed(io.StringIO):
+    """A stream whose descriptor was closed before the process began."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+class _Checked:
+    """A stream whose failure raises `OutputNotWritten`, unlike that of other files."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _failures():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _failures():
+            self._stream.flush()
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputNotWritten(
+            f"standard output cannot be written: {error.strerror or error}. "
+            "Send it to an open file or pipe with room, or leave the redirection out."
+        ) from error
+
+
+class _Warnings(logging.Handler):
+    """Prints what the library warns of where nothing else takes it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(printable(record.getMessage()))
+
+
+def _take_closed_descriptors() -> None:
+    """Open the null device in the place of closed descriptors 0 to 2."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free

@@ -23,8 +23,6 @@ from sparring.capacity.assumptions import BATCH, KAPPA
 from sparring.cli.arguments import PLAIN, Form, flag, number, whole
 from sparring.cli.console import (
     PROGRESS,
-    count_text,
-    counted,
     print_ending,
     print_json,
     print_result,
@@ -32,6 +30,7 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.errors import ConfigError
+from sparring.records.text import count_text, counted
 
 ABOUT = """Plan a run on many devices: trainers, workers, throughput, staleness, cost.
 

@@ -5,16 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from sparring.cli.arguments import PLAIN, Form, flag, whole
-from sparring.cli.console import (
-    PROGRESS,
-    counted,
-    print_json,
-    print_result,
-    print_table,
-    result_table,
-)
+from sparring.cli.console import PROGRESS, print_json, print_result, print_table, result_table
 from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory, to_json
+from sparring.records.text import counted
 
 if TYPE_CHECKING:
     from sparring.prediction import Prediction, Predictions

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from sparring.attacks.plausible import threat_text
-from sparring.cli.console import PROGRESS, count_text, counted, duration_text, progress_bar
+from sparring.cli.console import PROGRESS, progress_bar
 from sparring.evaluation import Progress
 from sparring.records import Row
 from sparring.records.metrics import number
+from sparring.records.text import count_text, counted, duration_text
 from sparring.training import RowKind, SessionStart, Sink
 
 SMOOTHING = 0.05

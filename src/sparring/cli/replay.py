@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run
-from sparring.cli.console import (
-    count_text,
-    counted,
-    duration_text,
-    print_ending,
-    print_json,
-    print_result,
-)
+from sparring.cli.console import print_ending, print_json, print_result
+from sparring.records.text import count_text, counted, duration_text
 
 if TYPE_CHECKING:
     from sparring.training import Replay

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, path
-from sparring.cli.console import PROGRESS, counted, print_ending
+from sparring.cli.console import PROGRESS, print_ending
+from sparring.records.text import counted
 from sparring.report.page import (
     MEGABYTE,
     USUAL,

@@ -1,30 +1,50 @@
-"""From a preset, a file and flags to the whole configuration of one run.
+"""From a preset, a file and flags to the whole configuration of one run, and the cluster it needs.
 
 Later ones win: preset or file, then the flags with a name of their own, then `--set`.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from sparring.attacks import L2, Linf, Threat
 from sparring.attacks.plausible import usual
-from sparring.cli.model_settings import with_model, with_objective
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
-from sparring.data.of_run import RunData
+from sparring.data.run_data import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError, DataError, launcher
 from sparring.loader import SourceKind
+from sparring.models import (
+    Imported,
+    ModelKind,
+    Normalised,
+    PaperNetwork,
+    PreActResNet18,
+    SmallNetwork,
+    WideResNet,
+)
+from sparring.models.spec import Network
 from sparring.records import RunDirectory, from_json, override, read_json, to_json
-from sparring.records.refusal import shown
-from sparring.records.spelling import did_you_mean, nearest
-from sparring.records.trust import check_trusted, named_code
-from sparring.training import Asynchronous, Fresh, Stale, TrainConfig, linearly_scaled
+from sparring.records.codec import shown
+from sparring.records.own_code import arguments, check_trusted, named_code
+from sparring.records.text import did_you_mean, nearest
+from sparring.training import (
+    TRADES,
+    Adversarial,
+    Asynchronous,
+    Fresh,
+    Mixed,
+    OwnObjective,
+    Stale,
+    TrainConfig,
+    linearly_scaled,
+)
 from sparring.training.distributed import launched
+from sparring.training.objectives import Objective
 from sparring.training.presets import PRESETS, for_model
 
 
@@ -240,3 +260,118 @@ def _needs_policy(name: str, needed: str, policy: PolicyKind) -> ConfigError:
         f"{flag} needs --policy {needed}, because no other policy has such a setting; got {flag} "
         f"with {type(policy).__name__}. Leave it out, or take that policy."
     )
+
+
+MODELS: Mapping[str, type[PaperNetwork | SmallNetwork | PreActResNet18 | WideResNet]] = (
+    MappingProxyType(
+        {
+            "paper": PaperNetwork,
+            "small-cnn": SmallNetwork,
+            "preact-resnet-18": PreActResNet18,
+            "wide-resnet": WideResNet,
+        }
+    )
+)
+"""Built-in networks by the names that the command line gives them."""
+OBJECTIVES: Mapping[str, type[Adversarial | Mixed | TRADES]] = MappingProxyType(
+    {"adversarial": Adversarial, "mixed": Mixed, "trades": TRADES}
+)
+"""Built-in objectives by the names that the command line gives them."""
+
+
+def with_model(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
+    """The network that the flags name, behind the normalisation that they give."""
+    model = config.model
+    if flags.model is not None:
+        model = _named(flags.model, flags.model_args)
+    elif flags.model_args:
+        raise ConfigError(
+            f"--model-args needs --model, whose arguments they are; got {flags.model_args[0]} "
+            "without it. For the model of a preset or file take --set model.NAME=VALUE."
+        )
+    if bool(flags.mean) != bool(flags.std):
+        raise ConfigError(
+            "--mean and --std go together, because images are normalised by both; got only "
+            f"{'--mean' if flags.mean else '--std'}. Give the other, too."
+        )
+    if flags.mean:
+        model = Normalised(mean=flags.mean, std=flags.std, network=_inner(model))
+    init = config.init if flags.init is None else str(flags.init)
+    return replace(config, model=model, init=init)
+
+
+def with_objective(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
+    """What the flags name; the attack then maximises what belongs to it."""
+    if flags.objective is None:
+        return config
+    objective = _objective(flags.objective)
+    attack = config.attack
+    if isinstance(objective, TRADES):
+        start = "uniform" if attack.start == "none" else attack.start
+        attack = replace(attack, loss="kl", start=start)
+    return replace(config, objective=objective, attack=attack)
+
+
+def _named(name: str, words: Sequence[str]) -> Network:
+    if ":" in name:
+        return Imported(factory=name, arguments=tuple(words))
+    if name not in MODELS:
+        hint = did_you_mean(nearest(name, MODELS)) or " For one of yours: file.py:factory."
+        raise ConfigError(
+            f"--model must be one of {', '.join(MODELS)}, or package.module:factory, or "
+            f"file.py:factory; got {name}.{hint}"
+        )
+    return from_json(MODELS[name], arguments(words, "--model-args"), where="--model-args")
+
+
+def _inner(model: ModelKind) -> Network:
+    return model.network if isinstance(model, Normalised) else model
+
+
+def _objective(name: str) -> Objective:
+    if ":" in name:
+        return OwnObjective(factory=name)
+    if name not in OBJECTIVES:
+        hint = did_you_mean(nearest(name, OBJECTIVES)) or " For one of yours: file.py:name."
+        raise ConfigError(
+            f"--objective must be one of {', '.join(OBJECTIVES)}, or file.py:name; got {name}."
+            f"{hint}"
+        )
+    return OBJECTIVES[name]()
+
+
+@contextmanager
+def connected(source: SourceKind, address: str | None) -> Iterator[None]:
+    """While the block runs, be connected to the cluster at `address`, if the source needs one.
+
+    Without an address as `Connection` has it. Raises `ConfigError` for an address that the source
+    does not need, if Ray is not installed, or if no cluster answers.
+    """
+    transport = source.transport if isinstance(source, Asynchronous) else None
+    if not isinstance(transport, Ray):
+        if address is not None:
+            raise ConfigError(
+                "--ray-address needs --source async --transport ray, because only there workers "
+                f"are a cluster's; got --ray-address {address} without it. Add it, or leave the "
+                "address out."
+            )
+        yield
+        return
+    transport.check()
+    # An extra, and seconds to import.
+    from sparring.engine.transports.ray_cluster import Connection
+
+    connection = Connection(address)
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def connected_as_before(run: Path, address: str | None) -> AbstractContextManager[None]:
+    """The same for a run that is resumed; does nothing if its directory is on another host."""
+    if not run.exists():
+        return nullcontext()
+    directory = RunDirectory.open(run)
+    config = from_json(TrainConfig, read_json(directory.config), where=str(directory.config))
+    return connected(config.source, address)

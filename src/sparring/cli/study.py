@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 from sparring.cli.arguments import PLAIN, Form, flag, one_of, path, several, whole
 from sparring.cli.console import (
     PROGRESS,
-    count_text,
-    counted,
-    duration_text,
-    hardware_text,
     print_ending,
     print_prose,
     print_result,
@@ -24,8 +20,15 @@ from sparring.cli.console import (
 from sparring.errors import ConfigError
 from sparring.records import Claim, StudyResult
 from sparring.records.environment import available_cores
-from sparring.records.ranges import at_least
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.text import (
+    count_text,
+    counted,
+    did_you_mean,
+    duration_text,
+    hardware_text,
+    nearest,
+)
+from sparring.records.typed import at_least
 
 if TYPE_CHECKING:
     from sparring.studies import Scale, Study
@@ -114,7 +117,7 @@ def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
     """What they would train, and how far that is."""
     from sparring.records import RunDirectory
     from sparring.studies import StudyRun
-    from sparring.studies.snapshots import reached
+    from sparring.studies.networks import reached
 
     for study in _some(studies, "show"):
         print_result(f"{study.name}: {study.title}")

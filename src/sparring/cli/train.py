@@ -1,7 +1,12 @@
-"""`sparring train`: a robust classifier in a run directory."""
+"""`sparring train`: a robust classifier in a run directory, also by several processes of torchrun.
+
+No torch is loaded before the words are known to be right.
+"""
 
 import json
+import os
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,17 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from sparring.cli.arguments import RUNS, Form
-from sparring.cli.console import (
-    counted,
-    duration_text,
-    print_ending,
-    print_json,
-    print_result,
-)
-from sparring.cli.several import leads, met, one_voice
+from sparring.cli.console import print_ending, print_json, print_result
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, FailedElsewhere, Interrupted, NonFiniteLoss, SparringError
 from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
+from sparring.records.text import counted, duration_text
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
 
@@ -51,9 +50,8 @@ def _run(argv: list[str]) -> int:
         _refuse_settings(flags)
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.cli.cluster import connected
     from sparring.cli.progress import watched_training
-    from sparring.cli.settings import opened, resolved, shared, sized
+    from sparring.cli.settings import connected, opened, resolved, shared, sized
     from sparring.training import train
     from sparring.training.preparation import prepared
 
@@ -76,7 +74,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _resume(flags: TrainFlags, run: Path) -> int:
-    from sparring.cli.cluster import connected_as_before
+    from sparring.cli.settings import connected_as_before
 
     if leads():
         RunDirectory.open(run)
@@ -188,3 +186,57 @@ def _print_look(run: RunDirectory, look: Row) -> None:
         if isinstance(share, float) and isinstance(total, int):
             accuracy = Proportion(successes=round(share * total), total=total)
             print_result(f"{title} accuracy {accuracy}: {total:,} validation images{attacked}")
+
+
+COMMON = (FailedElsewhere, Interrupted, NonFiniteLoss)
+"""Errors that all trainers raise and one reports."""
+
+
+def asked_for() -> bool:
+    """Whether the environment is that of one of several processes, as torchrun makes it."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def leads() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return not asked_for() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Let one of several trainers report an error that all of them raise.
+
+    Before they are connected, each machine reports an error once; afterwards the trainer that met
+    it and the leader do. Exit codes are the same for all.
+    """
+    if not asked_for():
+        yield
+        return
+    try:
+        yield
+    except SparringError as error:
+        if _is_told_by_another(error):
+            raise SystemExit(error.exit_code) from error
+        raise
+
+
+@contextmanager
+def met() -> Iterator[None]:
+    """Stay connected to the other trainers, if there are any, while the block lasts."""
+    from sparring.training import joined
+
+    try:
+        with joined():
+            yield
+    finally:
+        if asked_for():
+            # Once the first one is gone, torchrun ends the others: they go, by their own code.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _is_told_by_another(error: SparringError) -> bool:
+    import torch.distributed as dist
+
+    if isinstance(error, COMMON):
+        return not leads()
+    return not dist.is_initialized() and os.environ.get("LOCAL_RANK", "0") != "0"

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import UseAppendAction, arg
 
 from sparring.cli.arguments import PLAIN, flag, number, one_of, path, several, whole
-from sparring.records.sizes import eps_from
+from sparring.records.text import eps_from
 
 SCALINGS = ("linear", "none")
 """What several trainers may do to settings that are meant for one."""

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 from sparring.cli.arguments import PLAIN, RUNS, Form, flag, path, several, whole
 from sparring.cli.console import (
     PROGRESS,
-    counted,
-    duration_text,
-    hardware_text,
     print_ending,
     print_json,
     print_prose,
@@ -25,7 +22,8 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.records import RunDirectory, TransferMatrix, to_json
-from sparring.records.refusal import Refusal
+from sparring.records.codec import Refusal
+from sparring.records.text import counted, duration_text, hardware_text
 from sparring.records.transfer import SIGNIFICANT, STEPS, check_contest
 
 if TYPE_CHECKING:

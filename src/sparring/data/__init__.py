@@ -4,14 +4,12 @@ Nothing here is downloaded, executed or drawn from a global random state: a data
 files whose every defect is named, and an order of tickets is a pure function of its seed.
 """
 
-from sparring.data.augmentation import Augmentation, Crop, Flip, augmented
-from sparring.data.given import dataset_from, images_from
 from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images
-from sparring.data.items import Items
-from sparring.data.order import Order, Ticket, rows
-from sparring.data.seeds import derive_seed
+from sparring.data.order import Augmentation, Crop, Flip, Order, Ticket, augmented, rows
 from sparring.data.source import load_dataset, open_dataset
 from sparring.data.streamed import StreamedSet
+from sparring.data.torch_dataset import Items, dataset_from, images_from
+from sparring.records.seeds import derive_seed
 
 __all__ = [
     "Augmentation",

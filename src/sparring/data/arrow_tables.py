@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sparring.data.entries import PARTS, visible
+from sparring.data.files import PARTS, check_unpacked, damage, data_file, visible
 from sparring.data.labels import whole_label
-from sparring.data.opening import check_unpacked, damage, data_file
 from sparring.data.pictures import LARGEST_FILE
 from sparring.errors import DataError
 from sparring.records.files import LARGEST_JSON, parse_json

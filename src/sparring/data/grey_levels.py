@@ -1,12 +1,14 @@
-"""Pixels in any unit that people hold them in, as the grey levels that they are.
+"""Pixels as grey levels, whatever the unit, type and layout of the arrays that hold them.
 
-Shapes: N images. Units: grey levels 0 to 255.
+Shapes: N images, C channels (1 or 3), H rows, W columns. Units: grey levels 0 to 255.
 """
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
 
-from sparring.errors import DataError
+from sparring.errors import DataError, cause
 
 _LEVEL_TOLERANCE = 1e-3
 """Grey levels: far above the rounding of a 32-bit float's level / 255 times 255 (about 2e-5)."""
@@ -74,3 +76,43 @@ def rounded(pixels: Float[np.ndarray, " N ..."], where: str) -> UInt8[np.ndarray
             )
         levels[start : start + _IMAGES_AT_ONCE] = nearest
     return levels
+
+
+_CHANNELS = (1, 3)
+
+
+def as_array(image: object, where: str) -> np.ndarray:
+    """An image that is an array, or can be made one without a copy of every pixel in Python."""
+    if not hasattr(image, "__array__"):
+        raise DataError(
+            "Images must be PIL images, tensors or NumPy arrays; got a "
+            f"{type(image).__name__} ({where}). numpy.array makes an array of lists."
+        )
+    try:
+        if isinstance(image, Tensor):
+            # NumPy has no bfloat16.
+            image = image.detach().float() if image.dtype == torch.bfloat16 else image.detach()
+            return image.cpu().numpy(force=True)
+        return np.asarray(image)
+    except Exception as error:  # sparse, quantised and meta tensors, others' arrays
+        raise DataError(
+            f"Images must be dense tensors or arrays of numbers; reading one raised "
+            f"{cause(error)} ({where}). Give a plain tensor of its pixels."
+        ) from error
+
+
+def channels_first(pixels: np.ndarray, is_tensor: bool, where: str) -> np.ndarray:
+    """Pixels as C H W; tensors have their channels first where both could be meant."""
+    shape = pixels.shape
+    if len(shape) == 2:
+        shape = (1, *shape)
+        pixels = pixels[None]
+    first = len(shape) == 3 and shape[0] in _CHANNELS
+    last = len(shape) == 3 and shape[2] in _CHANNELS
+    if 0 in shape or not (first or last) or (first and last and not is_tensor):
+        reason = ": this could be either of the last two" if first and last else ""
+        raise DataError(
+            "Images must be H W, C H W or H W C, not empty, with 1 or 3 channels C; got shape "
+            f"{shape} ({where}){reason}. Permute the dimensions, or give a tensor C H W."
+        )
+    return pixels if first else pixels.transpose(2, 0, 1)

@@ -21,15 +21,15 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from sparring.data.arrow_tables import Picture, Tables
-from sparring.data.hold_out import TEST, VALIDATION, dealt, mixed
+from sparring.data.class_folders import differing
+from sparring.data.files import check_unpacked
 from sparring.data.images import Dataset, numbered
 from sparring.data.labels import PartLabels, num_classes_of
-from sparring.data.opening import check_unpacked
-from sparring.data.picture_files import differing
 from sparring.data.pictures import Kind, read_kind, read_picture
+from sparring.data.splits import TEST, VALIDATION, dealt, mixed
 from sparring.data.streamed import StreamedSet
 from sparring.errors import DataError
-from sparring.records.temporary import temporary_file
+from sparring.records.files import temporary_file
 
 
 class Spool:

@@ -1,4 +1,4 @@
-"""One image from a picture file, whatever the file holds, as a network takes it.
+"""One image from a picture file of any format, as a network takes it.
 
 - Grey pictures (1 bit, 8 bits, 16 bits rounded to 8) have one channel, all others three: palettes
   and CMYK become RGB by Pillow's own conversion, without colour profiles.
@@ -10,10 +10,12 @@ Shapes: C channels (1 or 3), H rows, W columns. Units: grey levels 0 to 255.
 """
 
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BufferedIOBase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,10 +26,49 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from sparring.data.opening import data_file, told
-from sparring.data.png_chunks import has_notes_behind_pixels
+from sparring.data.files import data_file, told
 from sparring.errors import DataError
-from sparring.records.ranges import at_least
+from sparring.records.typed import at_least
+
+_SIGNATURE = 8
+"""Bytes before the first chunk (PNG, third edition, 5.2)."""
+_NOTES = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt"})
+"""Chunks that may say how the picture is turned."""
+_MOST = 1_000_000
+"""Chunks: a picture of 67 million pixels has fewer."""
+
+
+def has_notes_behind_pixels(file: BufferedIOBase | None) -> bool:
+    """Whether a PNG file holds text or EXIF data behind its pixels; false once it is closed.
+
+    Cost: two short reads a chunk. Leaves the file where it was. Raises `DataError` for more chunks
+    than a picture has.
+    """
+    if file is None or file.closed:
+        return False
+    before = file.tell()
+    try:
+        return _has_notes(file)
+    finally:
+        file.seek(before)
+
+
+def _has_notes(file: BufferedIOBase) -> bool:
+    file.seek(_SIGNATURE)
+    seen_pixels = False
+    for _ in range(_MOST):
+        header = file.read(8)
+        if len(header) < 8:
+            return False
+        length, name = struct.unpack(">I4s", header)
+        if name == b"IEND":
+            return False
+        if name in _NOTES and seen_pixels:
+            return True
+        seen_pixels = seen_pixels or name == b"IDAT"
+        file.seek(length + 4, 1)
+    raise DataError(f"a PNG must have at most {_MOST:,} chunks; it has more. Save it again")
+
 
 SUFFIXES = frozenset(
     f".{ending}"

@@ -5,15 +5,13 @@ for a run and leaves the result in its directory. `transfer` judges several netw
 made on each of them.
 """
 
-from sparring.evaluation.accuracy import slice_accuracy
 from sparring.evaluation.certificates import certified
 from sparring.evaluation.evaluate import Verdict, evaluate
-from sparring.evaluation.judge import Judge
+from sparring.evaluation.evaluation_state import Progress
+from sparring.evaluation.judge import Judge, slice_accuracy
 from sparring.evaluation.run import evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
-from sparring.evaluation.survey import Progress
-from sparring.evaluation.transfer import TransferProgress, transfer
-from sparring.evaluation.transfer_runs import transfer_runs
+from sparring.evaluation.transfer import TransferProgress, transfer, transfer_runs
 
 __all__ = [
     "SUITES",

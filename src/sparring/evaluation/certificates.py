@@ -22,8 +22,7 @@ from torch.nn.utils import parametrize
 
 from sparring.attacks import L2, Linf, Threat
 from sparring.errors import ConfigError
-from sparring.evaluation.accuracy import parts
-from sparring.evaluation.judge import TOLERANCE
+from sparring.evaluation.judge import TOLERANCE, parts
 from sparring.evaluation.tracing import check_same, traced, unchanging, unshown
 from sparring.models import chosen_batch_size, evaluation_mode
 from sparring.models.networks import BatchRenorm2d, Normalisation

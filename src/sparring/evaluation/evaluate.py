@@ -18,11 +18,10 @@ from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.contender import ROUGHLY, Contender, ask
-from sparring.evaluation.examination import IMAGES, examine
-from sparring.evaluation.partial import Partial
+from sparring.evaluation.evaluation_state import EvaluationState, Observer, Partial, Progress
+from sparring.evaluation.masking_checks import IMAGES, examine
+from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.suites import named_suite
-from sparring.evaluation.survey import Observer, Progress, Survey
 from sparring.models import (
     PROBES,
     Precision,
@@ -109,9 +108,9 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     check_callable(model)
     model = original_module(model)
     with evaluation_mode(model):
-        contender = Contender(model, images, labels, threat, batch_size)
+        tested = ModelUnderTest(model, images, labels, threat, batch_size)
         return _evaluated(
-            contender,
+            tested,
             images,
             labels,
             suite=suite,
@@ -124,7 +123,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 
 
 def _evaluated(  # noqa: PLR0913 - as `evaluate`
-    contender: Contender,
+    tested: ModelUnderTest,
     images: Shaped[Tensor, " N *S"],
     labels: Int64[Tensor, " N"],
     *,
@@ -137,14 +136,14 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
 ) -> Verdict:
     chosen = named_suite(suite)
     begun = time.perf_counter()
-    model, threat = contender.judge.model, contender.judge.threat
+    model, threat = tested.judge.model, tested.judge.threat
     attacks = list(chosen.against(threat).values())
-    judge, device = contender.judge, contender.judge.device
-    logits = contender.logits
+    judge, device = tested.judge, tested.judge.device
+    logits = tested.logits
     chosen.check(tuple(images.shape[1:]), logits.shape[1])
     ask(model, images, labels)
-    forms, arithmetic = _forms(contender, precision, images)
-    survey = Survey(
+    forms, arithmetic = _forms(tested, precision, images)
+    state = EvaluationState(
         judge=judge,
         forms=forms,
         images=images,
@@ -152,39 +151,39 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         logits=logits,
         attacks=attacks,
         seed=seed,
-        batch_size=contender.batch_size,
+        batch_size=tested.batch_size,
     )
-    natural = survey.robust_so_far
+    natural = state.robust_so_far
     threads = torch.get_num_threads()
-    settings = (suite, repr(attacks), seed, arithmetic, threads, survey.batch_size)
-    partial = Partial(path=resume, owner=_digest(settings, images, labels, survey.logits))
-    spent = partial.restore(survey)
+    settings = (suite, repr(attacks), seed, arithmetic, threads, state.batch_size)
+    partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
+    spent = partial.restore(state)
     findings = None
-    with computing_threads(contender.threads):
-        for progress in survey.run():
+    with computing_threads(tested.threads):
+        for progress in state.run():
             if observer is not None:
                 observer(progress)
-            partial.keep(survey, seconds=spent + time.perf_counter() - begun)
+            partial.keep(state, seconds=spent + time.perf_counter() - begun)
         if checks:
             findings = examine(
-                contender,
+                tested,
                 images,
-                right=survey.logits.argmax(1) == labels,
+                right=state.logits.argmax(1) == labels,
                 seed=derive_seed(seed, "checks"),
-                observer=_checking(survey, observer),
+                observer=_checking(state, observer),
             )
     environment = describe(threads=threads, device=str(device), precision=arithmetic)
-    num_classes = survey.logits.shape[1]
+    num_classes = state.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
         caveats.append(doubtful)
-    lower, why = _certificate(model, threat, survey) if chosen.certifies else (None, None)
+    lower, why = _certificate(model, threat, state) if chosen.certifies else (None, None)
     evaluation = Evaluation(
         suite=suite,
         threat=threat_text(threat),
         natural=natural,
-        attacks=survey.results(),
-        robust=survey.robust_so_far,
+        attacks=state.results(),
+        robust=state.robust_so_far,
         num_images=len(labels),
         seed=seed,
         precision=arithmetic,
@@ -195,32 +194,32 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         checked_images=min(IMAGES, natural.successes) if checks else None,
         caveats=(*caveats, *([] if why is None else [why])),
     )
-    return Verdict(evaluation=evaluation, outcomes=survey.outcomes(), examples=survey.examples())
+    return Verdict(evaluation=evaluation, outcomes=state.outcomes(), examples=state.examples())
 
 
 def _certificate(
-    model: Classifier, threat: Threat, survey: Survey
+    model: Classifier, threat: Threat, state: EvaluationState
 ) -> tuple[Proportion | None, str | None]:
     """The lower bound, or why there is none: whatever happens, what the attacks found is kept."""
     if not isinstance(model, nn.Module):
         return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
     try:
-        size = survey.batch_size
-        held = certified_images(model, survey.images, survey.labels, threat, batch_size=size)
+        size = state.batch_size
+        held = certified_images(model, state.images, state.labels, threat, batch_size=size)
     except ConfigError as error:
         return None, f"no certificate: {error}"
     except Exception as error:  # of the walk through a network of one's own, or of memory
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         return None, f"no certificate: it could not be computed ({reason})"
-    if bool((held & ~survey.robust).any()):
-        return None, f"no certificate: {_contradiction(held, survey)}"
+    if bool((held & ~state.robust).any()):
+        return None, f"no certificate: {_contradiction(held, state)}"
     return Proportion(successes=int(held.sum()), total=len(held)), None
 
 
-def _contradiction(held: Tensor, survey: Survey) -> str:
+def _contradiction(held: Tensor, state: EvaluationState) -> str:
     """That bounds and attacks cannot both be right, with what each of them says."""
-    broken = (held & ~survey.robust).nonzero().flatten()
-    by = survey.outcomes().broken_by[int(broken[0])] or "the clean image itself"
+    broken = (held & ~state.robust).nonzero().flatten()
+    by = state.outcomes().broken_by[int(broken[0])] or "the clean image itself"
     return (
         f"bounds would certify {int(held.sum())} of {len(held)} images, but {len(broken)} of these "
         f"are misclassified, first image {int(broken[0])} (counted from 0, by {by}). The network "
@@ -230,12 +229,12 @@ def _contradiction(held: Tensor, survey: Survey) -> str:
 
 
 def _forms(
-    contender: Contender, precision: Precision, images: Tensor
+    tested: ModelUnderTest, precision: Precision, images: Tensor
 ) -> tuple[list[Classifier], str]:
     """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
-    model, device = contender.judge.model, contender.judge.device
-    exact, arithmetic = contender.attacked, contender.arithmetic
-    if not contender.has_weights or not isinstance(model, nn.Module):
+    model, device = tested.judge.model, tested.judge.device
+    exact, arithmetic = tested.attacked, tested.arithmetic
+    if not tested.has_weights or not isinstance(model, nn.Module):
         return [exact], arithmetic
     if precision == "auto":
         buffered = any(value.is_floating_point() for value in model.buffers())
@@ -245,15 +244,15 @@ def _forms(
     if precision == "fp32":
         return [exact], arithmetic
     rough = working_copy(model, precision)
-    if not contender.agrees(rough.attacked, images, within=ROUGHLY):
+    if not tested.agrees(rough.attacked, images, within=ROUGHLY):
         return [exact], arithmetic
     return [rough.attacked, exact], f"{rough.name}, then {arithmetic}"
 
 
-def _checking(survey: Survey, observer: Observer | None) -> Callable[[float], None]:
+def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[float], None]:
     """Tells an observer how far the checks are, as one more attack."""
-    number = len(survey.attacks) + 1
-    robust = survey.robust_so_far
+    number = len(state.attacks) + 1
+    robust = state.robust_so_far
 
     def tell(share: float) -> None:
         if observer is not None:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from sparring.attacks import Threat
 from sparring.data import Dataset, Images
-from sparring.data.of_run import dataset_of
-from sparring.data.of_run import other_data as run_other_data
+from sparring.data.run_data import dataset_of
+from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
+from sparring.evaluation.evaluation_state import Observer
 from sparring.evaluation.suites import SUITES, named_suite
-from sparring.evaluation.survey import Observer
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
-from sparring.records.data_identity import DataIdentity
 from sparring.records.files import file_digest, run_errors
+from sparring.records.run import DataIdentity
 
 _LONGEST = 80
 """Characters of a data set's name in the name of a folder."""

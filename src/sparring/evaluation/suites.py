@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from sparring.attacks import APGD, FAB, PGD, Attack, Square, Threat
 from sparring.errors import ConfigError
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.text import did_you_mean, nearest
 from sparring.records.typed import typed_record
 
 

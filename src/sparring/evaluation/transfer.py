@@ -6,9 +6,11 @@ Source: Bhat, Tsipras & Madry 2019, table 1.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -16,10 +18,21 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, Batch, Threat, as_batch
 from sparring.attacks.plausible import threat_text
-from sparring.evaluation.accuracy import parts
-from sparring.evaluation.contender import Contender, starts
-from sparring.models import check_callable, evaluation_mode, original_module, plain_settings
-from sparring.records import Cell, Proportion, TransferMatrix, describe
+from sparring.data import Dataset
+from sparring.data.run_data import dataset_of, image_size_of
+from sparring.errors import ConfigError
+from sparring.evaluation.judge import parts
+from sparring.evaluation.model_under_test import ModelUnderTest, starts
+from sparring.models import (
+    check_callable,
+    chosen_device,
+    computing_threads,
+    evaluation_mode,
+    original_module,
+    plain_settings,
+    trained_network,
+)
+from sparring.records import Cell, Proportion, RunDirectory, TransferMatrix, describe
 from sparring.records.transfer import STEPS, check_contest
 from sparring.records.typed import typed
 
@@ -74,17 +87,17 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     check_contest(tuple(networks), steps)
     images, labels = as_batch(images, labels, "a transfer matrix")
     with ExitStack() as held:
-        contenders = []
+        tested = []
         for network in networks.values():
             check_callable(network)
             original = original_module(network)
             held.enter_context(evaluation_mode(original))
-            contenders.append(Contender(original, images, labels, threat, batch_size))
-        return _matrix(contenders, images, labels, tuple(networks), tuple(steps), seed, observer)
+            tested.append(ModelUnderTest(original, images, labels, threat, batch_size))
+        return _matrix(tested, images, labels, tuple(networks), tuple(steps), seed, observer)
 
 
 def _matrix(  # noqa: PLR0913 - as `transfer`
-    contenders: Sequence[Contender],
+    tested: Sequence[ModelUnderTest],
     images: Tensor,
     labels: Tensor,
     names: tuple[str, ...],
@@ -93,8 +106,8 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
     observer: TransferObserver | None,
 ) -> TransferMatrix:
     begun = time.perf_counter()
-    threat = contenders[0].judge.threat
-    clean = [int((one.logits.argmax(1) == labels).sum()) for one in contenders]
+    threat = tested[0].judge.threat
+    clean = [int((one.logits.argmax(1) == labels).sum()) for one in tested]
     cells = []
     for number, count in enumerate(steps, start=1):
 
@@ -108,7 +121,7 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
                 )
 
         attack = PGD(threat=threat, steps=count)
-        cells.append(_counted(_judged(contenders, attack, images, labels, seed=seed, tell=tell)))
+        cells.append(_counted(_judged(tested, attack, images, labels, seed=seed, tell=tell)))
     return TransferMatrix(
         networks=names,
         steps=steps,
@@ -120,14 +133,14 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
         seconds=time.perf_counter() - begun,
         environment=describe(
             threads=torch.get_num_threads(),
-            device=" and ".join(dict.fromkeys(str(one.judge.device) for one in contenders)),
-            precision=" and ".join(dict.fromkeys(one.arithmetic for one in contenders)),
+            device=" and ".join(dict.fromkeys(str(one.judge.device) for one in tested)),
+            precision=" and ".join(dict.fromkeys(one.arithmetic for one in tested)),
         ),
     )
 
 
 def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyword
-    contenders: Sequence[Contender],
+    tested: Sequence[ModelUnderTest],
     attack: PGD,
     images: Tensor,
     labels: Tensor,
@@ -136,14 +149,14 @@ def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyw
     tell: Callable[[float], None],
 ) -> Bool[Tensor, "M M N"]:
     """Which targets are right, as [source, target, image]."""
-    count = len(contenders)
+    count = len(tested)
     right = torch.empty(count, count, len(labels), dtype=torch.bool)
-    for part in parts(len(labels), min(one.batch_size for one in contenders)):
+    for part in parts(len(labels), min(one.batch_size for one in tested)):
         batch = (images[part], labels[part])
         start = starts(attack, images[part], seed, part.start)
-        for source, attacked in enumerate(contenders):
+        for source, attacked in enumerate(tested):
             points = attacked.examples(attack, start, *batch)
-            for target, judged in enumerate(contenders):
+            for target, judged in enumerate(tested):
                 right[source, target, part] = judged.right(points, *batch)
             done = part.start + (part.stop - part.start) * (source + 1) / count
             tell(done / len(labels))
@@ -164,3 +177,109 @@ def _counted(right: Bool[Tensor, "M M N"]) -> tuple[tuple[Cell, ...], ...]:
         )
         for rows in right
     )
+
+
+Value = TypeVar("Value")
+
+FILE = "transfer.json"
+"""What the matrix is called in its folder."""
+IMAGES = 1000
+"""Test images that runs are compared on, unless another number is asked for."""
+
+
+def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settings by keyword
+    runs: Sequence[RunDirectory],
+    out: Path,
+    *,
+    data: Dataset | None = None,
+    steps: Sequence[int] = STEPS,
+    num_images: int | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    batch_size: int | None = None,
+    observer: TransferObserver | None = None,
+    trust_code: bool = False,
+) -> TransferMatrix:
+    """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
+
+    On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
+    CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
+    whose folders have one name by their whole paths. `data` are those that the runs were given, if
+    they were; `trust_code` as in `trained_network`, for all of them. Otherwise as `transfer`.
+    Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
+    """
+    paths = [str(run.path.resolve()) for run in runs]
+    check_contest(paths, steps)
+    _shared(runs, "data", _data(runs))
+    _shared(runs, "image_size", [image_size_of(run) for run in runs])
+    threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
+    test = dataset_of(runs[0], data).test
+    count = min(IMAGES, len(test)) if num_images is None else num_images
+    if not 1 <= count <= len(test):
+        raise ConfigError(
+            f"the number of images must lie in 1 to {len(test)}, because the test set has so many; "
+            f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
+        )
+    device = chosen_device("auto")
+    networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
+    names = [Path(path).name for path in paths]
+    named = {
+        name if names.count(name) == 1 else path: network
+        for name, path, network in zip(names, paths, networks, strict=True)
+    }
+    images, labels = test.batch(torch.arange(count))
+    with computing_threads(threads), _folder(out) as folder:
+        found = transfer(
+            named,
+            images,
+            labels,
+            threat,
+            steps=steps,
+            seed=seed,
+            batch_size=batch_size,
+            observer=observer,
+        )
+        found.save(folder / FILE)
+    return found
+
+
+def _data(runs: Sequence[RunDirectory]) -> list[str]:
+    """What the data of each run are known by; their names, where some run stored nothing else."""
+    known = [run.read_data() for run in runs]
+    names = [run.section("data", str) for run in runs]
+    digests = [f"{name} ({data.words})" for name, data in zip(names, known, strict=True) if data]
+    alike = len({data.digest for data in known if data}) == 1
+    if len(digests) < len(runs):
+        return names
+    return digests[:1] * len(runs) if alike else digests
+
+
+def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) -> Value:
+    """What all runs have. Raises `ConfigError`, with each run's own, if they differ."""
+    first, *others = values
+    if any(other != first for other in others):
+        each = ", ".join(
+            f"{run.path} has {_shown(value)}" for run, value in zip(runs, values, strict=True)
+        )
+        raise ConfigError(
+            f"all runs must have the same {what}, because every network is judged on what was made "
+            f"on every other; {each}. Compare runs of one {what}."
+        )
+    return first
+
+
+def _shown(value: object) -> str:
+    return threat_text(value) if isinstance(value, Threat) else str(value)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A new or empty folder; one that was made here goes again if nothing came into it."""
+    is_new = not out.exists()
+    folder = RunDirectory.create(out).path
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            if is_new:
+                folder.rmdir()

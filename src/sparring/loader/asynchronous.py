@@ -32,7 +32,7 @@ from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
-from sparring.records.ranges import at_least
+from sparring.records.typed import at_least
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,7 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records.ranges import at_least
-from sparring.records.typed import typed
+from sparring.records.typed import at_least, typed
 
 FORMAT = 1
 """Layout of a state dict."""

@@ -13,7 +13,7 @@ from sparring.errors import ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
-from sparring.records.ranges import at_least
+from sparring.records.typed import at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from sparring.errors import ConfigError, cause
 from sparring.models.calling import check_callable
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.state import evaluation_mode
-from sparring.records.wording import counted
+from sparring.records.text import counted
 
 ODD = 3
 """Images of a batch that is no power of two."""

@@ -24,8 +24,8 @@ from sparring.models.state import copied, evaluation_mode
 from sparring.models.weights import content_digest, put_weights, read_weights, save_weights
 from sparring.records import RunDirectory, from_json, to_json
 from sparring.records.files import parse_json
+from sparring.records.own_code import check_trusted, named_code
 from sparring.records.seeds import derive_seed
-from sparring.records.trust import check_trusted, named_code
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from sparring.models.networks import NormalisedNetwork
 from sparring.models.saved import read_saved
 from sparring.records import write_atomically
 from sparring.records.files import LARGEST_TENSORS, open_regular
+from sparring.records.text import counted, few
 from sparring.records.typed import typed
-from sparring.records.wording import counted, few
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts that `torch.compile`, FSDP and activation checkpointing put into names, anywhere."""

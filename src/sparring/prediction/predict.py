@@ -1,32 +1,114 @@
 """Classes of images by a run's network, and whether they withstand an attack.
 
-Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
+Shapes: B batch, C channels, H rows, W columns, K classes.  Units: pixels in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from sparring.attacks import PGD, Threat, checked
 from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
-from sparring.data.of_run import dataset_of
-from sparring.errors import ConfigError
-from sparring.models import (
-    chosen_batch_size,
-    computing_threads,
-    plain_settings,
-    trained_network,
-)
-from sparring.prediction.reading import Unread, picture_files, read_pictures
+from sparring.data.class_folders import is_picture
+from sparring.data.files import is_folder, visible
+from sparring.data.pictures import read_picture
+from sparring.data.run_data import dataset_of, image_size_of
+from sparring.errors import ConfigError, DataError
+from sparring.models import chosen_batch_size, computing_threads, plain_settings, trained_network
 from sparring.records import RunDirectory
-from sparring.records.ranges import at_least
-from sparring.records.typed import typed
+from sparring.records.typed import at_least, typed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unread:
+    """A file of which nothing can be said."""
+
+    source: str
+    """The file."""
+    reason: str
+    """What is wrong with it, and what to do, in a sentence or two."""
+
+
+def picture_files(named: Sequence[Path | str]) -> tuple[list[Path], list[Unread]]:
+    """Files that were named, and the pictures in folders that were, sorted, those below too.
+
+    Hidden files and folders, and what systems leave in folders, are no pictures, as in training.
+    """
+    files, unread = [], []
+    for path in map(Path, named):
+        if not is_folder(path):
+            files.append(path)
+            continue
+        try:
+            inside = sorted(_below(path, frozenset()))
+        except DataError as error:
+            unread.append(Unread(source=str(path), reason=str(error)))
+            continue
+        files += inside
+        if not inside:
+            reason = f"{path} must hold pictures, because it is a folder; it holds none."
+            unread.append(Unread(source=str(path), reason=reason))
+    return files, unread
+
+
+def _below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Pictures in a folder and those in it; a link to a folder that it lies in is not followed."""
+    about = folder.stat()
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        return
+    for path in visible(folder):
+        if is_folder(path):
+            yield from _below(path, above | {here})
+        elif is_picture(path):
+            yield path
+
+
+def read_pictures(
+    files: Sequence[Path], run: RunDirectory, size: tuple[int, int, int], *, resize: bool
+) -> tuple[Float32[Tensor, " B C H W"], list[str], list[Unread]]:
+    """Pixels of the files that can be read, their names, and the others.
+
+    `size` is what the network takes: channels, rows, columns.
+    """
+    image_size = image_size_of(run)
+    levels, sources, unread = [], [], []
+    for file in files:
+        try:
+            levels.append(_levels(file, image_size, size, resize=resize))
+            sources.append(str(file))
+        except DataError as error:
+            unread.append(Unread(source=str(file), reason=str(error)))
+    pixels = torch.stack(levels) if levels else torch.empty(0, *size, dtype=torch.uint8)
+    return pixels.float().div_(255), sources, unread
+
+
+def _levels(
+    file: Path, image_size: int | None, size: tuple[int, int, int], *, resize: bool
+) -> UInt8[Tensor, " C H W"]:
+    channels, rows, columns = size
+    if image_size is None and resize and rows == columns:
+        image_size = rows
+    picture = read_picture(file, image_size=image_size, channels=channels)
+    if picture.shape[1:] == (rows, columns):
+        return picture
+    if not resize:
+        raise DataError(
+            f"{file} must be {columns} x {rows} pixels, because the network was trained on such; "
+            f"it is {picture.shape[2]} x {picture.shape[1]}. --resize fits it."
+        )
+    scaled = interpolate(
+        picture[None].float(), size=(rows, columns), mode="bilinear", antialias=True
+    )
+    return scaled[0].round().clamp(0, 255).to(torch.uint8)
+
 
 TOP = 3
 """Classes told of an image."""

@@ -6,8 +6,18 @@ the codec turns any record into JSON and back.
 
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
-from sparring.records.evaluation import AttackResult, Evaluation, Outcomes
-from sparring.records.examples import Example, Examples
+from sparring.records.evaluation import (
+    AttackResult,
+    Evaluation,
+    Example,
+    Examples,
+    Finding,
+    Interval,
+    Outcomes,
+    Proportion,
+    Reading,
+    sign_test,
+)
 from sparring.records.figure import (
     Axis,
     Curves,
@@ -24,8 +34,6 @@ from sparring.records.figure import (
     Table,
 )
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
-from sparring.records.finding import Finding, Reading
-from sparring.records.interval import Interval, Proportion, sign_test
 from sparring.records.metrics import MetricsLog, Row
 from sparring.records.override import override
 from sparring.records.run import RunDirectory

@@ -1,26 +1,94 @@
-"""Records to JSON and back: exact, strict, and polite about what is wrong.
+"""Records to JSON and back: exact and strict, with one sentence for each setting that is wrong.
 
 A record is any frozen dataclass; its fields may be records, unions of records, `Literal`, tuples,
 `str`, `int`, `float`, `bool`, or any of these or `None`. A member of a union carries its class
 name under `kind`: `{"kind": "Stale", "staleness": 64}`. Nothing needs to be registered.
 """
 
+import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
-from cattrs.errors import IterableValidationNote
+from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from sparring.errors import ConfigError
-from sparring.records.bytes import BYTES, bytes_from
-from sparring.records.kinds import is_tagged, kinds, members, setting_types
-from sparring.records.refusal import Refusal, sentences
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.text import BYTES, bytes_from, did_you_mean, nearest
+from sparring.records.typed import is_tagged, kinds, members, setting_types, settings_below
+
+
+def nearest_setting(name: str, cls: type) -> str | None:
+    """Setting of that very name deeper inside a record class, else its own setting most like it."""
+    same = (below for below in settings_below(cls) if below.rpartition(".")[2] == name)
+    return next(same, None) or nearest(name, setting_types(cls))
+
+
+LONGEST_ECHO = 60
+"""Characters of a refused value that a message repeats: enough to find it, one line of text."""
+
+
+class Refusal(ConfigError):
+    """A value that is not what must stand at its place, told without naming the place."""
+
+    def __init__(self, wanted: str, value: object, hint: str = "") -> None:
+        """`wanted` completes "must be"; `hint` is a closing sentence with a space before it."""
+        super().__init__(f"must be {wanted}; got {shown(value)}.{hint}")
+        self.wanted = wanted
+        self.value = value
+        self.hint = hint
+
+
+def shown(value: object) -> str:
+    """Value as JSON, shortened for a message."""
+    text = json.dumps(value, default=repr, ensure_ascii=False)
+    return text if len(text) <= LONGEST_ECHO else f"{text[: LONGEST_ECHO - 1]}…"
+
+
+def sentences(error: Exception, path: str = "") -> Iterator[str]:
+    """What is wrong, setting by setting, each named by its dotted path below `path`.
+
+    Raises `error`, or the part of it at fault, if it is no fault of the JSON.
+    """
+    if isinstance(error, ExceptionGroup):
+        for part in error.exceptions:
+            yield from sentences(part, _place(part, path))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        yield from (_unknown(name, error.cl, path) for name in sorted(error.extra_fields))
+    elif isinstance(error, Refusal):
+        yield f"{path or 'the whole'} {error}"
+    elif isinstance(error, ValueError):
+        yield f"{path}: {error}" if path else str(error)
+    elif isinstance(error, KeyError) and _is_missing(error, path):
+        yield f"{path} must be given, because it has no default; got nothing."
+    else:
+        raise error
+
+
+def _place(error: Exception, path: str) -> str:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return f"{path}.{note.name}".removeprefix(".")
+        if isinstance(note, IterableValidationNote):
+            return f"{path}[{note.index}]"
+    return path
+
+
+def _is_missing(error: KeyError, path: str) -> bool:
+    return error.args == (path.rpartition(".")[2],)
+
+
+def _unknown(name: str, cls: type, path: str) -> str:
+    prefix = f"{path}." if path else ""
+    near = nearest_setting(name, cls)
+    hint = did_you_mean(None if near is None else f"{prefix}{near}")
+    known = ", ".join(setting_types(cls)) or "no settings"
+    return f"{prefix}{name} is not a setting of {cls.__name__}, which has {known}.{hint}"
+
 
 Record = TypeVar("Record")
 _Structure = Callable[[Any, Any], Any]

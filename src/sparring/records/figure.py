@@ -8,7 +8,7 @@ from typing import Literal
 
 from sparring.errors import ConfigError
 from sparring.records.environment import Environment
-from sparring.records.examples import bytes_in
+from sparring.records.evaluation import bytes_in
 
 Scale = Literal["linear", "log", "even"]
 Mark = Literal["line", "bar"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from sparring.errors import RunError
+from sparring.records.codec import shown
 from sparring.records.files import (
     LARGEST_LOG,
     open_regular,
@@ -18,7 +19,6 @@ from sparring.records.files import (
     run_errors,
     write_atomically,
 )
-from sparring.records.refusal import shown
 
 _TEXTS = frozenset({"event", "worker", "staleness_of_trainers"})
 """Columns of text in a run's log."""

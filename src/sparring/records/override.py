@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from sparring.errors import ConfigError
-from sparring.records.codec import from_json, to_json
+from sparring.records.codec import from_json, shown, to_json
 from sparring.records.files import parse_json
-from sparring.records.kinds import kinds, setting_types
-from sparring.records.refusal import shown
+from sparring.records.typed import kinds, setting_types
 
 Record = TypeVar("Record")
 _Object = dict[str, object]

@@ -1,22 +1,88 @@
-"""The folder through which training hands a run over to whoever reads it."""
+"""The folder of a run: settings, environment, log, weights, and the identity of its data set."""
 
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import TypeVar
 
 from sparring.errors import ConfigError, RunError
 from sparring.records.codec import from_json, to_json
-from sparring.records.data_identity import DataIdentity
 from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
 from sparring.records.files import file_digest, read_json, run_errors, write_json
-from sparring.records.spelling import did_you_mean, nearest
-from sparring.records.trust import named_code, seal
+from sparring.records.own_code import named_code, seal
+from sparring.records.text import did_you_mean, nearest
 from sparring.records.typed import typed, typed_record
+
+_SHOWN = 12
+"""Characters of a digest in a message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartIdentity:
+    """One part of a data set."""
+
+    images: int
+    """How many there are."""
+    labels: str
+    """SHA-256 of their labels, in order."""
+    pixels: str
+    """SHA-256 of what they show, in order; of large sets of a sample (`sparring.data.run_data`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataIdentity:
+    """A whole data set: equal for equal images and labels, wherever they lie."""
+
+    shape: tuple[int, int, int]
+    """Channels, rows and columns of an image."""
+    classes: int
+    """Number of classes."""
+    train: PartIdentity
+    """The images to train on."""
+    validation: PartIdentity
+    """The images that a run watches itself by."""
+    test: PartIdentity
+    """The images that evaluations judge by."""
+    path: str | None = None
+    """Where the data lie, from the run's folder; none for bundled data and data from Python."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all but the path."""
+        text = json.dumps(to_json(replace(self, path=None)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def words(self) -> str:
+        """Sizes and digest for a message."""
+        parts = f"{self.train.images:,} + {self.validation.images:,} + {self.test.images:,}"
+        return f"{parts} images, digest {self.digest[:_SHOWN]}"
+
+    def differences(self, other: "DataIdentity") -> Iterator[str]:
+        """What is not the same, in words, most telling first."""
+        if self.shape != other.shape:
+            yield f"the shape of the images ({_shape(self.shape)} then, {_shape(other.shape)} now)"
+        if self.classes != other.classes:
+            yield f"the number of classes ({self.classes} then, {other.classes} now)"
+        for name in ("train", "validation", "test"):
+            one, another = getattr(self, name), getattr(other, name)
+            if one.images != another.images:
+                yield f"the number of {name} images ({one.images:,} then, {another.images:,} now)"
+                continue
+            if one.labels != another.labels:
+                yield f"the labels of the {name} images"
+            if one.pixels != another.pixels:
+                yield f"the pixels of the {name} images"
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))
+
 
 Section = TypeVar("Section")
 

@@ -1,4 +1,7 @@
-"""Whether arguments and settings are of the types that their annotations name, in a sentence."""
+"""Whether arguments and settings have the annotated types, and counts lie in their range.
+
+A type annotation also says which record classes may stand at a place, and which settings they have.
+"""
 
 import functools
 import inspect
@@ -6,13 +9,59 @@ import numbers
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from sparring.errors import ConfigError
-from sparring.records.kinds import members
-from sparring.records.spelling import did_you_mean, nearest
+from sparring.records.text import did_you_mean, nearest
+
+
+def members(hint: object) -> tuple[object, ...]:
+    """Alternatives of a union, `None` included; any other type is its own only alternative."""
+    if get_origin(hint) is Annotated:
+        return members(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(part for member in get_args(hint) for part in members(member))
+    return (hint,)
+
+
+def kinds(hint: object) -> dict[str, type]:
+    """Record classes that may stand where `hint` does, by class name; empty if others may too."""
+    classes = [member for member in members(hint) if member is not type(None)]
+    if not all(isinstance(member, type) and is_dataclass(member) for member in classes):
+        return {}
+    return {member.__name__: member for member in classes if isinstance(member, type)}
+
+
+def is_tagged(hint: object) -> bool:
+    """Whether values of this type need a `kind` in JSON to tell their class."""
+    return len(kinds(hint)) > 1
+
+
+def setting_types(cls: type) -> dict[str, object]:
+    """Type of each setting of a record class, in order of declaration."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def settings_below(cls: type) -> Iterator[str]:
+    """Dotted names of all settings of a record class and of the records inside it."""
+    for name, hint in setting_types(cls).items():
+        yield name
+        for inner in kinds(hint).values():
+            yield from (f"{name}.{below}" for below in settings_below(inner))
+
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -204,3 +253,42 @@ def _hints(function: Callable[..., Any]) -> Mapping[str, object]:
         return get_type_hints(inspect.unwrap(function), include_extras=True)
     except NameError:
         return {}
+
+
+_DIGITS = 18
+"""Most digits of a number that always fits into 64 bits."""
+
+
+MOST = 10**9
+"""Largest count, where no other is said: more of anything never ends."""
+_MOST_OF = {
+    **dict.fromkeys(("steps", "restarts", "queries", "image_size", "num_classes"), 10**6),
+    **dict.fromkeys(("width", "depth", "channels"), 10**4),
+    **dict.fromkeys(("workers", "threads", "jobs"), 10**4),
+    **dict.fromkeys(("seed", "data_memory"), 2**64 - 1),
+}
+"""Largest counts of some things, by the last part of their names."""
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a count below the least that means anything, or above all that end.
+
+    Raises `ConfigError`.
+    """
+    if value < least:
+        raise ConfigError(
+            f"{name} must be {least} or more because it counts things; got {value}. "
+            f"Give a larger number."
+        )
+    last = name.rpartition(".")[2].lstrip("-").replace("-", "_").rpartition(" ")[2]
+    most = _MOST_OF.get(last, MOST)
+    if value > most:
+        raise ConfigError(
+            f"{name} must be {most:,} or less because more would never end; got "
+            f"{str(value)[:24]}. Give a smaller number."
+        )
+
+
+def count_in(text: str) -> int:
+    """The count that a text stands for, of at most 18 digits; 0 if it stands for none."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else 0

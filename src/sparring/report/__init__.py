@@ -1,7 +1,6 @@
 """Report: what was found, as pictures and as one page, from records alone, so without torch."""
 
-from sparring.report.drawing import draw
-from sparring.report.heatmap import heat_map
+from sparring.report.drawing import draw, heat_map
 from sparring.report.page import Written, read_story, write_page
 
 __all__ = ["Written", "draw", "heat_map", "read_story", "write_page"]

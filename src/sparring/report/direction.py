@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from sparring.records.figure import Axis
-from sparring.report.ink import label, short
+from sparring.report.style import label, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

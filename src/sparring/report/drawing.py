@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from sparring.errors import ConfigError
+from sparring.records import Axis, Provenance, Table, TransferMatrix
 from sparring.records.figure import Curves, Figure, Film, HeatMap, Lengths, Relief, Strip
 from sparring.records.files import run_errors, write_atomically
-from sparring.report.canvas import drawing_settings, saved, sheet
-from sparring.report.cells import CELL, Shading
-from sparring.report.curves import CurvePlan
-from sparring.report.ink import label, legible
-from sparring.report.lengths import LengthPlan
+from sparring.report.panels import CELL, CurvePlan, LengthPlan, Shading
+from sparring.report.style import drawing_settings, label, legible, saved, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
+
 
 FORMATS = (".svg", ".png", ".pdf")
 """Endings of a picture's name, which decide what it is written as."""
@@ -89,9 +88,9 @@ def _curves(curves: Curves) -> "Sheet":
     page, panels = _panels(titles, size, ACROSS, extra=0.6)
     for axes, panel in zip(panels, curves.panels, strict=True):
         plan.draw(axes, panel)
-    if len(plan.looks) > 1:
-        across = max(1, min(len(plan.looks), int(page.get_figwidth() // 1.5)))
-        page.set_figheight(page.get_figheight() + 0.2 * math.ceil(len(plan.looks) / across))
+    if len(plan.styles) > 1:
+        across = max(1, min(len(plan.styles), int(page.get_figwidth() // 1.5)))
+        page.set_figheight(page.get_figheight() + 0.2 * math.ceil(len(plan.styles) / across))
         page.legend(handles=list(plan.keys()), loc="outside lower center", ncols=across)
     return page
 
@@ -190,3 +189,48 @@ def _folded(text: str, inches: float) -> str:
     """A title in lines that fit a width."""
     letters = max(20, int(inches * LETTERS))
     return "\n".join(textwrap.fill(line, letters) for line in legible(text).splitlines())
+
+
+def heat_map(matrix: TransferMatrix, path: Path) -> None:
+    """Draw a transfer matrix into a file; otherwise as `draw`."""
+    draw(matrix_figure(matrix), path)
+
+
+def matrix_figure(matrix: TransferMatrix) -> Figure:
+    """A transfer matrix to be drawn: rows are targets, columns sources, as in the paper.
+
+    The diagonal, where the attack is white-box, is outlined.
+    """
+    places = range(len(matrix.networks))
+    tables = tuple(
+        Table(
+            title=f"{steps} step{'' if steps == 1 else 's'}",
+            cells=tuple(
+                tuple(100 * matrix.accuracy(number, source, target).share for source in places)
+                for target in places
+            ),
+        )
+        for number, steps in enumerate(matrix.steps)
+    )
+    about = f"PGD within {matrix.threat}, {matrix.num_images:,} images"
+    return Figure(
+        name="transfer",
+        title=f"{about}\noutlined: white-box",
+        caption="Images that each target still gets right as adversarial examples of each source.",
+        alternative=f"Heat maps of {about}; targets in rows, sources in columns, white-box on the "
+        "diagonal.",
+        drawing=HeatMap(
+            rows=Axis(label="target: judged"),
+            columns=Axis(label="source: attacked"),
+            row_names=matrix.networks,
+            column_names=matrix.networks,
+            value=Axis(label="images still right", unit="%"),
+            tables=tables,
+            outlined=True,
+        ),
+        provenance=Provenance(
+            command=f"sparring transfer {' '.join(matrix.networks)}",
+            seeds=(matrix.seed,),
+            environment=matrix.environment,
+        ),
+    )

@@ -1,24 +1,139 @@
-"""Drawings as parts of a page: one SVG for each panel, and where its values are.
+"""Drawings and images as parts of a page: SVG with the places of its values, and PNG as text.
 
-Units: points of the SVG's own picture, from the top left.
+An SVG takes the page's colours and type. Units: points of the SVG, from the top left; of images a
+byte for each pixel and channel, row by row from the top.
 """
 
+import re
+import struct
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from sparring.records.figure import Curves, Drawing, HeatMap, Lengths, Panel, Relief, Strip
-from sparring.report.canvas import POINTS, drawing_settings, saved, sheet
-from sparring.report.cells import CELL, NAME, Shading
-from sparring.report.curves import CurvePlan
 from sparring.report.direction import Direction
-from sparring.report.ink import label, short
-from sparring.report.lengths import LengthPlan
-from sparring.report.svg import element
+from sparring.report.panels import CELL, NAME, CurvePlan, LengthPlan, Shading
+from sparring.report.style import (
+    HUES,
+    INK,
+    POINTS,
+    QUIET,
+    RULE,
+    drawing_settings,
+    label,
+    saved,
+    sheet,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 3: 2}
+"""Channels, and what a PNG calls them: grey, and red with green and blue."""
+
+
+def data_uri(pixels: str, height: int, width: int, channels: int = 1) -> str:
+    """Pixels in base64 as the address of an image that a page holds itself."""
+    content = _png(b64decode(pixels), height, width, channels)
+    return f"data:image/png;base64,{b64encode(content).decode()}"
+
+
+def _png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    length = width * channels
+    rows = b"".join(b"\0" + pixels[row * length :][:length] for row in range(height))
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(name, content) for name, content in parts)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+
+COLOURS = {
+    INK: "var(--ink)",
+    QUIET: "var(--quiet)",
+    RULE: "var(--rule)",
+    **{hue: f"var(--hue-{number})" for number, hue in enumerate(HUES)},
+}
+"""What the page's style sheet has for the colours of a drawing."""
+
+_SVG = "http://www.w3.org/2000/svg"
+_WORDS = {f"{{{_SVG}}}{name}" for name in ("metadata", "title", "desc")}
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+_TYPE = re.compile(r"font-family:[^;]*;?\s*")
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+
+def element(svg: bytes, key: str, words: str) -> str:
+    """An SVG file as an element that a page may hold, with words for those who do not see it.
+
+    Its own style sheet and metadata go; colours become variables of the page. `key` is put before
+    identifiers, so that those of two drawings differ.
+    """
+    root = ElementTree.fromstring(svg)
+    for child in list(root):
+        if child.tag in _WORDS or child.find(f"{{{_SVG}}}style") is not None:
+            root.remove(child)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": words}
+    nodes = list(root.iter())
+    wanted = {name for node in nodes for name in _references(node)}
+    for node in nodes:
+        node.text, node.tail = _kept(node.text), None
+        _adapt(node, wanted, key)
+    _flatten(root)
+    ElementTree.register_namespace("", _SVG)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return text.replace(f' xmlns="{_SVG}"', "", 1)  # HTML knows what an svg is
+
+
+def _references(node: ElementTree.Element) -> list[str]:
+    link = node.attrib.get(_LINK, "")
+    links = [link[1:]] if link.startswith("#") else []
+    return links + [name for value in node.attrib.values() for name in _REFERENCE.findall(value)]
+
+
+def _kept(text: str | None) -> str | None:
+    return text if text and text.strip() else None
+
+
+def _adapt(node: ElementTree.Element, wanted: set[str], key: str) -> None:
+    attributes = node.attrib
+    if (name := attributes.pop("id", None)) in wanted:
+        attributes["id"] = f"{key}-{name}"
+    if (link := attributes.pop(_LINK, None)) is not None:
+        within = link.startswith("#")
+        attributes["href"] = f"#{key}-{link[1:]}" if within else "".join(link.split("\n"))
+    if "clip-path" in attributes:
+        attributes["clip-path"] = _REFERENCE.sub(rf"url(#{key}-\1)", attributes["clip-path"])
+    if "style" in attributes:
+        style = _TYPE.sub("", attributes["style"])
+        attributes["style"] = _COLOUR.sub(lambda hue: COLOURS.get(hue[0], hue[0]), style)
+    for name in ("d", "transform", "x", "y"):
+        if name in attributes:
+            rounded = _LONG.sub(lambda number: f"{float(number[0]):.2f}", attributes[name])
+            attributes[name] = " ".join(rounded.split())
+
+
+def _flatten(node: ElementTree.Element) -> None:
+    """Take out groups that say nothing."""
+    children: list[ElementTree.Element] = []
+    for child in node:
+        _flatten(child)
+        bare = child.tag == f"{{{_SVG}}}g" and not child.attrib
+        children.extend(child if bare else [child])
+    node[:] = children
+
 
 SIZE = (3.7, 2.45)
 """Inches of a panel: on a telephone of 320 pixels its words still have nine."""
@@ -169,7 +284,7 @@ def _points(axes: "Axes", plan: CurvePlan, panel: Panel) -> list[dict[str, objec
     return [
         {
             "name": one.name,
-            "hue": plan.looks[one.name].hue,
+            "hue": plan.styles[one.name].hue,
             "at": _places(axes, plan.x.at(one.x), plan.y.at(one.y)),
             "x": one.x,
             "y": one.y,

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sparring.errors import ConfigError, RunError
 from sparring.records import RunDirectory, StudyResult
 from sparring.records.files import run_errors, write_atomically
-from sparring.records.wording import count_text, duration_text, hardware_text
+from sparring.records.text import count_text, duration_text, hardware_text
 from sparring.report.run_story import RunStory
 from sparring.report.sections import Section, sections, verdicts
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sparring.data.of_run import RunData
+from sparring.data.run_data import RunData
 from sparring.records import (
     Axis,
     Claim,
@@ -26,11 +26,9 @@ from sparring.records import (
     Series,
     Strip,
 )
-from sparring.studies.networks import enough, stale
-from sparring.studies.snapshots import reached, weights_digest
+from sparring.studies.networks import enough, reached, stale, weights_digest
 from sparring.studies.staleness import network_name
-from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, standing
+from sparring.studies.study import Measurement, Measurements, Runs, Scale, judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
 from sparring.training.config import stored_config

@@ -10,8 +10,7 @@ from typing import Literal
 
 from sparring.capacity import Costs, EngineStats, measure_speed_up, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
-from sparring.studies.networks import ATTACK
-from sparring.studies.snapshots import pace, reached, weights_digest
+from sparring.studies.networks import ATTACK, pace, reached, weights_digest
 
 Trainer = Literal["waits", "helps"]
 """What a trainer does while the next batch is not ready."""

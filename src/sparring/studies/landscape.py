@@ -13,13 +13,11 @@ from torch.nn.functional import cosine_similarity
 
 from sparring.attacks import Threat, cross_entropy
 from sparring.attacks.checks import looked_at
-from sparring.data.of_run import dataset_of
+from sparring.data.run_data import dataset_of
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
-from sparring.studies.networks import attacked, enough_attacked
-from sparring.studies.snapshots import reached, weights_digest
-from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import judged, standing
+from sparring.studies.networks import attacked, enough_attacked, reached, weights_digest
+from sparring.studies.study import Measurement, Measurements, Runs, Scale, judged, standing
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)

@@ -1,4 +1,7 @@
-"""Recipes for a robust network, from mnist_challenge's to the preset fast, and what they take.
+"""Recipes for a robust network, from mnist_challenge's to the preset fast, and their times.
+
+The baseline is the paper's network in plain PyTorch: single precision, layer by layer, ReLU before
+pooling, contiguous tensors.
 
 Units: seconds are wall-clock, on all cores of this machine with nothing beside.
 """
@@ -6,18 +9,53 @@ Units: seconds are wall-clock, on all cores of this machine with nothing beside.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
 from sparring.attacks import PGD
 from sparring.capacity import Costs, simulate_speed_up
 from sparring.evaluation import evaluate_run
+from sparring.models import PaperCNN, PaperNetwork
 from sparring.records import MetricsLog, Row, RunDirectory
-from sparring.records.temporary import temporary_folder
-from sparring.studies.networks import ATTACK, SNAPSHOTS, hardly_watched
-from sparring.studies.plain import PlainNetwork
-from sparring.studies.snapshots import pace, reached, weights_digest
+from sparring.records.files import temporary_folder
+from sparring.studies.networks import (
+    ATTACK,
+    SNAPSHOTS,
+    hardly_watched,
+    pace,
+    reached,
+    weights_digest,
+)
 from sparring.studies.study import Scale
 from sparring.training import Asynchronous, TrainConfig, train
 from sparring.training.checkpoint import settings_digest
 from sparring.training.presets import fast, madry, paper, paper_async
+
+
+class PlainCNN(PaperCNN):
+    """The same function of the same weights; its passes are nobody's business but PyTorch's.
+
+    `working_copy` finds faster passes for the paper's network alone, not for what derives from it.
+    """
+
+    def forward(self, images: Float[Tensor, " B 1 28 28"]) -> Float[Tensor, " B 10"]:
+        """Logits, without softmax."""
+        hidden = functional.max_pool2d(self.conv1(images).relu(), 2)
+        hidden = functional.max_pool2d(self.conv2(hidden).relu(), 2)
+        features = hidden.permute(0, 2, 3, 1).flatten(1)
+        return self.fc2(self.fc1(features).relu())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainNetwork(PaperNetwork):
+    """Builds it; to be trained in precision fp32."""
+
+    def build(self, seed: int) -> PlainCNN:
+        """A freshly initialised network, of the weights that `PaperNetwork` draws."""
+        return PlainCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))
+
 
 PLAIN, BASELINE, FEWER_STEPS = "madry-plain", "madry", "madry-k8"
 """mnist_challenge's recipe: in plain PyTorch, in this library's arithmetic, there with κ = 8."""

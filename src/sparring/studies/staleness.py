@@ -19,11 +19,25 @@ from sparring.records import (
     RunDirectory,
     Series,
 )
-from sparring.studies.attacker_figures import ACCURACY, UPDATES, accuracy_series
-from sparring.studies.networks import ATTACK, enough, stale
-from sparring.studies.snapshots import SnapshotUnderAttack, reached, weights_digest
-from sparring.studies.study import Measurement, Measurements, Runs, Scale
-from sparring.studies.verdicts import Standing, judged, per_cent, standing
+from sparring.studies.attacker_power import ACCURACY, UPDATES, accuracy_series
+from sparring.studies.networks import (
+    ATTACK,
+    SnapshotUnderAttack,
+    enough,
+    reached,
+    stale,
+    weights_digest,
+)
+from sparring.studies.study import (
+    Measurement,
+    Measurements,
+    Runs,
+    Scale,
+    Standing,
+    judged,
+    per_cent,
+    standing,
+)
 from sparring.training import TrainConfig
 
 LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}

@@ -37,7 +37,7 @@ from sparring.models.trained import (
 from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.records.run import digest_of_settings
-from sparring.records.wording import few
+from sparring.records.text import few
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, AttackedBatch
 from sparring.data import Dataset, derive_seed
-from sparring.evaluation.accuracy import correct, parts, slice_accuracy
+from sparring.evaluation.judge import correct, parts, slice_accuracy
 from sparring.models import chosen_batch_size, drawing_from, evaluation_mode, working_copy
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer

@@ -34,7 +34,7 @@ from sparring.errors import (
 )
 from sparring.loader import Place
 from sparring.models import bits, chosen_device
-from sparring.records.data_identity import DataIdentity
+from sparring.records.run import DataIdentity
 from sparring.training.gradient_share import REQUESTS
 from sparring.training.team import SIGNALS, Launch, SingleProcess, StopRequest, Team
 

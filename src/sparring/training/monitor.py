@@ -16,9 +16,9 @@ import torch
 
 from sparring.attacks import PGD, AttackedBatch
 from sparring.data import Dataset
-from sparring.evaluation.accuracy import correct, slice_accuracy
+from sparring.evaluation.judge import correct, slice_accuracy
 from sparring.models import working_copy
-from sparring.records.wording import counted
+from sparring.records.text import counted
 from sparring.training.comparison import (
     AccuracyGap,
     Comparer,

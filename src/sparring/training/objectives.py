@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from sparring.attacks import AttackedBatch
 from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
-from sparring.records.imported import arguments, imported, own_code
+from sparring.records.own_code import arguments, imported, own_code
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""

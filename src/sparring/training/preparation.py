@@ -31,8 +31,8 @@ from sparring.models import (
     possible_precision,
 )
 from sparring.models.spec import is_imported
-from sparring.records.imported import anchored
-from sparring.records.wording import counted, few
+from sparring.records.own_code import anchored
+from sparring.records.text import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
 from sparring.training.config import TrainConfig
 from sparring.training.objectives import OwnObjective, forget_objectives

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
-from sparring.data.of_run import RunData
+from sparring.data.run_data import RunData
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss, RunError
 from sparring.models import bits, chosen_device, computing_threads, plain_settings
 from sparring.models.trained import read_trained
@@ -34,9 +34,8 @@ from sparring.records import (
     from_json,
     read_json,
 )
-from sparring.records.ranges import count_in
-from sparring.records.refusal import shown
-from sparring.records.typed import typed
+from sparring.records.codec import shown
+from sparring.records.typed import count_in, typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.preparation import check_fits
 from sparring.training.sinks import SessionStart, Sink, Sinks

@@ -7,13 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from sparring.data import Dataset
-from sparring.data.of_run import RunData, given_name, new_data, store_identity
+from sparring.data.run_data import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
 from sparring.models import copied, plain_settings
 from sparring.records import RunDirectory
-from sparring.records.data_identity import DataIdentity
-from sparring.records.ranges import at_least
-from sparring.records.typed import typed
+from sparring.records.run import DataIdentity
+from sparring.records.typed import at_least, typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.distributed import check_same_data, check_size, present_team
 from sparring.training.preparation import check_fits, prepared

@@ -22,9 +22,9 @@ from sparring.errors import (
 )
 from sparring.models import computing_threads, kept_layers
 from sparring.records import RunDirectory, describe, to_json, write_json
-from sparring.records.sole_use import sole_use
-from sparring.records.trust import named_code, unsealed
-from sparring.records.wording import few
+from sparring.records.files import exclusive_lock
+from sparring.records.own_code import named_code, unsealed
+from sparring.records.text import few
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
 from sparring.training.config import TrainConfig
 from sparring.training.distributed import other_weights
@@ -114,7 +114,7 @@ class TrainingSession:
 
     def _train(self) -> TrainedRun:
         with ExitStack() as kept:
-            self.team.lead(lambda: kept.enter_context(sole_use(self.run.path, "train a run")))
+            self.team.lead(lambda: kept.enter_context(exclusive_lock(self.run.path, "train a run")))
             resumed = self.team.lead(self.run.resume.exists)
             trainer = Trainer(
                 self.config, self.dataset, self.device, self.network, self.team, resumed=resumed

@@ -1,0 +1,189 @@
+"""Files and folders of data sets: listed, opened, and read where pixels lie in them as plain bytes.
+
+Shapes: B images of a batch, C channels, H rows, W columns. Units: grey levels 0 to 255.
+"""
+
+import math
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sparring.errors import DataError, SparringError
+from sparring.records.files import open_regular
+from sparring.records.text import bytes_text
+
+PARTS = MappingProxyType(
+    {
+        "train": "train",
+        "test": "test",
+        "validation": "validation",
+        "valid": "validation",
+        "val": "validation",
+    }
+)
+"""Names in lower case that say which part something is."""
+_LEFT_BY_SYSTEMS = frozenset(
+    {
+        "__MACOSX",
+        "Thumbs.db",
+        "desktop.ini",
+        "Icon\r",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    }
+)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, but for hidden entries and what systems leave there.
+
+    Data sets, training and prediction all list folders by this function. Raises `DataError` if the
+    folder cannot be read.
+    """
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise DataError(
+            f"{folder} must be a readable folder; got: {error.strerror}. Check its permissions."
+        ) from error
+    return [
+        path
+        for path in entries
+        if not path.name.startswith(".") and path.name not in _LEFT_BY_SYSTEMS
+    ]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, or a link to one; false for what may not be looked at."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def part_of(name: str) -> str | None:
+    """The part that a folder of this name is, whatever its capitals; none if it is no part."""
+    return PARTS.get(name.lower())
+
+
+def same_name(name: str) -> str:
+    """A form that names have in common which look the same.
+
+    One system stores an accent with its letter and another behind it (Unicode's NFC and NFD).
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+LARGEST = 1 << 44
+"""Bytes of a data file, 16 TiB: they are read piece by piece."""
+_SMALL = 256 << 20
+_UNLIKELY = 200
+"""Times its size that a large file of images or labels does not unpack to, unless on purpose."""
+
+
+@contextmanager
+def data_file(path: Path, *, at_most: int = LARGEST, name: str | None = None) -> Iterator[BinaryIO]:
+    """A data file, open for reading; `name` is what messages call it.
+
+    Raises `DataError` for what is not there, not a regular file, or larger than `at_most` bytes.
+    """
+    try:
+        file = open_regular(path, at_most)
+    except (OSError, ValueError) as error:  # a path that holds a null byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{name or path} must be a readable file; got: {reason}. "
+            "Check the path, where a link leads, and its permissions."
+        ) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def damage(must: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a parser raises for damaged bytes into a `DataError`.
+
+    It reads "<must>; got: <reason>. <remedy>". Parsers of others raise errors of any kind for bytes
+    that they did not expect.
+    """
+    try:
+        yield
+    except SparringError:
+        raise
+    except Exception as error:
+        raise DataError(f"{must}; got: {told(error)}. {remedy}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error in a few words: its first line, or else its type."""
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    reason = getattr(error, "strerror", None) or str(error)
+    lines = reason.strip().splitlines()
+    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+
+
+def check_unpacked(where: str, stored: int, unpacked: int) -> None:
+    """Refuse data that unpack to far more than they take on disk. Raises `DataError`.
+
+    No images do that; files made to fill the memory of their reader do.
+    """
+    if unpacked > _SMALL and unpacked > _UNLIKELY * stored:
+        raise DataError(
+            f"Compressed data must not unpack to more than {_UNLIKELY} times their size; {where} "
+            f"unpacks from {bytes_text(stored)} to {bytes_text(unpacked)}, so that it holds almost "
+            "nothing but repetition. Save it again without compression if that is meant."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RawPixels:
+    """Unsigned bytes in an uncompressed file, read image by image: nothing is kept or mapped."""
+
+    path: Path
+    """The file."""
+    offset: int
+    """Bytes before the first image."""
+    count: int
+    """Number of images."""
+    image_shape: tuple[int, int, int]
+    """Channels, rows and columns of one image."""
+    channels_last: bool = False
+    """Whether an image lies there as rows, columns, channels."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.count
+
+    def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
+        """The images at these places. Cost: a read each. Raises `DataError` if the file is gone."""
+        size = math.prod(self.image_shape)
+        images = bytearray(size * len(places))
+        view = memoryview(images)
+        try:
+            with open_regular(self.path, LARGEST) as file:
+                for row, place in enumerate(places.tolist()):
+                    here = view[row * size : (row + 1) * size]
+                    if os.preadv(file.fileno(), [here], self.offset + place * size) != size:
+                        raise OSError(f"it ends before image {place}")
+        except OSError as error:
+            raise DataError(
+                f"{self.path} must stay as it was while images are read from it; got: "
+                f"{error.strerror or error}. Put it back."
+            ) from error
+        levels = torch.frombuffer(images, dtype=torch.uint8)
+        channels, rows, columns = self.image_shape
+        if self.channels_last:
+            return levels.view(-1, rows, columns, channels).permute(0, 3, 1, 2).contiguous()
+        return levels.view(-1, channels, rows, columns)

@@ -1,0 +1,420 @@
+"""The state of an evaluation: which images are broken so far, and how far the searches are.
+
+It can be written to disk between two passes and restored to the same bits, so that an evaluation
+which was killed is resumed.
+
+Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
+Units: seconds are wall-clock.
+"""
+
+import io
+import logging
+import math
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import Attack, BatchedSearch, Classifier, Search, State, Task, ranked
+from sparring.attacks.checks import numbered
+from sparring.attacks.search import ATTACKED, no_trace
+from sparring.data import derive_seed
+from sparring.evaluation.judge import Judge
+from sparring.models.saved import (
+    Anything,
+    Fields,
+    Items,
+    Kind,
+    Number,
+    Numbers,
+    Same,
+    Text,
+    read_saved,
+)
+from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
+from sparring.records.files import run_errors, write_atomically
+
+UNBROKEN = -1
+"""Stands for the attack that broke an image which none has broken."""
+SHOWN = 12
+"""Images that are kept to be looked at: enough for an impression, few enough for a page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far an evaluation is; given to an observer after every pass."""
+
+    attack: str
+    """Name of the attack that is running."""
+    number: int
+    """Which attack of the suite, counted from 1."""
+    of: int
+    """Attacks of the suite."""
+    share: float
+    """Of this attack that is done, if no more images fall: 1 at its end."""
+    robust: int
+    """Images that no attack has broken so far."""
+    total: int
+    """Images that are evaluated in all."""
+
+
+Observer = Callable[[Progress], None]
+
+
+class SearchPass(NamedTuple):
+    """One search of one attack with one form of the model."""
+
+    attack: int
+    """Number of the attack, from 0."""
+    place: int
+    """Number of the search within it, whatever the form."""
+    search: Search
+    """What is carried out."""
+    form: int
+    """Which form of the model is searched."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class EvaluationState:
+    """One model on one set of images, under one list of attacks."""
+
+    judge: Judge
+    """What counts."""
+    forms: Sequence[Classifier]
+    """The model as attacks see it, the cheapest form first, the most faithful last."""
+    images: Tensor
+    """Clean images [N, *S]."""
+    labels: Tensor
+    """Their classes [N]."""
+    logits: Tensor
+    """What the model says of them [N, K]."""
+    attacks: Sequence[Attack]
+    """In the order in which they are run."""
+    seed: int
+    """Of everything random."""
+    batch_size: int
+    """Most images that are searched at once."""
+    robust: Tensor = field(init=False)
+    """Where the model has been right so far [N]."""
+    adversarial: Tensor = field(init=False)
+    """What it says of the broken images, and of the clean one elsewhere [N]."""
+    broken_by: Tensor = field(init=False)
+    """Number of the attack that broke each image [N]."""
+    seconds: list[float] = field(init=False)
+    """Time of each attack so far."""
+    shown: Tensor = field(init=False)
+    """The first `SHOWN` images as the attacks left them so far; none if that was not kept."""
+    left: list[int] = field(default_factory=list)
+    """Robust images after each attack that is through."""
+    search_pass: int = 0
+    """Which search of `passes` is next or under way."""
+    batched: BatchedSearch | None = None
+    """The search that is under way; `None` between two."""
+
+    def __post_init__(self) -> None:
+        """Initially only misclassified images count as broken."""
+        natural = self.logits.argmax(1)
+        self.robust, self.adversarial = natural == self.labels, natural.clone()
+        self.broken_by = torch.full_like(self.labels, UNBROKEN)
+        self.seconds = [0.0] * len(self.attacks)
+        self.shown = self.images[:SHOWN].to("cpu", copy=True)
+
+    @property
+    def robust_so_far(self) -> Proportion:
+        """Images that are not broken."""
+        return Proportion(successes=int(self.robust.sum()), total=len(self.labels))
+
+    @property
+    def passes(self) -> Sequence[SearchPass]:
+        """All that is to be done, in order: each form sees a whole attack before the next does."""
+        return [
+            SearchPass(number, place, search, form)
+            for number, attack in enumerate(self.attacks)
+            for form in range(len(self.forms))
+            for place, search in enumerate(attack.searches(self.logits.shape[1]))
+        ]
+
+    def run(self) -> Iterator[Progress]:
+        """Search to the end; between two passes the state may be stored."""
+        passes = self.passes
+        while self.search_pass < len(passes):
+            search_pass = passes[self.search_pass]
+            begun = time.perf_counter()
+            batched = self.batched or self._batched_search(
+                search_pass, self.robust.nonzero().flatten()
+            )
+            self.batched = batched
+            if batched.left:
+                self._show(
+                    *batched.advance(
+                        lambda places, points, search_pass=search_pass: self._judge(
+                            search_pass, places, points
+                        )
+                    )
+                )
+            self.seconds[search_pass.attack] += time.perf_counter() - begun
+            if not batched.left:
+                self.batched, self.search_pass = None, self.search_pass + 1
+                if (
+                    self.search_pass == len(passes)
+                    or passes[self.search_pass].attack != search_pass.attack
+                ):
+                    self.left.append(int(self.robust.sum()))
+            yield self._progress(passes, search_pass)
+
+    def results(self) -> tuple[AttackResult, ...]:
+        """What each attack left."""
+        total = len(self.labels)
+        return tuple(
+            AttackResult(
+                name=attack.name, robust=Proportion(successes=left, total=total), seconds=seconds
+            )
+            for attack, left, seconds in zip(self.attacks, self.left, self.seconds, strict=True)
+        )
+
+    def outcomes(self) -> Outcomes:
+        """What became of every image."""
+        names = {number: attack.name for number, attack in enumerate(self.attacks)}
+        return Outcomes(
+            labels=tuple(self.labels.tolist()),
+            natural=tuple(self.logits.argmax(1).tolist()),
+            broken_by=tuple(names.get(number) for number in self.broken_by.tolist()),
+            adversarial=tuple(self.adversarial.tolist()),
+        )
+
+    def examples(self) -> Examples | None:
+        """The first images, clean and attacked; none if they are no pictures, or were not kept.
+
+        Cost: a forward pass over `SHOWN` images.
+        """
+        if not len(self.shown) or self.shown.ndim != 4 or self.shown.shape[1] not in (1, 3):
+            return None
+        outcomes = self.outcomes()
+        said = self.judge.predictions(self.shown)
+        broken = self.broken_by[: len(said)] != UNBROKEN
+        said = torch.where(broken, self.adversarial[: len(said)], said).tolist()
+        clean, attacked = _pixels(self.images[: len(self.shown)]), _pixels(self.shown)
+        channels, height, width = self.shown.shape[1:]
+        images = tuple(
+            Example(
+                label=outcomes.labels[place],
+                natural=outcomes.natural[place],
+                adversarial=said[place],
+                broken_by=outcomes.broken_by[place],
+                clean=clean[place],
+                attacked=attacked[place],
+            )
+            for place in range(len(self.shown))
+        )
+        return Examples(height=height, width=width, channels=channels, images=images)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        batched = self.batched
+        return {
+            "robust": self.robust,
+            "adversarial": self.adversarial,
+            "broken_by": self.broken_by,
+            "seconds": self.seconds,
+            "shown": self.shown,
+            "left": self.left,
+            "leg": self.search_pass,
+            "waiting": batched.waiting if batched else None,
+            "places": batched.places if batched else None,
+            "search": dict(batched.state) if batched else None,
+        }
+
+    def schema(self, state: object) -> Kind:
+        """What `restore` accepts, given how far a state says that it came.
+
+        Cost: the first pass of a search over one image.
+        """
+        total, classes, passes = len(self.labels), self.logits.shape[1], self.passes
+        search_pass = _integer_in(state, "leg", len(passes))
+        done = len(self.attacks) if search_pass == len(passes) else passes[search_pass].attack
+        places = Numbers(dtype=torch.int64, shape=(None,), least=0, most=total - 1)
+        under_way: dict[object, Kind] = dict.fromkeys(("waiting", "places", "search"), Same(None))
+        found = state.get("places") if isinstance(state, dict) else None
+        if search_pass < len(passes) and found is not None:
+            places.check(found, "survey.places")
+            search = self._search_schema(passes[search_pass], len(found))
+            under_way = {"waiting": places, "places": places, "search": search}
+        classed = Numbers(dtype=torch.int64, shape=(total,), least=0, most=classes - 1)
+        attacks = Numbers(dtype=torch.int64, shape=(total,), least=-1, most=len(self.attacks) - 1)
+        return Fields(
+            {
+                "robust": Numbers.like(self.robust),
+                "adversarial": classed,
+                "broken_by": attacks,
+                "seconds": Items([Number(least=0)] * len(self.attacks)),
+                "left": Items([Number(least=0, most=total, whole=True)] * done),
+                "leg": Number(least=0, most=len(passes), whole=True),
+                **under_way,
+            },
+            {"shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:]))},
+        )
+
+    def _search_schema(self, search_pass: SearchPass, rows: int) -> Kind:
+        """Tensors as the search keeps them, a row for each image in flight."""
+        if not rows:
+            return Anything()
+        first = self._batched_search(search_pass, torch.tensor([0]))
+        with no_trace(first.logits_of):
+            begun = first.begin(first.waiting)
+        most = self.logits.shape[1] - 1
+        bounds = {"labels": most, "targets": most, "done": search_pass.search.queries + 1}
+        return Fields(
+            {
+                name: Numbers(
+                    dtype=value.dtype,
+                    shape=(rows, *value.shape[1:]),
+                    least=0 if name in bounds else -math.inf,
+                    most=bounds.get(name, math.inf),
+                )
+                for name, value in begun.items()
+            }
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything where it was, batch and all."""
+        for name in ("robust", "adversarial", "broken_by", "seconds", "left"):
+            setattr(self, name, state[name])
+        self.search_pass = state["leg"]
+        # An evaluation that was begun before images were kept goes on without.
+        self.shown = state.get("shown", self.shown[:0]).to(self.shown)
+        if state["waiting"] is not None:
+            self.batched = self._batched_search(self.passes[self.search_pass], state["waiting"])
+            device = self.judge.device
+            self.batched.places = state["places"]
+            self.batched.state = {name: rows.to(device) for name, rows in state["search"].items()}
+
+    def _batched_search(self, search_pass: SearchPass, waiting: Tensor) -> BatchedSearch:
+        seed = derive_seed(self.seed, self.attacks[search_pass.attack].name, search_pass.place)
+        targets = ranked(self.logits, self.labels, search_pass.search.rank)
+        device, form = self.judge.device, self.forms[search_pass.form]
+
+        def begin(places: Tensor) -> State:
+            seeds = [derive_seed(seed, place) for place in places.tolist()]
+            task = Task(
+                self.images[places], self.labels[places], targets[places], torch.tensor(seeds)
+            )
+            return search_pass.search.begin(Task(*(value.to(device) for value in task)), form)
+
+        return BatchedSearch(
+            search=search_pass.search,
+            logits_of=form,
+            begin=begin,
+            waiting=waiting,
+            batch_size=self.batch_size,
+        )
+
+    def _judge(self, search_pass: SearchPass, places: Tensor, points: Tensor) -> Tensor:
+        """Where the model itself errs, on an image inside the threat."""
+        with numbered(places, ATTACKED):
+            predictions = self.judge.predictions(points)
+        inside = self.judge.allowed(points, self.images[places].to(points.device)).cpu()
+        broken = (predictions != self.labels[places]) & inside
+        fallen = places[broken]
+        self.robust[fallen] = False
+        self.adversarial[fallen] = predictions[broken]
+        self.broken_by[fallen] = search_pass.attack
+        return broken
+
+    def _show(self, places: Tensor, points: Tensor) -> None:
+        """Keep what a search ended with, where it is of one of the first images."""
+        first = places < len(self.shown)
+        self.shown[places[first]] = points[first.to(points.device)].to(self.shown)
+
+    def _progress(self, passes: Sequence[SearchPass], search_pass: SearchPass) -> Progress:
+        of_attack = [
+            place for place, other in enumerate(passes) if other.attack == search_pass.attack
+        ]
+        done, batched = self.search_pass - of_attack[0], self.batched
+        if batched is not None:
+            queries, everyone = search_pass.search.queries, int(self.robust.sum())
+            flying = (queries - batched.state["done"]).clamp_min(0).sum()
+            ahead = len(batched.waiting) * queries + int(flying)
+            done += 1 - ahead / max(everyone * queries, ahead, 1)
+        return Progress(
+            attack=self.attacks[search_pass.attack].name,
+            number=search_pass.attack + 1,
+            of=len(self.attacks),
+            share=done / len(of_attack),
+            robust=int(self.robust.sum()),
+            total=len(self.labels),
+        )
+
+
+def _integer_in(state: object, name: str, otherwise: int) -> int:
+    """An integer of 0 to `otherwise` in a state that may be anything; else `otherwise`."""
+    found = state.get(name) if isinstance(state, dict) else None
+    return found if type(found) is int and 0 <= found <= otherwise else otherwise
+
+
+def _pixels(images: Tensor) -> list[str]:
+    """Images [B, C, H, W] as bytes in base64, channels last."""
+    grey = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return [b64encode(image.contiguous().numpy().tobytes()).decode() for image in grey]
+
+
+EVERY = 15.0
+"""Seconds between two writes: some megabytes each."""
+
+_FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Partial:
+    """The file of one evaluation; with no path nothing is kept."""
+
+    path: Path | None
+    """Where it is."""
+    owner: str
+    """Of what: model, images and settings, as a digest."""
+    _kept: float = field(default_factory=time.monotonic)
+
+    def restore(self, state: EvaluationState) -> float:
+        """Put the evaluation where the file left it; returns the seconds spent before, 0 if none.
+
+        A file that is damaged or belongs to another evaluation is passed over with a warning.
+        """
+        if self.path is None or not self.path.exists():
+            return 0.0
+        try:
+            found: Any = read_saved(self.path)
+            _FORM.check(found, "it")
+            if found["owner"] == self.owner:
+                state.schema(found["survey"]).check(found["survey"], "survey")
+        except (OSError, ValueError) as error:
+            log.warning(
+                "%s cannot be used (%s): the evaluation starts from its beginning",
+                self.path,
+                getattr(error, "strerror", None) or error,
+            )
+            return 0.0
+        if found["owner"] != self.owner:
+            log.warning(
+                "%s is of another evaluation (another suite, seed, model, batch size, number of "
+                "images or threads): this one starts from its beginning",
+                self.path,
+            )
+            return 0.0
+        state.restore(found["survey"])
+        return float(found["seconds"])
+
+    def keep(self, state: EvaluationState, *, seconds: float) -> None:
+        """Write the file if it is time again. Raises `RunError` if it cannot be written."""
+        if self.path is None or time.monotonic() - self._kept < EVERY:
+            return
+        buffer = io.BytesIO()
+        torch.save({"owner": self.owner, "survey": state.state(), "seconds": seconds}, buffer)
+        with run_errors("write", self.path):
+            write_atomically(self.path, buffer.getvalue())
+        self._kept = time.monotonic()

@@ -1,0 +1,287 @@
+"""Checks for gradient masking: whether attacks fail because they are misled.
+
+They use a subset of the images that the model gets right when clean.
+
+Shapes: B images of the subset, K classes, S one image (C H W).  Units: pixels in [0, 1].
+Source: the signs are those of Athalye, Carlini & Wagner 2018, "Obfuscated Gradients Give a False
+Sense of Security", and of Carlini et al. 2019, "On Evaluating Adversarial Robustness"; one step
+against many is that of Wong, Rice & Kolter 2020.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from sparring.attacks import PGD, Square, checked, cross_entropy, fgsm, margin
+from sparring.attacks.checks import differentiated
+from sparring.attacks.search import no_trace
+from sparring.data import derive_seed
+from sparring.evaluation.model_under_test import ModelUnderTest, Subset, outputs, starts
+from sparring.records import Finding, Reading, sign_test
+
+STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of steps that are compared."""
+UNLIKELY = 0.001
+"""Probability below which chance is not taken for the reason; 28 pairs are compared."""
+SHARE = 0.05
+"""Of the slice, what counts as more than a few odd images."""
+HALF = 0.5
+"""Of images: one step must leave more than this, and many steps less than this of those."""
+RANDOM = 64
+"""Uniform points of the threat that are tried."""
+QUERIES = 256
+"""Of Square, a twentieth of the published attack."""
+VANISHING = 1e-20
+"""Largest component of a gradient that float32 still tells from nothing, with room for products."""
+
+
+GONE = "share of images without a gradient of the {}"
+"""A reading of each loss."""
+ODD = "share of images with NaN or infinity in the gradient of the {}"
+"""A reading of each loss, where there are such images."""
+
+
+def gradients(subset: Subset) -> Iterator[Finding]:
+    """Gradients that are zero or not finite, at clean images and at one random point around each.
+
+    Cost: four passes there and back.
+    """
+    images, labels = _on_device(subset)
+    threat = subset.tested.judge.threat
+    generator = torch.Generator().manual_seed(derive_seed(subset.seed, "gradients"))
+    around = threat.uniform(images, generator)
+    gone, broken = {}, {}
+    with no_trace(subset.tested.judge.model):
+        logits_of = checked(subset.tested.attacked, subset.labels)
+        for name, loss in (("cross-entropy", cross_entropy), ("margin", margin)):
+            of = lambda logits, loss=loss: loss(logits, labels)  # noqa: E731
+            there, near = (differentiated(logits_of, x, of)[2].flatten(1) for x in (images, around))
+            vanishes = there.nan_to_num(nan=0, posinf=0, neginf=0).abs().amax(1) <= VANISHING
+            gone[name] = float(vanishes.float().mean())
+            odd = ~(there.isfinite() & near.isfinite()).all(1)
+            broken[name] = float(odd.float().mean())
+    yield Finding(
+        check="vanishing gradients",
+        flagged=max(gone.values()) > SHARE or max(broken.values()) > 0,
+        sentence=_about_gradients(gone, broken),
+        evidence=(
+            *_each(gone, GONE),
+            *(_each(broken, ODD) if max(broken.values()) else ()),
+        ),
+    )
+
+
+def _about_gradients(gone: Mapping[str, float], broken: Mapping[str, float]) -> str:
+    (zero, odd) = (max(shares, key=lambda name: shares[name]) for shares in (gone, broken))
+    said = []
+    if broken[odd] > 0:
+        said.append(
+            f"the gradient of the {odd} has NaN or infinity in {broken[odd]:.1%} of the images: "
+            "attacks that follow it leave those pixels as they are, so accuracy may be overstated"
+        )
+    if gone[zero] > SHARE:
+        said.append(
+            f"the gradient of the {zero} is zero at {gone[zero]:.0%} of the images: attacks that "
+            "follow it stand still there"
+        )
+    return "; ".join(said) or "gradients do not vanish"
+
+
+def _each(shares: Mapping[str, float], what: str) -> Iterator[Reading]:
+    return (Reading(what=what.format(name), value=share) for name, share in shares.items())
+
+
+def steps(subset: Subset) -> Iterator[Finding]:
+    """What PGD breaks with 1 to 128 steps, and what only Square or chance finds.
+
+    Cost: 256 forward and backward passes, and 330 forward passes.
+    """
+    threat = subset.tested.judge.threat
+    right = {count: _withstands(subset, PGD(threat=threat, steps=count)) for count in STEPS}
+    yield _monotone(right)
+    single = _withstands(subset, fgsm(threat))
+    yield _one_against_many(right, single)
+    yield _converged(right)
+    gradient = torch.stack([*right.values(), single]).all(0)
+    yield _blind(subset, gradient)
+
+
+def large(subset: Subset) -> Iterator[Finding]:
+    """Whether any image withstands a threat without limits. Cost: 64 passes there and back."""
+    threat = subset.tested.judge.threat.unlimited(subset.images)
+    points = _examples(subset, PGD(threat=threat, steps=64))
+    right = subset.tested.judge.predictions(points) == subset.labels
+    left = float(right.float().mean())
+    flagged = left > SHARE
+    yield Finding(
+        check="unlimited threat",
+        flagged=flagged,
+        sentence=(
+            f"{left:.0%} of the images withstand 64 steps of PGD with ε = {threat.eps:g}, within "
+            "which every image lies: the attack is misled, not resisted"
+            if flagged
+            else "with an ε that allows every image the attack succeeds"
+        ),
+        evidence=(Reading(what=f"share right at ε = {threat.eps:g}", value=left),),
+    )
+
+
+def _on_device(subset: Subset) -> tuple[Tensor, Tensor]:
+    device = subset.tested.judge.device
+    return subset.images.to(device), subset.labels.to(device)
+
+
+def _withstands(subset: Subset, attack: PGD) -> Tensor:
+    """Where the model is not broken, whatever way the attack went."""
+    return subset.tested.right(_examples(subset, attack), subset.images, subset.labels)
+
+
+def _examples(subset: Subset, attack: PGD) -> Tensor:
+    start = starts(attack, subset.images, subset.seed)
+    return subset.tested.examples(attack, start, subset.images, subset.labels)
+
+
+def _monotone(right: Mapping[int, Tensor]) -> Finding:
+    found = []
+    for weak, strong in combinations(right, 2):
+        only_weak = int((~right[weak] & right[strong]).sum())
+        only_strong = int((right[weak] & ~right[strong]).sum())
+        found.append((sign_test(only_weak, only_strong), weak, strong, only_weak, only_strong))
+    chance, weak, strong, only_weak, only_strong = min(found)
+    flagged = chance < UNLIKELY
+    return Finding(
+        check="weaker attack stronger",
+        flagged=flagged,
+        sentence=(
+            f"PGD with {weak} steps breaks {only_weak} images that {strong} steps do not, and only "
+            f"{only_strong} the other way round: the loss surface misleads long attacks"
+            if flagged
+            else "more steps of PGD never break significantly fewer images"
+        ),
+        evidence=tuple(_accuracy(f"{count} steps", of) for count, of in right.items()),
+    )
+
+
+def _one_against_many(right: Mapping[int, Tensor], single: Tensor) -> Finding:
+    few, many = min(right), max(right)
+    one = max((right[few], single), key=lambda of: int(of.sum()))
+    weak, strong = float(one.float().mean()), float((one & right[many]).float().mean())
+    flagged = weak > HALF and strong < HALF * weak
+    return Finding(
+        check="one step against many",
+        flagged=flagged,
+        sentence=(
+            f"{weak:.0%} of the images withstand a single step, {strong:.0%} also {many} steps: "
+            "the network has learnt to mislead single-step attacks (catastrophic overfitting)"
+            if flagged
+            else "what withstands one step of the attack does so for a good part against many"
+            if weak > HALF
+            else "even a single step breaks most images"
+        ),
+        evidence=(
+            _accuracy("one step", right[few]),
+            _accuracy("FGSM", single),
+            _accuracy(f"{many} steps", right[many]),
+        ),
+    )
+
+
+def _converged(right: Mapping[int, Tensor]) -> Finding:
+    *_, half, whole = sorted(right)
+    before, after = (float(right[count].float().mean()) for count in (half, whole))
+    more = int((right[half] & ~right[whole]).sum())
+    fewer = int((~right[half] & right[whole]).sum())
+    flagged = before - after > SHARE and sign_test(more, fewer) < UNLIKELY
+    return Finding(
+        check="attack not converged",
+        flagged=flagged,
+        sentence=(
+            f"from {half} to {whole} steps of PGD accuracy still falls from {before:.0%} to "
+            f"{after:.0%}: a longer attack will break more"
+            if flagged
+            else f"from {half} to {whole} steps of PGD nothing much changes"
+        ),
+        evidence=(
+            _accuracy(f"{half} steps", right[half]),
+            _accuracy(f"{whole} steps", right[whole]),
+        ),
+    )
+
+
+def _blind(subset: Subset, gradient: Tensor) -> Finding:
+    """Square and random points, which see no gradient, against all of PGD together."""
+    tested, (images, labels) = subset.tested, _on_device(subset)
+    threat = tested.judge.threat
+    chance = torch.ones(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(derive_seed(subset.seed, "search without gradients"))
+    for _ in range(RANDOM):
+        chance &= tested.right(threat.uniform(images, generator), images, subset.labels)
+    square, pictures, blind = torch.ones_like(chance), images.ndim == 4, f"{RANDOM} random points"
+    if pictures:
+        blind = f"{QUERIES} queries of Square or {blind}"
+        attack = Square(threat=threat, queries=QUERIES)
+        points = attack(tested.attacked, images, labels, generator=generator)
+        square = tested.right(points, images, subset.labels)
+    only = gradient & ~(chance & square)
+    share = float(only.float().mean())
+    flagged = share > SHARE
+    return Finding(
+        check="blind search beats gradients",
+        flagged=flagged,
+        sentence=(
+            f"{share:.0%} of the images are broken by {blind} and by PGD of no length: gradients "
+            "mislead it"
+            if flagged
+            else f"{blind} find next to nothing that PGD does not"
+        ),
+        evidence=(
+            _accuracy("all PGD together", gradient),
+            *([_accuracy(f"Square with {QUERIES} queries", square)] if pictures else []),
+            _accuracy(f"{RANDOM} random points", chance),
+            Reading(what="share that only search without gradients broke", value=share),
+        ),
+    )
+
+
+def _accuracy(what: str, right: Tensor) -> Reading:
+    return Reading(what=f"share right after {what}", value=float(right.float().mean()))
+
+
+IMAGES = 128
+"""Of the slice: one batch."""
+CHECKS = (outputs, gradients, steps, large)
+"""In the order in which they are carried out, the cheap ones first."""
+
+
+def examine(
+    tested: ModelUnderTest,
+    images: Tensor,
+    *,
+    right: Tensor,
+    seed: int,
+    observer: Callable[[float], None] = lambda share: None,
+) -> tuple[Finding, ...]:
+    """What the checks found, on images spread evenly over those that are `right` when clean [N].
+
+    `images` are those of the judge of `tested`. `observer` is given the share of checks that are
+    done. No finding at all if no image is right.
+    Cost: about 330 passes there and back, and 400 forward passes, over at most `IMAGES` images.
+    """
+    places = right.nonzero().flatten()
+    if not len(places):
+        return ()
+    chosen = evenly(places)
+    subset = Subset(tested, images[chosen], tested.judge.labels[chosen], seed)
+    found: list[Finding] = []
+    for number, check in enumerate(CHECKS, start=1):
+        found += check(subset)
+        observer(number / len(CHECKS))
+    return tuple(found)
+
+
+def evenly(places: Tensor) -> Tensor:
+    """At most `IMAGES` of these [N], each once, from the first to the last at equal distances."""
+    count = min(IMAGES, len(places))
+    return places[torch.linspace(0, len(places) - 1, count).round().long()]

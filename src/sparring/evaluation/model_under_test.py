@@ -1,0 +1,242 @@
+"""One model under attack: the form that is searched, its judge, and whether answers mean anything.
+
+Shapes: B batch, K classes, S one image (C H W).
+Units: pixels in [0, 1]; differences of logits are shares of their spread.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from sparring.attacks import PGD, Classifier, Threat, checked
+from sparring.attacks.checks import looked_at
+from sparring.attacks.search import no_trace
+from sparring.data import derive_seed
+from sparring.evaluation.judge import Judge, device_of, logits_in_parts
+from sparring.models import (
+    ODD,
+    OnCopies,
+    are_probabilities,
+    attack_passes,
+    chosen_batch_size,
+    computing_threads,
+    evaluation_mode,
+    working_copy,
+)
+from sparring.records import Finding, Reading
+
+log = logging.getLogger(__name__)
+
+ALIKE = 1e-3
+"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
+ROUGHLY = 0.25
+"""The same of a form in bf16, whose search another in single precision follows."""
+FEW = 32
+"""Images by which a form is compared with the network."""
+
+
+def ask(model: Classifier, images: Tensor, labels: Tensor) -> None:
+    """Refuse a model that fails on one image or on an odd number, before it is attacked.
+
+    Searches go on with the images that are left, whatever their number, down to one. Cost: a pass
+    there and back over `ODD` images and over one. Raises `ConfigError`.
+    """
+    logits_of, device = checked(model, labels), device_of(model, images)
+    with no_trace(model):
+        for count in (1, ODD):
+            some = images[torch.arange(count) % len(images)].to(device)
+            looked_at(logits_of, some, lambda logits: logits.logsumexp(1))
+
+
+class ModelUnderTest:
+    """What is attacked of a model, in single precision, and who judges for it.
+
+    `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
+    what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as
+    many as it has. `batch_size` images are asked about at once, `None` for the device's default.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        threat: Threat,
+        batch_size: int | None = None,
+    ) -> None:
+        device = device_of(model, images)
+        self.batch_size = chosen_batch_size(batch_size, device)
+        self.judge = Judge(
+            model=model, labels=labels, threat=threat, device=device, batch_size=self.batch_size
+        )
+        self.logits = self.judge.logits(images)
+        self.attacked: Classifier = OnCopies(model)
+        self.arithmetic = "the model's own"
+        self.threads = 0
+        self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
+        if isinstance(model, nn.Module) and self.has_weights:
+            passes = attack_passes(model)
+            if passes is not None:
+                if self.agrees(passes, images):
+                    self.attacked, self.arithmetic = passes, passes.name
+                    self.threads = passes.threads
+                    return
+                log.warning(
+                    "%s is attacked without the form %s, whose logits are not the network's",
+                    type(model).__name__,
+                    passes.name,
+                )
+            copy = working_copy(model, "fp32")
+            if self.agrees(copy.attacked, images):
+                self.attacked, self.arithmetic = copy.attacked, copy.name
+
+    def agrees(self, form: Classifier, images: Tensor, within: float = ALIKE) -> bool:
+        """Whether a form gives the network's logits of the first images and of points around them.
+
+        `within` is a share of the logits' spread. A form that fails, or whose logits are not
+        finite, does not agree. Cost: two passes over at most `FEW` images, by both.
+        """
+        clean = images[:FEW]
+        around = self.judge.threat.uniform(clean, torch.Generator().manual_seed(0))
+        asked = torch.cat([clean, around])
+        wanted = self.judge.logits(asked)
+        try:
+            with no_trace(self.judge.model):
+                logits_of, device = checked(form, self.judge.labels), self.judge.device
+                found = logits_in_parts(logits_of, asked, device, batch_size=self.batch_size)
+        except Exception:  # of a network of one's own
+            return False
+        spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)
+        return bool((wanted - found).abs().max() <= within * spread)
+
+    def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial examples that are made on this model."""
+        device = self.judge.device
+        batch = (images.to(device), labels.to(device))
+        with computing_threads(self.threads):
+            return attack.search_from(start.to(device), self.attacked, *batch)
+
+    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
+        """Where this model is not broken."""
+        inside = self.judge.allowed(points, images.to(points.device)).cpu()
+        return (self.judge.predictions(points) == labels) | ~inside
+
+
+def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Where the search for each image begins; `first` is the place of the first in its set."""
+    own = derive_seed(seed, attack.name, 0)
+    seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
+    return attack.starts(images, torch.tensor(seeds))
+
+
+class Subset(NamedTuple):
+    """Images that a model gets right when clean, for checks that look at a few."""
+
+    tested: ModelUnderTest
+    """The model."""
+    images: Float[Tensor, " B *S"]
+    """Clean images; at least one."""
+    labels: Int64[Tensor, " B"]
+    """Their classes."""
+    seed: int
+    """Of everything random."""
+
+
+def outputs(subset: Subset) -> Iterator[Finding]:
+    """Randomised outputs, outputs that depend on the batch, probabilities, layers in train mode.
+
+    Cost: four forward passes over the slice.
+    """
+    model, images = subset.tested.judge.model, subset.images.to(subset.tested.judge.device)
+    with no_trace(model):
+        logits_of = checked(model, subset.labels)
+        first, again = logits_of(images), logits_of(images)
+        thirds = images.flip(0).tensor_split(min(3, len(images)))
+        apart = torch.cat([logits_of(part) for part in thirds]).flip(0)
+    spread = float((first.amax(1) - first.amin(1)).mean().clamp_min(1e-12))
+    noise = float((first - again).abs().max()) / spread
+    yield _randomised(noise)
+    yield _batch(float((first - apart).abs().max()) / spread, noise)
+    yield _probabilities(first)
+    yield _train_mode(model)
+
+
+def _randomised(noise: float) -> Finding:
+    flagged = noise > ALIKE
+    return Finding(
+        check="randomised outputs",
+        flagged=flagged,
+        sentence=(
+            f"the model answers the same images differently (by {noise:.1g} of the logits' spread)"
+            ": an attack must average over its noise, and one look at an image is no verdict"
+            if flagged
+            else "the model answers the same images the same"
+        ),
+        evidence=(Reading(what="largest difference / spread", value=noise),),
+    )
+
+
+def _batch(difference: float, noise: float) -> Finding:
+    flagged = difference > max(ALIKE, 2 * noise)
+    return Finding(
+        check="outputs that depend on the batch",
+        flagged=flagged,
+        sentence=(
+            f"the logits of an image change with the images beside it (by {difference:.1g} of their"
+            " spread): accuracy then depends on how the set is cut into batches; look for "
+            "normalisation by the batch"
+            if flagged
+            else "the logits of an image do not depend on the images beside it"
+        ),
+        evidence=(Reading(what="largest difference / spread", value=difference),),
+    )
+
+
+def _probabilities(logits: Tensor) -> Finding:
+    off = float((logits.sum(1) - 1).abs().max())
+    flagged = are_probabilities(logits)
+    return Finding(
+        check="probabilities for logits",
+        flagged=flagged,
+        sentence=(
+            "the model returns probabilities, rows that sum to 1: losses then take a softmax of a "
+            "softmax and their gradients nearly vanish; return what goes into its softmax"
+            if flagged
+            else "the model returns logits, not probabilities"
+        ),
+        evidence=(Reading(what="largest distance of a row's sum from 1", value=off),),
+    )
+
+
+def _train_mode(model: Classifier) -> Finding:
+    found = sorted({_where(*named) for named in _training(model)})
+    return Finding(
+        check="layers in train mode",
+        flagged=bool(found),
+        sentence=(
+            f"{', '.join(found[:3])} acts as in training although the model is in evaluation mode: "
+            "what is judged is not the classifier that would be used"
+            if found
+            else "no layer that can be looked into acts as in training"
+        ),
+        evidence=(Reading(what="layers", value=float(len(found))),),
+    )
+
+
+def _training(model: Classifier) -> Iterator[tuple[str, nn.Module]]:
+    """Layers that normalise by the batch or whose flag cannot be put to evaluation."""
+    if not isinstance(model, nn.Module):
+        return
+    with evaluation_mode(model):
+        for name, layer in model.named_modules():
+            by_batch = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            if getattr(layer, "training", False) or (by_batch and layer.running_mean is None):
+                yield name, layer
+
+
+def _where(name: str, layer: nn.Module) -> str:
+    return f"{type(layer).__name__} {name}".strip()

@@ -1,0 +1,195 @@
+"""The model card of a bundle: README.md with the metadata that Hugging Face reads.
+
+All that came from a user is escaped: in the metadata as JSON strings, which YAML reads too, and in
+the text so that Markdown and HTML show it as it is.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparring.exporting.formats import FORMATS, OPSET, TOLERANCE
+from sparring.records import Environment, Evaluation, Proportion, RunDirectory, read_json
+from sparring.records.text import count_text, hardware_text, setting_text
+
+_PATHS = ("data", "init", "factory")
+"""Settings that are paths, of which the card gives the last part."""
+_OPENING = re.compile(r"([\\`*_{}\[\]<>#|~&$@!():])")
+"""What begins something in Markdown or HTML, wherever in a line it stands."""
+_LISTED = 100
+"""Classes named in the card; classes.json has all."""
+
+
+def card_text(
+    run: RunDirectory,
+    differences: Mapping[str, float],
+    image_shape: tuple[int, int, int],
+    checked: int,
+) -> str:
+    """The card of a run's network. Raises `RunError` or `ConfigError` if its files are damaged."""
+    model, threat = (run.section(name, dict[str, Any]) for name in ("model", "threat"))
+    settings = read_json(run.config)
+    data = _last_part(str(run.section("data", str)))
+    found = Evaluation.load(run.evaluation) if run.evaluation.exists() else None
+    if found is not None and not run.is_current(found):
+        found = None
+    settings = _private(settings)
+    assert isinstance(settings, dict)
+    paragraphs = [
+        _metadata(data, found),
+        "# Robust image classifier",
+        "Trained by sparring to withstand adversarial "
+        f"examples: {plain(setting_text(_private(model)))}, for the data `{_code(data)}`.",
+        _interface(run, image_shape),
+        "## Threat",
+        f"Any change of an image within {plain(setting_text(threat))}, in units of "
+        "pixels in [0, 1], that leaves pixels in [0, 1].",
+        "## How robust it is",
+        *(_measured(found) if found else [_unmeasured()]),
+        "## Limits",
+        "- Robust accuracy holds for this threat, these test images and these attacks. Another "
+        "norm, a larger ε, rotations, blur, patches or other data may break the network.\n"
+        "- Withstanding attacks is no proof, unless certified; a stronger attack may succeed.\n"
+        "- Do not let a decision that can hurt people depend on it alone. It answers images of no "
+        "class with a class, too.",
+        "## How to load it",
+        *_loading(differences),
+        f"Every file was asked again for the logits of {checked} test images before it was kept; "
+        f"they differed by at most (in units of the largest logit, or of 1): {_shown(differences)}."
+        f" Up to {TOLERANCE:g} is allowed.",
+        "## How it was trained",
+        "\n".join(_settings(settings)),
+        *_environment(run.read_environment()),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text as Markdown shows it letter by letter, on one line."""
+    return _OPENING.sub(r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'") or "?"
+
+
+def _last_part(path: str) -> str:
+    return Path(path).name or path
+
+
+def _metadata(data: str, found: Evaluation | None) -> str:
+    """YAML, written as JSON values."""
+    known: dict[str, object] = {
+        "library_name": "sparring",
+        "pipeline_tag": "image-classification",
+        "tags": ["adversarial-training", "adversarial-robustness", "robust-classification"],
+    }
+    if found is not None:
+        metrics = [_metric("natural accuracy", found.natural)]
+        name = f"robust accuracy, suite {found.suite}, {found.threat}"
+        metrics.append(_metric(name, found.robust))
+        if found.certified is not None:
+            metrics.append(_metric(f"certified accuracy, {found.threat}", found.certified))
+        task = {"type": "image-classification"}
+        result = {"task": task, "dataset": {"name": data, "type": data}, "metrics": metrics}
+        known["model-index"] = [{"name": "robust image classifier", "results": [result]}]
+    lines = [f"{name}: {json.dumps(value)}" for name, value in known.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _metric(name: str, share: Proportion) -> dict[str, object]:
+    return {"type": "accuracy", "name": name, "value": round(share.share, 6)}
+
+
+def _private(value: object) -> object:
+    """A setting without the folders of its paths, a list as text."""
+    if isinstance(value, Mapping):
+        return {
+            name: _last_part(inner)
+            if name in _PATHS and isinstance(inner, str)
+            else _private(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return "; ".join(setting_text(_private(inner)) for inner in value)
+    return value
+
+
+def _interface(run: RunDirectory, image_shape: tuple[int, int, int]) -> str:
+    names = run.class_names()
+    listed = ", ".join(plain(name) for name in names[:_LISTED])
+    more = ", …" if len(names) > _LISTED else ""
+    classes = f" Classes, in the order of the logits: {listed}{more}." if names else ""
+    return (
+        f"Takes a batch of any number of images of shape {image_shape} (channels, height, width), "
+        "32-bit floats, pixels in [0, 1] (grey level / 255), and returns logits, without softmax. "
+        "Normalisation, where there is one, is inside the network: do not normalise before it."
+        f"{classes}"
+    )
+
+
+def _measured(found: Evaluation) -> Iterator[str]:
+    rows = [
+        ("natural accuracy", found.natural),
+        (f"robust accuracy, suite {found.suite}", found.robust),
+    ]
+    if found.certified is not None:
+        rows.append(("certified at least", found.certified))
+    cells = [f"| {plain(name)} | {share} |" for name, share in rows]
+    yield "\n".join(["| | share and 95 % Wilson interval |", "|---|---|", *cells])
+    yield (
+        f"{count_text(found.num_images)} test images, {plain(found.threat)}, seed {found.seed}, "
+        f"searched in {plain(found.precision)}; attacks: "
+        f"{plain(', '.join(attack.name for attack in found.attacks))}."
+    )
+    flags = [f"- **flag**, {plain(flag.check)}: {plain(flag.sentence)}" for flag in found.flags]
+    caveats = [f"- caveat: {plain(caveat)}" for caveat in found.caveats]
+    yield "\n".join([f"- {plain(found.checks)}", *flags, *caveats])
+
+
+def _unmeasured() -> str:
+    return (
+        "**These weights were not evaluated**: nothing is known of how robust they are. Measure it "
+        "where the run is, and export again: `sparring evaluate RUN --suite standard`"
+    )
+
+
+def _loading(differences: Mapping[str, float]) -> Iterator[str]:
+    if "safetensors" in differences:
+        yield _python(
+            "from sparring.exporting import exported_network",
+            "",
+            'network = exported_network("FOLDER")  # a Python object\'s: network=THE_OBJECT',
+        )
+        yield f"Or train on from `{FORMATS['safetensors'].file}`: `sparring train --init FILE`."
+    if "torch" in differences:
+        load = f'network = torch.export.load("{FORMATS["torch"].file}").module()'
+        yield _python("import torch", "", load)
+    if "onnx" in differences:
+        session = f'session = onnxruntime.InferenceSession("{FORMATS["onnx"].file}")'
+        run = '(logits,) = session.run(["logits"], {"images": images})'
+        yield _python("import onnxruntime", "", session, run)
+        yield f"ONNX opset {OPSET}."
+
+
+def _python(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _shown(differences: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1g}" for name, value in differences.items())
+
+
+def _settings(settings: Mapping[str, object]) -> Iterator[str]:
+    for name, value in settings.items():
+        if name == "model":
+            continue
+        if value not in (None, ""):
+            yield f"- {plain(name)}: {plain(setting_text(value))}"
+
+
+def _environment(where: Environment | None) -> Iterator[str]:
+    if where is not None:
+        yield f"With sparring {plain(where.sparring)} on {plain(hardware_text(where))}."

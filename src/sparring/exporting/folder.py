@@ -1,0 +1,205 @@
+"""An exported network: a run's network in a folder of its own, written whole and read again."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from sparring.data import Dataset, first_images
+from sparring.data.run_data import dataset_of
+from sparring.errors import CheckpointError, ConfigError, RunError
+from sparring.exporting.card import card_text
+from sparring.exporting.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
+from sparring.models import ModelKind, built_network, plain_settings, trained_network
+from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
+from sparring.models.weights import content_digest, put_weights, read_weights
+from sparring.records import RunDirectory, from_json, read_json, to_json
+from sparring.records.files import (
+    clear_abandoned,
+    new_folder,
+    run_errors,
+    write_atomically,
+    write_json,
+)
+from sparring.records.own_code import check_trusted, copy_seal, named_code
+from sparring.records.typed import typed
+
+MODEL = "model.json"
+"""What the network is, as the run's settings have it."""
+IDENTITY = "identity.json"
+"""What the network is known by when it is built again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What an exported network is known by."""
+
+    seed: int
+    """The seed of its run."""
+    content: str
+    """Digest of its weights."""
+    fingerprint: Fingerprint
+    """What it answers to a few fixed images."""
+
+
+@typed
+def exported_network(
+    folder: Path | str, *, network: nn.Module | None = None, trust_code: bool = False
+) -> nn.Module:
+    """The network of a bundle with its weights, on the CPU, to be evaluated.
+
+    It takes pixels in [0, 1] and returns logits. `network` is one of the same kind, for those that
+    were passed as Python objects. Weights or code of another network than the exported one are
+    refused; bundles of versions that wrote no identity.json are taken at their word. Code that the
+    bundle names, a factory, runs if the bundle is of a run that you trained on this machine, or
+    with `trust_code`.
+    Raises `RunError`, `ConfigError` or `CheckpointError`.
+    """
+    path = Path(folder) / MODEL
+    model: ModelKind = from_json(ModelKind, read_json(path), where=str(path))
+    if network is None:
+        check_trusted(path, named_code(to_json(model)), trust_code=trust_code)
+    known = _identity(Path(folder) / IDENTITY)
+    built = built_network(model, network, network_seed(known.seed if known else 0))
+    path = Path(folder) / "weights.safetensors"
+    weights, _ = read_weights(path)
+    if known is not None and known.content != content_digest(weights):
+        raise CheckpointError(
+            f"{path} holds other weights than those that were exported; they were replaced or "
+            "damaged since. Export the run again."
+        )
+    put_weights(built, weights, path)
+    if known is not None:
+        check_fingerprint(built, known.fingerprint, str(path))
+    return built.eval()
+
+
+def _identity(path: Path) -> Identity | None:
+    return from_json(Identity, read_json(path), where=str(path)) if path.exists() else None
+
+
+CHECKED = 64
+"""Test images whose logits must come out the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """A bundle on disk."""
+
+    folder: Path
+    """Where it lies."""
+    files: tuple[str, ...]
+    """Names of its files, sorted."""
+    differences: dict[str, float]
+    """Of each format, the largest difference of a logit, in units of the largest or of 1."""
+    checked_images: int
+    """Test images that were compared."""
+
+
+@typed
+@plain_settings()
+def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
+    run: RunDirectory | Path | str,
+    out: Path | str,
+    *,
+    formats: Sequence[FormatName] = ("safetensors",),
+    network: nn.Module | None = None,
+    data: Dataset | None = None,
+    trust_code: bool = False,
+) -> Exported:
+    """Write a run's network in these formats, with a model card, once each gives the same logits.
+
+    Compared on the first 64 test images: weights must agree bit for bit, programs within
+    `TOLERANCE`. The folder appears under its name when all is in it; before, under a hidden one.
+    `network` is needed, and `data`, where the run was given them as Python objects; `trust_code` as
+    in `trained_network`.
+    Cost: seconds; tracing. Raises `RunError` if the folder is not empty or cannot be written,
+    `ConfigError` for a format that is not available or a network that cannot be traced, and what
+    reading the run and its data raises; then nothing is left.
+    """
+    run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    chosen = tuple(dict.fromkeys(formats))
+    if not chosen:
+        raise ConfigError(f"formats must name one of {', '.join(FORMATS)} at least; got none.")
+    for name in chosen:
+        check_available(name)
+    folder = Path(out).resolve()
+    _check_free(folder)
+    built = trained_network(run, network=network, trust_code=trust_code)
+    test = dataset_of(run, data).test
+    images = first_images(test, CHECKED)
+    with _appearing(folder) as staging:
+        # A trace of one image would fix the batch size to 1.
+        traced = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
+        differences = {name: _written(name, built, traced, staging) for name in chosen}
+        names = run.class_names()
+        if names:
+            write_json(staging / "classes.json", list(names))
+        write_json(staging / MODEL, run.section("model", dict[str, Any]))
+        copy_seal(run.path, staging)
+        if "safetensors" in chosen:
+            _write_identity(run, built, test.image_shape, staging)
+        card = card_text(run, differences, test.image_shape, len(images))
+        write_atomically(staging / "README.md", card)
+        files = tuple(sorted(path.name for path in staging.iterdir()))
+    return Exported(
+        folder=Path(out), files=files, differences=differences, checked_images=len(images)
+    )
+
+
+def _write_identity(
+    run: RunDirectory, network: nn.Module, shape: tuple[int, int, int], staging: Path
+) -> None:
+    """What the network is known by to `exported_network`."""
+    known = Identity(
+        seed=run.section_or("seed", int, 0),
+        content=content_digest(network.state_dict()),
+        fingerprint=fingerprint(network, shape),
+    )
+    write_json(staging / IDENTITY, to_json(known), indent=None)
+
+
+def _written(
+    name: str, network: nn.Module, images: Float32[Tensor, " B C H W"], staging: Path
+) -> float:
+    form = FORMATS[name]
+    path = staging / form.file
+    form.write(network, images, path)
+    found = difference(network, form.read(network, path), images)
+    allowed = 0.0 if form.exact else TOLERANCE
+    if not found <= allowed:
+        raise ConfigError(
+            f"the network exported to {name} must give the logits of the run's within {allowed:g}, "
+            f"or it would be another; they differ by {found:.2g} on {len(images)} test images. "
+            "Nothing was exported; export to another format."
+        )
+    return found
+
+
+def _check_free(folder: Path) -> None:
+    with run_errors("look into", folder):
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if occupied:
+        raise RunError(
+            f"an export needs an empty folder, so that nothing is overwritten; {folder} holds "
+            "something, or is a file. Choose another: -o FOLDER"
+        )
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside it, which takes its name once all is written; removed on failure."""
+    with run_errors("write", folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(folder.parent)
+        with new_folder(folder.parent, f".{folder.name}.") as staging:
+            yield staging
+            for path in staging.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            staging.replace(folder)

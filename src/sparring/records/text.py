@@ -1,0 +1,131 @@
+"""Numbers, amounts, times and names as text, the same in a terminal, in JSON and on a page."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Annotated
+
+from sparring.records.environment import Environment
+
+BYTES = "bytes"
+"""Marks a setting that may be written with a unit."""
+ByteCount = Annotated[int, BYTES]
+"""An amount of memory; in JSON a number, or text such as "64MiB"."""
+
+_UNITS_OF_BYTES = MappingProxyType(
+    {"": 1, "b": 1}
+    | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
+    | {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
+)
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def bytes_from(text: str) -> int:
+    """Bytes from `4096`, `64MiB` or `2 GB`, in any case. Raises `ValueError` for anything else."""
+    found = _AMOUNT.fullmatch(text)
+    if found is None or found[2].lower() not in _UNITS_OF_BYTES:
+        raise ValueError(f"must be a number of bytes such as 4096, 64MiB or 2GB; got {text}.")
+    return int(float(found[1]) * _UNITS_OF_BYTES[found[2].lower()])
+
+
+def bytes_text(count: int) -> str:
+    """An amount of memory to three digits, which `bytes_from` reads: `64MiB`, `1.21GiB`."""
+    size, unit = float(count), 0
+    while size >= 999.5 and unit < len(_BINARY) - 1:
+        size, unit = size / 1024, unit + 1
+    number = f"{size:.3g}" if size < 999.5 else f"{size:.0f}"
+    return number + _BINARY[unit]
+
+
+_GREY_LEVELS = 255
+_NEAR = 1e-6
+"""Largest distance from a whole number of grey levels that is still shown as one."""
+
+
+def eps_text(eps: float) -> str:
+    """Size of a threat as people write it: `8/255` for whole grey levels, else a decimal."""
+    levels = eps * _GREY_LEVELS
+    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR:
+        return f"{round(levels)}/{_GREY_LEVELS}"
+    return f"{eps:g}"
+
+
+def eps_from(text: str) -> float:
+    """Size of a threat from `0.3` or `8/255`. Raises `ValueError` for anything else."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ValueError(f"eps must be a number such as 0.3 or 8/255; got {text}.") from error
+
+
+SIMILAR = 0.6
+"""Least similarity of a suggestion: two swapped letters in a word of five still pass."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Known name most like `name`, whatever the case; `None` if none is similar."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=SIMILAR)
+    return by_folded[close[0]] if close else None
+
+
+def did_you_mean(suggestion: str | None) -> str:
+    """Closing sentence of a message, with the space before it; empty without a suggestion."""
+    return "" if suggestion is None else f" Did you mean {suggestion}?"
+
+
+def duration_text(seconds: float) -> str:
+    """Wall-clock time to about three digits: `3.2 s`, `1 min 42 s`, `2 h 5 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count_text(count: int) -> str:
+    """A count with its thousands apart: `10,000`."""
+    return f"{count:,}"
+
+
+def counted(count: int, thing: str) -> str:
+    """So many of a thing: `1 update`, `10,000 updates`."""
+    return f"{count_text(count)} {thing}{'' if count == 1 else 's'}"
+
+
+def hardware_text(where: Environment) -> str:
+    """What something was computed with, in one line."""
+    threads = counted(where.threads, "thread")
+    return f"{where.processor}, {where.device}, {threads}, {where.precision}, torch {where.torch}"
+
+
+def setting_text(value: object) -> str:
+    """A setting as people read it: a record's kind, then its settings by name."""
+    if not isinstance(value, Mapping):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    parts = []
+    for name, inner in value.items():
+        if name == "kind":
+            parts.append(str(inner))
+        elif name == "eps" and isinstance(inner, int | float):
+            parts.append(f"{name} {eps_text(inner)}")
+        elif inner is not None:
+            parts.append(f"{name} {setting_text(inner)}")
+    return ", ".join(parts)
+
+
+def one_line(text: str, at_most: int = 200) -> str:
+    """The text in one line of at most `at_most` characters, without control characters."""
+    short = " ".join(text[: 4 * at_most].split())
+    short = "".join(char if char.isprintable() else "?" for char in short)
+    return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are: `a, b, c and 7 more`."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"
