@@ -24,6 +24,7 @@ LINF = sparring.Linf(eps=0.03)
 FAST = sparring.presets.fast()
 NOWHERE = Path("/nowhere")
 GENERATOR = Generator()
+PGD = sparring.PGD()
 
 
 def judged(model=NET, images=X, labels=Y, threat=LINF, **others):
@@ -32,6 +33,10 @@ def judged(model=NET, images=X, labels=Y, threat=LINF, **others):
 
 def attacked(kind=sparring.PGD, model=NET, images=X, labels=Y, generator=GENERATOR):
     return kind(threat=LINF)(model, images, labels, generator=generator)
+
+
+def loaded(data=(X, Y), model=NET, attack=PGD, updates=1, **others):
+    return sparring.AdversarialLoader(data, model, attack, updates=updates, **others)
 
 
 def trained(config=FAST, out=NOWHERE / "run", **others):
@@ -132,6 +137,14 @@ CASES: list[Case] = [
     (lambda: replace(FAST, average=math.nan), "average must lie in"),
     (lambda: replace(FAST, device=torch.device("cpu")), "device must be text; got a device"),
     (lambda: replace(FAST, update=5), "unexpected keyword.*Did you mean updates"),
+    (lambda: loaded(model=None), "model must be a Module; got None"),
+    (lambda: loaded(attack=0.3), r"attack must be a BatchAttack; got 0\.3"),
+    (lambda: loaded(batch_size="8"), "batch_size must be an integer; got '8'"),
+    (lambda: loaded(source="stale"), "source must be Fresh or Stale or Asynchronous"),
+    (lambda: loaded(epoch=1), "unexpected keyword.*Did you mean epochs"),
+    (lambda: sparring.Fresh(3), r"Fresh\(\) was called with other arguments"),
+    (lambda: sparring.Stale(staleness="3"), "staleness must be an integer; got '3'"),
+    (lambda: sparring.Asynchronous(worker=1), "unexpected keyword.*Did you mean workers"),
     (lambda: sparring.load_dataset(None), "source must be text or a path; got None"),
     (lambda: sparring.load_dataset(NOWHERE), "nothing there"),
     (lambda: sparring.load_dataset("mnist", data_memory="x"), "data_memory must be an integer"),

@@ -17,8 +17,8 @@ FLAGS = {
     "threat eps steps source staleness workers transport ray-address policy lag "
     "publish-every scaling precision threads set dry-run trust-code json",
     "data": "image-size data-memory json",
-    "evaluate": "suite images data seed threads precision no-checks trust-code json",
-    "predict": "test attack seed resize threads trust-code json",
+    "evaluate": "suite images data seed threads batch-size precision no-checks trust-code json",
+    "predict": "test attack seed resize threads batch-size trust-code json",
     "export": "to out trust-code json",
     "transfer": "steps images seed threads out trust-code json",
     "study": "scale only until jobs into",

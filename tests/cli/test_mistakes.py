@@ -56,7 +56,7 @@ MISTAKES = {
     "train --source async --set source.policy.period=3": "source.fresh_steps must be 0 where",
     "train --source async --set source.policy.split=500": "split must be at most batch_size",
     "train --source async --set source.patience=0": "source.patience must be above 0",
-    "train --source async --set attack.restarts=2": "source.fresh_steps must be 0 where",
+    "train --source async --set attack.restarts=2": "source.fresh_steps must be 0 if",
     "bench attack": "attack cannot be measured; the subject must be one of engine",
     "bench engine --devices 0": "--devices is 0; it must be 1 or more",
     "bench engine --soak 3": "--soak is 3; it must be 100 or more",

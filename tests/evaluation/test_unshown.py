@@ -290,7 +290,7 @@ def test_bounds_that_attacks_contradict_are_withdrawn_and_both_parts_told(threat
     monkeypatch.setattr(
         sys.modules["sparring.evaluation.evaluate"],
         "certified_images",
-        lambda model, images, labels, threat: torch.ones(len(images), dtype=torch.bool),
+        lambda model, images, labels, threat, **_: torch.ones(len(images), dtype=torch.bool),
     )
     found = evaluate(model, images, labels, threat, suite="quick", checks=False)
     broken = [place for place, by in enumerate(found.outcomes.broken_by) if by]

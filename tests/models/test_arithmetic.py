@@ -297,6 +297,24 @@ def test_a_network_that_fails_in_bf16_is_not_computed_in_it(monkeypatch, capabil
         possible_precision(Centred(), "bf16", images)
 
 
+def strided(size: int) -> tuple[nn.Module, Tensor]:
+    """A network, and images of which its second convolution sees one of that size."""
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, stride=2, padding=1)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return network, torch.rand(8, 3, size, size)
+
+
+def test_an_input_smaller_than_a_stride_is_not_computed_in_bf16(monkeypatch):
+    """PyTorch's gradient of the weights is then read from memory that was never written."""
+    has(monkeypatch, **AMX)
+    network, images = strided(1)
+    assert possible_precision(network, "auto", images) == "fp32"
+    assert possible_precision(network, "fp32", images) == "fp32"
+    with pytest.raises(ConfigError, match=r"stride 2 gets an input of 1 x 1, smaller than its str"):
+        possible_precision(network, "bf16", images)
+    assert possible_precision(*strided(2)[:1], "auto", strided(2)[1]) == "auto"
+
+
 def test_who_asks_about_bf16_disturbs_neither_the_network_nor_the_random_state(monkeypatch):
     has(monkeypatch, **AMD)
     layers = nn.Conv2d(3, 2, 4), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten()

@@ -244,8 +244,8 @@ class Recipe:
             raise ConfigError(
                 f"{' and '.join(wanted)} cannot be used with this attack "
                 f"({type(self.attack).__name__}), because it is not made of steps that can be "
-                "taken one by one. Set fresh_steps of the source to 0 and leave the others out, take "
-                "PGD, or give the attack the methods of sparring.attacks.StepwiseAttack."
+                "taken one by one. Set fresh_steps of the source to 0 and leave the others out, "
+                "take PGD, or give the attack the methods of sparring.attacks.StepwiseAttack."
             )
         restarts = self.attack.restarts if isinstance(self.attack, StepwiseAttack) else 1
         if self.fresh_steps and restarts > 1:

@@ -32,11 +32,12 @@ from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
-from sparring.records.typed import at_least
+from sparring.records.typed import at_least, typed_record
 
 log = logging.getLogger(__name__)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asynchronous:
     """Workers attack batches with slightly old weights while the trainer updates (section 5)."""

@@ -13,9 +13,10 @@ from sparring.errors import ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
-from sparring.records.typed import at_least
+from sparring.records.typed import at_least, typed_record
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fresh:
     """Every batch is attacked with the weights that it then trains: synchronous training."""
@@ -40,6 +41,7 @@ class Fresh:
         return DelayLine(setup, staleness=0)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:
     """Every batch waits in a queue of exactly `staleness` batches, filled before the first update.

@@ -9,12 +9,14 @@ Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from sparring.errors import ConfigError, cause
@@ -35,6 +37,8 @@ ALIKE = 1e-3
 """Largest difference of a form's logits from the network's, in units of the largest or `LEAST`."""
 LEAST = 1e-2
 """Smallest unit: logits near 0 are differences of larger numbers, with the errors of those."""
+CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+"""In order of their dimensions."""
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers that take bf16 activations beside weights and statistics in single precision."""
 
@@ -140,8 +144,9 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
 def possible_precision(network: nn.Module, precision: Precision, images: Tensor) -> Precision:
     """The same precision, or fp32 where auto would take bf16 and the network fails in it.
 
-    As it does with a constant that is neither parameter nor buffer, which nothing casts. A copy of
-    it makes the passes of an attack and of an update over a few `images` [B C H W]; a registered
+    It fails with a constant that is neither parameter nor buffer, which nothing casts, and with a
+    convolution whose input is smaller than its stride (`_NoSmallInputs`). A copy of the network
+    makes the passes of an attack and of an update over a few `images` [B C H W]; a registered
     form is compared with the network.
     Cost: two copies and the passes, where bf16 or a registered form would be taken.
     Raises `ConfigError` where bf16 is asked of such a network, and for a form that fails or, in
@@ -155,13 +160,16 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     wanted = _tried(DirectCopy(direct), direct, asked)
     if isinstance(wanted, Exception):
         return precision  # `check_network` says what fails in any precision
-    found = _tried(working_copy(own, precision), own, asked)
+    with _NoSmallInputs() if isinstance(copy, BFloat16Copy) else nullcontext():
+        found = _tried(working_copy(own, precision), own, asked)
     if not isinstance(copy, BFloat16Copy):
         within = math.inf if _is_rounded(network, precision) else ALIKE
         _check_form(copy, type(network).__name__, found, wanted, within)
         return precision
     if not isinstance(found, Exception):
         return precision
+    if precision == "bf16" and isinstance(found, ConfigError):
+        raise found
     if precision == "bf16":
         raise ConfigError(
             "precision bf16 needs a network whose every number is a parameter, or follows from its "
@@ -170,6 +178,36 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
             "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
         ) from found
     return "fp32"
+
+
+class _NoSmallInputs(TorchFunctionMode):
+    """While active, refuses convolutions whose input is smaller than their stride.
+
+    On CPUs, PyTorch 2.13 computes the gradient of such a convolution's weights in bf16 from memory
+    that was never written: NaN, or any other number. In single precision it is right.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = dict(zip(("input", "weight", "bias", "stride"), args, strict=False))
+        given |= kwargs or {}
+        if func in CONVOLUTIONS and given["input"].device.type == "cpu":
+            stride = given.get("stride", 1)
+            sizes = given["input"].shape[-CONVOLUTIONS.index(func) - 1 :]
+            steps = [stride] * len(sizes) if isinstance(stride, int) else stride
+            if any(size < step for size, step in zip(sizes, steps, strict=False)):
+                raise ConfigError(
+                    f"a convolution with stride {max(steps)} gets an input of "
+                    f"{' x '.join(map(str, sizes))}, smaller than its stride, for which bf16 gives "
+                    "wrong gradients on a CPU. Take precision auto or fp32, larger images, or "
+                    "fewer strides."
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def _check_form(

@@ -35,7 +35,8 @@ from sparring.training.trainer import Step, Trainer
 
 SINGLE = (
     "single precision, though this device computes faster in bf16: the network fails in that, as "
-    "with a constant that is neither parameter nor buffer; --precision bf16 tells where"
+    "with a constant that is neither parameter nor buffer, or with an input of a convolution that "
+    "is smaller than its stride; --precision bf16 tells where"
 )
 """The notice of a network that cannot be computed in bf16."""
 UNTRAINED = (
