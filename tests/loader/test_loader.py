@@ -306,6 +306,29 @@ def test_what_cannot_be_used_is_refused_at_once(arguments, error, complaint, mni
         AdversarialLoader(data, model, attack, **given)
 
 
+class Sign:
+    """Takes no generator."""
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images
+
+
+@pytest.mark.parametrize(
+    ("attack", "complaint"),
+    [
+        (Sign(), r"the attack \(Sign\) failed: .*'generator'.*called as attack\(model, images"),
+        (lambda *_, generator: None, "returned NoneType for images of shape"),
+        (lambda model, images, labels, generator: images[:1], r"returned shape \(1, 1, 28, 28\)"),
+        (lambda model, images, labels, generator: images + 0.5, r"pixels from .* Clamp them"),
+        (lambda model, images, labels, generator: images * torch.nan, "pixels from nan"),
+        (lambda model, images, labels, generator: model(images[:, :, :3]), "the attack .* failed"),
+    ],
+)
+def test_an_attack_that_cannot_be_used_is_refused_at_once(attack, complaint, mnist):
+    with pytest.raises(ConfigError, match=complaint):
+        AdversarialLoader(mnist, network(), attack, updates=2)
+
+
 def test_a_builder_takes_the_place_of_a_model_that_does_not_pickle(mnist):
     source = Asynchronous(workers=1)
     opened(mnist, Holding(), source, build=Plain)

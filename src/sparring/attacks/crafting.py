@@ -21,9 +21,12 @@ from torch import Generator, Tensor
 from sparring.attacks.checks import Classifier
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, SparringError, cause
 from sparring.records.stage import Stage
 from sparring.records.typed import at_least
+
+_ROUNDING = 1e-4
+"""How far pixels may lie outside [0, 1]."""
 
 
 @runtime_checkable
@@ -339,7 +342,7 @@ class Crafter:
         if stage != "last":
             seed = self._ticket(batch.number, part, parts).seed
             generator = Generator().manual_seed(seed)
-            adversarial = attack(model, batch.images, batch.labels, generator=generator)
+            adversarial = _attacked(attack, model, batch, generator)
         elif plan.fresh_steps:
             assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
             adversarial = attack.search_from(batch.adversarial, model, batch.images, batch.labels)
@@ -390,6 +393,39 @@ class Crafter:
         for ticket in tickets if ahead else ():
             self.images.expect(ticket.part(rank, ranks).indices)
         return tickets[0].part(rank * parts + part, ranks * parts)
+
+
+def _attacked(
+    attack: BatchAttack, model: Classifier, batch: AttackedBatch, generator: Generator
+) -> Tensor:
+    """What an attack returns; of one that is not sparring's it is checked."""
+    if isinstance(attack, StepwiseAttack):
+        return attack(model, batch.images, batch.labels, generator=generator)
+    name = f"the attack ({getattr(attack, '__name__', type(attack).__name__)})"
+    images = batch.images.clone()  # which it may write to
+    try:
+        found: object = attack(model, images, batch.labels.clone(), generator=generator)
+    except SparringError:
+        raise
+    except Exception as error:  # not sparring's code
+        raise ConfigError(
+            f"{name} failed: {cause(error)}. It is called as attack(model, images, labels, "
+            "generator=…) and must return adversarial images."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            f"{name} returned {kind} for images of shape {tuple(images.shape)}. It must return one "
+            "adversarial image for each."
+        )
+    found = found.detach().to(images)
+    least, most = found.aminmax()
+    if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
+        raise ConfigError(
+            f"{name} returned pixels from {least.item():g} to {most.item():g}; pixels must lie in "
+            "[0, 1]. Clamp them."
+        )
+    return found
 
 
 def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import AttackedBatch, BatchAttack, Crafter, EarlySteps, Recipe
+from sparring.attacks import (
+    AttackedBatch,
+    BatchAttack,
+    Crafter,
+    EarlySteps,
+    Recipe,
+    StepwiseAttack,
+)
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
 from sparring.engine.shared_images import unpicklable
@@ -75,7 +82,7 @@ class AdversarialLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Check the arguments and the model on eight images; workers start with the first batch.
+        """Try model and attack on eight images; workers start with the first batch.
 
         `data` are `Images`, a `Dataset` (its training images), a pair (images, labels) of tensors
         or arrays, or any `torch.utils.data.Dataset`; pixels are bytes, or grey levels / 255.
@@ -113,12 +120,12 @@ class AdversarialLoader:
         _check_workers(source, recipe, model, build)
         copy = working_copy(model, possible_precision(model, precision, few))
         job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
-        setup = SourceSetup(
-            model=LiveModel(network=model, copy=copy),
-            crafter=Crafter(recipe, images, device),
-            job=job,
-        )
-        self._assemble(setup, source)
+        crafter = Crafter(recipe, images, device)
+        if not isinstance(attack, StepwiseAttack):
+            tried = crafter.clean(0, parts=max(1, recipe.rank_batch_size // PROBES))
+            crafter.craft(tried, copy.attacked, version=0)
+        live = LiveModel(network=model, copy=copy)
+        self._assemble(SourceSetup(model=live, crafter=crafter, job=job), source)
 
     @classmethod
     def of(cls, setup: SourceSetup, source: SourceKind) -> "AdversarialLoader":
