@@ -4,8 +4,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 import sparring
 
@@ -32,9 +35,15 @@ def test_importing_the_package_loads_no_torch() -> None:
 def test_the_readmes_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    example, loop = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, str(README), "exec"), {})
     shares = re.findall(r"(\d+\.\d) % \[\d+\.\d, \d+\.\d\]", capsys.readouterr().out)
     assert len(shares) == 2
     assert (tmp_path / "runs" / "example" / "weights.safetensors").exists()
+    names: dict[str, Any] = {"sparring": sparring, "cross_entropy": cross_entropy}
+    names["model"] = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    names["data"] = sparring.load_dataset("mnist")
+    assert "updates=1000" in loop
+    exec(compile(loop.replace("updates=1000", "updates=2"), str(README), "exec"), names)
+    assert names["loader"].version == 2
