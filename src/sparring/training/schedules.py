@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from sparring.errors import ConfigError
 
 
@@ -22,16 +24,16 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Constant:
+class Constant(Schedule):
     """The full value throughout: the paper's learning rate and ε."""
 
+    @override
     def __call__(self, progress: float) -> float:
-        """Always 1."""
         return 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WarmUp:
+class WarmUp(Schedule):
     """Linear from `start` to the full value over the first share of the run, then constant.
 
     A full-sized ε or step before the network knows anything often ends in a dead start: a loss
@@ -48,13 +50,13 @@ class WarmUp:
         _check("share", self.share, above=0.0)
         _check("start", self.start)
 
+    @override
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         return min(1.0, self.start + (1 - self.start) * progress / self.share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Triangular:
+class Triangular(Schedule):
     """Linear from 0 to the full value at `peak_at`, then linear back to 0."""
 
     peak_at: float = 0.4
@@ -64,13 +66,13 @@ class Triangular:
         """Check the range."""
         _check("peak_at", self.peak_at, above=0.0, below=1.0)
 
+    @override
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         return min(progress / self.peak_at, (1 - progress) / (1 - self.peak_at))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OneCycle:
+class OneCycle(Schedule):
     """Half a cosine up from `start` to the full value at `peak_at`, half a cosine down to `end`.
 
     Source: Smith & Topin 2019, with the cosine form that PyTorch's OneCycleLR uses.
@@ -89,15 +91,15 @@ class OneCycle:
         _check("start", self.start)
         _check("end", self.end)
 
+    @override
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         if progress < self.peak_at:
             return _cosine(self.start, 1.0, progress / self.peak_at)
         return _cosine(1.0, self.end, (progress - self.peak_at) / (1 - self.peak_at))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Steps:
+class Steps(Schedule):
     """The full value, multiplied by `factor` at each of the given places."""
 
     at: tuple[float, ...] = (0.5, 0.75)
@@ -116,13 +118,13 @@ class Steps:
             )
         _check("factor", self.factor, above=0.0, below=1.0)
 
+    @override
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         return self.factor ** sum(progress >= place for place in self.at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gradual:
+class Gradual(Schedule):
     """Another schedule, approached from `start` of it by a linear rise early in the run.
 
     Source: Goyal et al. 2017, section 2.2, gradual warm-up: 5 of 90 epochs, from the rate of one
@@ -141,8 +143,8 @@ class Gradual:
         _check("share", self.share, above=0.0)
         _check("start", self.start)
 
+    @override
     def __call__(self, progress: float) -> float:
-        """The factor at `progress`."""
         risen = min(1.0, self.start + (1 - self.start) * progress / self.share)
         return risen * self.then(progress)
 
