@@ -129,7 +129,7 @@ Judge = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class BatchedSearch:
-    """One search over many images, a batch at a time; who falls or is through makes room."""
+    """One search over many images, a batch at a time; broken or finished images make room."""
 
     search: Search
     """What is carried out."""

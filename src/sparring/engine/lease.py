@@ -1,4 +1,4 @@
-"""What passes between the broker and those who attack, and what is counted of it.
+"""What the broker gives to workers and gets back, and what is counted of it.
 
 Units: seconds of the engine's clock; staleness in updates.
 """
@@ -20,7 +20,7 @@ class Lease:
     number: int
     """Never given twice: what comes back under a number that is no longer out is ignored."""
     worker: Worker
-    """Who holds it."""
+    """The worker that holds it."""
     ticket: int
     """The ticket's place in the order of training."""
     part: int

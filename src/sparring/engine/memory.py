@@ -40,7 +40,7 @@ class Arena:
     """Named tensors in shared memory, zero at first; a process that is spawned with it shares it.
 
     Sending it to a process otherwise than as an argument of a spawned one raises `RuntimeError`.
-    Cost: the memory, once for all processes; pages that nobody touches take none.
+    Cost: the memory, once for all processes; pages that are never touched take none.
     """
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:

@@ -186,7 +186,7 @@ class Sync(InStep):
 
 @dataclass(frozen=True, kw_only=True)
 class Sharded(InStep):
-    """`Sync`, with each ticket split evenly over all who attack."""
+    """`Sync`, with each ticket split evenly over all that attack."""
 
     split: int = 2
     """Parts of a ticket: as many as there are workers, and one more where the trainer helps."""

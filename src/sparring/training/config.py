@@ -151,7 +151,7 @@ class TrainConfig:
         """CPU threads of the trainer and of each worker; 0 for as many as there are cores.
 
         Beside workers, one: they have the other cores, and the bits of an attack depend on the
-        number of threads but not on who computes it.
+        number of threads but not on the process.
         """
         return self.threads or int(isinstance(self.source, Asynchronous))
 

@@ -153,7 +153,7 @@ class DistributedTeam(Team):
         box = [thing]
         with _connection_errors():
             dist.broadcast_object_list(box, src=0)
-        return box[0]  # pyright: ignore[reportReturnType] - the leader's, who has one
+        return box[0]  # pyright: ignore[reportReturnType] - rank 0 has one
 
 
 def present_team() -> Team:

@@ -2,7 +2,7 @@
 
 A schedule is a record whose call gives a factor in [0, 1] at a place of the run: `progress` runs
 from 0 before the first update to just under 1 before the last. Being a pure function of the place,
-it needs no state to resume, and whoever attacks a ticket can compute the ticket's ε.
+it needs no state to resume, and every process that attacks a ticket can compute its ε.
 """
 
 import math

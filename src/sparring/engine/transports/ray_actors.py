@@ -216,8 +216,8 @@ class RayTransport(Transport):
         if len(self._arithmetics) == 2:
             log.warning(
                 "workers differ in how they compute (%s), as their hardware does: bits of the "
-                "weights now depend on who attacks what. Set precision to fp32, or take nodes of "
-                "one kind",
+                "weights now depend on which worker attacks what. Set precision to fp32, or take "
+                "nodes of one kind",
                 ", ".join(sorted(self._arithmetics)),
             )
 

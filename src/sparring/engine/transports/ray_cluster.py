@@ -1,7 +1,7 @@
 """The connection of this process to a Ray cluster, which is ended only where it was begun.
 
-Ray takes over SIGTERM when it connects; here that stays with whoever had it, because a run that is
-asked to stop writes its checkpoint first.
+Ray takes over SIGTERM when it connects; here the handlers before stay, because a run that is asked
+to stop writes its checkpoint first.
 """
 
 import logging
@@ -26,9 +26,8 @@ LOCAL = "local"
 class Connection:
     """This process's part in a cluster, from now until `close`.
 
-    Whoever is connected already stays so. Else it is the cluster at `address`; without one that in
-    the environment's RAY_ADDRESS, as Ray has it; and without that either a new one on this machine,
-    with all cores but the trainer's. Cost: some seconds for a new one. Raises `ConfigError` if no
+    Reuses an existing connection. Otherwise connects to `address`, then to the environment's
+    RAY_ADDRESS, then starts a local cluster, with all cores but the trainer's. Cost: some seconds for a new one. Raises `ConfigError` if no
     cluster answers or can be started.
     """
 
@@ -65,7 +64,7 @@ def _connect(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise `OSError` at once where nobody listens: Ray itself tries for minutes."""
+    """Raise `OSError` at once if nothing listens there: Ray itself tries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
@@ -73,7 +72,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Put back who handles SIGTERM and SIGINT; only the main thread can lose them."""
+    """Restore the handlers of SIGTERM and SIGINT; only the main thread can lose them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -90,7 +90,7 @@ def done_images(arena: Arena, lease: Lease) -> Tensor:
 
 
 def readable(array: np.ndarray) -> Tensor:
-    """An array of the object store, which nobody may write to, as a tensor; no copy."""
+    """A read-only array of the object store as a tensor; no copy."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

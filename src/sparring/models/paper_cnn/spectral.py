@@ -168,7 +168,7 @@ class _PoolReLU(Function):
     """2x2 max-pooling over two axes of length two, then bias and ReLU.
 
     Of equal maxima the first in reading order gets the gradient, as in PyTorch's max-pooling.
-    Who won is kept as a difference, not as a Boolean: PyTorch has fast kernels for "the gradient
+    The winner is kept as a difference, not as a Boolean: PyTorch has fast kernels for "the gradient
     where this is positive", and casts a mask to float32 before it multiplies by one.
     """
 
