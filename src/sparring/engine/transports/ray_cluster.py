@@ -27,8 +27,8 @@ class Connection:
     """This process's part in a cluster, from now until `close`.
 
     Reuses an existing connection. Otherwise connects to `address`, then to the environment's
-    RAY_ADDRESS, then starts a local cluster, with all cores but the trainer's. Cost: some seconds for a new one. Raises `ConfigError` if no
-    cluster answers or can be started.
+    RAY_ADDRESS, then starts a local cluster, with all cores but the trainer's. Cost: some seconds
+    for a new one. Raises `ConfigError` if no cluster answers or can be started.
     """
 
     def __init__(self, address: str | None = None) -> None:
