@@ -53,12 +53,25 @@ class AdversarialLoader:
     are reproducible: with the sources `Fresh`, `Stale` and `Asynchronous` with a fixed lag they
     depend on the seed and on your updates only, not on timing or on the number of workers.
 
+    `data` are `Images`, a `Dataset` (its training images), a pair (images, labels) of tensors or
+    arrays, or any `torch.utils.data.Dataset`; pixels are bytes, or grey levels / 255. `model` maps
+    images in [0, 1] to logits, and lives where the batches are to be. `attack` is one of
+    `sparring.attacks`, or any callable `attack(model, images, labels, generator=…)`; a schedule of
+    ε, early steps and fresh steps need one with `PGD`'s methods. Give `updates`, the number of
+    batches, or `epochs`. `source` is `Fresh()` if not given. `eps_schedule` gives a factor of ε for
+    the share of training that is over, in [0, 1). `precision` is that of the attack's passes:
+    "auto" takes bf16 if the hardware has units for it. `build` makes a network like the model in a
+    worker, for models that do not pickle. Of `world_size` processes that train together, each gets
+    the part of every batch that belongs to its `rank`. Model and attack are tried on eight images
+    at once; workers start with the first batch.
+
     Use it as a context manager, or `close()` it: that ends the workers. A script that asks for
     workers must do so behind `if __name__ == "__main__":`, since they import it. Workers and
     trainer compute with `torch.get_num_threads()` CPU threads each, as it is at the first batch;
     with workers on the same CPU, set it to 1.
 
     Cost: a batch costs its attack; with workers, the wait for it and a copy of the images.
+    Raises `DataError` for data, and `ConfigError` for anything else that cannot be used.
     Source: Bhat, Tsipras & Mądry 2019, section 5, for the asynchronous batches.
     """
 
@@ -82,21 +95,6 @@ class AdversarialLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Try model and attack on eight images; workers start with the first batch.
-
-        `data` are `Images`, a `Dataset` (its training images), a pair (images, labels) of tensors
-        or arrays, or any `torch.utils.data.Dataset`; pixels are bytes, or grey levels / 255.
-        `model` maps images in [0, 1] to logits, and lives where the batches are to be. `attack` is
-        one of `sparring.attacks`, or any callable `attack(model, images, labels, generator=…)`; a
-        schedule of ε, early steps and fresh steps need one with `PGD`'s methods. Give `updates`,
-        the number of batches, or `epochs`. `source` is `Fresh()` if not given. `eps_schedule` gives
-        a factor of ε for the share of training that is over, in [0, 1). `precision` is that of the
-        attack's passes: "auto" takes bf16 if the hardware has units for it. `build` makes a network
-        like the model in a worker, for models that do not pickle. Of `world_size` processes that
-        train together, each gets the part of every batch that belongs to its `rank`.
-
-        Raises `DataError` for data, and `ConfigError` for anything else that cannot be used.
-        """
         images = data.train if isinstance(data, Dataset) else data
         if not isinstance(images, Images):
             images = images_from(data)
