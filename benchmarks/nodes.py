@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from sparring.capacity import EngineStats
 from sparring.engine import FixedLag
-from sparring.engine.transports.kinds import Processes, Ray, TransportKind
 from sparring.engine.transports.ray_cluster import Connection
+from sparring.loader import Processes, Ray, TransportKind
 from sparring.records import MetricsLog, Row, describe
 from sparring.training import Asynchronous, RowKind, Sink, TrainConfig, TrainedRun, train
 from sparring.training.presets import fast

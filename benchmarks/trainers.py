@@ -35,9 +35,8 @@ from sparring.capacity import EmulatedJob, EmulatedTrainer, emulated_workers
 from sparring.data import load_dataset
 from sparring.engine import Broker, Engine, FixedLag
 from sparring.models import PaperNetwork
-from sparring.training import SGD, Adam, Asynchronous, TrainConfig, joined
+from sparring.training import SGD, Adam, Asynchronous, TrainConfig, Trainer, joined
 from sparring.training.distributed import present_team
-from sparring.training.trainer import Trainer
 
 WEIGHTS, BATCH = 3_274_634, 128
 POLICY = FixedLag(lag=2)

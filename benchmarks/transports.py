@@ -23,8 +23,8 @@ from sparring.capacity import (
     resident_megabytes,
 )
 from sparring.engine import Broker, Engine, FixedLag
-from sparring.engine.transports.kinds import Processes, Ray
 from sparring.engine.transports.ray_cluster import Connection
+from sparring.loader import Processes, Ray
 from sparring.records import describe
 
 TURNS = 3

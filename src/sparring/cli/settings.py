@@ -15,9 +15,8 @@ from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data import Dataset, open_dataset
 from sparring.data.run_data import RunData
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
-from sparring.engine.transports.kinds import Processes, Ray
 from sparring.errors import ConfigError, DataError, launcher
-from sparring.loader import SourceKind
+from sparring.loader import Processes, Ray, SourceKind
 from sparring.models import (
     Imported,
     ModelKind,

@@ -1,5 +1,6 @@
 """Adversarial batches for any training loop: `AdversarialLoader` and the sources behind it."""
 
+from sparring.engine.transports.kinds import Processes, Ray, TransportKind
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.loader import AdversarialLoader
 from sparring.loader.source import Place, Source, SourceSetup
@@ -10,8 +11,11 @@ __all__ = [
     "Asynchronous",
     "Fresh",
     "Place",
+    "Processes",
+    "Ray",
     "Source",
     "SourceKind",
     "SourceSetup",
     "Stale",
+    "TransportKind",
 ]
