@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import sparring
 from sparring.attacks import AttackedBatch
+from sparring.training import WarmUp
 
 
 class Robust(lightning.LightningModule):
@@ -34,6 +35,7 @@ class Robust(lightning.LightningModule):
             sparring.PGD(threat=sparring.Linf(eps=0.3), steps=8),
             batch_size=128,
             updates=self.updates,
+            eps_schedule=WarmUp(share=0.7),  # at full ε from the start it learns nothing for long
             source=sparring.Stale(staleness=2, fresh_steps=2),
         )
         return self.loader
@@ -48,7 +50,7 @@ class Robust(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
-        return torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        return torch.optim.Adam(self.model.parameters(), lr=2e-3)
 
 
 def main() -> None:

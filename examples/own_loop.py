@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import sparring
 from sparring.engine import FixedLag
+from sparring.training import WarmUp
 
 
 def main() -> None:
@@ -27,13 +28,14 @@ def main() -> None:
         *(nn.Conv2d(1, 16, 4, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 4, stride=2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(32 * 25, 100), nn.ReLU(), nn.Linear(100, 10)),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     loader = sparring.AdversarialLoader(
         data,
         model,
         sparring.PGD(threat=threat, steps=8),
         batch_size=128,
         updates=asked.updates,
+        eps_schedule=WarmUp(share=0.7),  # at full ε from the start it learns nothing for long
         source=sparring.Asynchronous(workers=1, policy=FixedLag(lag=2), fresh_steps=2),
     )
     with loader:
