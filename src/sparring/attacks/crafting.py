@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from sparring.attacks.checks import Classifier
+from sparring.attacks.pgd import PGD
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError, SparringError, cause
@@ -300,7 +301,7 @@ class Crafter:
     ) -> AttackedBatch:
         """This rank's batch of a ticket, or one of its equal parts, not attacked yet.
 
-        Cost: the images are gathered and augmented; `images` that were before are taken as given.
+        Cost: the images are gathered and augmented, unless they are passed as `images`.
         """
         ticket = self._ticket(number, part, parts)
         if images is None:
@@ -398,8 +399,8 @@ class Crafter:
 def _attacked(
     attack: BatchAttack, model: Classifier, batch: AttackedBatch, generator: Generator
 ) -> Tensor:
-    """What an attack returns; of one that is not sparring's it is checked."""
-    if isinstance(attack, StepwiseAttack):
+    """What an attack returns; unless it is sparring's own, it is checked."""
+    if isinstance(attack, PGD):
         return attack(model, batch.images, batch.labels, generator=generator)
     name = f"the attack ({getattr(attack, '__name__', type(attack).__name__)})"
     images = batch.images.clone()  # which it may write to
