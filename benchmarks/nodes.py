@@ -69,7 +69,7 @@ def report(name: str, run: TrainedRun) -> None:
     steps = [row["step"] for row in rows if "loss" in row]
     if stats is None or steps != list(range(1, len(steps) + 1)):
         raise SystemExit(f"{name}: the updates are not one to the last, each once")
-    by = ", ".join(f"worker {who} {n}" for who, n in Counter(stats.attacked_by).most_common())
+    by = ", ".join(f"worker {name} {n}" for name, n in Counter(stats.attacked_by).most_common())
     print(f"{name}: {len(steps)} updates, each once, in {run.seconds:.0f} s; leases done: {by}")
     print(f"  ledger: {', '.join(f'{count} {what}' for what, count in stats.ledger.items())}")
 

@@ -36,7 +36,7 @@ class _Place(NamedTuple):
 
 
 class Reader:
-    """Keeps what was expected; the images of `KEPT` times so many tickets, the newest ones.
+    """Keeps the images that were expected: those of the newest `KEPT` times `tickets` + 1 tickets.
 
     It belongs to one thread. With no tickets it keeps nothing and reads only what it is asked for.
     """

@@ -53,7 +53,7 @@ def ask(model: Classifier, images: Tensor, labels: Tensor) -> None:
 
 
 class ModelUnderTest:
-    """What is attacked of a model, in single precision, and who judges for it.
+    """What is attacked of a model, in single precision, and its judge.
 
     `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
     what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as

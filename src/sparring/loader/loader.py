@@ -35,6 +35,7 @@ from sparring.models import (
     WorkingCopy,
     check_network,
     copied,
+    device_of,
     evaluation_mode,
     possible_precision,
     working_copy,
@@ -112,7 +113,7 @@ class AdversarialLoader:
             rank=rank,
             world_size=world_size,
         )
-        device = next((value.device for value in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         few = first_images(images, PROBES).to(device)
         check_network(model, few, _outputs(model, few, images.num_classes))
         _check_workers(source, recipe, model, build)
@@ -266,7 +267,7 @@ class AdversarialLoader:
         return dict(self._opened().state())
 
     def restore(self, source: Mapping[str, Tensor], version: int) -> None:
-        """Continue after so many updates; raises `ValueError` for a damaged state."""
+        """Continue after `version` updates; raises `ValueError` for a damaged state."""
         self._model.version = version
         self._opened().restore(source, version)
         self._model.copy.refresh()
@@ -277,7 +278,7 @@ class AdversarialLoader:
         self._end()
 
     def __enter__(self) -> "AdversarialLoader":
-        """Open the source: what it lacks, such as a cluster, is told here."""
+        """Open the source, which fails here if for example no cluster answers."""
         self._opened()
         return self
 

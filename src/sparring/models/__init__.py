@@ -30,6 +30,7 @@ from sparring.models.forms import (
     Form,
     WorkingCopy,
     attack_passes,
+    device_of,
     register_form,
 )
 from sparring.models.hardware import (
@@ -96,6 +97,7 @@ __all__ = [
     "chosen_device",
     "computing_threads",
     "copied",
+    "device_of",
     "drawing_from",
     "evaluation_mode",
     "has_bf16_units",

@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Proportion:
-    """So many of so many images; prints as `91.2 % [90.6, 91.7]`."""
+    """A number of images out of all; prints as `91.2 % [90.6, 91.7]`."""
 
     successes: int
     """Images counted, from 0 to `total`."""

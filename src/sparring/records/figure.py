@@ -230,6 +230,6 @@ class Figure:
     caption: str
     """How to read it, and what it is measured on."""
     alternative: str
-    """What is seen, for those who do not see it."""
+    """A description for readers who cannot see the figure."""
     drawing: Drawing
     provenance: Provenance

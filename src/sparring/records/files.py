@@ -32,7 +32,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     """Keep a folder to this process while the block lasts; `what` is done there, in words.
 
     The lock is the operating system's: it ends with the process, however that ends, and leaves no
-    file. Windows, and file systems without locks, keep nobody out. Raises `RunError` if another
+    file. Windows, and file systems without locks, keep no process out. Raises `RunError` if another
     process has the folder.
     """
     if sys.platform == "win32":  # folders cannot be opened there

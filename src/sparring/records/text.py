@@ -93,7 +93,7 @@ def count_text(count: int) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many of a thing: `1 update`, `10,000 updates`."""
+    """A number and its noun: `1 update`, `10,000 updates`."""
     return f"{count_text(count)} {thing}{'' if count == 1 else 's'}"
 
 

@@ -76,7 +76,7 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def element(svg: bytes, key: str, words: str) -> str:
-    """An SVG file as an element that a page may hold, with words for those who do not see it.
+    """An SVG file as an element that a page may hold, with a text alternative.
 
     Its own style sheet and metadata go; colours become variables of the page. `key` is put before
     identifiers, so that those of two drawings differ.
@@ -168,7 +168,7 @@ class Setting:
     key: str
     """Keeps its identifiers apart from those of other drawings on the page."""
     words: str
-    """What is seen, for those who do not see it."""
+    """A description for readers who cannot see the figure."""
 
     def panel(self, number: int, title: str, page: "Sheet") -> tuple[str, float]:
         """The element of one panel, and how wide it is."""

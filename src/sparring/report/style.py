@@ -41,7 +41,7 @@ _REPLACED = {"Cc", "Cs", "Cn", "Co"}
 
 
 class SeriesStyle(NamedTuple):
-    """How one series is told from the others."""
+    """What distinguishes one series from the others."""
 
     hue: int
     """Place of its colour in `HUES`."""

@@ -117,7 +117,7 @@ def accuracy_series(name: str, x: tuple[float, ...], found: Measurements) -> Ser
 
 
 def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """Who breaks whom, a table for each number of steps."""
+    """Accuracy of every network under attacks on each, a table for each number of steps."""
     cells = found.having("source")
     if not cells:
         return

@@ -121,7 +121,6 @@ class TrainConfig:
         at_least("data_memory", self.data_memory, 0)
         if self.image_size is not None:
             at_least("image_size", self.image_size, 1)
-        at_least("batch_size", self.batch_size, 1)
         at_least("trainers", self.trainers, 1)
         if self.batch_size % self.trainers:
             raise ConfigError(
@@ -129,8 +128,6 @@ class TrainConfig:
                 f"every batch; got {self.batch_size} images for {self.trainers} trainers. Take "
                 f"{-(-self.batch_size // self.trainers) * self.trainers}."
             )
-        at_least("updates", self.updates, 1)
-        at_least("seed", self.seed, 0)
         at_least("threads", self.threads, 0)
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("snapshot_every", self.snapshot_every, 0)
