@@ -53,6 +53,12 @@ class SparringError(Exception):
     exit_code = 2
     """What the command line exits with."""
 
+    @classmethod
+    def expected(cls, rule: str, got: object, do: str = "") -> "SparringError":
+        """The error "`rule`; got `got`. `do`": what must hold, what came instead, what to do."""
+        shown = f"{got:g}" if isinstance(got, float) else str(got)
+        return cls(f"{rule}; got {shown}. {do}".rstrip())
+
     def __str__(self) -> str:
         """The message, without control characters that a file or another library put there."""
         return printable(super().__str__(), None)

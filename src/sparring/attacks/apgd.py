@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_choice, looked_at
+from sparring.attacks.checks import Classifier, looked_at
 from sparring.attacks.losses import (
     cross_entropy,
     difference_of_logits_ratio,
@@ -20,7 +20,8 @@ from sparring.attacks.losses import (
 )
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
-from sparring.records.typed import at_least, typed, typed_record
+from sparring.records.checks import at_least, choice
+from sparring.records.typed import typed, typed_record
 
 MOMENTUM = 0.25
 """Share of the last change in the next one: what the paper's alpha, 0.75, leaves."""
@@ -57,7 +58,7 @@ class APGD:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
-        check_choice("loss", self.loss, ("cross-entropy", "dlr"))
+        choice("loss", self.loss, ("cross-entropy", "dlr"))
         at_least("steps", self.steps, 1)
         at_least("restarts", self.restarts, 1)
         at_least("targets", self.targets, 0)

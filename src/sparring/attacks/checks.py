@@ -3,7 +3,7 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from sparring.errors import ConfigError, NonFiniteLogits, SparringError
 from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
 from sparring.models.calling import has_no_numbers
-from sparring.records.text import did_you_mean, nearest
 
 Classifier = Callable[[Tensor], Tensor]
 """All an attack knows of a model: images (B *S) to logits (B K)."""
@@ -309,14 +308,3 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor
             f"{least_classes - 1}; got {logits.shape[1]}. Give the model an output for every class."
         )
     return logits
-
-
-def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a word that names nothing. Raises `ConfigError`, with the nearest that does."""
-    names = list(known)
-    if value not in names:
-        advice = did_you_mean(nearest(value, names)) or " Take one of those."
-        raise ConfigError(
-            f"{name} must be one of {', '.join(names)} because nothing else is defined; "
-            f'got "{value}".{advice}'
-        )

@@ -23,8 +23,8 @@ from sparring.attacks.pgd import PGD
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError, SparringError, cause
+from sparring.records.checks import at_least
 from sparring.records.stage import Stage
-from sparring.records.typed import at_least
 
 _ROUNDING = 1e-4
 """How far pixels may lie outside [0, 1]."""

@@ -13,7 +13,8 @@ from sparring.attacks.checks import Classifier, looked_at, numbered
 from sparring.attacks.losses import targeted_margin
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import Linf, Threat
-from sparring.records.typed import at_least, typed, typed_record
+from sparring.records.checks import at_least
+from sparring.records.typed import typed, typed_record
 
 BIAS = 0.1
 """Largest share of the clean image's own way to the boundary: the paper's alpha_max."""

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, check_choice, checked, looked_at
+from sparring.attacks.checks import Classifier, check_batch, checked, looked_at
 from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
 from sparring.attacks.search import Move, Search, State, Task, no_trace
 from sparring.attacks.threat import STARTS, Linf, Start, Threat
 from sparring.errors import ConfigError
-from sparring.records.typed import at_least, typed, typed_record
+from sparring.records.checks import at_least, choice
+from sparring.records.typed import typed, typed_record
 
 
 @typed_record
@@ -58,8 +59,8 @@ class PGD:
                 "step_size must be finite and above 0 because it is the length of a step; "
                 f"got {self.step_size:g}. Leave it out for 2.5 * eps / steps."
             )
-        check_choice("start", self.start, STARTS)
-        check_choice("loss", self.loss, {**LOSSES, **RELATIVE})
+        choice("start", self.start, STARTS)
+        choice("loss", self.loss, {**LOSSES, **RELATIVE})
         if self.loss in RELATIVE and self.start == "none":
             raise ConfigError(
                 f"loss {self.loss} needs a random start, because at the clean image itself it has "

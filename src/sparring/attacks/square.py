@@ -18,7 +18,8 @@ from sparring.attacks.patches import L2Patches, LinfPatches
 from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
 from sparring.attacks.threat import L2, Linf, Threat
 from sparring.errors import ConfigError
-from sparring.records.typed import at_least, typed, typed_record
+from sparring.records.checks import at_least
+from sparring.records.typed import typed, typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""

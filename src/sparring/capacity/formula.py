@@ -12,7 +12,7 @@ from typing import Literal
 
 from sparring.engine.policies import FixedLag, Policy, Sync
 from sparring.errors import ConfigError
-from sparring.records.typed import at_least
+from sparring.records.checks import at_least
 
 Limit = Literal["workers", "trainer", "fresh steps"]
 """What the rest of one trainer's engine waits for."""

@@ -24,7 +24,7 @@ from sparring.capacity.formula import (
 )
 from sparring.capacity.simulation import MultiTrainerResult, MultiTrainerSimulation, Simulation
 from sparring.errors import ConfigError
-from sparring.records.typed import at_least
+from sparring.records.checks import at_least
 
 SAMPLED = 12_000
 """Batches that are simulated, over all trainers, within the following two limits."""

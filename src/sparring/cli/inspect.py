@@ -29,10 +29,10 @@ from sparring.records import (
     read_json,
     to_json,
 )
+from sparring.records.checks import count_in
 from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.metrics import number
 from sparring.records.text import count_text, counted, duration_text, hardware_text, setting_text
-from sparring.records.typed import count_in
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
 

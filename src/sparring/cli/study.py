@@ -19,6 +19,7 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Claim, StudyResult
+from sparring.records.checks import at_least
 from sparring.records.environment import available_cores
 from sparring.records.text import (
     count_text,
@@ -28,7 +29,6 @@ from sparring.records.text import (
     hardware_text,
     nearest,
 )
-from sparring.records.typed import at_least
 
 if TYPE_CHECKING:
     from sparring.studies import Scale, Study

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sparring.errors import ConfigError
+from sparring.records.checks import at_least
 from sparring.records.seeds import derive_seed
-from sparring.records.typed import at_least, typed_record
+from sparring.records.typed import typed_record
 
 _KEPT_PERMUTATIONS = 2
 """A batch may span two epochs, so that neighbouring tickets need at most two permutations."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sparring.data.files import data_file, told
 from sparring.errors import DataError
-from sparring.records.typed import at_least
+from sparring.records.checks import at_least
 
 _SIGNATURE = 8
 """Bytes before the first chunk (PNG, third edition, 5.2)."""

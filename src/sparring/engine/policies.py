@@ -8,7 +8,7 @@ and is known when it is leased. L lag, K period, Q credits.
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from sparring.records.typed import at_least
+from sparring.records.checks import at_least
 
 
 @runtime_checkable

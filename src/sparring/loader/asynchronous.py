@@ -32,7 +32,8 @@ from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
-from sparring.records.typed import at_least, typed_record
+from sparring.records.checks import at_least
+from sparring.records.typed import typed_record
 
 log = logging.getLogger(__name__)
 

@@ -40,7 +40,8 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records.typed import at_least, typed
+from sparring.records.checks import at_least
+from sparring.records.typed import typed
 
 FORMAT = 1
 """Layout of a state dict."""

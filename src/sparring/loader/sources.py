@@ -13,7 +13,8 @@ from sparring.errors import ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
-from sparring.records.typed import at_least, typed_record
+from sparring.records.checks import at_least
+from sparring.records.typed import typed_record
 
 
 @typed_record

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from sparring.errors import ConfigError
-from sparring.records.typed import at_least
+from sparring.records.checks import at_least
 
 
 def chosen_device(name: str) -> torch.device:

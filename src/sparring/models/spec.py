@@ -20,9 +20,9 @@ from sparring.errors import ConfigError, cause
 from sparring.models.networks import NormalisedNetwork, SmallCNN, preact_resnet_18, wide_resnet
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.state import copied
+from sparring.records.checks import at_least
 from sparring.records.own_code import arguments, imported, own_code
 from sparring.records.text import one_line
-from sparring.records.typed import at_least
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""

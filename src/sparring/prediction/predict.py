@@ -23,7 +23,8 @@ from sparring.data.run_data import dataset_of, image_size_of
 from sparring.errors import ConfigError, DataError
 from sparring.models import chosen_batch_size, computing_threads, plain_settings, trained_network
 from sparring.records import RunDirectory
-from sparring.records.typed import at_least, typed
+from sparring.records.checks import at_least
+from sparring.records.typed import typed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

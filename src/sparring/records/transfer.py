@@ -10,11 +10,12 @@ from itertools import product
 from pathlib import Path
 
 from sparring.errors import ConfigError
+from sparring.records.checks import at_least
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.evaluation import Proportion, sign_test
 from sparring.records.files import read_json, write_json
-from sparring.records.typed import at_least, typed
+from sparring.records.typed import typed
 
 STEPS = (1, 4, 8, 128)
 """Numbers of steps of table 1."""

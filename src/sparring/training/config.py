@@ -16,9 +16,10 @@ from sparring.errors import ConfigError
 from sparring.loader import Asynchronous, Fresh, SourceKind
 from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records import RunDirectory, from_json, read_json, to_json
+from sparring.records.checks import at_least
 from sparring.records.own_code import check_trusted, named_code
 from sparring.records.text import ByteCount
-from sparring.records.typed import at_least, typed_record
+from sparring.records.typed import typed_record
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import Adam, OptimizerKind
 from sparring.training.schedules import Constant, EpsSchedule, Gradual, LearningRateSchedule

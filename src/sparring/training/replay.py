@@ -34,8 +34,9 @@ from sparring.records import (
     from_json,
     read_json,
 )
+from sparring.records.checks import count_in
 from sparring.records.codec import shown
-from sparring.records.typed import count_in, typed
+from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.preparation import check_fits
 from sparring.training.sinks import SessionStart, Sink, Sinks

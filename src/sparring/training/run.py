@@ -11,8 +11,9 @@ from sparring.data.run_data import RunData, given_name, new_data, store_identity
 from sparring.errors import launcher, resume_command
 from sparring.models import copied, plain_settings
 from sparring.records import RunDirectory
+from sparring.records.checks import at_least
 from sparring.records.run import DataIdentity
-from sparring.records.typed import at_least, typed
+from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.distributed import check_same_data, check_size, present_team
 from sparring.training.preparation import check_fits, prepared

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from typing_extensions import override
 
 from sparring.errors import ConfigError
+from sparring.records.checks import within
 
 
 @runtime_checkable
@@ -47,8 +48,8 @@ class WarmUp(Schedule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check("share", self.share, above=0.0)
-        _check("start", self.start)
+        within("share", self.share, "(0, 1]")
+        within("start", self.start, "[0, 1]")
 
     @override
     def __call__(self, progress: float) -> float:
@@ -64,7 +65,7 @@ class Triangular(Schedule):
 
     def __post_init__(self) -> None:
         """Check the range."""
-        _check("peak_at", self.peak_at, above=0.0, below=1.0)
+        within("peak_at", self.peak_at, "(0, 1)")
 
     @override
     def __call__(self, progress: float) -> float:
@@ -87,9 +88,9 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check("peak_at", self.peak_at, above=0.0, below=1.0)
-        _check("start", self.start)
-        _check("end", self.end)
+        within("peak_at", self.peak_at, "(0, 1)")
+        within("start", self.start, "[0, 1]")
+        within("end", self.end, "[0, 1]")
 
     @override
     def __call__(self, progress: float) -> float:
@@ -110,13 +111,13 @@ class Steps(Schedule):
     def __post_init__(self) -> None:
         """Check the ranges."""
         for place in self.at:
-            _check("at", place, above=0.0, below=1.0)
+            within("at", place, "(0, 1)")
         if list(self.at) != sorted(set(self.at)):
             raise ConfigError(
                 f"at must rise, because each place comes after the one before; got {self.at}. "
                 f"Sort it."
             )
-        _check("factor", self.factor, above=0.0, below=1.0)
+        within("factor", self.factor, "(0, 1)")
 
     @override
     def __call__(self, progress: float) -> float:
@@ -140,8 +141,8 @@ class Gradual(Schedule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _check("share", self.share, above=0.0)
-        _check("start", self.start)
+        within("share", self.share, "(0, 1]")
+        within("start", self.start, "[0, 1]")
 
     @override
     def __call__(self, progress: float) -> float:
@@ -155,17 +156,3 @@ EpsSchedule = Constant | WarmUp
 
 def _cosine(start: float, end: float, place: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * place)) / 2
-
-
-def _check(
-    name: str, value: float, *, above: float | None = None, below: float | None = None
-) -> None:
-    """Refuse a value outside [0, 1], or at an end that is left out."""
-    inside = 0 <= value <= 1 and value != above and value != below
-    if not inside:
-        left = "[0" if above is None else "(0"
-        right = "1]" if below is None else "1)"
-        raise ConfigError(
-            f"{name} must lie in {left}, {right} because it is a share of the whole; got {value:g}."
-            f" Give a number in that range."
-        )
