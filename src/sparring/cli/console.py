@@ -7,14 +7,13 @@ import json
 import re
 import sys
 import textwrap
-from contextlib import suppress
-from typing import Any, Never
+from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sparring.errors import UNPRINTABLE, printable
+from sparring.records.display import PROGRESS, SafeConsole
 
 
 def printable_json(text: str, encoding: str) -> str:
@@ -31,61 +30,8 @@ WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""
 
 
-class _Console(Console):
-    """A console that escapes control characters in text, which may come from anywhere.
-
-    It leaves a closed pipe to `main`, which alone knows the exit code.
-    """
-
-    def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich prints them."""
-        super().print(
-            *(printable(each, None) if isinstance(each, str) else each for each in objects),
-            **settings,
-        )
-
-    def on_broken_pipe(self) -> Never:
-        """Pass on the error that rich would answer by exiting."""
-        self.quiet = True
-        raise  # noqa: PLE0704 - rich calls this from inside its `except BrokenPipeError`
-
-
-class _Tolerant:
-    """A stream that takes what it is given, also when its terminal is gone."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-
-class _ProgressConsole(_Console):
-    """A console for progress: a run whose terminal was closed still has a checkpoint to write."""
-
-    @property
-    def file(self) -> Any:
-        return _Tolerant(super().file)
-
-    @file.setter
-    def file(self, new_file: Any) -> None:
-        self._file = new_file
-
-
-RESULTS = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+RESULTS = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Standard output: what a command found, for people and pipes."""
-
-PROGRESS = _ProgressConsole(stderr=True, highlight=False, markup=False, emoji=False)
-"""Standard error: how far a command is."""
 
 
 def print_json(text: str) -> None:
