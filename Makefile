@@ -1,12 +1,14 @@
-# `make train` and `make test` need nothing but Python 3.11+ and make: they set up .venv themselves.
+# `make train` and `make test` need only Python 3.11+ and make: they set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := build/lowest
-STAMP := .venv/.ready
+READY := .venv/.ready
+READY_DEV := .venv/.ready-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: train test check fix bench fuzz docs lowest setup clean
 
-train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
+train: $(READY)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
 	$(BIN)/sparring evaluate
 
@@ -14,23 +16,23 @@ train: $(STAMP)  ## train a robust MNIST classifier and say how robust it is
 test: check  ## everything that must hold: format, lint, types, import layers, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(STAMP)  ## format, lint, types and import layers only
+check: $(READY_DEV)  ## format, lint, types and import layers only
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-fix: $(STAMP)  ## rewrite the sources in the project's format
+fix: $(READY_DEV)  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the fast path against plain PyTorch, interleaved in one run
+bench: $(READY)  ## the fast path against plain PyTorch, interleaved in one run
 	$(BIN)/python benchmarks/fast_path.py
 
-fuzz: $(STAMP)  ## damage the files that are read in 20,000 ways: each must be answered well
+fuzz: $(READY_DEV)  ## damage the files that are read in 20,000 ways: each must be answered well
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --mutations 20000
 
-docs: $(STAMP)  ## the documentation as a site, in build/site
+docs: $(READY_DEV)  ## the documentation as a site, in build/site
 	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going -b html -c docs . build/site
 	@echo "wrote build/site/index.html"
 
@@ -43,15 +45,19 @@ lowest:  ## the tests with the oldest versions that pyproject.toml admits, of al
 	    "$$(grep ^torch== constraints.txt)" --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -W default
 
-setup: $(STAMP)  ## the virtual environment, with the versions of constraints.txt
+setup: $(READY)  ## .venv with what training and evaluation need, as pinned in constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+# --no-compile leaves out the bytecode of thousands of modules that are never imported; Python
+# writes that of the others at their first import. setuptools builds `sparring` without a second copy.
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt torch setuptools wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	$(PIP) --no-compile torch setuptools
+	$(PIP) --no-compile --no-build-isolation --editable '.[numba]'
+	touch $@
+
+$(READY_DEV): $(READY)  # what the tests, the type checker and the documentation need besides
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
