@@ -32,15 +32,14 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_the_readmes_example_runs(
+def test_the_readmes_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     example, loop = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(example.splitlines()) == 5
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, str(README), "exec"), {})
-    shares = re.findall(r"(\d+\.\d) % \[\d+\.\d, \d+\.\d\]", capsys.readouterr().out)
-    assert len(shares) == 2
-    assert (tmp_path / "runs" / "example" / "weights.safetensors").exists()
+    exec(compile(example.replace("arange(200)", "arange(20)"), str(README), "exec"), {})
+    assert len(re.findall(r"(\d+\.\d) % \[\d+\.\d, \d+\.\d\]", capsys.readouterr().out)) == 2
     names: dict[str, Any] = {"sparring": sparring, "cross_entropy": cross_entropy}
     names["model"] = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     names["data"] = sparring.load_dataset("mnist")
