@@ -1,12 +1,22 @@
 """An evaluation is stored whole and cannot contradict itself."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparring.errors import ConfigError, RunError
-from sparring.records import AttackResult, Evaluation, Finding, Proportion, describe
+from sparring.records import (
+    AttackResult,
+    Evaluation,
+    Finding,
+    Outcomes,
+    Proportion,
+    describe,
+    from_json,
+)
 
 
 def of_100(successes: int) -> Proportion:
@@ -83,3 +93,56 @@ def test_what_was_not_looked_at_is_not_told_as_nothing_found(
     said = replace(evaluation, findings=findings, checked_images=images).checks
     assert sentence in said
     assert findings or "nothing flagged" not in said
+
+
+OUTCOMES = Outcomes(
+    labels=(0, 0, 0, 2, 2),
+    natural=(0, 0, 1, 2, 2),
+    broken_by=(None, "pgd", None, "pgd", None),
+    adversarial=(0, 2, 1, 3, 2),
+)
+
+
+def test_classes_are_counted_apart_and_add_up_to_the_whole() -> None:
+    zero, two = OUTCOMES.per_class()
+    assert (zero.label, zero.natural.successes, zero.robust.successes) == (0, 2, 1)
+    assert (two.label, two.natural.successes, two.robust.successes) == (2, 2, 1)
+    assert zero.robust.total + two.robust.total == len(OUTCOMES.labels)
+
+
+def test_a_confusion_has_every_image_once_and_the_accuracy_on_its_diagonal() -> None:
+    clean, attacked = OUTCOMES.confusion(attacked=False), OUTCOMES.confusion(attacked=True)
+    assert [sum(map(sum, table)) for table in (clean, attacked)] == [5, 5]
+    assert [sum(table[n][n] for n in range(4)) for table in (clean, attacked)] == [4, 2]
+    assert attacked[2] == (0, 0, 1, 1)
+
+
+def test_an_accuracy_is_a_number(evaluation: Evaluation) -> None:
+    assert float(evaluation.robust) == 0.9
+
+
+def test_what_is_shown_of_an_evaluation_is_short_and_escaped(evaluation: Evaluation) -> None:
+    odd = replace(evaluation, threat="<b>", findings=(FINE, ALARMING))
+    assert repr(odd).splitlines() == [
+        "natural 98.0 % [93.0, 99.4], robust 90.0 % [82.6, 94.5] (suite standard, <b>, 100 images)",
+        f"  flag, {ALARMING.check}: {ALARMING.sentence}",
+    ]
+    assert str(odd) == repr(odd)
+    assert "<b>" not in odd._repr_html_()
+    assert from_json(Evaluation, odd.to_dict()) == odd
+
+
+def test_a_data_frame_has_a_row_for_each_accuracy_and_image(monkeypatch, evaluation) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    rows = evaluation.to_frame()
+    assert [row["accuracy"] for row in rows] == ["natural", "after first", "after second", "robust"]
+    assert rows[-1]["share"] == 0.9
+    assert rows[-1]["low"] < 0.9 < rows[-1]["high"]
+    second = {"labels": 0, "natural": 0, "broken_by": "pgd", "adversarial": 2}
+    assert OUTCOMES.to_frame()[1] == second
+
+
+def test_without_pandas_a_data_frame_is_refused_in_a_sentence(monkeypatch, evaluation) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        evaluation.to_frame()

@@ -8,6 +8,7 @@ from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import (
     AttackResult,
+    ClassAccuracy,
     Evaluation,
     Example,
     Examples,
@@ -45,6 +46,7 @@ __all__ = [
     "Axis",
     "Cell",
     "Claim",
+    "ClassAccuracy",
     "Curves",
     "Environment",
     "Evaluation",

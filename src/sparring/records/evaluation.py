@@ -3,13 +3,19 @@
 It is complete enough to be judged without the model.
 """
 
+import html
+import importlib
 import math
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from typing_extensions import override
 
 from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
@@ -42,9 +48,9 @@ class Proportion:
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless 0 <= successes <= total and total >= 1."""
         if not (self.total >= 1 and 0 <= self.successes <= self.total):
-            raise ConfigError(
-                "a proportion needs 0 <= successes <= total and total >= 1, because it counts "
-                f"some images out of all; got {self.successes} of {self.total}."
+            raise ConfigError.expected(
+                "a proportion needs 0 <= successes <= total and total >= 1",
+                f"{self.successes} of {self.total}",
             )
 
     @property
@@ -63,10 +69,37 @@ class Proportion:
             high=1.0 if self.successes == n else centre + half,
         )
 
+    def __float__(self) -> float:
+        """The share."""
+        return self.share
+
+    @override
     def __str__(self) -> str:
-        """Share and interval in per cent."""
         low, high = self.interval
         return f"{100 * self.share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def data_frame(rows: Sequence[Mapping[str, object]]) -> Any:
+    """A `pandas.DataFrame` of these rows. Raises `ConfigError` if pandas is not installed."""
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise ConfigError(
+            "a data frame needs pandas, which is not installed. Run pip install pandas, or take "
+            "to_dict()."
+        ) from error
+    return pandas.DataFrame(list(rows))
+
+
+def html_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a notebook."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    head = f"<caption>{html.escape(caption)}</caption>{line('th', headings)}"
+    return f"<table>{head}{body}</table>"
 
 
 def sign_test(only_first: int, only_second: int) -> float:
@@ -79,9 +112,8 @@ def sign_test(only_first: int, only_second: int) -> float:
     Cost: below 0.1 s for 10,000 images each.
     """
     if min(only_first, only_second) < 0:
-        raise ConfigError(
-            "a sign test needs counts of 0 or more, because they count images; "
-            f"got {only_first} and {only_second}."
+        raise ConfigError.expected(
+            "a sign test needs counts of 0 or more", f"{only_first} and {only_second}"
         )
     throws = only_first + only_second
     if only_first > only_second:
@@ -205,6 +237,17 @@ class AttackResult:
     """Wall-clock time it took."""
 
 
+class ClassAccuracy(NamedTuple):
+    """Accuracies of the images of one class."""
+
+    label: int
+    """The class."""
+    natural: Proportion
+    """Classified correctly when clean."""
+    robust: Proportion
+    """Broken by no attack."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcomes:
     """What became of every image of an evaluation, in the order of the test set."""
@@ -226,6 +269,42 @@ class Outcomes:
                 "outcomes must have one entry for each image in every column; got columns of "
                 f"{', '.join(map(str, sorted(lengths)))} entries."
             )
+
+    def per_class(self) -> tuple[ClassAccuracy, ...]:
+        """Natural and robust accuracy of each class that has images, by its number."""
+        totals = Counter(self.labels)
+        natural, robust = (
+            Counter(label for label, said in zip(self.labels, column, strict=True) if said == label)
+            for column in (self.natural, self.adversarial)
+        )
+        return tuple(
+            ClassAccuracy(
+                label,
+                Proportion(successes=natural[label], total=totals[label]),
+                Proportion(successes=robust[label], total=totals[label]),
+            )
+            for label in sorted(totals)
+        )
+
+    def confusion(self, *, attacked: bool) -> tuple[tuple[int, ...], ...]:
+        """How many images of each class were taken for each, as [true class][predicted class].
+
+        Of the clean images, or `attacked`: an image that no attack broke counts as it is when
+        clean. Classes go from 0 to the largest number that occurs.
+        """
+        said = self.adversarial if attacked else self.natural
+        classes = range(max((*self.labels, *self.natural, *self.adversarial), default=-1) + 1)
+        counts = Counter(zip(self.labels, said, strict=True))
+        return tuple(tuple(counts[true, taken] for taken in classes) for true in classes)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row for each image."""
+        return data_frame(
+            [
+                dict(zip(self.__slots__, row, strict=True))
+                for row in zip(*(getattr(self, name) for name in self.__slots__), strict=True)
+            ]
+        )
 
     def save(self, path: Path) -> None:
         """Write outcomes.json atomically. Raises `RunError` if it cannot be written."""
@@ -306,6 +385,39 @@ class Evaluation:
         few = "" if looked_at is None or looked_at >= FEW else ", too few to rule it out"
         flagged = f"{len(self.flags)} flagged" if self.flags else f"nothing flagged{few}"
         return f"{len(self.findings)} checks for gradient masking{on}: {flagged}."
+
+    @property
+    def title(self) -> str:
+        """Under what the accuracies were measured."""
+        return f"suite {self.suite}, {self.threat}, {counted(self.num_images, 'image')}"
+
+    @override
+    def __repr__(self) -> str:
+        flags = "".join(f"\n  flag, {one.check}: {one.sentence}" for one in self.flags)
+        return f"natural {self.natural}, robust {self.robust} ({self.title}){flags}"
+
+    def _repr_html_(self) -> str:
+        """The accuracies as a table, for a notebook."""
+        rows = [(name, str(share)) for name, share in self._stages()]
+        return html_table(f"{self.title}. {self.checks}", ("", "accuracy [95 % interval]"), rows)
+
+    def _stages(self) -> list[tuple[str, Proportion]]:
+        attacks = [(f"after {attack.name}", attack.robust) for attack in self.attacks]
+        lower = [] if self.certified is None else [("certified at least", self.certified)]
+        return [("natural", self.natural), *attacks, ("robust", self.robust), *lower]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What evaluation.json holds."""
+        return to_json(self)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row for each accuracy: natural, after each attack, robust."""
+        return data_frame(
+            [
+                {"accuracy": name, "share": share.share, **share.interval._asdict()}
+                for name, share in self._stages()
+            ]
+        )
 
     @property
     def flags(self) -> tuple[Finding, ...]:

@@ -8,13 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
-from sparring.records.evaluation import Proportion, sign_test
+from sparring.records.evaluation import Proportion, data_frame, html_table, sign_test
 from sparring.records.files import read_json, write_json
+from sparring.records.text import counted
 from sparring.records.typed import typed
 
 STEPS = (1, 4, 8, 128)
@@ -115,6 +119,40 @@ class TransferMatrix:
         the target's own gradients mislead the attack, not that the target is robust.
         """
         return tuple(self._flag(*place) for place in self.flagged)
+
+    @override
+    def __repr__(self) -> str:
+        flags = "".join(f"\n  flag, {flag}" for flag in self.flags)
+        return (
+            f"transfer matrix of {', '.join(self.networks)} at {', '.join(map(str, self.steps))} "
+            f"steps of PGD ({self.threat}, {counted(self.num_images, 'image')}){flags}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The accuracies as a table, for a notebook."""
+        rows = [
+            (str(row["steps"]), str(row["target"]), str(row["source"]), f"{row['share']:.1%}")
+            for row in self._rows()
+        ]
+        headings = ("steps", "target", "attacked source", "accuracy")
+        return html_table(f"{self.threat}, {counted(self.num_images, 'image')}", headings, rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What transfer.json holds."""
+        return to_json(self)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row for each number of steps, source and target."""
+        return data_frame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        found = []
+        for number, source, target in self._places():
+            share = self.accuracy(number, source, target)
+            names = {"source": self.networks[source], "target": self.networks[target]}
+            accuracy = {"share": share.share, **share.interval._asdict()}
+            found.append({"steps": self.steps[number], **names, **accuracy})
+        return found
 
     def save(self, path: Path) -> None:
         """Write transfer.json atomically. Raises `RunError` if it cannot be written."""
