@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import sparring.cli.inspect
+from sparring.cli.inspect import STRONGEST
 from sparring.cli.main import VERBS, main
 from sparring.evaluation import SUITES
+from sparring.records import RunDirectory
 from sparring.training.presets import PRESETS
 
 FLAGS = {
@@ -88,7 +89,7 @@ def test_the_help_names_all_presets_and_suites(capsys):
     train, evaluate = (page(verb, capsys) for verb in ("train", "evaluate"))
     assert all(re.search(rf"\b{name}\b", train) for name in PRESETS)
     assert all(re.search(rf"\b{re.escape(name)}\b", evaluate) for name in SUITES)
-    assert sparring.cli.inspect.STRONGEST in SUITES
+    assert STRONGEST in SUITES
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,8 @@ def test_the_help_names_all_presets_and_suites(capsys):
 def test_an_answer_that_needs_no_torch_does_not_wait_for_it(words, unneeded):
     code = (
         "import sys\n"
-        "from sparring.cli.main import main\n"
+        "from sparring.cli.inspect import STRONGEST
+from sparring.cli.main import main\n"
         f"main({words!r})\n"
         f"sys.exit(', '.join(set({unneeded!r}) & set(sys.modules)) or 0)\n"
     )
@@ -131,7 +133,7 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_user(monkeypatch, tmp_path):
     def fail(_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(sparring.cli.inspect, "chosen_run", fail)
+    monkeypatch.setattr(RunDirectory, "chosen", fail)
     with pytest.raises(RuntimeError, match="ours"):
         main(["inspect", str(tmp_path)])
 
@@ -140,7 +142,7 @@ def test_ctrl_c_before_there_is_anything_to_save_is_told_in_a_word(monkeypatch, 
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sparring.cli.inspect, "chosen_run", interrupt)
+    monkeypatch.setattr(RunDirectory, "chosen", interrupt)
     assert main(["inspect"]) == 130
     assert capsys.readouterr().err == "error: interrupted.\n"
 

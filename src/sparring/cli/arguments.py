@@ -9,20 +9,17 @@ import io
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from sparring.errors import ConfigError, RunError
+from sparring.errors import ConfigError
 from sparring.records import RunDirectory
 from sparring.records.codec import Refusal
 from sparring.records.text import did_you_mean, nearest
-
-RUNS = Path("runs")
-"""Where runs go, and are looked for, unless the user says otherwise."""
 
 PLAIN = tyro.conf.arg(help_behavior_hint="")
 """For a flag whose docstring says what leaving it out means."""
@@ -212,6 +209,18 @@ def several(
     )
 
 
+def run_or_newest(name: str) -> PrimitiveConstructorSpec[Path]:
+    """As `flag`, for a run directory: the newest in `runs/` where no path follows."""
+    one = flag(name, path, "RUN")
+
+    def value(words: list[str]) -> Path:
+        if len(words) > 1:
+            raise _Refused(f"{name} takes one run; got {shlex.join(words)}.")
+        return one.instance_from_str(words) if words else RunDirectory.chosen().path
+
+    return replace(one, nargs="*", instance_from_str=value)
+
+
 def whole(text: str) -> int:
     """An integer. Raises `Refusal`."""
     try:
@@ -253,18 +262,3 @@ def one_of(*names: str) -> Callable[[str], str]:
         return text
 
     return convert
-
-
-def chosen_run(word: str | None) -> RunDirectory:
-    """The run of this path; without one, the newest in `RUNS`. Raises `RunError` if none is there.
-
-    The newest is the one whose config.json was written last.
-    """
-    if word is not None:
-        return RunDirectory.open(word)
-    if not RUNS.is_dir():
-        raise RunError(
-            f"a run must be named, or lie in the folder {RUNS} here; there is no such folder. "
-            "Name the run directory, or train first: sparring train"
-        )
-    return RunDirectory.latest(RUNS)

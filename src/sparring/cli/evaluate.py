@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, source, whole
+from sparring.cli.arguments import PLAIN, Form, flag, source, whole
 from sparring.cli.console import (
     print_ending,
     print_json,
@@ -65,7 +65,7 @@ FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 def run(argv: list[str]) -> int:
     """Evaluate the run that the words name; return the exit code."""
     flags, word = FORM.read(argv)
-    chosen = chosen_run(word)
+    chosen = RunDirectory.chosen(word)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_evaluation
     from sparring.evaluation import evaluate_run

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, one_of, path, several
+from sparring.cli.arguments import PLAIN, Form, flag, one_of, path, several
 from sparring.cli.console import print_ending, print_json, print_result, print_table, result_table
+from sparring.records import RunDirectory
 
 if TYPE_CHECKING:
     from sparring.exporting import Exported, FormatName
@@ -58,7 +59,7 @@ FORM = Form(verb="export", flags=ExportFlags, about=ABOUT, word="RUN")
 def run(argv: list[str]) -> int:
     """Export the run that the words name; return the exit code."""
     flags, word = FORM.read(argv)
-    chosen = chosen_run(word)
+    chosen = RunDirectory.chosen(word)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.exporting import export
 

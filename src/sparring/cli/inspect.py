@@ -8,13 +8,10 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, TypeVar
 
-from safetensors import SafetensorError, safe_open
-
 from sparring.capacity import EngineStats
-from sparring.cli.arguments import PLAIN, Form, chosen_run
+from sparring.cli.arguments import PLAIN, Form
 from sparring.cli.console import print_json, print_prose, print_result, print_table, result_table
 from sparring.cli.evaluate import doubts
 from sparring.engine.policies import PolicyKind
@@ -29,8 +26,6 @@ from sparring.records import (
     read_json,
     to_json,
 )
-from sparring.records.checks import count_in
-from sparring.records.files import LARGEST_TENSORS, open_regular
 from sparring.records.metrics import number
 from sparring.records.text import count_text, counted, duration_text, hardware_text, setting_text
 
@@ -69,7 +64,7 @@ FORM = Form(verb="inspect", flags=InspectFlags, about=ABOUT, word="RUN")
 def run(argv: list[str]) -> int:
     """Show the run that the words name; return the exit code."""
     flags, word = FORM.read(argv)
-    story = Story.read(chosen_run(word))
+    story = Story.read(RunDirectory.chosen(word))
     if flags.json:
         print_json(json.dumps(story.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -120,7 +115,7 @@ class Story:
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
             engine=EngineStats.from_run(rows, config, str(run.config)),
-            saved=_saved(run.weights),
+            saved=run.saved_updates,
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
         )
 
@@ -311,14 +306,3 @@ def evenly(rows: Sequence[Item], most: int) -> list[Item]:
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
-
-
-def _saved(weights: Path) -> int:
-    """Updates that stored weights have seen, as the file says; 0 for a missing or damaged one."""
-    try:
-        open_regular(weights, LARGEST_TENSORS).close()  # safetensors opens files by name only
-        with safe_open(weights, framework="np") as file:
-            about = file.metadata() or {}
-    except (OSError, SafetensorError):
-        return 0
-    return count_in(about.get("version", ""))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run
+from sparring.cli.arguments import PLAIN, Form
 from sparring.cli.console import print_ending, print_json, print_result
+from sparring.records import RunDirectory
 from sparring.records.text import count_text, counted, duration_text
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ FORM = Form(verb="replay", flags=ReplayFlags, about=ABOUT, word="RUN")
 def run(argv: list[str]) -> int:
     """Replay the run that the words name; return the exit code, 1 if the replay differs."""
     flags, word = FORM.read(argv)
-    chosen = chosen_run(word)
+    chosen = RunDirectory.chosen(word)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
     from sparring.training import replay

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from sparring.cli.arguments import PLAIN, Form, chosen_run, flag, path
+from sparring.cli.arguments import PLAIN, Form, flag, path
 from sparring.cli.console import PROGRESS, print_ending
+from sparring.records import RunDirectory
 from sparring.records.text import counted
 from sparring.report.page import (
     MEGABYTE,
@@ -57,7 +58,7 @@ def run(argv: list[str]) -> int:
     """Write the page of what the words name; return the exit code."""
     flags, words = FORM.read_all(argv)
     check_page_name(flags.out)
-    chosen = words or [str(chosen_run(None).path)]
+    chosen = words or [str(RunDirectory.chosen().path)]
     folders = [folder for word in chosen for folder in stories_in(word)]
     stories = [read_story(folder) for folder in dict.fromkeys(folders)]
     written = write_page(stories, flags.out)

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
-from sparring.cli.arguments import RUNS, Form
+from sparring.cli.arguments import Form
 from sparring.cli.console import print_ending, print_json, print_result
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.errors import ConfigError, FailedElsewhere, Interrupted, NonFiniteLoss, SparringError
 from sparring.records import MetricsLog, Proportion, Row, RunDirectory, run_errors, to_json
+from sparring.records.run import RUNS
 from sparring.records.text import counted, duration_text
 
 ABOUT = """Train a classifier to withstand adversarial examples, into a new run directory.
@@ -26,7 +27,7 @@ examples:
   sparring train
   sparring train --preset paper --source stale --staleness 64
   sparring train --data images/ --model small-cnn --eps 8/255
-  sparring train --resume runs/fast-20300101-120000
+  sparring train --resume runs/fast-20300101-120000 --updates 2000
   torchrun --nproc-per-node 2 -m sparring train --out runs/two"""
 
 
@@ -86,7 +87,13 @@ def _resume(flags: TrainFlags, run: Path) -> int:
         connected_as_before(run, flags.ray_address),
         watched_training() as progress,
     ):
-        done = resume(run, sinks=[progress], trust_code=flags.trust_code)
+        done = resume(
+            run,
+            sinks=[progress],
+            updates=flags.updates,
+            threads=flags.threads,
+            trust_code=flags.trust_code,
+        )
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -95,15 +102,19 @@ def _refuse_settings(flags: TrainFlags) -> None:
     given = [
         "--" + field.name.replace("_", "-")
         for field in fields(flags)
-        if field.name not in ("resume", "json", "ray_address", "trust_code")
-        and getattr(flags, field.name) != field.default
+        if field.name not in RESUMED and getattr(flags, field.name) != field.default
     ]
     if given:
-        raise ConfigError(
-            "--resume goes on under the run's own settings, because others would make it another "
-            f"run; got {', '.join(given)} beside it. Leave them out, or start a new run with "
-            f"--config {shlex.quote(str(flags.resume))}"
+        raise ConfigError.expected(
+            "--resume keeps the run's settings, except --updates and --threads",
+            ", ".join(given),
+            "Leave the others out, or start a new run with "
+            f"--config {shlex.quote(str(flags.resume))}",
         )
+
+
+RESUMED = ("resume", "updates", "threads", "json", "ray_address", "trust_code")
+"""Flags that --resume allows."""
 
 
 @contextmanager

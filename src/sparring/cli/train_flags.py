@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from sparring.cli.arguments import PLAIN, flag, number, one_of, path, several, whole
+from sparring.cli.arguments import PLAIN, flag, number, one_of, path, run_or_newest, several, whole
 from sparring.records.text import eps_from
 
 SCALINGS = ("linear", "none")
@@ -25,12 +25,12 @@ class TrainFlags:
     """Begin with a run's config.json, or a --dry-run, instead."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
     """Run directory, new or empty; by default a new one in runs/."""
-    resume: Annotated[Path | None, flag("--resume", path, "RUN"), PLAIN] = None
-    """Go on with a run that was stopped, under its own settings."""
+    resume: Annotated[Path | None, run_or_newest("--resume"), PLAIN] = None
+    """Resume it, by default the newest in runs/; --updates extends it."""
     seed: Annotated[int | None, flag("--seed", whole, "N"), PLAIN] = None
     """Determines weights at first, data order and attacks' starts."""
     updates: Annotated[int | None, flag("--updates", whole, "N"), PLAIN] = None
-    """Updates of the weights in all."""
+    """Updates of the weights in all; with --resume a larger number."""
     data: Annotated[str | None, flag("--data", str, "PATH"), PLAIN] = None
     """mnist (bundled), an .npz file or a folder: see sparring data --help."""
     model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None

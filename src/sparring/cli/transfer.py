@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from sparring.cli.arguments import PLAIN, RUNS, Form, flag, path, several, whole
+from sparring.cli.arguments import PLAIN, Form, flag, path, several, whole
 from sparring.cli.console import (
     PROGRESS,
     print_ending,
@@ -23,6 +23,7 @@ from sparring.cli.console import (
 )
 from sparring.records import RunDirectory, TransferMatrix, to_json
 from sparring.records.codec import Refusal
+from sparring.records.run import RUNS
 from sparring.records.text import counted, duration_text, hardware_text
 from sparring.records.transfer import SIGNIFICANT, STEPS, check_contest
 

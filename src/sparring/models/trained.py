@@ -245,7 +245,7 @@ def _check_belongs(run: RunDirectory, about: Mapping[str, str], path: Path) -> N
             f"{path} was not written by the run in {run.path}: its weights have no fingerprint, "
             "and those of the run have one. Restore the file, or train again."
         )
-    if about.get("config") != run.settings_digest():
+    if about.get("config") not in run.settings_digests():
         raise CheckpointError(
             f"{path} was written under other settings than those in {run.config}: it is another "
             "run's, or config.json was changed. Put back the run's own files."

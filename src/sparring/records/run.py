@@ -9,15 +9,27 @@ from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import TypeVar
 
+from safetensors import SafetensorError, safe_open
+
 from sparring.errors import ConfigError, RunError
+from sparring.records.checks import count_in
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
-from sparring.records.files import file_digest, read_json, run_errors, write_json
+from sparring.records.files import (
+    LARGEST_TENSORS,
+    file_digest,
+    open_regular,
+    read_json,
+    run_errors,
+    write_json,
+)
 from sparring.records.own_code import named_code, seal
 from sparring.records.text import did_you_mean, nearest
 from sparring.records.typed import typed, typed_record
 
+RUNS = Path("runs")
+"""Where runs go, and are looked for, unless a path is given."""
 _SHOWN = 12
 """Characters of a digest in a message."""
 
@@ -145,6 +157,22 @@ class RunDirectory:
                 "Train first, or name the run directory."
             )
         return max(written, key=written.__getitem__)
+
+    @classmethod
+    @typed
+    def chosen(cls, path: Path | str | None = None) -> "RunDirectory":
+        """The run of this path; without one, the newest in `RUNS`.
+
+        Raises `RunError` if it is not there.
+        """
+        if path is not None:
+            return cls.open(path)
+        if not RUNS.is_dir():
+            raise RunError(
+                f"there is no folder {RUNS} here, where the newest run is looked for. Name a run "
+                "directory, or train first: sparring train"
+            )
+        return cls.latest(RUNS)
 
     @property
     def config(self) -> Path:
@@ -290,9 +318,49 @@ class RunDirectory:
         """Store what the data are known by. Raises `RunError` if it cannot be written."""
         write_json(self.data, to_json(data))
 
+    @property
+    def saved_updates(self) -> int:
+        """Updates that the stored weights have seen; 0 where the file is missing or damaged."""
+        try:
+            open_regular(self.weights, LARGEST_TENSORS).close()  # safetensors opens by name only
+            with safe_open(self.weights, framework="np") as file:
+                about = file.metadata() or {}
+        except (OSError, SafetensorError):
+            return 0
+        return count_in(about.get("version", ""))
+
+    @property
+    def extended(self) -> Path:
+        """The numbers of updates that the run had before it was extended."""
+        return self.path / "extended.json"
+
+    def extend(self, updates: int) -> None:
+        """Store a larger number of updates. Files written before stay the run's own.
+
+        Raises `RunError` if the folder cannot be written to.
+        """
+        before = self.section("updates", int)
+        settings = read_json(self.config)
+        assert isinstance(settings, dict)  # it has a section
+        write_json(self.extended, [*self._earlier_updates(), before])
+        write_json(self.config, settings | {"updates": updates})
+
+    def _earlier_updates(self) -> tuple[int, ...]:
+        if not self.extended.exists():
+            return ()
+        return from_json(tuple[int, ...], read_json(self.extended), where=str(self.extended))
+
     def settings_digest(self) -> str:
         """SHA-256 of the settings in config.json. Raises `RunError` if it cannot be read."""
         return digest_of_settings(read_json(self.config))
+
+    def settings_digests(self) -> frozenset[str]:
+        """That of the settings now, and those from before the run was extended."""
+        settings = read_json(self.config)
+        found = [settings]
+        if isinstance(settings, dict):
+            found += [settings | {"updates": count} for count in self._earlier_updates()]
+        return frozenset(map(digest_of_settings, found))
 
     def launcher(self) -> str | None:
         """Who started the trainers that began the run; none where nobody starts them again.

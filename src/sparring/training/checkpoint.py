@@ -61,7 +61,7 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, seconds: float) -> None
         return
     known = _fingerprint(trainer)
     buffer = io.BytesIO()
-    torch.save(_state(trainer, own, seconds, known), buffer)
+    torch.save(_state(trainer, own, seconds, known, run.settings_digest()), buffer)
     with _safely(run, trainer):
         _save_weights(run, trainer, run.weights, known)
         write_atomically(run.resume, buffer.getvalue())
@@ -96,7 +96,7 @@ def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
     is raised as it is.
     """
     buffer, where = io.BytesIO(), Path("the checkpoint")
-    torch.save(_state(trainer, [_own_state(trainer)], 0.0, None), buffer)
+    torch.save(_state(trainer, [_own_state(trainer)], 0.0, None, ""), buffer)
     buffer.seek(0)
     _restored(where, torch.load(buffer, map_location="cpu", weights_only=True), twin)
     stored = weights_from(weights_to(trainer.average.network.state_dict()))
@@ -123,14 +123,19 @@ def restore_checkpoint(run: RunDirectory, trainer: Trainer) -> float:
     Raises `CheckpointError` if it is damaged, of another layout or of another configuration.
     """
     team = trainer.team
-    state = team.lead(lambda: _of_this_run(run.resume, trainer))
+    state = team.lead(lambda: _of_this_run(run, trainer))
     with team.together():
         return _restored(run.resume, state, trainer)
 
 
-def _of_this_run(path: Path, trainer: Trainer) -> dict[str, Any]:
-    state = _load(path)
-    _check_same_run(path, state, trainer)
+def _of_this_run(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
+    state = _load(run.resume)
+    if state.get("config") not in run.settings_digests():
+        raise CheckpointError(
+            f"{run.resume} was written under other settings than those in the config.json beside "
+            "it. Put the original config.json back, or start a new run."
+        )
+    _check_state(run.resume, state, trainer)
     return state
 
 
@@ -160,12 +165,16 @@ def _own_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def _state(
-    trainer: Trainer, own: list[dict[str, Any]], seconds: float, known: Fingerprint | None
+    trainer: Trainer,
+    own: list[dict[str, Any]],
+    seconds: float,
+    known: Fingerprint | None,
+    settings: str,
 ) -> dict[str, Any]:
     others = {"others": own[1:]} if len(own) > 1 else {}
     return {
         "format": FORMAT,
-        "config": settings_digest(trainer.config),
+        "config": settings,
         "arithmetic": trainer.copy.name,
         "threads": torch.get_num_threads(),
         "version": trainer.version,
@@ -243,12 +252,7 @@ def _kept(value: Tensor | None, weight: Tensor, version: int) -> Kind:
     return Maybe(Numbers(dtype=weight.dtype, shape=tuple(weight.shape), finite=True))
 
 
-def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None:
-    if state.get("config") != settings_digest(trainer.config):
-        raise CheckpointError(
-            f"{path} must belong to the config.json beside it; it was written under other "
-            f"settings. Put the original config.json back, or start a new run."
-        )
+def _check_state(path: Path, state: dict[str, Any], trainer: Trainer) -> None:
     version = state.get("version")
     try:
         _schema(trainer, version if isinstance(version, int) else 0).check(state, "it")
@@ -259,8 +263,8 @@ def _check_same_run(path: Path, state: dict[str, Any], trainer: Trainer) -> None
     for what, value in here.items():
         if state.get(what) != value:
             log.warning(
-                "%s was %s before and is %s here: the weights will not be those of a run "
-                "that was never stopped, bit for bit",
+                "%s was %s before and is %s here, so the weights will differ in their last bits "
+                "from those of a run that was never stopped, and from a replay",
                 what,
                 state.get(what),
                 value,

@@ -16,6 +16,7 @@ from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.distributed import check_same_data, check_size, present_team
+from sparring.training.extension import extended
 from sparring.training.preparation import check_fits, prepared
 from sparring.training.session import TrainedRun, TrainingSession
 from sparring.training.sinks import Sink
@@ -67,8 +68,10 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
 @typed
 @plain_settings()
 def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
-    run: Path | str,
+    run: Path | str | None = None,
     *,
+    updates: int | None = None,
+    threads: int | None = None,
     data: Dataset | None = None,
     network: nn.Module | None = None,
     sinks: Sequence[Sink] = (),
@@ -77,17 +80,27 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
 ) -> TrainedRun:
     """Continue a run that was stopped, from its last checkpoint, to the same final weights.
 
-    A run without a checkpoint starts again. A run that is complete, or has seen `until` updates, is
-    returned as it is. Pass the `data` and the `network` that were passed to `train`; `sinks` need
-    not be the same. Code that the settings name, such as a factory, runs if you trained the run on
-    this machine, or with `trust_code`.
-    Raises what `train` raises, and `CheckpointError` if the checkpoint cannot be used.
+    Without `run`, the newest in `runs/`. A run without a checkpoint starts again. A run that is
+    complete, or has seen `until` updates, is returned as it is. With `updates`, the run is first
+    extended to this number in all, see `extended`. `threads` CPU threads are used instead of those
+    in the settings, until the next stop; the last bits of weights depend on their number. Pass the
+    `data` and the `network` that were passed to `train`; `sinks` need not be the same. Code that
+    the settings name, such as a factory, runs if you trained the run on this machine, or with
+    `trust_code`.
+    Raises what `train` raises, `CheckpointError` if the checkpoint cannot be used, and
+    `ConfigError` for a run that cannot be extended.
     """
+    if until is not None:
+        at_least("until", until, 0)
+    if threads is not None:
+        at_least("threads", threads, 0)
     network = None if network is None else copied(network)
     team = present_team()
     directory, config = team.lead(lambda: _opened(run, trust_code=trust_code))
     resumed = team.lead(directory.resume.exists)
-    check_size(team, config.trainers, resume_command(run, config.trainers))
+    check_size(team, config.trainers, resume_command(directory.path, config.trainers))
+    if updates is not None:
+        config = team.lead(lambda: extended(directory, config, updates))
     run_data = team.lead(lambda: RunData.of(directory))
     with team.together():
         dataset, known = run_data.load(data)
@@ -95,7 +108,9 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     check_same_data(team, known)
     if not resumed and run_data.stored is None:
         team.lead(lambda: store_identity(directory, config.data, known))
-    return TrainingSession(team, config, dataset, directory, sinks, until, network).train()
+    return TrainingSession(
+        team, config, dataset, directory, sinks, until, network, threads=threads
+    ).train()
 
 
 def new_run(
@@ -121,6 +136,6 @@ def new_run(
     return run
 
 
-def _opened(run: Path | str, *, trust_code: bool) -> tuple[RunDirectory, TrainConfig]:
-    directory = RunDirectory.open(run)
+def _opened(run: Path | str | None, *, trust_code: bool) -> tuple[RunDirectory, TrainConfig]:
+    directory = RunDirectory.chosen(run)
     return directory, stored_config(directory, trust_code=trust_code)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 
 import torch
@@ -86,10 +86,14 @@ class TrainingSession:
         sinks: Sequence[Sink],
         until: int | None,
         network: nn.Module | None,
+        *,
+        threads: int | None = None,
     ) -> None:
         self.team, self.network = team, network
         self.end = config.updates if until is None else min(until, config.updates)
         self.config, self.dataset, self.run = config, dataset, run
+        self.computing = config if threads is None else replace(config, threads=threads)
+        """The settings with the number of threads of this session."""
         own = [JSONLSink(), TensorBoardSink()] if config.tensorboard else [JSONLSink()]
         self.sinks = Sinks(own, sinks)
         self.device = team.device(config.device)
@@ -100,10 +104,10 @@ class TrainingSession:
 
     def train(self) -> TrainedRun:
         """Train to the end; raises what `sparring.training.train` does."""
-        self.all_threads = self.config.threads or torch.get_num_threads()
+        self.all_threads = self.computing.threads or torch.get_num_threads()
         try:
             with (
-                computing_threads(self.config.computing_threads),
+                computing_threads(self.computing.computing_threads),
                 stop_request(patient=self.team.size > 1) as stop,
             ):
                 self.team.attend(stop)
