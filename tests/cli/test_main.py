@@ -113,8 +113,7 @@ def test_the_help_names_all_presets_and_suites(capsys):
 def test_an_answer_that_needs_no_torch_does_not_wait_for_it(words, unneeded):
     code = (
         "import sys\n"
-        "from sparring.cli.inspect import STRONGEST
-from sparring.cli.main import main\n"
+        "from sparring.cli.main import main\n"
         f"main({words!r})\n"
         f"sys.exit(', '.join(set({unneeded!r}) & set(sys.modules)) or 0)\n"
     )

@@ -26,7 +26,7 @@ class TrainFlags:
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
     """Run directory, new or empty; by default a new one in runs/."""
     resume: Annotated[Path | None, run_or_newest("--resume"), PLAIN] = None
-    """Resume it, by default the newest in runs/; --updates extends it."""
+    """Resume it, by default the newest run; --updates extends it."""
     seed: Annotated[int | None, flag("--seed", whole, "N"), PLAIN] = None
     """Determines weights at first, data order and attacks' starts."""
     updates: Annotated[int | None, flag("--updates", whole, "N"), PLAIN] = None
