@@ -106,6 +106,13 @@ def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     assert [of_class["train"] for of_class in found["classes"]] == [0, 13, 12, 12]
 
 
+def test_with_channels_a_mixture_of_grey_and_colour_is_no_problem(pets, capsys):
+    picture(5, channels=1).save(pets / "train/cat/grey.png")
+    found = as_json(capsys, str(pets), "--channels", "rgb")
+    assert [kind["channels"] for kind in found["kinds"]] == [3]
+    assert found["next"].endswith("--channels rgb")
+
+
 def test_classes_of_too_few_pictures_and_without_test_images_are_told(tmp_path, capsys):
     root = write_pictures(tmp_path / "set", {"train": 1, "test": 1})
     assert "at least 2 images here" in asked(capsys, str(root), code=2)[1]
@@ -158,7 +165,10 @@ def test_what_to_type_next_is_a_command_that_is_right(tmp_path, capsys):
         (["mnits"], "Did you mean mnist?"),
         (["empty"], "must hold a folder of pictures for each class"),
         (["words.txt"], "a file of another kind"),
-        (["mnist", "--image-size", "9"], "image_size must be left out (null) for mnist"),
+        (
+            ["mnist", "--image-size", "9"],
+            "convert picture files only; mnist holds arrays",
+        ),
         (["pets", "--image-size", "0"], "image_size must be 1 or more"),
         (["mnist", "--data-memory", "lots"], "must be a number of bytes such as 4096, 64MiB"),
         (["one", "two"], "takes one word, PATH,"),

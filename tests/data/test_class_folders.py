@@ -183,7 +183,10 @@ BROKEN = {
         ("no picture", r"note\.png must be a whole picture.*no kind that Pillow.*sparring data "),
         ("dangling", r"gone\.png must be a readable file; got: No such file.*where a link leads"),
         ("size", r"one size.*12 colour, 5 x 6 \(.*\); 1 colour, 5 x 9 \(train/dog/tall.*size=5 re"),
-        ("grey", r"same channels.*1 grey, 5 x 6 \(train/dog/grey.png\).*Grey and colour pictures"),
+        (
+            "grey",
+            r"same channels.*1 grey, 5 x 6 \(train/dog/grey.png\).*--channels rgb \(",
+        ),
         ("empty class", r"Every class must have images.*without any: bird"),
         ("unknown class", r"Every class of test must be one of train's.*only in test: lynx"),
         ("nested", r"in its folder itself.*train/cat/more is a folder inside"),
@@ -386,3 +389,13 @@ def test_weights_are_read_from_a_folder_of_any_name(tmp_path, name):
     weights, about = read_weights(path)
     assert torch.equal(weights["a"], torch.arange(3.0))
     assert about == {"b": "c"}
+
+
+def test_one_grey_picture_among_colour_ones_is_converted_and_no_other_changes(tmp_path):
+    root = write_pictures(tmp_path, {"train": 3, "test": 1})
+    before = load_dataset(root)
+    picture(1, channels=1).save(root / "test/dog/grey.png")
+    data = load_dataset(root, channels="rgb")
+    assert data.image_shape == (3, 6, 5)
+    assert torch.equal(data.train.levels(torch.arange(6)), before.train.levels(torch.arange(6)))
+    assert load_dataset(root, channels="grey").image_shape == (1, 6, 5)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from data.pictures import picture
-from sparring.data.pictures import picture_levels, read_kind, read_picture
+from sparring.data.pictures import Conversion, picture_levels, read_kind, read_picture
 from sparring.errors import ConfigError, DataError
 
 
@@ -128,23 +128,27 @@ def test_the_middle_square_of_the_shorter_side_is_taken(shape):
     middle = min(rows, columns)
     top, left = (rows - middle) // 2, (columns - middle) // 2
     ramp[top : top + middle, left : left + middle] = 200
-    found = read_picture(saved(Image.fromarray(ramp)), image_size=middle)
+    found = read_picture(saved(Image.fromarray(ramp)), Conversion(image_size=middle))
     assert torch.equal(found, torch.full((1, middle, middle), 200, dtype=torch.uint8))
-    assert read_kind(saved(Image.fromarray(ramp)), image_size=7) == (1, 7, 7)
-    assert read_picture(saved(Image.fromarray(ramp)), image_size=7).shape == (1, 7, 7)
+    assert read_kind(saved(Image.fromarray(ramp)), Conversion(image_size=7)) == (1, 7, 7)
+    assert read_picture(saved(Image.fromarray(ramp)), Conversion(image_size=7)).shape == (1, 7, 7)
 
 
 def test_shrinking_averages_what_falls_together():
     board = np.indices((64, 64)).sum(0) % 2 * 255
-    found = read_picture(saved(Image.fromarray(board.astype(np.uint8))), image_size=8)
+    found = read_picture(saved(Image.fromarray(board.astype(np.uint8))), Conversion(image_size=8))
     assert (found.float() - 127.5).abs().max() < 3
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_channels_may_be_asked_for(channels):
-    for image in (GREY, COLOUR):
-        assert read_picture(saved(image), channels=channels).shape == (channels, 6, 5)
-    assert torch.equal(read_picture(saved(GREY), channels=3), levels(GREY).repeat(3, 1, 1))
+RGB, TO_GREY = Conversion(channels="rgb"), Conversion(channels="grey")
+
+
+def test_conversion_repeats_grey_levels_and_leaves_what_has_the_channels_already():
+    assert torch.equal(read_picture(saved(GREY), RGB), levels(GREY).repeat(3, 1, 1))
+    for image, conversion in ((GREY, TO_GREY), (COLOUR, RGB)):
+        assert torch.equal(read_picture(saved(image), conversion), levels(image))
+    luma = levels(COLOUR).double().mul(torch.tensor([299, 587, 114])[:, None, None]).sum(0) / 1000
+    assert (read_picture(saved(COLOUR), TO_GREY)[0] - luma).abs().max() <= 0.51
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path):
 
 def test_a_size_of_nought_is_refused():
     with pytest.raises(ConfigError, match=r"image_size must be 1 or more"):
-        read_picture(saved(GREY), image_size=0)
+        read_picture(saved(GREY), Conversion(image_size=0))
 
 
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>{}</tiff:Orientation></x:xmpmeta>'
@@ -256,7 +260,8 @@ def test_the_header_says_what_is_decoded(kind, mode, orientation):
         content = saved(COLOUR.convert(mode), kind, exif=exif_of(orientation))
     except (OSError, ValueError, KeyError):
         return  # a kind that has no such pixels
-    assert tuple(read_kind(content)) == tuple(read_picture(content).shape)
+    for conversion in (Conversion(), RGB, TO_GREY):
+        assert tuple(read_kind(content, conversion)) == read_picture(content, conversion).shape
 
 
 def header_of_png(columns: int, rows: int) -> bytes:
@@ -286,13 +291,13 @@ def test_a_picture_that_would_take_gigabytes_is_refused_by_its_header(
     size, image_size, complaint, read
 ):
     with pytest.raises(DataError, match=complaint):
-        read(header_of_png(*size), image_size=image_size)
+        read(header_of_png(*size), Conversion(image_size=image_size))
 
 
 def test_a_thin_picture_is_read_as_it_is():
     thin = Image.fromarray(np.arange(30_000, dtype=np.uint32).astype(np.uint8)[None])
     assert read_picture(saved(thin)).shape == (1, 1, 30_000)
-    assert read_picture(saved(thin.resize((64, 1))), image_size=4).shape == (1, 4, 4)
+    assert read_picture(saved(thin.resize((64, 1))), Conversion(image_size=4)).shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "null byte", "circle"])

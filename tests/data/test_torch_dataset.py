@@ -127,7 +127,7 @@ def test_labels_of_the_test_set_are_classes_of_the_training_set():
 
 
 def test_tensors_are_not_resized():
-    with pytest.raises(DataError, match=r"image_size must be left out where items are tensors"):
+    with pytest.raises(DataError, match=r"channels convert PIL images only; got Tensor"):
         dataset_from(train=Pairs(), test=Pairs(), image_size=4)
 
 

@@ -1,5 +1,6 @@
 """Runs on data of one's own: held in memory or streamed, by whichever source, the same weights."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.pictures import write_pictures
+from data.pictures import picture, write_pictures
 from sparring.data import Crop, Dataset, Flip, dataset_from, load_dataset
+from sparring.data.run_data import dataset_of
 from sparring.engine import FixedLag
 from sparring.errors import ConfigError, DataError
 from sparring.evaluation import evaluate_run, transfer_runs
@@ -180,6 +182,23 @@ def test_a_damaged_picture_ends_a_streamed_run_with_its_name(
     torn = replace(config, data=str(root), data_memory=0)
     with pytest.raises(DataError, match=r"\.png must be a whole picture"):
         train(torn, tmp_path / "run", sinks=[Watching()])
+
+
+def test_a_run_converts_its_pictures_again_in_the_same_way(
+    config: TrainConfig, folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(folder, root)
+    picture(3, rows=28, columns=28).save(root / "train" / "bag" / "colour.png")
+    mixed = replace(config, data=str(root), updates=2)
+    with pytest.raises(DataError, match=r"--channels rgb .* makes all of them colour pictures"):
+        train(mixed, tmp_path / "mixed")
+    train(replace(mixed, channels="grey"), tmp_path / "run", until=1)
+    run = resume(tmp_path / "run").run
+    found, plain = dataset_of(run), load_dataset(root, channels="grey")
+    assert found.image_shape == (1, 28, 28)
+    assert torch.equal(found.train.levels(torch.arange(9)), plain.train.levels(torch.arange(9)))
+    assert run.section("channels", str) == "grey"
 
 
 def test_settings_of_data_are_stored_and_read_in_words(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
-from sparring.cli.arguments import PLAIN, Form, flag, whole
+from sparring.cli.arguments import PLAIN, Form, flag, one_of, whole
 from sparring.cli.console import print_ending, print_json, print_result, print_table, result_table
 from sparring.errors import ConfigError, DataError
 from sparring.records import to_json
@@ -14,6 +14,7 @@ from sparring.records.text import bytes_from, bytes_text, count_text, counted
 
 if TYPE_CHECKING:
     from sparring.data.inspection import Inspection
+    from sparring.data.pictures import Channels
 
 ABOUT = """Look at every image of a data set: classes, sizes, damage, duplicates.
 
@@ -37,6 +38,10 @@ class DataFlags:
 
     image_size: Annotated[int | None, flag("--image-size", whole, "N"), PLAIN] = None
     """Resize pictures' shorter side to N and take the middle square."""
+    channels: Annotated[
+        str | None, flag("--channels", one_of("rgb", "grey"), "rgb|grey"), PLAIN
+    ] = None
+    """Convert every picture to colour, or to grey."""
     data_memory: Annotated[
         int | None, flag("--data-memory", lambda text: _memory(text), "SIZE"), PLAIN
     ] = None
@@ -58,10 +63,13 @@ def run(argv: list[str]) -> int:
         )
     # torch takes seconds to load: after the words are known to be right.
     from sparring.data.inspection import inspect_data
+    from sparring.data.pictures import Conversion
     from sparring.data.streamed import DATA_MEMORY
 
     memory = DATA_MEMORY if flags.data_memory is None else flags.data_memory
-    found = inspect_data(source, image_size=flags.image_size, data_memory=memory)
+    channels = cast("Channels | None", flags.channels)
+    conversion = Conversion(image_size=flags.image_size, channels=channels)
+    found = inspect_data(source, conversion, data_memory=memory)
     command = _command(found, flags)
     if flags.json:
         answer = {**to_json(found), "streamed": found.is_streamed, "next": command}
@@ -94,7 +102,8 @@ def _command(found: "Inspection", flags: DataFlags) -> str:
         "image_size": flags.image_size,
         "data_memory": flags.data_memory and bytes_text(flags.data_memory),
     }
-    given = (f"--set {name}={value}" for name, value in settings.items() if value is not None)
+    given = [f"--set {name}={value}" for name, value in settings.items() if value is not None]
+    given += [f"--channels {flags.channels}"] if flags.channels else []
     model = [] if fits else ["--model small-cnn"]
     return " ".join(["sparring train --data", shlex.quote(found.source), *model, *given])
 

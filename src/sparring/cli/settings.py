@@ -54,7 +54,7 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     read.
     """
     config = _beginning(flags)
-    names = ("data", "seed", "updates", "precision", "threads")
+    names = ("data", "channels", "seed", "updates", "precision", "threads")
     given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     config = replace(config, **given)
     if flags.threat is not None:
@@ -119,7 +119,7 @@ def shared(config: TrainConfig, flags: TrainFlags) -> TrainConfig:
 
 def opened(config: TrainConfig) -> Dataset:
     """The data that the settings name; pictures are decoded only where they are looked at."""
-    return open_dataset(config.data, image_size=config.image_size, data_memory=config.data_memory)
+    return open_dataset(config.data, config.conversion(), data_memory=config.data_memory)
 
 
 NORMS: Mapping[str, type[Linf | L2]] = MappingProxyType({"linf": Linf, "l2": L2})

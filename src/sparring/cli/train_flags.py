@@ -33,6 +33,10 @@ class TrainFlags:
     """Updates of the weights in all; with --resume a larger number."""
     data: Annotated[str | None, flag("--data", str, "PATH"), PLAIN] = None
     """mnist (bundled), an .npz file or a folder: see sparring data --help."""
+    channels: Annotated[
+        str | None, flag("--channels", one_of("rgb", "grey"), "rgb|grey"), PLAIN
+    ] = None
+    """Convert every picture to colour, or to grey."""
     model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None
     """paper, small-cnn, preact-resnet-18, wide-resnet or file.py:factory."""
     model_args: Annotated[tuple[str, ...], several("--model-args", str, "K=V ..."), PLAIN] = ()

@@ -30,7 +30,7 @@ from torch import Tensor
 from sparring.data.files import PARTS, is_folder, part_of, same_name, visible
 from sparring.data.images import Dataset
 from sparring.data.labels import never_trained, only_elsewhere
-from sparring.data.pictures import SUFFIXES, Kind, read_kind, read_picture
+from sparring.data.pictures import AS_IS, SUFFIXES, Conversion, Kind, read_kind, read_picture
 from sparring.data.splits import TEST, VALIDATION, dealt, mixed
 from sparring.data.streamed import THREADS, StreamedSet
 from sparring.errors import DataError
@@ -258,8 +258,8 @@ class PictureFiles:
     """Their paths from there."""
     kind: Kind
     """What each of them is."""
-    image_size: int | None = None
-    """As for `read_picture`."""
+    conversion: Conversion = AS_IS
+    """How they are converted."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -275,7 +275,7 @@ class PictureFiles:
         images = torch.empty((len(places), *self.kind), dtype=torch.uint8)
         for row, place in enumerate(places.tolist()):
             path = self.root / self.files[place]
-            image = read_picture(path, image_size=self.image_size)
+            image = read_picture(path, self.conversion)
             if image.shape != images.shape[1:]:
                 raise DataError(
                     f"All pictures must be {self.kind}, as the first ones are; {path} is "
@@ -312,7 +312,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_class_folders(root: Path, *, image_size: int | None = None) -> Dataset:
+def open_class_folders(root: Path, conversion: Conversion = AS_IS) -> Dataset:
     """The data set of a folder of class folders; the pictures are decoded when they are asked for.
 
     Where there is no test folder, a sixth of every class is the test set; where there is no
@@ -329,7 +329,7 @@ def open_class_folders(root: Path, *, image_size: int | None = None) -> Dataset:
         raise DataError(found.problems[0] + told)
     files = tuple(chain.from_iterable(f for part in found.parts.values() for f in part.values()))
     pixels = PictureFiles(
-        root=root, files=files, kind=_only_kind(root, files, image_size), image_size=image_size
+        root=root, files=files, kind=_only_kind(root, files, conversion), conversion=conversion
     )
     sets = {}
     label_of = label_by_class(found)
@@ -372,22 +372,22 @@ def each(files: Sequence[str], do: Callable[[str], Kind | DataError]) -> list[Ki
         return list(pool.map(do, files, chunksize=64))
 
 
-def kind_or_error(root: Path, image_size: int | None) -> Callable[[str], Kind | DataError]:
+def kind_or_error(root: Path, conversion: Conversion) -> Callable[[str], Kind | DataError]:
     """Answers a file's kind, or what is wrong with it."""
 
     def answer(file: str) -> Kind | DataError:
         try:
-            return read_kind(root / file, image_size=image_size)
+            return read_kind(root / file, conversion)
         except DataError as error:
             return error
 
     return answer
 
 
-def _only_kind(root: Path, files: Sequence[str], image_size: int | None) -> Kind:
+def _only_kind(root: Path, files: Sequence[str], conversion: Conversion) -> Kind:
     """The kind that all files have. Raises `DataError` if they differ or one is unreadable."""
     kinds: dict[Kind, list[str]] = {}
-    for file, kind in zip(files, each(files, kind_or_error(root, image_size)), strict=True):
+    for file, kind in zip(files, each(files, kind_or_error(root, conversion)), strict=True):
         if isinstance(kind, DataError):
             raise DataError(f"{kind} All files that cannot be read: sparring data {root}") from kind
         kinds.setdefault(kind, []).append(file)
@@ -414,8 +414,8 @@ def differing(counts: Counter[Kind], example: dict[Kind, str]) -> str:
         )
     if len({kind.channels for kind in counts}) > 1:
         sentences.append(
-            "Grey and colour pictures are mixed: save all as colour (or all as grey) pictures, or "
-            "take out those that are not like the others."
+            "--channels rgb (in Python channels='rgb') makes all of them colour pictures, "
+            "--channels grey makes them grey."
         )
     return " ".join(sentences)
 

@@ -26,7 +26,7 @@ from sparring.data.class_folders import (
     parts_of,
 )
 from sparring.data.images import Dataset
-from sparring.data.pictures import Kind, read_picture
+from sparring.data.pictures import AS_IS, Conversion, Kind, read_picture
 from sparring.data.source import open_dataset, source_kind
 from sparring.data.streamed import DATA_MEMORY, THREADS
 from sparring.errors import DataError
@@ -257,7 +257,7 @@ class Inspection:
 
 
 def inspect_data(
-    source: str, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+    source: str, conversion: Conversion = AS_IS, *, data_memory: int = DATA_MEMORY
 ) -> Inspection:
     """Look at every image of a data set.
 
@@ -268,10 +268,10 @@ def inspect_data(
     statistics = Statistics()
     if kind == "class folders":
         found = find_class_folders(Path(source).expanduser())
-        problems = [*found.problems, *_look_at_files(found, image_size, statistics)]
+        problems = [*found.problems, *_look_at_files(found, conversion, statistics)]
         names, aside = found.classes, found.aside
     else:
-        dataset = open_dataset(source, image_size=image_size, data_memory=data_memory)
+        dataset = open_dataset(source, conversion, data_memory=data_memory)
         _look_at_images(dataset, statistics)
         problems, names, aside = [], dataset.class_names, ()
     counts = Counter((part, label) for part, label in statistics.seen)
@@ -306,13 +306,13 @@ def _look_at_images(dataset: Dataset, statistics: Statistics) -> None:
 
 
 def _look_at_files(
-    found: ClassFolders, image_size: int | None, statistics: Statistics
+    found: ClassFolders, conversion: Conversion, statistics: Statistics
 ) -> Iterator[str]:
     files, parts = _files(found)
 
     def look(file: str) -> Measured | DataError:
         try:
-            return measured(read_picture(found.root / file, image_size=image_size))
+            return measured(read_picture(found.root / file, conversion))
         except DataError as error:
             return error
 

@@ -25,7 +25,7 @@ from sparring.data.class_folders import differing
 from sparring.data.files import check_unpacked
 from sparring.data.images import Dataset, numbered
 from sparring.data.labels import PartLabels, num_classes_of
-from sparring.data.pictures import Kind, read_kind, read_picture
+from sparring.data.pictures import AS_IS, Conversion, Kind, read_kind, read_picture
 from sparring.data.splits import TEST, VALIDATION, dealt, mixed
 from sparring.data.streamed import StreamedSet
 from sparring.errors import DataError
@@ -60,8 +60,8 @@ class PictureBytes:
     """What each of them is."""
     root: Path
     """Where they came from, for messages."""
-    image_size: int | None = None
-    """As for `read_picture`."""
+    conversion: Conversion = AS_IS
+    """How they are converted."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -78,7 +78,7 @@ class PictureBytes:
         for row, place in enumerate(places.tolist()):
             content = self.encoded(place, 0, self.encoded_size(place))
             name = f"picture {place} of {self.root}"
-            image = read_picture(content, image_size=self.image_size, name=name)
+            image = read_picture(content, self.conversion, name=name)
             if image.shape != images.shape[1:]:
                 raise DataError(
                     f"All pictures must be {self.kind}, as their headers say; {name} is "
@@ -114,7 +114,7 @@ class PictureBytes:
         return int(self.ends[place - 1]) if place else 0
 
 
-def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
+def open_tables(tables: Tables, conversion: Conversion = AS_IS) -> Dataset:
     """The data set of tables of pictures; they are decoded when they are asked for.
 
     Where no test part is there, a sixth of every class is held out as one; where no validation part
@@ -132,7 +132,7 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
         spool = Spool()
     with _copying(root), spool.path.open("wb") as file:
         for part, row in _rows(tables):
-            kind = read_kind(row.content, image_size=image_size, name=row.name)
+            kind = read_kind(row.content, conversion, name=row.name)
             kinds[kind] += 1
             example.setdefault(kind, row.name)
             end += file.write(row.content)
@@ -149,7 +149,7 @@ def open_tables(tables: Tables, *, image_size: int | None = None) -> Dataset:
         ends=torch.tensor(ends),
         kind=next(iter(kinds)),
         root=root,
-        image_size=image_size,
+        conversion=conversion,
     )
     return _dealt(pixels, {p: torch.tensor(of) for p, of in labels.items()}, tables.class_names())
 

@@ -2,6 +2,8 @@
 
 - Grey pictures (1 bit, 8 bits, 16 bits rounded to 8) have one channel, all others three: palettes
   and CMYK become RGB by Pillow's own conversion, without colour profiles.
+- A `Conversion` to "rgb" repeats the channel of a grey picture; one to "grey" takes Pillow's luma
+  of colours, (299 R + 587 G + 114 B) / 1000.
 - Transparency is laid over white, as viewers show it.
 - A note that the picture is turned is followed: EXIF orientation, else that of an XMP packet.
 - Of several frames or pages the first is taken.
@@ -15,10 +17,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +31,7 @@ from torch import Tensor
 
 from sparring.data.files import data_file, told
 from sparring.errors import DataError
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, choice
 
 _SIGNATURE = 8
 """Bytes before the first chunk (PNG, third edition, 5.2)."""
@@ -107,6 +110,28 @@ _THINNEST = 64
 _16_BITS = 257
 """65,535 / 255: what a level of 8 bits is in 16."""
 _LAYOUT = MappingProxyType({1: "L", 3: "RGB"})
+Channels = Literal["rgb", "grey"]
+"""What all pictures of a data set can be converted to."""
+NUM_CHANNELS: MappingProxyType[Channels, int] = MappingProxyType({"rgb": 3, "grey": 1})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """How pictures are converted when they are read. Raises `ConfigError` for other values."""
+
+    image_size: int | None = None
+    """The shorter side is resized to it, bilinearly, and the middle square taken; `None`: as is."""
+    channels: Channels | None = None
+    """What every picture becomes; `None`: grey pictures stay grey, all others become RGB."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            at_least("image_size", self.image_size, 1)
+        if self.channels is not None:
+            choice("channels", self.channels, NUM_CHANNELS)
+
+
+AS_IS = Conversion()
 
 
 class Kind(NamedTuple):
@@ -122,63 +147,62 @@ class Kind(NamedTuple):
 
 
 def read_picture(
-    source: Path | bytes,
-    *,
-    image_size: int | None = None,
-    channels: int | None = None,
-    name: str | None = None,
+    source: Path | bytes, conversion: Conversion = AS_IS, *, name: str | None = None
 ) -> UInt8[Tensor, " C H W"]:
     """The picture of a file, or of a file's bytes, in one channel if it is grey and three if not.
 
-    With `image_size` its shorter side is resized to that, bilinearly over all pixels that fall
-    together, and a square is cut from the middle. With `channels` (1 or 3) it is turned grey or
-    repeated where it has the other number. `name` is what messages call bytes.
+    `name` is what messages call bytes.
     Cost: decoding it. Raises `DataError` that says what is wrong with the file.
     """
-    with _opened(source, name, image_size) as opened, _memory_for(opened):
-        picture = _flat(opened)
-        if channels is not None and _channels(picture) != channels:
-            picture = picture.convert(_LAYOUT[channels])
-        return _tensor(picture if image_size is None else _square(picture, image_size))
+    with _opened(source, name, conversion) as opened, _memory_for(opened):
+        return _converted(opened, conversion)
 
 
 def picture_levels(
-    picture: Image.Image, *, image_size: int | None = None, name: str = "the picture"
+    picture: Image.Image, conversion: Conversion = AS_IS, *, name: str = "the picture"
 ) -> UInt8[Tensor, " C H W"]:
     """As `read_picture`, of a picture that Pillow holds open already."""
     with _naming(name):
-        _check(picture, image_size)
-        flat = _flat(picture)
-        return _tensor(flat if image_size is None else _square(flat, image_size))
+        _check(picture, conversion.image_size)
+        return _converted(picture, conversion)
+
+
+def _converted(opened: Image.Image, conversion: Conversion) -> UInt8[Tensor, " C H W"]:
+    picture = _flat(opened)
+    if conversion.channels is not None:
+        layout = _LAYOUT[NUM_CHANNELS[conversion.channels]]
+        picture = picture if picture.mode == layout else picture.convert(layout)
+    if conversion.image_size is not None:
+        picture = _square(picture, conversion.image_size)
+    return _tensor(picture)
 
 
 def read_kind(
-    source: Path | bytes, *, image_size: int | None = None, name: str | None = None
+    source: Path | bytes, conversion: Conversion = AS_IS, *, name: str | None = None
 ) -> Kind:
     """What `read_picture` would give, without decoding: a header says nothing of damage behind it.
 
     Cost: opening the file. Raises `DataError` if it is no picture, or one that cannot be used.
     """
-    with _opened(source, name, image_size) as opened:
+    with _opened(source, name, conversion) as opened:
         columns, rows = opened.size
         if (_orientation(opened) in _TURNED) != _is_size_turned(opened):
             columns, rows = rows, columns
-        if image_size is not None:
-            columns = rows = image_size
-        return Kind(channels=_channels(opened), rows=rows, columns=columns)
+        if conversion.image_size is not None:
+            columns = rows = conversion.image_size
+        channels = NUM_CHANNELS[conversion.channels] if conversion.channels else _channels(opened)
+        return Kind(channels=channels, rows=rows, columns=columns)
 
 
 @contextmanager
 def _opened(
-    source: Path | bytes, name: str | None, image_size: int | None
+    source: Path | bytes, name: str | None, conversion: Conversion
 ) -> Iterator[Image.Image]:
     """A picture of which the header is read and found usable."""
-    if image_size is not None:
-        at_least("image_size", image_size, 1)
     called = name or (str(source) if isinstance(source, Path) else "the picture")
     if isinstance(source, bytes):
         with _naming(called), Image.open(io.BytesIO(source), formats=_FORMATS) as opened:
-            _check(opened, image_size)
+            _check(opened, conversion.image_size)
             yield opened
         return
     with (
@@ -186,7 +210,7 @@ def _opened(
         _naming(called),
         Image.open(file, formats=_FORMATS) as opened,
     ):
-        _check(opened, image_size)
+        _check(opened, conversion.image_size)
         yield opened
 
 

@@ -28,7 +28,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from sparring.data.images import Dataset, Images, ImageSet, numbered
-from sparring.data.source import GIVEN, absolute, is_path, open_dataset, takes_image_size
+from sparring.data.pictures import AS_IS, Conversion
+from sparring.data.source import GIVEN, absolute, is_path, open_dataset, takes_conversion
 from sparring.data.streamed import AT_ONCE, DATA_MEMORY, THREADS, StreamedSet, pixel_bytes, within
 from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory
@@ -142,8 +143,8 @@ def given_name(dataset: Dataset) -> str:
 def new_data(
     source: str,
     given: Dataset | None,
+    conversion: Conversion = AS_IS,
     *,
-    image_size: int | None = None,
     data_memory: int = DATA_MEMORY,
 ) -> tuple[Dataset, DataIdentity]:
     """The data of a new run, in memory if they fit, and what they are known by.
@@ -154,7 +155,7 @@ def new_data(
     if given is not None:
         _check_given(source, given)
         return given, identity(given, decoded=True)
-    opened = open_dataset(source, image_size=image_size, data_memory=data_memory)
+    opened = open_dataset(source, conversion, data_memory=data_memory)
     return within(data_memory, opened), identity(opened)
 
 
@@ -166,8 +167,8 @@ class RunData:
     """The run's folder."""
     source: str
     """What config.json calls them."""
-    image_size: int | None
-    """To what pictures are resized; none if they are taken as they are."""
+    conversion: Conversion
+    """How pictures are converted."""
     data_memory: int
     """Bytes of pixels that are held in memory."""
     class_names: tuple[str, ...]
@@ -181,7 +182,7 @@ class RunData:
         return cls(
             run=run.path.resolve(),
             source=run.section("data", str),
-            image_size=image_size_of(run),
+            conversion=conversion_of(run),
             data_memory=run.section_or("data_memory", int, DATA_MEMORY),
             class_names=run.class_names(),
             stored=run.read_data(),
@@ -216,12 +217,10 @@ class RunData:
         dataset, found = self.find(given)
         return (dataset if given is not None else within(self.data_memory, dataset)), found
 
-    def open(self, source: str, *, resized: bool = True) -> Dataset:
+    def open(self, source: str, *, converted: bool = True) -> Dataset:
         """Data at another place, read as the run reads its own. Raises `DataError`."""
         return open_dataset(
-            source,
-            image_size=self.image_size if resized else None,
-            data_memory=self.data_memory,
+            source, self.conversion if converted else AS_IS, data_memory=self.data_memory
         )
 
     def places(self) -> list[str]:
@@ -274,7 +273,7 @@ def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset,
         dataset, found = other, identity(other, decoded=True)
     else:
         source = str(other)
-        dataset = run_data.open(source, resized=takes_image_size(source))
+        dataset = run_data.open(source, converted=takes_conversion(source))
         found = identity(dataset)
     own = run_data.stored or run_data.find()[1]
     if (found.shape, found.classes) != (own.shape, own.classes):
@@ -300,9 +299,12 @@ def store_identity(run: RunDirectory, source: str, found: DataIdentity) -> None:
     run.write_data(replace(found, path=path))
 
 
-def image_size_of(run: RunDirectory) -> int | None:
-    """To what the run's pictures are resized; none if they are taken as they are."""
-    return run.section_or("image_size", int | None, None)
+def conversion_of(run: RunDirectory) -> Conversion:
+    """How the run's pictures are converted."""
+    return Conversion(
+        image_size=run.section_or("image_size", int | None, None),
+        channels=run.section_or("channels", str | None, None),
+    )
 
 
 def check_classes(run: RunData, dataset: Dataset) -> None:

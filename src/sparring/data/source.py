@@ -21,6 +21,7 @@ from sparring.data.idx import is_idx_folder, listing, load_folder, parse_idx, re
 from sparring.data.images import Dataset
 from sparring.data.npz import load_npz
 from sparring.data.picture_tables import open_tables
+from sparring.data.pictures import AS_IS, Channels, Conversion
 from sparring.data.splits import Labelled, assemble
 from sparring.data.streamed import DATA_MEMORY, within
 from sparring.errors import DataError
@@ -97,7 +98,11 @@ GIVEN = "given:"
 
 @typed
 def load_dataset(
-    source: str | Path, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+    source: str | Path,
+    *,
+    image_size: int | None = None,
+    channels: Channels | None = None,
+    data_memory: int = DATA_MEMORY,
 ) -> Dataset:
     """The data set that `source` names, checked, in memory if its pixels fit into `data_memory`.
 
@@ -107,12 +112,14 @@ def load_dataset(
     with x_train, y_train, x_test and y_test, a Parquet file or a folder of some, or what Hugging
     Face's `save_to_disk` wrote. Where no validation set is given, a twelfth of
     the training images is held out as one: the last ones of IDX and .npz files, else some of every
-    class. `image_size` resizes pictures' shorter side and cuts out the middle square.
+    class. `image_size` resizes pictures' shorter side and cuts out the middle square; `channels`,
+    "rgb" or "grey", converts all pictures to that.
     Pixels of more than `data_memory` bytes are streamed.
     Raises `DataError` if there is nothing of the kind there, or if it is damaged or
     contradicts itself.
     """
-    dataset = open_dataset(str(source), image_size=image_size, data_memory=data_memory)
+    conversion = Conversion(image_size=image_size, channels=channels)
+    dataset = open_dataset(str(source), conversion, data_memory=data_memory)
     return within(data_memory, dataset)
 
 
@@ -128,20 +135,20 @@ def is_path(source: str) -> bool:
     return source not in _BUNDLED and not source.startswith(GIVEN)
 
 
-def takes_image_size(source: str) -> bool:
-    """Whether a source holds pictures, which can be resized. Raises `DataError` if it is none."""
+def takes_conversion(source: str) -> bool:
+    """Whether a source holds picture files. Raises `DataError` if it is no source."""
     return is_path(source) and source_kind(source) in (_TABLES, _FOLDERS, ".parquet file")
 
 
 def open_dataset(
-    source: str, *, image_size: int | None = None, data_memory: int = DATA_MEMORY
+    source: str, conversion: Conversion = AS_IS, *, data_memory: int = DATA_MEMORY
 ) -> Dataset:
     """As `load_dataset`, but pictures are not decoded before they are asked for.
 
     For whoever needs a part of them only.
     """
     if source in _BUNDLED:
-        _refuse_resizing(source, image_size)
+        _refuse_conversion(source, conversion)
         return _BUNDLED[source]()
     if source.startswith(GIVEN):
         raise DataError(
@@ -150,22 +157,22 @@ def open_dataset(
         )
     path, is_folder = _existing(source)
     if is_folder:
-        return _open_folder(path, image_size, data_memory)
+        return _open_folder(path, conversion, data_memory)
     if path.suffix.lower() == ".npz":
-        _refuse_resizing(source, image_size)
+        _refuse_conversion(source, conversion)
         return load_npz(path, data_memory=data_memory)
     if path.suffix.lower() == ".parquet":
-        return _open_tables(path, image_size)
+        return _open_tables(path, conversion)
     raise DataError(
         f"{_what_must_hold(source)}; it is a file of another kind. For IDX files, give the folder "
         "that holds all four; for anything else, save it with numpy.savez."
     )
 
 
-def _open_tables(path: Path, image_size: int | None) -> Dataset:
+def _open_tables(path: Path, conversion: Conversion) -> Dataset:
     tables = find_tables(path)
     assert tables is not None  # whoever asks has found them
-    return open_tables(tables, image_size=image_size)
+    return open_tables(tables, conversion)
 
 
 def source_kind(source: str) -> str:
@@ -191,14 +198,14 @@ def _existing(source: str) -> tuple[Path, bool]:
     return path, is_folder
 
 
-def _open_folder(folder: Path, image_size: int | None, data_memory: int) -> Dataset:
+def _open_folder(folder: Path, conversion: Conversion, data_memory: int) -> Dataset:
     kind = folder_kind(folder)
     if kind == _TABLES:
-        return _open_tables(folder, image_size)
+        return _open_tables(folder, conversion)
     if kind == "IDX files":
-        _refuse_resizing(str(folder), image_size)
+        _refuse_conversion(str(folder), conversion)
         return load_folder(folder, data_memory=data_memory)
-    return open_class_folders(folder, image_size=image_size)
+    return open_class_folders(folder, conversion)
 
 
 def folder_kind(folder: Path) -> str:
@@ -216,11 +223,11 @@ def folder_kind(folder: Path) -> str:
     )
 
 
-def _refuse_resizing(source: str, image_size: int | None) -> None:
-    if image_size is not None:
+def _refuse_conversion(source: str, conversion: Conversion) -> None:
+    if conversion != AS_IS:
         raise DataError(
-            f"image_size must be left out (null) for {source}, because its images all have one "
-            f"size already; got {image_size}. Resize them where the data set is made."
+            f"image_size and channels convert picture files only; {source} holds arrays of one "
+            "shape. Leave them out (null), or convert the images where the data set is made."
         )
 
 

@@ -32,7 +32,7 @@ from sparring.data.labels import (
     untrained,
     whole_label,
 )
-from sparring.data.pictures import picture_levels
+from sparring.data.pictures import AS_IS, Channels, Conversion, picture_levels
 from sparring.data.splits import VALIDATION, dealt
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
 from sparring.errors import ConfigError, DataError, SparringError, cause
@@ -102,7 +102,7 @@ def as_items(given: object, part: str) -> Items:
 
 
 def read_item(
-    items: Items, place: int, part: str, image_size: int | None
+    items: Items, place: int, part: str, conversion: Conversion = AS_IS
 ) -> tuple[UInt8[Tensor, " C H W"], int]:
     """The image and the label at this place. Raises `DataError` for what is neither."""
     where = f"item {place} of {part}"
@@ -115,7 +115,7 @@ def read_item(
             f"Every item must be readable; {where} raised {cause(error)}. Mend the data set."
         ) from error
     image, label = _pair(item, where)
-    return _levels(image, where, image_size), whole_label(label, where)
+    return _levels(image, where, conversion), whole_label(label, where)
 
 
 def _remedy(given: object) -> str:
@@ -187,14 +187,14 @@ def _pair(item: object, where: str) -> tuple[object, object]:
     return item[0], item[1]
 
 
-def _levels(image: object, where: str, image_size: int | None) -> UInt8[Tensor, " C H W"]:
+def _levels(image: object, where: str, conversion: Conversion) -> UInt8[Tensor, " C H W"]:
     if isinstance(image, Image.Image):
-        return picture_levels(image, image_size=image_size, name=where)
+        return picture_levels(image, conversion, name=where)
     pixels = as_array(image, where)
-    if image_size is not None:
+    if conversion != AS_IS:
         raise DataError(
-            f"image_size must be left out where items are tensors, because only pictures are "
-            f"resized; got {image_size}. Resize them in the data set."
+            f"image_size and channels convert PIL images only; got {type(image).__name__} "
+            f"({where}). Convert such items in the data set."
         )
     pixels = channels_first(pixels, isinstance(image, Tensor), where)
     if pixels.dtype != np.uint8:  # one dark image of bytes alone says nothing about its unit
@@ -220,8 +220,8 @@ class ItemPixels:
     """What messages call them."""
     image_shape: tuple[int, int, int]
     """Channels, rows and columns of one image."""
-    image_size: int | None = None
-    """As for `read_picture`."""
+    conversion: Conversion = AS_IS
+    """How PIL images are converted."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -236,12 +236,12 @@ class ItemPixels:
 
     def one(self, place: int) -> tuple[UInt8[Tensor, " C H W"], int]:
         """An image and its label."""
-        image, label = read_item(self.items, place, self.part, self.image_size)
+        image, label = read_item(self.items, place, self.part, self.conversion)
         if image.shape != self.image_shape:
             raise DataError(
                 f"All images must have one shape, because one network sees them all; got "
                 f"{tuple(image.shape)} for item {place} of {self.part}, and {self.image_shape} "
-                "before. Resize them; image_size does it to PIL images."
+                "before. Convert them; image_size and channels do it to PIL images."
             )
         return image, label
 
@@ -256,6 +256,7 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     class_names: Sequence[str] = (),
     name: str = "data",
     image_size: int | None = None,
+    channels: Channels | None = None,
     data_memory: int = DATA_MEMORY,
 ) -> Dataset:
     """A data set of anything like `torch.utils.data.Dataset`: items are pairs of image and label.
@@ -281,10 +282,11 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
         for part, of_part in given.items()
         if of_part is not None or part != "validation"
     }
-    channels, rows, columns = read_item(items["train"], 0, "train", image_size)[0].shape
-    shape = (channels, rows, columns)
+    conversion = Conversion(image_size=image_size, channels=channels)
+    planes, rows, columns = read_item(items["train"], 0, "train", conversion)[0].shape
+    shape = (planes, rows, columns)
     pixels = {
-        part: ItemPixels(items=of_part, part=part, image_shape=shape, image_size=image_size)
+        part: ItemPixels(items=of_part, part=part, image_shape=shape, conversion=conversion)
         for part, of_part in items.items()
     }
     size = sum(len(part) for part in pixels.values()) * math.prod(shape)
@@ -319,7 +321,7 @@ def images_from(
     Cost: every item once. Raises `DataError` for items that are no images with labels.
     """
     items = as_items(data, "data")
-    channels, rows, columns = read_item(items, 0, "data", None)[0].shape
+    channels, rows, columns = read_item(items, 0, "data")[0].shape
     pixels = ItemPixels(items=items, part="data", image_shape=(channels, rows, columns))
     size = len(pixels) * channels * rows * columns
     read = _read(pixels, held=size <= data_memory)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Batch, Threat, as_batch
 from sparring.attacks.plausible import threat_text
 from sparring.data import Dataset
-from sparring.data.run_data import dataset_of, image_size_of
+from sparring.data.run_data import conversion_of, dataset_of
 from sparring.errors import ConfigError
 from sparring.evaluation.judge import parts
 from sparring.evaluation.model_under_test import ModelUnderTest, starts
@@ -211,7 +211,8 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     paths = [str(run.path.resolve()) for run in runs]
     check_contest(paths, steps)
     _shared(runs, "data", _data(runs))
-    _shared(runs, "image_size", [image_size_of(run) for run in runs])
+    for what in ("image_size", "channels"):
+        _shared(runs, what, [getattr(conversion_of(run), what) for run in runs])
     threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images

@@ -18,8 +18,8 @@ from sparring.attacks.search import ATTACKED
 from sparring.data import Dataset
 from sparring.data.class_folders import is_picture
 from sparring.data.files import is_folder, visible
-from sparring.data.pictures import read_picture
-from sparring.data.run_data import dataset_of, image_size_of
+from sparring.data.pictures import Conversion, read_picture
+from sparring.data.run_data import conversion_of, dataset_of
 from sparring.errors import ConfigError, DataError
 from sparring.models import chosen_batch_size, computing_threads, plain_settings, trained_network
 from sparring.records import RunDirectory
@@ -79,7 +79,7 @@ def read_pictures(
 
     `size` is what the network takes: channels, rows, columns.
     """
-    image_size = image_size_of(run)
+    image_size = conversion_of(run).image_size
     levels, sources, unread = [], [], []
     for file in files:
         try:
@@ -97,7 +97,8 @@ def _levels(
     channels, rows, columns = size
     if image_size is None and resize and rows == columns:
         image_size = rows
-    picture = read_picture(file, image_size=image_size, channels=channels)
+    conversion = Conversion(image_size=image_size, channels="grey" if channels == 1 else "rgb")
+    picture = read_picture(file, conversion)
     if picture.shape[1:] == (rows, columns):
         return picture
     if not resize:

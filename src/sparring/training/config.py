@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from sparring.attacks import PGD, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation
+from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
 from sparring.loader import Asynchronous, Fresh, SourceKind
@@ -63,6 +64,8 @@ class TrainConfig:
     data handed over in Python, "given:" and their name."""
     image_size: int | None = None
     """Pictures' shorter side is resized to it, and the middle square taken; none: as they are."""
+    channels: Channels | None = None
+    """"rgb" or "grey" converts all pictures to that; `None` refuses a mixture of both."""
     data_memory: ByteCount = DATA_MEMORY
     """Bytes of decoded pixels that are held in memory, 64MiB or a number; more are streamed."""
     augmentation: tuple[Augmentation, ...] = ()
@@ -120,8 +123,7 @@ class TrainConfig:
         """Check the ranges."""
         _check_norms(self.threat, self.attack.threat)
         at_least("data_memory", self.data_memory, 0)
-        if self.image_size is not None:
-            at_least("image_size", self.image_size, 1)
+        self.conversion()
         at_least("trainers", self.trainers, 1)
         if self.batch_size % self.trainers:
             raise ConfigError(
@@ -152,6 +154,10 @@ class TrainConfig:
         number of threads but not on the process.
         """
         return self.threads or int(isinstance(self.source, Asynchronous))
+
+    def conversion(self) -> Conversion:
+        """How pictures are converted. Raises `ConfigError` for a size below 1."""
+        return Conversion(image_size=self.image_size, channels=self.channels)
 
     def recipe(self, rank: int = 0) -> Recipe:
         """How the batches of the trainer of this rank are made.

@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     check_size(team, config.trainers, launcher(config.trainers) + " train …")
     with team.together():
         dataset, known = new_data(
-            config.data, data, image_size=config.image_size, data_memory=config.data_memory
+            config.data, data, config.conversion(), data_memory=config.data_memory
         )
         config = prepared(config, dataset, network)
     config = team.lead(lambda: config)
