@@ -19,7 +19,7 @@ from sparring.data import Augmentation, Crop, Dataset, Flip
 from sparring.data.pictures import Channels
 from sparring.data.run_data import given_name
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
-from sparring.errors import ConfigError, launcher
+from sparring.errors import ConfigError, SparringError, launcher
 from sparring.loader import (
     Asynchronous,
     Fresh,
@@ -54,11 +54,13 @@ from sparring.training.objectives import (
     Objective,
     OwnObjective,
 )
-from sparring.training.optimizers import SGD, Adam, OptimizerKind
-from sparring.training.schedules import (
+from sparring.training.optimizers import (
+    SGD,
+    Adam,
     Constant,
     LearningRateSchedule,
     OneCycle,
+    OptimizerKind,
     Steps,
     Triangular,
     WarmUp,
@@ -374,7 +376,7 @@ def _asynchronous(before: Asynchronous, changes: Changes) -> Asynchronous:
     return replace(before, workers=workers, transport=transport, policy=policy, fresh_steps=fresh)
 
 
-def _needs(name: str, setting: str, wanted: str, found: object) -> ConfigError:
+def _needs(name: str, setting: str, wanted: str, found: object) -> SparringError:
     return ConfigError.expected(
         f"{name} needs the {setting} {wanted}", type(found).__name__, f"Add --{setting} {wanted}."
     )

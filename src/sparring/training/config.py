@@ -22,8 +22,14 @@ from sparring.records.own_code import check_trusted, named_code
 from sparring.records.text import ByteCount
 from sparring.records.typed import typed_record
 from sparring.training.objectives import Adversarial, Objective
-from sparring.training.optimizers import Adam, OptimizerKind
-from sparring.training.schedules import Constant, EpsSchedule, Gradual, LearningRateSchedule
+from sparring.training.optimizers import (
+    Adam,
+    Constant,
+    EpsSchedule,
+    Gradual,
+    LearningRateSchedule,
+    OptimizerKind,
+)
 
 WARM_UP = 5 / 90
 """Share of the run for which a scaled learning rate rises (Goyal et al.)."""

@@ -18,8 +18,7 @@ from sparring.records.typed import typed
 from sparring.training.adapting import Changes, adapted, dataset_of, withstanding
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
-from sparring.training.optimizers import Adam
-from sparring.training.schedules import Triangular, WarmUp
+from sparring.training.optimizers import Adam, Triangular, WarmUp
 
 TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
 """Early steps of the preset `fast` for the paper's network."""
