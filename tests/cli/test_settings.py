@@ -92,7 +92,9 @@ def test_epochs_become_updates_by_the_size_of_the_training_set(asked):
 
 
 def test_other_data_bring_the_threat_that_is_usual_for_them():
-    colour = ImageSet(pixels=torch.rand(8, 3, 8, 8), labels=torch.arange(8), num_classes=8)
+    colour = ImageSet(
+        pixels=torch.zeros(8, 3, 8, 8, dtype=torch.uint8), labels=torch.arange(8), num_classes=8
+    )
     data = Dataset(name="own", train=colour, validation=colour, test=colour)
     for config in (fast(data=data), fast(data=data, threat="linf")):
         assert config.threat == Linf(8 / 255)
