@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from sparring.data import Dataset, ImageSet
-from sparring.errors import DataError
+from data.pictures import write_pictures
+from sparring.data import Dataset, ImageSet, StreamedSet, dataset_from, load_dataset
+from sparring.errors import ConfigError, DataError
 
 
 def image_set(num_images: int = 6, num_classes: int = 3, columns: int = 5) -> ImageSet:
@@ -90,3 +93,67 @@ def test_the_sets_of_a_data_set_have_one_shape_and_one_set_of_classes():
         Dataset(
             name="toy", train=image_set(), validation=image_set(num_classes=2), test=image_set()
         )
+
+
+@pytest.fixture(params=["held", "streamed"])
+def images(request, tmp_path) -> ImageSet | StreamedSet:
+    memory = 1 << 30 if request.param == "held" else 0
+    found = load_dataset(write_pictures(tmp_path, {"train": 4, "test": 1}), data_memory=memory)
+    assert isinstance(found.train, ImageSet if memory else StreamedSet)
+    return found.train
+
+
+def test_items_are_those_of_a_batch(images):
+    whole = images.batch(torch.arange(len(images)))
+    assert (images[-1][0].shape, type(images[-1][1])) == ((3, 6, 5), int)
+    for number, (image, label) in enumerate(images):
+        assert torch.equal(image, whole.images[number])
+        assert torch.equal(images[np.int64(number)][0], image)
+        assert label == images[torch.tensor(number)][1] == whole.labels[number]
+
+
+@pytest.mark.parametrize(
+    ("index", "places"),
+    [
+        (slice(1, 7, 3), [1, 4]),
+        (slice(None, None, -4), [8, 4, 0]),
+        (slice(3, 3), []),
+        ([2, -1], [2, 8]),
+        ([], []),
+        (np.array([5, 0]), [5, 0]),
+        (torch.tensor([7, 7], dtype=torch.uint8), [7, 7]),
+        (torch.arange(9) > 6, [7, 8]),
+    ],
+    ids=str,
+)
+def test_slices_numbers_and_masks_give_batches(images, index, places):
+    found, wanted = images[index], images.batch(torch.tensor(places, dtype=torch.int64))
+    assert torch.equal(found.images, wanted.images)
+    assert torch.equal(found.labels, wanted.labels)
+
+
+def test_an_index_outside_or_of_another_kind_is_refused():
+    images = image_set()
+    for outside in (6, -7, [0, 6]):
+        with pytest.raises(IndexError, match=r"there is no image (6|-7): the set has 6"):
+            images[outside]
+    for wrong in ("0", 1.5, None, [0.5], [[0]], torch.tensor([True])):
+        with pytest.raises(ConfigError, match=r"must be a whole number, a slice, or a list or arr"):
+            images[wrong]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_a_data_loader_and_dataset_from_take_a_set(images):
+    found = [batch for batch, _ in DataLoader(images, batch_size=4)]
+    assert torch.equal(torch.cat(found), images[:].images)
+    again = dataset_from(train=images, test=images, validation=images).test
+    assert isinstance(again, ImageSet)
+    assert torch.equal(again[:].images, images[:].images)
+
+
+def test_sets_show_what_they_hold_in_a_line(images):
+    data = Dataset(name="pets", train=images, validation=images, test=images)
+    about = "3x6x5, 3 classes)"
+    assert repr(images) == f"{type(images).__name__}(9 images {about}"
+    assert repr(data) == f"Dataset(pets: 9 training, 9 validation, 9 test images {about}"
+    assert 'src="data:image/png;base64,' in images._repr_html_()
+    assert "<p>Classes: 0, 1, 2</p>" in data._repr_html_()

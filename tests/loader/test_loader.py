@@ -112,6 +112,8 @@ def test_a_plain_loop_ends_in_the_weights_of_train(name, mnist, trained):
     batches = looped(loader, model)
     assert_same_bits(weights_of(model), trained(name))
     assert [batch.number for batch in batches] == list(range(UPDATES)) == list(range(len(loader)))
+    assert repr(loader).startswith("AdversarialLoader(ImageSet(")
+    assert len(repr(loader)) < 400
     bound = SOURCES[name].bound
     assert [batch.staleness for batch in batches] == [min(n, bound) for n in range(UPDATES)]
     assert loader.version == UPDATES

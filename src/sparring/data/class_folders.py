@@ -254,7 +254,7 @@ class PictureFiles:
 
     root: Path
     """The folder they are below."""
-    files: tuple[str, ...]
+    files: tuple[str, ...] = field(repr=False)
     """Their paths from there."""
     kind: Kind
     """What each of them is."""

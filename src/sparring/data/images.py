@@ -4,15 +4,23 @@ Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  stored pixels are grey levels 0 to 255; pixels of a batch lie in [0, 1].
 """
 
+import operator
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from html import escape
+from io import BytesIO
+from typing import Any, NamedTuple, Protocol, SupportsIndex, overload, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
 from torch import Tensor
 
 from sparring.data.labels import check_labels
-from sparring.errors import DataError
+from sparring.errors import ConfigError, DataError
+from sparring.records.text import count_text, counted
 from sparring.records.typed import typed_record
 
 
@@ -67,9 +75,93 @@ class Images(Protocol):
         ...
 
 
+Several = slice | Tensor | np.ndarray | Sequence[int]
+"""What names several images of a set: a slice, numbers, or a mask of one truth value an image."""
+_AT_ONCE = 256
+_STRIP = 12
+"""Images of a set that a notebook shows."""
+
+
+class Indexed:
+    """Items by number, as `torch.utils.data.DataLoader` takes them."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> tuple[Float32[Tensor, " C H W"], int]: ...
+
+    @overload
+    def __getitem__(self, index: Several, /) -> Batch: ...
+
+    def __getitem__(self: Any, index: Any, /) -> Any:
+        """An image in [0, 1] and its class; of a slice or of several numbers, a `Batch`.
+
+        Raises `IndexError` for a number outside the set.
+        """
+        places = _places(index, len(self))
+        batch = self.batch(places.reshape(-1))
+        return batch if places.ndim else (batch.images[0], int(batch.labels[0]))
+
+    def __getitems__(self: Images, indices: Sequence[int], /) -> list[tuple[Tensor, int]]:
+        """The items of one batch, for `DataLoader`."""
+        images, labels = self.batch(_places(indices, len(self)))
+        return list(zip(images, labels.tolist(), strict=True))
+
+    def __iter__(self: Images) -> Iterator[tuple[Float32[Tensor, " C H W"], int]]:
+        for places in torch.arange(len(self)).split(_AT_ONCE):
+            images, labels = self.batch(places)
+            yield from zip(images, labels.tolist(), strict=True)
+
+    def __repr__(self: Images) -> str:
+        return f"{type(self).__name__}({counted(len(self), 'image')} {_about(self)})"
+
+    def _repr_html_(self: Images) -> str:
+        return f"<p>{escape(repr(self))}</p>{_strip(self)}"
+
+
+def _places(index: Any, count: int) -> Int64[Tensor, " *N"]:
+    """Which images an index names, counted from the first; without a dimension if it is one."""
+    if isinstance(index, slice):
+        return torch.arange(*index.indices(count))
+    try:
+        several = isinstance(index, Tensor | np.ndarray | list | tuple | range)
+        places = torch.as_tensor(index) if several else torch.tensor(operator.index(index))
+    except (TypeError, ValueError, RuntimeError):
+        places = torch.empty(0, 0)
+    if places.dtype == torch.bool and places.shape == (count,):
+        return places.nonzero().flatten()
+    if places.shape == (0,):
+        return places.long()
+    if places.ndim > 1 or places.is_floating_point() or places.dtype == torch.bool:
+        rule = "an index of images must be a whole number, a slice, or a list or array of numbers"
+        raise ConfigError.expected(rule, f"a {type(index).__name__}")
+    places = places.long()
+    outside = places[(places < -count) | (places >= count)].flatten()
+    if len(outside):
+        raise IndexError(f"there is no image {int(outside[0])}: the set has {count:,}")
+    return torch.where(places < 0, places + count, places)
+
+
+def _about(images: Images) -> str:
+    size = "x".join(map(str, images.image_shape))
+    return f"{size}, {count_text(images.num_classes)} classes"
+
+
+def _strip(images: Images) -> str:
+    """The first images side by side, for a notebook; empty if they are neither grey nor RGB."""
+    row = images.levels(torch.arange(min(_STRIP, len(images)))).permute(2, 0, 3, 1).flatten(1, 2)
+    if row.shape[2] not in (1, 3):
+        return ""
+    content = BytesIO()
+    Image.fromarray(row.squeeze(2).cpu().numpy()).save(content, "PNG")
+    source = f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
+    style = "height:56px;max-width:100%;image-rendering:pixelated"
+    return f'<img alt="The first images" style="{style}" src="{source}">'
+
+
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ImageSet:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class ImageSet(Indexed):
     """Images with their labels, held in memory as grey levels: one byte a pixel.
 
     Raises `DataError` if it is empty, if images and labels differ in number, or if a label
@@ -149,7 +241,7 @@ class ImageSet:
 
 
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Dataset:
     """One classification task: images to train on, to steer training by, and to judge it by.
 
@@ -202,6 +294,15 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of one image."""
         return self.train.image_shape
+
+    def __repr__(self) -> str:
+        sets = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{count_text(len(images))} {name}" for name, images in sets.items())
+        return f"Dataset({self.name}: {counts} images {_about(self.train)})"
+
+    def _repr_html_(self) -> str:
+        names = escape(", ".join(self.class_names[:20]))
+        return f"<p>{escape(repr(self))}</p><p>Classes: {names}</p>{_strip(self.train)}"
 
     @property
     def is_streamed(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from sparring.data.images import Batch, Dataset, Images, ImageSet, check_labelled
+from sparring.data.images import Batch, Dataset, Images, ImageSet, Indexed, check_labelled
 from sparring.errors import DataError
 from sparring.records.text import bytes_text
 
@@ -111,8 +111,8 @@ class Pixels(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class StreamedSet:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class StreamedSet(Indexed):
     """Images with their labels, read when they are asked for, the next tickets' ahead of time.
 
     The images are the same, bit for bit, as if all were held in memory. Sent to another process it

@@ -168,6 +168,13 @@ class AdversarialLoader:
         """Batches of the whole training."""
         return self.recipe.updates
 
+    def __repr__(self) -> str:
+        recipe, images = self.recipe, self._setup.crafter.images
+        return (
+            f"AdversarialLoader({images!r}, {recipe.attack!r}, batch_size={recipe.batch_size}, "
+            f"source={self._kind!r}, {self.version} of {len(self)} updates)"
+        )
+
     def __iter__(self) -> Iterator[AttackedBatch]:
         """Itself: a second loop continues where the first one stopped."""
         return self

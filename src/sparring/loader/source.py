@@ -24,7 +24,7 @@ class Place(NamedTuple):
     """How many there are."""
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False, repr=False)
 class LiveModel:
     """The network in training, as attacks see it."""
 
@@ -36,7 +36,7 @@ class LiveModel:
     """Updates that the weights have seen."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class SourceSetup:
     """What a source makes batches with."""
 
