@@ -12,7 +12,7 @@ from sparring.cli.main import main
 from sparring.report.page import stories_in
 
 MISTAKES = {
-    "": "a run must be named, or lie in the folder runs here; there is no such folder.",
+    "": "there is no folder runs here, where the newest run is looked for.",
     "nowhere": "nowhere does not exist. A study's folder must hold study.json.",
     "run-b": "run-b does not exist. Did you mean run-a?",
     "study nowhere": "nowhere does not exist.",
@@ -20,10 +20,10 @@ MISTAKES = {
     "damaged": "damaged/study.json must hold JSON, as sparring wrote it",
     "run-a -o": "followed by one value each; got run-a -o.",
     "run-a --out": "--out must be followed by its value; got nothing.",
-    "run-a -o report.pdf": "must end in .html or .htm, because a browser opens it by that;",
+    "run-a -o report.pdf": "must end in .html or .htm; got report.pdf. Take report.html.",
     "run-a -o nowhere/a.html": "cannot write nowhere/a.html",
     "run-a -o folder.html": "a folder of this name is in the way",
-    "run-a --output a.html": "has no flag --output. Did you mean --out?",
+    "run-a --output a.html": "got --output. Did you mean --out?",
 }
 
 
@@ -73,7 +73,7 @@ def test_a_folder_stands_for_the_runs_and_studies_in_it(folder):
         study_of([CURVES]).save(folder / "all" / name / "study.json")
     a_run(folder / "all" / "short" / "networks" / "k1")
     assert stories_in("all") == stories_in("all/short")
-    assert [path.name for path in stories_in("all")] == ["cycling", "staleness"]
+    assert [path.name for path in stories_in("all")] == ["staleness", "cycling"]
     assert stories_in("run-a") == stories_in("run-a/config.json") == [Path("run-a")]
 
 

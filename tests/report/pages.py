@@ -12,6 +12,7 @@ from sparring.records import (
     Examples,
     Finding,
     MetricsLog,
+    Outcomes,
     Proportion,
     RunDirectory,
     to_json,
@@ -36,19 +37,21 @@ def a_run(path: Path, *, evaluated: bool = True, staleness: int = 4) -> RunDirec
             "learning_rate": 0.001,
             "eps": 0.3,
             "staleness": min(step - 1, staleness),
+            "seconds": 0.3 * step,
         }
         for step in range(1, 501)
     ]
-    looks = [
+    validations = [
         {"step": 250, "natural_accuracy": 0.5, "robust_accuracy": 0.25, "validation_images": 256},
         {"step": 250, "own_steps": 1, "own_accuracy": 0.75, "long_steps": 10, "long_accuracy": 0.5},
         {"step": 250, "event": NOTICE},
     ]
-    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *looks)))
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *validations)))
     assert len(MetricsLog(run.metrics).rows()) == 503
     if evaluated:
         an_evaluation().save(run.evaluation)
         some_examples().save(run.examples)
+        some_outcomes().save(run.outcomes)
     return run
 
 
@@ -79,10 +82,20 @@ def an_evaluation() -> Evaluation:
     )
 
 
+def some_outcomes() -> Outcomes:
+    """Of classes 0 (robust), 1 (an image is broken into 2) and 2 (wrong when clean)."""
+    return Outcomes(
+        labels=(0, 0, 1, 1, 2),
+        natural=(0, 0, 1, 1, 0),
+        broken_by=(None, None, "apgd-ce", None, None),
+        adversarial=(0, 0, 2, 1, 0),
+    )
+
+
 def some_examples() -> Examples:
-    """Two images of 2 by 3 pixels: one broken, one robust."""
-    grey, white = (b64encode(bytes([value] * 6)).decode() for value in (90, 255))
-    fates = ((4, 4, 9, "apgd-ce"), (1, 1, 1, None))
+    """Three images of 2 by 3 pixels: one robust, two broken."""
+    grey, white = (b64encode(bytes([value] * 6)).decode() for value in (90, 120))
+    fates = ((1, 1, 1, None), (4, 4, 9, "square"), (7, 7, 2, "apgd-ce"))
     return Examples(
         height=2,
         width=3,

@@ -1,18 +1,32 @@
 """The page in a real Chromium: it runs, answers pointer and keyboard, and asks for nothing."""
 
+import csv
 import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from io import StringIO
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from records.figures import study_of
 from report.browser import AXE, chromium, complaints, emulate, forget, requested, resize
 from report.pages import a_run
+from sparring.records import (
+    Curves,
+    Figure,
+    HeatMap,
+    Lengths,
+    Relief,
+    Strip,
+    StudyResult,
+)
 from sparring.report import read_story, write_page
+from sparring.report.comparison import comparison_figures
+from sparring.report.run_story import RunStory
 
 pytestmark = pytest.mark.process
 
@@ -20,13 +34,18 @@ NAME = "<img src=x onerror=document.title='broken'>"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with all four drawings, two runs and a hostile name."""
-    folder = tmp_path_factory.mktemp("page")
-    runs = [a_run(folder / name) for name in ("one", NAME)]
-    stories = (study_of(), *(read_story(run.path) for run in runs))
-    write_page(stories, folder / "page.html")
-    return (folder / "page.html").as_uri()
+def stories(tmp_path_factory: pytest.TempPathFactory) -> list[StudyResult | RunStory]:
+    """A study with all drawings, and two runs, one of them with a hostile name."""
+    folder = tmp_path_factory.mktemp("stories")
+    runs = [a_run(folder / name, evaluated=name != NAME) for name in ("one", NAME)]
+    return [study_of(), *(read_story(run.path) for run in runs)]
+
+
+@pytest.fixture(scope="module")
+def address(stories: list[StudyResult | RunStory], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_page(stories, path)
+    return path.as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +89,7 @@ def key(name: str) -> str:
     return getattr(Keys, name)
 
 
-def test_it_runs_and_nobody_complains(page: Any, address: str) -> None:
+def test_it_runs_without_complaints_and_asks_for_nothing(page: Any, address: str) -> None:
     assert page.title == "1 study, 2 runs \u2013 sparring"
     assert one(page, "h1").text == "1 study, 2 runs"
     assert complaints(page) == []
@@ -79,7 +98,7 @@ def test_it_runs_and_nobody_complains(page: Any, address: str) -> None:
     assert {url for url in asked if not url.startswith("data:")} == {address}
 
 
-def test_nothing_that_gets_into_it_can_ask_for_anything_or_run(page: Any) -> None:
+def test_nothing_injected_can_load_or_run(page: Any) -> None:
     said = page.execute_async_script(
         """
         const done = arguments[0], refused = [];
@@ -100,9 +119,11 @@ def test_nothing_that_gets_into_it_can_ask_for_anything_or_run(page: Any) -> Non
 def test_the_pointer_reads_a_curve(page: Any) -> None:
     from selenium.webdriver import ActionChains
 
-    figure = one(page, "figure")
+    figure = one(page, "#s1-1")
     drawing = figure.find_element("css selector", ".drawing")
-    data = page.execute_script("return JSON.parse(arguments[0].textContent)", one(page, ".data"))
+    data = page.execute_script(
+        "return JSON.parse(arguments[0].textContent)", figure.find_element("css selector", ".data")
+    )
     fresh = data["panels"][0]["series"][0]
     box = page.execute_script(
         """
@@ -118,8 +139,8 @@ def test_the_pointer_reads_a_curve(page: Any) -> None:
     ActionChains(page).move_to_element_with_offset(drawing, *map(round, box)).perform()
     reading = figure.find_element("css selector", ".reading").text
     assert "staleness (updates) 64" in reading
-    assert "fresh 3.125 % [2.5, 4.75]" in reading
-    assert "stale 85.375 %" in reading
+    assert "one step, fresh 3.125 % [2.5, 4.75]" in reading
+    assert "one step, stale 85.375 %" in reading
     assert len(drawing.find_elements("css selector", "circle.spot")) == 2
     placed = page.execute_script(
         """
@@ -136,12 +157,12 @@ def test_the_pointer_reads_a_curve(page: Any) -> None:
 
 
 def test_arrow_keys_read_cells_and_heights(page: Any) -> None:
-    heat_map, relief = page.find_elements("css selector", "figure")[1:3]
+    heat_map, relief = (one(page, f"#s1-{number}") for number in (2, 3))
     for figure, keys, expected in (
         (
             heat_map,
-            ("ARROW_RIGHT", "ARROW_RIGHT", "ARROW_DOWN"),
-            ("judged b", "attacked b", "0.375"),
+            ("ARROW_RIGHT", "ARROW_DOWN"),
+            ("judged b", "attacked a", "61.25", "difference to the diagonal (points) 60.875"),
         ),
         (relief, ("END", "ARROW_UP"), ("random 2.5", "gradient 0.75", "loss 5.1875")),
     ):
@@ -174,69 +195,167 @@ def test_the_slider_and_the_button_move_a_film(page: Any) -> None:
     assert button.text == "Play"
 
 
-def test_who_wants_little_motion_has_no_play_button(page: Any) -> None:
+def test_with_reduced_motion_there_is_no_play_button(page: Any) -> None:
     emulate(page, prefers_reduced_motion="reduce")
     until(lambda: not one(page, ".play").is_displayed())
     assert one(page, ".player input").is_displayed()
 
 
-def test_the_keyboard_reaches_everything(page: Any) -> None:
-    seen = []
-    for _ in range(40):
-        press(page, key("TAB"))
-        seen.append(
-            page.execute_script(
-                "const it = document.activeElement; return it.className || it.type || it.localName"
-            )
-        )
-    assert seen[:2] == ["skip", "theme live"]
-    assert {"drawing", "range", "play", "summary", "scroll"} <= set(seen)
-    summary = one(page, "figure summary")
-    page.execute_script("arguments[0].focus()", summary)
-    assert not one(page, "figure table").is_displayed()
+def test_the_keyboard_reaches_everything_in_order(page: Any) -> None:
+    press(page, key("TAB"))
+    assert page.switch_to.active_element.get_attribute("class") == "skip"
+    inside = "a[href], button, input, summary, [tabindex='0']"
+    for number in (1, 4):
+        figure = one(page, f"#s1-{number}")
+        reachable = [it for it in figure.find_elements("css selector", inside) if it.is_displayed()]
+        page.execute_script("arguments[0].focus()", reachable[0])
+        for element in reachable:
+            assert page.switch_to.active_element == element
+            press(page, key("TAB"))
+        names = {it.get_attribute("class") or it.tag_name for it in reachable}
+        assert {"summary", "button"} | ({"drawing", "entry"} if number == 1 else {"play"}) <= names
+    table = one(page, "#s1-1 table")
+    page.execute_script("arguments[0].focus()", one(page, "#s1-1 summary"))
+    assert not table.is_displayed()
     press(page, key("ENTER"))
-    assert one(page, "figure table").is_displayed()
+    assert table.is_displayed()
 
 
 def background(page: Any) -> str:
     return page.execute_script("return getComputedStyle(document.body).backgroundColor")
 
 
-def test_the_toggle_changes_the_theme_for_good_and_says_so(page: Any) -> None:
-    toggle = one(page, ".theme")
-    assert (toggle.get_attribute("aria-pressed"), background(page)) == (
-        "false",
-        "rgb(255, 255, 255)",
-    )
-    page.execute_script("arguments[0].focus()", toggle)
-    press(page, " ")
-    assert toggle.get_attribute("aria-pressed") == "true"
-    assert background(page) == "rgb(20, 23, 28)"
+DARK, LIGHT = "rgb(20, 23, 28)", "rgb(255, 255, 255)"
+
+
+def test_the_theme_button_says_what_it_does_and_is_remembered(page: Any) -> None:
+    def press_it() -> None:
+        page.execute_script("arguments[0].focus()", one(page, ".theme"))
+        press(page, " ")
+
+    assert (one(page, ".theme").text, background(page)) == ("Use dark theme", LIGHT)
+    press_it()
+    assert (one(page, ".theme").text, background(page)) == ("Use light theme", DARK)
     page.refresh()
-    assert one(page, ".theme").get_attribute("aria-pressed") == "true"
+    assert (one(page, ".theme").text, background(page)) == ("Use light theme", DARK)
     emulate(page, prefers_color_scheme="dark")
-    assert background(page) == "rgb(20, 23, 28)"
-    toggle = one(page, ".theme")
-    page.execute_script("arguments[0].focus()", toggle)
-    press(page, " ")
-    assert (toggle.get_attribute("aria-pressed"), background(page)) == (
-        "false",
-        "rgb(255, 255, 255)",
-    )
+    press_it()
+    assert (one(page, ".theme").text, background(page)) == ("Use dark theme", LIGHT)
 
 
 def test_a_dark_system_gets_a_dark_page(page: Any) -> None:
     emulate(page, prefers_color_scheme="dark")
-    assert background(page) == "rgb(20, 23, 28)"
-    until(lambda: one(page, ".theme").get_attribute("aria-pressed") == "true")
+    assert background(page) == DARK
+    until(lambda: one(page, ".theme").text == "Use light theme")
 
 
-@pytest.mark.parametrize("width", [320, 768])
+def hidden_lines(figure: Any) -> set[int]:
+    parts = figure.find_elements("css selector", "[data-line]")
+    displayed = {part.get_attribute("data-line"): part.is_displayed() for part in parts}
+    return {int(number) for number, is_displayed in displayed.items() if not is_displayed}
+
+
+def test_an_entry_of_the_legend_hides_its_lines_and_their_values(page: Any) -> None:
+    figure = one(page, "#s1-1")
+    drawing = figure.find_element("css selector", ".drawing")
+    fresh = figure.find_elements("css selector", ".entry")[2]
+    assert fresh.text == "fresh"
+    assert hidden_lines(figure) == set()
+    for pressed, hidden in (("false", {0}), ("true", set())):
+        page.execute_script("arguments[0].focus()", fresh)
+        press(page, " ")
+        assert fresh.get_attribute("aria-pressed") == pressed
+        assert hidden_lines(figure) == hidden
+        page.execute_script("arguments[0].focus()", drawing)
+        press(page, key("HOME"))
+        reading = figure.find_element("css selector", ".reading").text
+        assert ("fresh" in reading) is not hidden, reading
+        assert "stale" in reading
+
+
+TAKE = """
+const done = arguments[0], taken = [];
+navigator.clipboard.writeText = async (text) => { taken.push(text); };
+for (const kind of ["csv", "svg"]) {
+  for (const figure of document.querySelectorAll("figure.figure")) {
+    figure.querySelector(`[data-take=${kind}]:not([data-save])`).click();
+  }
+}
+setTimeout(() => done(taken), 0);
+"""
+
+
+def rows_of(figure: Figure) -> list[list[object]]:
+    """What the CSV of a figure must say."""
+    match figure.drawing:
+        case Curves(panels=panels):
+            return [
+                [panel.title, one.name, x, y, *([low, high] if one.low else ["", ""])]
+                for panel in panels
+                for one in panel.series
+                for x, y, low, high in zip_longest(one.x, one.y, one.low, one.high)
+            ]
+        case HeatMap(row_names=rows, column_names=columns, tables=tables):
+            pass
+        case Relief(at_y=rows, at_x=columns, tables=tables):
+            pass
+        case Lengths(names=names, groups=groups):
+            return [
+                ["", name, group.name, group.numbers[place]]
+                for place, name in enumerate(names)
+                for group in groups
+            ]
+        case Strip(films=films):
+            return [
+                [film.title, number, caption]
+                for film in films
+                for number, caption in enumerate(film.captions, start=1)
+            ]
+    return [
+        [table.title, row, column, value]
+        for table in tables
+        for row, cells in zip(rows, table.cells, strict=True)
+        for column, value in zip(columns, cells, strict=True)
+    ]
+
+
+def test_every_figure_gives_its_numbers_as_csv_and_itself_as_svg(page: Any, stories: Any) -> None:
+    one_entry = one(page, "#s1-1 .entry")
+    page.execute_script("arguments[0].click()", one_entry)
+    taken = page.execute_async_script(TAKE)
+    figures = [
+        *comparison_figures(stories[1:]),
+        *(figure for story in stories for figure in figures_of(story)),
+    ]
+    assert len(taken) == 2 * len(figures)
+    for figure, csv_text in zip(figures, taken, strict=False):
+        head, *rows = csv.reader(StringIO(csv_text))
+        expected = rows_of(figure)
+        assert len(rows) == len(expected) > 0
+        for row, wanted in zip(rows, expected, strict=True):
+            assert len(row) == len(head)
+            for cell, value in zip(row, wanted, strict=True):
+                assert (float(cell) if isinstance(value, float) else cell) == (
+                    value if isinstance(value, float) else str(value)
+                )
+    for figure, svg in zip(figures, taken[len(figures) :], strict=True):
+        assert "var(" not in svg
+        assert figure.title in "".join(ElementTree.fromstring(svg).itertext())
+
+
+def figures_of(story: StudyResult | RunStory) -> list[Figure]:
+    if isinstance(story, StudyResult):
+        return list(story.figures)
+    front = [figure for figure in story.figures if figure.name == "accuracy"]
+    return [*story.by_class, *front, *(it for it in story.figures if it not in front)]
+
+
+@pytest.mark.parametrize("width", [320, 380, 768])
 def test_nothing_sticks_out_of_a_narrow_page(page: Any, width: int) -> None:
     resize(page, width)
     wide = page.execute_script(
         """
-        const inside = (it) => it.closest(".scroll, .panel, .skip");
+        const inside = (it) => it.closest(".scroll, .panel, .many, .skip");
         return [...document.querySelectorAll("body *")].filter(
           (it) => !inside(it) && it.getBoundingClientRect().right > innerWidth + 1
         ).map((it) => it.outerHTML.slice(0, 80));
@@ -309,7 +428,7 @@ def test_all_words_stand_out_from_what_is_behind_them(page: Any, theme: str) -> 
     assert [entry for entry in found if entry[0] < 4.5] == []
 
 
-def test_who_does_not_see_it_is_told_what_is_there(page: Any) -> None:
+def test_everything_has_a_name_for_screen_readers(page: Any) -> None:
     found = page.execute_script(
         """
         const all = (selector) => [...document.querySelectorAll(selector)];
@@ -337,8 +456,8 @@ def test_who_does_not_see_it_is_told_what_is_there(page: Any) -> None:
     assert found["silent"] == 0
     assert found["unnamed"] == []
     assert all(role == "img" and words for role, words in found["drawings"])
-    assert found["drawings"][0][1] == "one step: What is seen in Curves-0"
-    assert found["figures"][0] == "Title of Curves-0"
+    assert "What is seen in Curves-0" in [words for _, words in found["drawings"]]
+    assert "Title of Curves-0" in found["figures"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

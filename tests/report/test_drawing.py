@@ -27,9 +27,12 @@ from sparring.records import (
     Table,
 )
 from sparring.report import draw
+from sparring.report.chart import MANY, Chart
 from sparring.report.direction import Direction, ticks_between
 from sparring.report.panels import CurvePlan, LengthPlan, Shading, in_lines
 from sparring.report.style import (
+    CONTRASTS,
+    COUNTS,
     HUES,
     PAPER,
     SHADES,
@@ -71,9 +74,16 @@ def test_curves_have_their_words(tmp_path: Path) -> None:
 
 def test_cells_have_their_numbers(tmp_path: Path) -> None:
     draw(figure_of(HEAT_MAP), tmp_path / "a.svg")
-    assert {"12.5", "98.8", "61.2", "0.4", "4 steps", "right (%)"} <= set(
-        words_of(tmp_path / "a.svg")
-    )
+    assert {
+        "12.5",
+        "+86.2",
+        "+60.9",
+        "0.4",
+        "4 steps",
+        "difference to the diagonal (points)",
+    } <= set(words_of(tmp_path / "a.svg"))
+    draw(figure_of(replace(HEAT_MAP, outlined=False)), tmp_path / "b.svg")
+    assert {"12.5", "98.8", "61.2", "0.4", "right (%)"} <= set(words_of(tmp_path / "b.svg"))
 
 
 def test_films_have_their_first_and_last_frame(tmp_path: Path) -> None:
@@ -228,6 +238,61 @@ def test_series_are_told_apart_in_colour_and_in_grey() -> None:
     assert all((paper + 0.05) / (luminance(to_rgb(hue)) + 0.05) >= 4.5 for hue in HUES)
 
 
+def panels_of(panels: int, names: tuple[str, ...]) -> Curves:
+    series = tuple(Series(name=name, x=(1.0, 2.0), y=(3.0, 4.0)) for name in names)
+    return replace(
+        CURVES, panels=tuple(Panel(title=f"s = {n}", series=series) for n in range(panels))
+    )
+
+
+@pytest.mark.parametrize(
+    ("curves", "titles"),
+    [
+        (CURVES, ["", ""]),
+        (panels_of(12, ("fresh", "stale")), ["s", ""]),
+        (panels_of(2, tuple("abcdefg")), ["", "s"]),
+        (panels_of(5, ("right",)), ["s"]),
+        (panels_of(1, ("same", "same", "same")), [""]),
+        (panels_of(1, ("alone",)), []),
+    ],
+)
+def test_a_chart_has_every_line_and_its_legends_tell_them_apart(curves, titles) -> None:
+    chart = Chart.of(curves)
+    series = [one for panel in curves.panels for one in panel.series]
+    assert [line.series for line in chart.lines] == series
+    assert len(set(chart.names)) == len(series)
+    assert sorted(legend.title for legend in chart.legends) == sorted(titles)
+    for legend in chart.legends:
+        assert sorted(n for entry in legend.entries for n in entry.lines) == [*range(len(series))]
+        assert len({entry.name for entry in legend.entries}) == len(legend.entries)
+        assert len({(e.hue, e.dash, e.marker) for e in legend.entries}) == len(legend.entries)
+    styles = [chart.plan.styles[name] for name in chart.names]
+    assert len({(style.hue, style.marker) for style in styles}) == len(styles)
+    hidden = {n for legend in chart.legends for e in legend.entries if e.is_hidden for n in e.lines}
+    shown = set(range(len(series))) - hidden
+    assert 0 in shown
+    assert len(series) - 1 in shown
+    assert len(shown) <= MANY
+    assert not hidden or len(series) > MANY
+
+
+def test_series_of_panels_that_share_no_name_have_an_entry_each() -> None:
+    first, second = (
+        replace(
+            panel, series=tuple(replace(one, name=f"{title} {one.name}") for one in panel.series)
+        )
+        for title, panel in zip("ab", panels_of(2, ("x", "y")).panels, strict=True)
+    )
+    legends = Chart.of(replace(CURVES, panels=(first, second))).legends
+    assert [legend.title for legend in legends] == ["s = 0", "s = 1"]
+    assert [entry.lines for legend in legends for entry in legend.entries] == [
+        (0,),
+        (1,),
+        (2,),
+        (3,),
+    ]
+
+
 def test_single_points_have_no_line_in_the_legend() -> None:
     point, line = (
         Series(name="point", x=(1.0,), y=(2.0,)),
@@ -239,19 +304,26 @@ def test_single_points_have_no_line_in_the_legend() -> None:
 
 
 def test_numbers_in_cells_stand_out_from_every_shade() -> None:
-    for step in range(256):
-        shade = colormaps[SHADES](step)
+    for shades, step in product((SHADES, CONTRASTS, COUNTS), range(256)):
+        shade = colormaps[shades](step)
         light, dark = sorted((luminance(shade), 1.0 if text_colour_on(shade) == "white" else 0.0))[
             ::-1
         ]
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def test_per_cent_are_shaded_from_0_to_100_and_others_by_their_range() -> None:
-    tables = (Table(title="", cells=((20.0, 30.0),)),)
-    per_cent = Shading.of(Axis(label="", unit="%"), tables).norm
-    other = Shading.of(Axis(label=""), tables).norm
-    assert (per_cent.vmin, per_cent.vmax, other.vmin, other.vmax) == (0, 100, 20, 30)
+def test_shades_use_the_range_that_matters() -> None:
+    tables = (Table(title="", cells=((20.0, 30.0), (22.0, 27.0))),)
+    chart = replace(HEAT_MAP, outlined=False, tables=tables)
+    ends = {
+        name: (norm.vmin, norm.vmax)
+        for name, norm in (
+            ("plain", Shading.of_cells(chart).norm),
+            ("differences", Shading.of_cells(replace(chart, outlined=True)).norm),
+            ("mistakes", Shading.of_cells(replace(chart, confusion=True)).norm),
+        )
+    }
+    assert ends == {"plain": (20, 30), "differences": (-10, 10), "mistakes": (0, 30)}
 
 
 def test_what_no_file_can_hold_becomes_a_sign() -> None:

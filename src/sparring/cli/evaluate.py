@@ -59,13 +59,7 @@ class EvaluateFlags:
     """Print the result as JSON."""
 
 
-FORM = Form(
-    verb="evaluate",
-    flags=EvaluateFlags,
-    about=ABOUT,
-    word="RUN",
-    otherwise=" The threat is that of the run's settings.",
-)
+FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 
 
 def run(argv: list[str]) -> int:

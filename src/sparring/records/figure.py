@@ -1,6 +1,6 @@
-"""Figures as data: what is to be seen, with units, words and where it comes from.
+"""Figures as data: numbers with their units, words and provenance.
 
-Whoever draws one needs nothing else, and whoever reads one as JSON has every number of it.
+A figure holds all that a drawing of it needs, and its JSON has every number.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeatMap:
-    """Tables of the same rows and columns, each number in a cell as dark as it is small."""
+    """Tables of the same rows and columns, as shaded cells with their numbers."""
 
     rows: Axis
     columns: Axis
@@ -96,7 +96,9 @@ class HeatMap:
     """What the numbers are."""
     tables: tuple[Table, ...]
     outlined: bool = False
-    """Whether the diagonal stands out."""
+    """Whether the diagonal is a reference: other cells show their difference to it in their row."""
+    confusion: bool = False
+    """Whether the diagonal counts what is right: it does not affect the shades of the mistakes."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless every table has a cell for every row and column."""

@@ -14,7 +14,7 @@ from sparring.records import Axis, Provenance, Table, TransferMatrix
 from sparring.records.figure import Curves, Figure, Film, HeatMap, Lengths, Relief, Strip
 from sparring.records.files import run_errors, write_atomically
 from sparring.report.panels import CELL, CurvePlan, LengthPlan, Shading
-from sparring.report.style import drawing_settings, label, legible, saved, sheet
+from sparring.report.style import drawing_settings, legible, saved, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,9 +53,10 @@ def draw(figure: Figure, path: Path) -> None:
     """
     ending = path.suffix.lower()
     if ending not in FORMATS:
-        raise ConfigError(
-            f"a picture's name must end in {', '.join(FORMATS)}, because that decides what it is "
-            f"written as; got {path}. Take {path.with_suffix(FORMATS[0])}."
+        raise ConfigError.expected(
+            f"a picture's name must end in {', '.join(FORMATS)}",
+            path,
+            f"Take {path.with_suffix(FORMATS[0])}.",
         )
     with drawing_settings():
         page = _sheet_of(figure)
@@ -101,15 +102,14 @@ def _heat_map(chart: HeatMap) -> "Sheet":
     size = (columns * CELL + 0.5, rows * CELL + 1.1)
     page, panels = _panels([table.title for table in chart.tables], size, across, extra=1.1)
     page.set_figwidth(page.get_figwidth() + 2.6)
-    shading = Shading.of(chart.value, chart.tables)
+    shading = Shading.of_cells(chart)
     for number, (axes, table) in enumerate(zip(panels, chart.tables, strict=True)):
         shading.cells(axes, chart, table)
         if number % across:
             axes.set_yticklabels([])
             axes.set_ylabel("")
     if panels:
-        bar = page.colorbar(shading.key, ax=panels, shrink=0.8)
-        bar.set_label(label(chart.value.label, chart.value.unit))
+        shading.bar(page, panels, shrink=0.8)
     return page
 
 
@@ -129,8 +129,7 @@ def _relief(relief: Relief) -> "Sheet":
     for axes, table in zip(panels, relief.tables, strict=True):
         shading.heights(axes, relief, table)
     if panels:
-        bar = page.colorbar(shading.key, ax=panels, shrink=0.8)
-        bar.set_label(label(relief.height.label, relief.height.unit))
+        shading.bar(page, panels, shrink=0.8)
     return page
 
 
@@ -216,7 +215,8 @@ def matrix_figure(matrix: TransferMatrix) -> Figure:
     return Figure(
         name="transfer",
         title=f"{about}\noutlined: white-box",
-        caption="Images that each target still gets right as adversarial examples of each source.",
+        caption="On the diagonal: images that each target classifies correctly under its own "
+        "adversarial examples. Elsewhere: how many more or fewer under those of each source.",
         alternative=f"Heat maps of {about}; targets in rows, sources in columns, white-box on the "
         "diagonal.",
         drawing=HeatMap(

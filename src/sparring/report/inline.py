@@ -1,21 +1,18 @@
-"""Drawings and images as parts of a page: SVG with the places of its values, and PNG as text.
+"""Drawings as parts of a page: SVG in the page's colours and type, with the positions of values.
 
-An SVG takes the page's colours and type. Units: points of the SVG, from the top left; of images a
-byte for each pixel and channel, row by row from the top.
+Units: points of the SVG, from the top left.
 """
 
 import re
-import struct
-import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from sparring.records.figure import Curves, Drawing, HeatMap, Lengths, Panel, Relief, Strip
+from sparring.records.figure import Curves, Drawing, HeatMap, Lengths, Relief, Strip
+from sparring.report.chart import Chart
 from sparring.report.direction import Direction
-from sparring.report.panels import CELL, NAME, CurvePlan, LengthPlan, Shading
+from sparring.report.panels import CELL, LINE, NAME, LengthPlan, Shading, number_text
 from sparring.report.style import (
     HUES,
     INK,
@@ -34,30 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
 
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR_TYPES = {1: 0, 3: 2}
-"""Channels, and what a PNG calls them: grey, and red with green and blue."""
-
-
-def data_uri(pixels: str, height: int, width: int, channels: int = 1) -> str:
-    """Pixels in base64 as the address of an image that a page holds itself."""
-    content = _png(b64decode(pixels), height, width, channels)
-    return f"data:image/png;base64,{b64encode(content).decode()}"
-
-
-def _png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    length = width * channels
-    rows = b"".join(b"\0" + pixels[row * length :][:length] for row in range(height))
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    return _SIGNATURE + b"".join(_chunk(name, content) for name, content in parts)
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(name + content)
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
-
-
 COLOURS = {
     INK: "var(--ink)",
     QUIET: "var(--quiet)",
@@ -73,6 +46,7 @@ _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TYPE = re.compile(r"font-family:[^;]*;?\s*")
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_SERIES = re.compile(rf"{LINE}(\d+)")
 
 
 def element(svg: bytes, key: str, words: str) -> str:
@@ -109,8 +83,10 @@ def _kept(text: str | None) -> str | None:
 
 def _adapt(node: ElementTree.Element, wanted: set[str], key: str) -> None:
     attributes = node.attrib
-    if (name := attributes.pop("id", None)) in wanted:
+    if (name := attributes.pop("id", "")) in wanted:
         attributes["id"] = f"{key}-{name}"
+    if series := _SERIES.fullmatch(name):
+        attributes["data-line"] = series[1]
     if (link := attributes.pop(_LINK, None)) is not None:
         within = link.startswith("#")
         attributes["href"] = f"#{key}-{link[1:]}" if within else "".join(link.split("\n"))
@@ -135,16 +111,18 @@ def _flatten(node: ElementTree.Element) -> None:
     node[:] = children
 
 
-SIZE = (3.7, 2.45)
-"""Inches of a panel: on a telephone of 320 pixels its words still have nine."""
-SQUARE = (3.7, 2.9)
-"""The same, of a relief with its bar."""
-BAR = 0.27
+SIZE = (4.3, 2.9)
+"""Inches of a chart of curves: on a telephone of 320 pixels its words still have eight."""
+NARROW = 3.7
+"""Width of a page of bars, or of a relief with its bar."""
+SQUARE = (NARROW, 2.9)
+"""Inches of a relief."""
+BAR = 0.2
 """Inches that a bar takes."""
 TIGHT = 0.85
 """Side of a cell on a page, of one in a file."""
 
-_CLEAR = {"figure.facecolor": "none", "axes.facecolor": "none"}
+_CLEAR = {"figure.facecolor": "none", "axes.facecolor": "none", "font.size": "9"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,12 +136,12 @@ class Inline:
     width: float
     """How wide the drawing itself is, in points."""
     data: Mapping[str, object]
-    """Where its values are, for those who point at them, in JSON's types."""
+    """Its values and their positions, for the page's script, in JSON's types."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """Where a drawing goes."""
+    """The place of a drawing on the page."""
 
     key: str
     """Keeps its identifiers apart from those of other drawings on the page."""
@@ -182,7 +160,7 @@ def inlined(drawing: Drawing, setting: Setting) -> list[Inline]:
     with drawing_settings(_CLEAR):
         match drawing:
             case Curves():
-                return list(_curves(drawing, setting))
+                return [_curves(drawing, setting)]
             case HeatMap():
                 return list(_heat_map(drawing, setting))
             case Lengths():
@@ -193,35 +171,39 @@ def inlined(drawing: Drawing, setting: Setting) -> list[Inline]:
                 return []
 
 
-def _curves(curves: Curves, setting: Setting) -> Iterator[Inline]:
-    plan = CurvePlan.of(curves)
-    words = {"x": label(curves.x.label, curves.x.unit), "unit": curves.y.unit}
-    for number, panel in enumerate(curves.panels):
-        page = sheet(*SIZE)
-        axes = page.subplots()
-        plan.draw(axes, panel)
-        svg, width = setting.panel(number, panel.title, page)
-        data = {"kind": "curves", **words, "series": _points(axes, plan, panel)}
-        yield Inline(title=panel.title, svg=svg, width=width, data=data | _box(axes))
+def _curves(curves: Curves, setting: Setting) -> Inline:
+    """All panels in one chart."""
+    chart = Chart.of(curves)
+    page = sheet(*SIZE)
+    axes = page.subplots()
+    chart.plan.draw(axes, chart.panel)
+    svg, width = setting.panel(0, "", page)
+    data = {
+        "kind": "curves",
+        "x": label(curves.x.label, curves.x.unit),
+        "y": label(curves.y.label, curves.y.unit),
+        "unit": curves.y.unit,
+        "series": _points(axes, chart),
+    }
+    return Inline(title="", svg=svg, width=width, data=data | _box(axes))
 
 
 def _heat_map(chart: HeatMap, setting: Setting) -> Iterator[Inline]:
-    shading = Shading.of(chart.value, chart.tables)
+    shading = Shading.of_cells(chart)
+    side = CELL * TIGHT * (_longest(chart) / 5)
     names = (*chart.row_names, *chart.column_names)
     room = 0.5 + 0.07 * min(max(map(len, names), default=0), NAME)
     words = {
         "x": chart.columns.label,
-        "y": chart.rows.label,
+        "y": [chart.rows.label],
         "value": label(chart.value.label, chart.value.unit),
         "columns": chart.column_names,
-        "rows": chart.row_names,
+        "rows": [[name] for name in chart.row_names],
+        "difference": shading.words if chart.outlined else "",
     }
     places = [float(place) for place in range(len(names))]
     for number, table in enumerate(chart.tables):
-        page = sheet(
-            len(chart.column_names) * CELL * TIGHT + room,
-            len(chart.row_names) * CELL * TIGHT + room,
-        )
+        page = sheet(len(chart.column_names) * side + room, len(chart.row_names) * side + room)
         axes = page.subplots()
         shading.cells(axes, chart, table)
         svg, width = setting.panel(number, table.title, page)
@@ -230,27 +212,34 @@ def _heat_map(chart: HeatMap, setting: Setting) -> Iterator[Inline]:
         yield Inline(title=table.title, svg=svg, width=width, data=data | _box(axes))
 
 
+def _longest(chart: HeatMap) -> int:
+    """Characters that a cell must hold, from 3 to 5."""
+    if chart.outlined:
+        return 5
+    numbers = [n for table in chart.tables for row in table.cells for n in row]
+    return min(5, max((3, *(len(number_text(n, chart.value)) for n in numbers))))
+
+
 def _lengths(lengths: Lengths, setting: Setting) -> Inline:
-    """Every bar is a row of its own, for those who point at it or go by keys."""
+    """Every bar is a row of its own."""
     plan = LengthPlan.of(lengths)
-    page = sheet(SIZE[0], 0.7 + BAR * plan.bars)
+    page = sheet(NARROW, 0.7 + BAR * plan.bars)
     axes = page.subplots()
     plan.draw(axes)
-    if len(lengths.groups) > 1:
-        axes.legend(handles=plan.keys(), loc="best")
     svg, width = setting.panel(0, "", page)
     bars = [
-        (plan.place(row, column), f"{name}: {group.name}", group.numbers[row])
+        (plan.place(row, column), [name, group.name], group.numbers[row])
         for row, name in enumerate(lengths.names)
         for column, group in enumerate(lengths.groups)
     ]
     data = {
         "kind": "cells",
         "x": "",
-        "y": lengths.label,
+        "y": [lengths.label, "group"],
         "value": label(lengths.value.label, lengths.value.unit),
         "columns": [""],
-        "rows": [name for _, name, _ in bars],
+        "rows": [names for _, names, _ in bars],
+        "difference": "",
         "cells": [[number] for *_, number in bars],
         **_centres(axes, [plan.value.values[-1]], [place for place, *_ in bars]),
     }
@@ -259,13 +248,13 @@ def _lengths(lengths: Lengths, setting: Setting) -> Inline:
 
 def _relief(relief: Relief, setting: Setting) -> Iterator[Inline]:
     shading = Shading.of(relief.height, relief.tables)
-    height = label(relief.height.label, relief.height.unit)
     words = {
         "x": label(relief.x.label, relief.x.unit),
-        "y": label(relief.y.label, relief.y.unit),
-        "value": height,
+        "y": [label(relief.y.label, relief.y.unit)],
+        "value": label(relief.height.label, relief.height.unit),
         "columns": [short(value) for value in relief.at_x],
-        "rows": [short(value) for value in relief.at_y],
+        "rows": [[short(value)] for value in relief.at_y],
+        "difference": "",
     }
     x = Direction.of(relief.x, relief.at_x).at(relief.at_x)
     y = Direction.of(relief.y, relief.at_y).at(relief.at_y)
@@ -273,25 +262,28 @@ def _relief(relief: Relief, setting: Setting) -> Iterator[Inline]:
         page = sheet(*SQUARE)
         axes = page.subplots()
         shading.heights(axes, relief, table)
-        page.colorbar(shading.key, ax=axes).set_label(height)
+        shading.bar(page, axes)
         svg, width = setting.panel(number, table.title, page)
         data = {"kind": "cells", **words, "cells": table.cells, **_centres(axes, x, y)}
         yield Inline(title=table.title, svg=svg, width=width, data=data | _box(axes))
 
 
-def _points(axes: "Axes", plan: CurvePlan, panel: Panel) -> list[dict[str, object]]:
-    """Every series with its numbers, and where they are drawn."""
+def _points(axes: "Axes", chart: Chart) -> list[dict[str, object]]:
+    """Every line with its numbers, and their positions."""
+    plan = chart.plan
     return [
         {
-            "name": one.name,
-            "hue": plan.styles[one.name].hue,
-            "at": _places(axes, plan.x.at(one.x), plan.y.at(one.y)),
-            "x": one.x,
-            "y": one.y,
-            "low": one.low,
-            "high": one.high,
+            "name": name,
+            "panel": line.title,
+            "series": line.series.name,
+            "hue": plan.styles[name].hue,
+            "at": _places(axes, plan.x.at(line.series.x), plan.y.at(line.series.y)),
+            "x": line.series.x,
+            "y": line.series.y,
+            "low": line.series.low,
+            "high": line.series.high,
         }
-        for one in panel.series
+        for name, line in zip(chart.names, chart.lines, strict=True)
     ]
 
 

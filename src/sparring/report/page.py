@@ -15,16 +15,19 @@ from sparring.errors import ConfigError, RunError
 from sparring.records import RunDirectory, StudyResult
 from sparring.records.files import run_errors, write_atomically
 from sparring.records.text import count_text, duration_text, hardware_text
+from sparring.report.images import amplification
 from sparring.report.run_story import RunStory
-from sparring.report.sections import Section, sections, verdicts
+from sparring.report.sections import Section, Shown, comparison, sections, verdicts
 
 MEGABYTE = 1_000_000
 USUAL = 5 * MEGABYTE
 """Bytes that a page has at most, unless a figure is unusually large."""
 FILES = ("study.json", "config.json")
-"""By which a study's folder and a run directory are known."""
+"""The files that make a folder a study's folder or a run directory."""
 WITHIN = ("*/study.json", "*/*/study.json", "*/config.json")
-"""Where they lie in a folder of runs, of studies, or of studies by scale."""
+"""Their places in a folder of runs, of studies, or of studies by scale."""
+FIRST = "staleness"
+"""The study that a page begins with: its collapse explains the paper best."""
 ENDINGS = (".html", ".htm")
 """What the name of a page may end in."""
 
@@ -44,9 +47,10 @@ class Written:
 
 
 def stories_in(path: Path | str) -> list[Path]:
-    """Folders of the studies and runs in a folder, by name; itself if it is one, or holds none.
+    """Folders of the studies and runs in a folder; the folder itself if it is one, or holds none.
 
-    Studies of one scale or of all are found, the networks that they share are not.
+    By name, the study `FIRST` before the others. Studies of one scale or of all are found, the
+    networks that they share are not.
     """
     path = Path(path)
     if path.name in FILES:
@@ -55,7 +59,7 @@ def stories_in(path: Path | str) -> list[Path]:
         if any((path / name).is_file() for name in FILES):
             return [path]
         inside = {file.parent for each in WITHIN for file in path.glob(each)}
-    return sorted(inside) or [path]
+    return sorted(inside, key=lambda folder: (folder.name != FIRST, folder)) or [path]
 
 
 def read_story(path: Path | str) -> StudyResult | RunStory:
@@ -84,11 +88,9 @@ def write_page(stories: Sequence[StudyResult | RunStory], path: Path) -> Written
     """
     check_page_name(path)
     if not stories:
-        raise ConfigError(
-            "a report needs a run or a study, because it shows nothing else; got none. Name one."
-        )
+        raise ConfigError.expected("a report needs a run or a study", "none", "Name one.")
     parts = sections(stories)
-    content = page(parts).encode(errors="replace")
+    content = page(parts, comparison(stories)).encode(errors="replace")
     with run_errors("write", path):
         write_atomically(path, content)
     sizes = {
@@ -106,13 +108,14 @@ def write_page(stories: Sequence[StudyResult | RunStory], path: Path) -> Written
 def check_page_name(path: Path) -> None:
     """Raise `ConfigError` for a name that no page should have."""
     if path.suffix.lower() not in ENDINGS:
-        raise ConfigError(
-            f"a report's name must end in {' or '.join(ENDINGS)}, because a browser opens it by "
-            f"that; got {path}. Take {path.with_suffix(ENDINGS[0])}."
+        raise ConfigError.expected(
+            f"a report's name must end in {' or '.join(ENDINGS)}",
+            path,
+            f"Take {path.with_suffix(ENDINGS[0])}.",
         )
 
 
-def page(parts: Sequence[Section]) -> str:
+def page(parts: Sequence[Section], compared: Sequence[Shown] = ()) -> str:
     """The page in HTML."""
     template = _environment().get_template("page.html")
     script = _resource("page.js")
@@ -121,6 +124,7 @@ def page(parts: Sequence[Section]) -> str:
         parts=parts,
         title=_title(parts),
         verdicts=verdicts(parts),
+        compared=compared,
         style=Markup(_resource("page.css")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
@@ -152,6 +156,7 @@ def _environment() -> Environment:
         "duration": duration_text,
         "hardware": hardware_text,
         "percent": lambda share: f"{100 * share:.1f} %",
+        "amplification": amplification,
         "interval": lambda ends: f"[{100 * ends.low:.1f}, {100 * ends.high:.1f}]",
         "drawn": Markup,
     }

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sparring.records.figure import Axis, Curves, HeatMap, Lengths, Panel, Relief, Series, Table
 from sparring.report.direction import Direction
 from sparring.report.style import (
+    CONTRASTS,
+    COUNTS,
     DASHES,
     INK,
     MARKERS,
@@ -22,9 +24,10 @@ from sparring.report.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure as Sheet
     from matplotlib.lines import Line2D
     from matplotlib.typing import LineStyleType
 
@@ -35,59 +38,83 @@ NAME = 24
 """Characters of a name in one line."""
 LEVELS = 14
 """Steps of height that a relief shows."""
+LINE = "line-"
+"""What the identifiers of a series' parts begin with, before its number in the panel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shading:
-    """Which shade a number has, the same in all tables of a drawing."""
+    """The shade of each number, the same in all tables of a drawing."""
 
     norm: "Normalize"
+    shades: str
+    """Matplotlib's name of the colours."""
+    words: str
+    """What the shades mean."""
 
     @classmethod
-    def of(cls, value: Axis, tables: tuple[Table, ...]) -> "Shading":
-        """From 0 to 100 for per cent, else from the smallest to the largest number."""
+    def of(cls, value: Axis, tables: Sequence[Table]) -> "Shading":
+        """From the smallest to the largest number."""
         from matplotlib.colors import LogNorm, Normalize
 
-        numbers = [n for table in tables for row in table.cells for n in row if math.isfinite(n)]
+        numbers = _finite(tables)
         low, high = min(numbers, default=0.0), max(numbers, default=1.0)
-        if value.unit == "%" and low >= 0 and high <= 100:
-            low, high = 0.0, 100.0
-        elif low == high:
+        if low == high:
             low, high = low - 0.5, high + 0.5
         kind = LogNorm if value.scale == "log" and low > 0 else Normalize
-        return cls(norm=kind(low, high))
+        return cls(norm=kind(low, high), shades=SHADES, words=label(value.label, value.unit))
 
-    @property
-    def key(self) -> "ScalarMappable":
-        """What a bar beside the panels explains."""
+    @classmethod
+    def of_cells(cls, chart: HeatMap) -> "Shading":
+        """As `of`; of a confusion matrix from zero on, of differences evenly around zero."""
+        from matplotlib.colors import Normalize
+
+        tables = [shaded(chart, table) for table in chart.tables]
+        largest = max(map(abs, _finite(tables)), default=0.0) or 1.0
+        if chart.confusion:
+            words = label(chart.value.label, chart.value.unit)
+            return cls(norm=Normalize(0, largest), shades=COUNTS, words=words)
+        if not chart.outlined:
+            return cls.of(chart.value, tables)
+        unit = "points" if chart.value.unit == "%" else chart.value.unit
+        words = label("difference to the diagonal", unit)
+        return cls(norm=Normalize(-largest, largest), shades=CONTRASTS, words=words)
+
+    def bar(self, page: "Sheet", panels: "Axes | list[Axes]", shrink: float = 1.0) -> None:
+        """Explain the shades beside the panels."""
         from matplotlib.cm import ScalarMappable
 
-        return ScalarMappable(self.norm, SHADES)
+        key = ScalarMappable(self.norm, self.shades)
+        page.colorbar(key, ax=panels, shrink=shrink).set_label(self.words)
 
     def cells(self, axes: "Axes", chart: HeatMap, table: Table) -> None:
-        """A table as shaded cells with their numbers; the diagonal outlined where it matters."""
+        """A table as shaded cells with their numbers; a reference on the diagonal is outlined."""
         from matplotlib.patches import Rectangle
 
         rows, columns = len(chart.row_names), len(chart.column_names)
         edges = [place - 0.5 for place in range(max(rows, columns) + 1)]
+        shades = shaded(chart, table).cells
         if rows and columns:
             axes.pcolormesh(
                 edges[: columns + 1],
                 edges[: rows + 1],
-                table.cells,
-                cmap=SHADES,
+                shades,
+                cmap=self.shades,
                 norm=self.norm,
                 edgecolors="face",  # no seams between cells
                 linewidth=0.4,
             )
         for row, numbers in enumerate(table.cells):
             for column, number in enumerate(numbers):
-                stands_out = chart.outlined and row == column
-                ink = self._ink(number)
-                weight = "bold" if stands_out else "normal"
-                text = number_text(number, chart.value)
+                is_diagonal = (chart.outlined or chart.confusion) and row == column
+                ink = self._ink(shades[row][column])
+                weight = "bold" if is_diagonal else "normal"
+                if chart.outlined and not is_diagonal:
+                    text = difference_text(shades[row][column], chart.value)
+                else:
+                    text = number_text(number, chart.value)
                 axes.text(column, row, text, ha="center", va="center", color=ink, weight=weight)
-                if stands_out:
+                if chart.outlined and is_diagonal:
                     corner = (column - 0.44, row - 0.44)
                     axes.add_patch(
                         Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.3)
@@ -115,18 +142,20 @@ class Shading:
         if len(relief.at_x) < 2 or len(relief.at_y) < 2:
             return
         at_x, at_y = x.at(relief.at_x), y.at(relief.at_y)
-        axes.contourf(at_x, at_y, table.cells, levels=self._levels(), cmap=SHADES, norm=self.norm)
+        axes.contourf(
+            at_x, at_y, table.cells, levels=self._levels(), cmap=self.shades, norm=self.norm
+        )
         axes.contour(at_x, at_y, table.cells, self._levels()[1:-1], colors="white", linewidths=0.3)
         axes.set_xlim(min(at_x), max(at_x))
         axes.set_ylim(min(at_y), max(at_y))
 
     def _ink(self, number: float) -> str:
-        """The colour of a number in its cell; a cell that has none is not shaded."""
+        """The colour of a number on a shade; a cell without a shade is as the page."""
         from matplotlib import colormaps
 
         if not math.isfinite(number):
             return INK
-        return text_colour_on(colormaps[SHADES](float(self.norm(number))))
+        return text_colour_on(colormaps[self.shades](float(self.norm(number))))
 
     def _levels(self) -> list[float]:
         steps = (step / LEVELS for step in range(LEVELS + 1))
@@ -136,6 +165,29 @@ class Shading:
 def number_text(number: float, value: Axis) -> str:
     """A number in a cell: one place after the point for per cent, else three digits."""
     return f"{number:.1f}" if value.unit == "%" else f"{number:.3g}"
+
+
+def difference_text(number: float, value: Axis) -> str:
+    """The same, with its sign."""
+    return ("+" if number > 0 else "") + number_text(number, value).replace("-", "\u2212")
+
+
+def shaded(chart: HeatMap, table: Table) -> Table:
+    """The numbers that decide the shades of a table's cells."""
+    if not (chart.outlined or chart.confusion):
+        return table
+    rows = []
+    for place, row in enumerate(table.cells):
+        own = row[place] if place < len(row) else math.nan
+        if chart.outlined:
+            rows.append(tuple(number - own for number in row))
+        else:
+            rows.append(tuple(n if n and at != place else math.nan for at, n in enumerate(row)))
+    return Table(title=table.title, cells=tuple(rows))
+
+
+def _finite(tables: Sequence[Table]) -> list[float]:
+    return [n for table in tables for row in table.cells for n in row if math.isfinite(n)]
 
 
 def in_lines(name: str) -> str:
@@ -196,8 +248,10 @@ class LengthPlan:
                 if not math.isfinite(length):
                     continue
                 place, colour = self.place(name, number), style.colour
-                axes.barh(place, length - base, left=base, height=self.thick, color=colour)
-                axes.text(max(length, base), place, f" {words(length)}", va="center")
+                bar = axes.barh(place, length - base, left=base, height=self.thick, color=colour)
+                text = axes.text(max(length, base), place, f" {words(length)}", va="center")
+                for artist in (*bar, text):
+                    artist.set_gid(f"{LINE}{number}")
         names = [in_lines(name) for name in self.lengths.names]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
@@ -228,7 +282,7 @@ BARS = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePlan:
-    """What the panels of one drawing share: directions, and a look for each name."""
+    """What the panels of one drawing share: directions, and a style for each name."""
 
     curves: Curves
     x: Direction
@@ -237,7 +291,7 @@ class CurvePlan:
 
     @classmethod
     def of(cls, curves: Curves) -> "CurvePlan":
-        """The plan of all panels; a name has the same look in each."""
+        """The plan of all panels; a name has the same style in each."""
         series = [one for panel in curves.panels for one in panel.series]
         lines = dict.fromkeys((one.name for one in series), False)
         lines |= {one.name: True for one in series if len(one.x) > 1}
@@ -261,9 +315,11 @@ class CurvePlan:
         self.y.lay(axes, "y")
         for number, series in enumerate(panel.series):
             if self.curves.mark == "bar":
-                self._bars(axes, series, number, len(panel.series))
+                drawn = self._bars(axes, series, number, len(panel.series))
             else:
-                self._line(axes, series)
+                drawn = self._line(axes, series)
+            for artist in drawn:
+                artist.set_gid(f"{LINE}{number}")
 
     def keys(self) -> "Iterator[Line2D]":
         """An entry of the legend for each name."""
@@ -277,10 +333,10 @@ class CurvePlan:
                 dash, sign = _dash(style), MARKERS[style.marker]
                 yield Line2D([], [], color=style.colour, label=words, linestyle=dash, marker=sign)
 
-    def _line(self, axes: "Axes", series: Series) -> None:
+    def _line(self, axes: "Axes", series: Series) -> "Sequence[Artist]":
         style = self.styles[series.name]
         x, y = self.x.at(series.x), self.y.at(series.y)
-        axes.plot(
+        drawn = axes.plot(
             x,
             y,
             color=style.colour,
@@ -289,27 +345,28 @@ class CurvePlan:
             markevery=max(1, len(x) // SIGNS),
         )
         if not series.low:
-            return
+            return drawn
         low, high = self.y.at(series.low), self.y.at(series.high)
         if self.x.axis.scale == "even" or len(x) < 3:
-            axes.vlines(x, low, high, color=style.colour, linewidth=1.0)
-        else:
-            axes.fill_between(x, low, high, color=style.colour, alpha=BAND, linewidth=0)
+            return [*drawn, axes.vlines(x, low, high, color=style.colour, linewidth=1.0)]
+        band = axes.fill_between(x, low, high, color=style.colour, alpha=BAND, linewidth=0)
+        return [*drawn, band]
 
     def _is_marked(self, x: Sequence[float]) -> bool:
         """Whether a line has signs: a long one that is alone needs none."""
         return len(self.styles) > 1 or len(x) <= 3 * SIGNS
 
-    def _bars(self, axes: "Axes", series: Series, number: int, count: int) -> None:
+    def _bars(self, axes: "Axes", series: Series, number: int, count: int) -> "Sequence[Artist]":
         x, width = self.x.at(series.x), self._room() * BARS / count
         places = [place + width * (number - (count - 1) / 2) for place in x]
         colour = self.styles[series.name].colour
         base = self.y.at([0.0])[0]
         tops = [top - base for top in self.y.at(series.y)]
-        axes.bar(places, tops, width=width, bottom=base, color=colour)
-        if series.low:
-            low, high = self.y.at(series.low), self.y.at(series.high)
-            axes.vlines(places, low, high, color=INK, linewidth=0.8)
+        bars = axes.bar(places, tops, width=width, bottom=base, color=colour)
+        if not series.low:
+            return bars
+        low, high = self.y.at(series.low), self.y.at(series.high)
+        return [*bars, axes.vlines(places, low, high, color=INK, linewidth=0.8)]
 
     def _room(self) -> float:
         """Between two neighbouring bars."""

@@ -27,14 +27,25 @@ RULE = "#dde1e7"
 PAPER = "#ffffff"
 """Behind everything."""
 
-HUES = ("#0068a8", "#c64f00", "#00795a", "#a03c85", "#806000", "#4a5160")
-"""Blue, vermilion, green, purple, ochre, slate: in the order of Okabe & Ito, darker."""
+HUES = (
+    *("#0068a8", "#c64f00", "#00795a", "#a03c85", "#806000", "#4a5160"),
+    *("#0f2e94", "#382a98", "#522695", "#69238d", "#7e2080", "#901e6f"),
+    *("#9f1e5b", "#ab2444", "#b32f26", "#ae4607", "#a45b0b", "#9d6a0e"),
+)
+"""Six colours that differ most, in the order of Okabe & Ito, and twelve that form a scale."""
+DISTINCT = 6
+"""The colours before the scale."""
 DASHES = ("solid", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)), (0, (9, 2.5)))
 """Line styles as Matplotlib names them; five, so that hue and dash repeat at different times."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Signs at points."""
 SHADES = "viridis"
 """Colours of numbers: dark for small ones, light for large ones; in order also in grey."""
+CONTRASTS = "PuOr"
+"""Colours of differences: orange below zero, purple above, white at zero."""
+
+COUNTS = "Oranges"
+"""Colours of counts: the darker the more; none of zero."""
 
 _REPLACED = {"Cc", "Cs", "Cn", "Co"}
 """Unicode categories that no file of text may hold, or no font shows."""
@@ -58,8 +69,16 @@ class SeriesStyle(NamedTuple):
 
 def series_style(number: int) -> SeriesStyle:
     """The look of a series by its number, from 0: no two of the first thirty are alike."""
-    again = number // len(HUES)
-    return SeriesStyle(number % len(HUES), number % len(DASHES), (number + again) % len(MARKERS))
+    again = number // DISTINCT
+    return SeriesStyle(number % DISTINCT, number % len(DASHES), (number + again) % len(MARKERS))
+
+
+def hues(count: int) -> list[int]:
+    """Places in `HUES` of the colours of some things in order: a scale if they are many."""
+    if count <= DISTINCT:
+        return list(range(count))
+    steps = len(HUES) - DISTINCT - 1
+    return [DISTINCT + round(place * steps / (count - 1)) for place in range(count)]
 
 
 def text_colour_on(shade: tuple[float, ...]) -> str:

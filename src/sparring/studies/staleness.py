@@ -172,7 +172,7 @@ class Staleness:
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Fresh and stale accuracy along training, and the ends of all networks."""
-        return [*_along(found, provenance), *_ends(found, provenance)]
+        return [*_ends(found, provenance), *_along(found, provenance)]
 
 
 def _setting(network: str) -> tuple[int, int]:

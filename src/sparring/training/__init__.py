@@ -12,9 +12,10 @@ from sparring.training.config import TrainConfig, Validation, linearly_scaled
 from sparring.training.distributed import joined
 from sparring.training.monitor import ValidationResult
 from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
-from sparring.training.optimizers import (
-    SGD,
-    Adam,
+from sparring.training.optimizers import SGD, Adam
+from sparring.training.replay import Parting, Replay, replay
+from sparring.training.run import resume, train
+from sparring.training.schedules import (
     Constant,
     Gradual,
     OneCycle,
@@ -22,8 +23,6 @@ from sparring.training.optimizers import (
     Triangular,
     WarmUp,
 )
-from sparring.training.replay import Parting, Replay, replay
-from sparring.training.run import resume, train
 from sparring.training.session import TrainedRun
 from sparring.training.sinks import RowKind, SessionStart, Sink
 from sparring.training.trainer import Step, Trainer
