@@ -11,7 +11,7 @@ os.environ["COLUMNS"] = "80"  # help pages are as wide as in a terminal
 project = "sparring"
 author = "the authors of sparring"
 project_copyright = author
-html_title = "sparring"
+html_title = "sparring documentation"
 
 # The sources are the repository's own files where they are, so that their links to one another
 # hold in the repository and on the site alike.
@@ -32,7 +32,7 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True, "imported-members": True}
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
@@ -44,3 +44,4 @@ html_additional_pages = {"index": "forward.html"}
 templates_path = [str(ROOT / "docs" / "site")]
 html_static_path = [str(ROOT / "docs" / "site" / "static")]
 html_css_files = ["sparring.css"]
+html_js_files = ["copy.js"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 from site_settings import Group, setting_groups
@@ -37,6 +38,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("help-pages", HelpPages)
     app.add_directive("settings", Settings)
     app.connect("autodoc-process-docstring", keep_drawings)
+    app.connect("doctree-read", group_members, priority=100)  # before contents are collected
     return {"parallel_read_safe": True}
 
 
@@ -61,6 +63,24 @@ def keep_drawings(*about: Any) -> None:
             literal = line.startswith("    ") and (starts or literal)
         result.append(line.replace("[*S", r"[\*S").replace(" *S", r" \*S"))  # a shape, no emphasis
     lines[:] = result
+
+
+GROUPS = {"function": "Functions", "class": "Classes", "exception": "Classes", "data": "Constants"}
+"""Headings on the page of a package, in this order, by the kind of what stands below."""
+
+
+def group_members(app: Sphinx, doctree: nodes.document) -> None:
+    """On the page of a package, put functions before classes and these before constants."""
+    if "/api/" not in f"/{app.env.docname}":
+        return
+    for page in list(doctree.findall(nodes.section)):
+        groups: dict[str, list[nodes.Node]] = {title: [] for title in GROUPS.values()}
+        for member in [node for node in page.children if isinstance(node, addnodes.desc)]:
+            index = page[page.index(member) - 1]  # the entry of the general index
+            for node in (index, member):
+                page.remove(node)
+            groups[GROUPS[member["objtype"]]] += [index, member]
+        page += [_section(title, *members) for title, members in groups.items() if members]
 
 
 def _help_section(verb: str) -> nodes.section:

@@ -168,7 +168,7 @@ MISTAKES = {
     "replay settings.json": "has no config.json",
     "replay runs b": "one word, RUN, beside its flags; got runs b.",
     "replay --jsno": "Did you mean --json?",
-    "replay --seed 3": "every flag must be one of sparring replay",
+    "replay --seed 3": "sparring replay has no flag --seed",
     "repaly": "Did you mean replay?",
 }
 

@@ -23,7 +23,7 @@ MISTAKES = {
     "run-a -o report.pdf": "must end in .html or .htm; got report.pdf. Take report.html.",
     "run-a -o nowhere/a.html": "cannot write nowhere/a.html",
     "run-a -o folder.html": "a folder of this name is in the way",
-    "run-a --output a.html": "got --output. Did you mean --out?",
+    "run-a --output a.html": "has no flag --output. Did you mean --out?",
 }
 
 

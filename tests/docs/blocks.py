@@ -7,6 +7,7 @@ A comment that readers do not see, on the line above a block, says what its lang
     <!-- file: NAME -->                it is the contents of this file, which is written first
 
 and once for all commands of a page: <!-- commands of this page are not run: REASON -->
+A page that needs a package which is no dependency names it: <!-- page needs: PACKAGE -->
 """
 
 import re
@@ -59,6 +60,11 @@ class Block:
                 raise ValueError(f"{self.where}: there is no {old!r} to replace")
             text = text.replace(old, new)
         return text
+
+
+def needed(page: Path) -> list[str]:
+    """Packages without which the blocks of a page cannot run."""
+    return re.findall(r"<!-- page needs: (\w+) -->", page.read_text())
 
 
 def blocks_of(page: Path, text: str | None = None) -> list[Block]:

@@ -1,16 +1,20 @@
 """Every code block of the documentation is run, or says why not."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-from docs.blocks import ROOT, SITE, blocks_of
+from docs.blocks import ROOT, SITE, blocks_of, needed
 from docs.running import run_page
 
 
 @pytest.mark.parametrize("page", SITE, ids=[str(page.relative_to(ROOT)) for page in SITE])
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    for package in needed(page):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

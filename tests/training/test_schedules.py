@@ -6,7 +6,7 @@ import pytest
 
 from sparring.errors import ConfigError
 from sparring.training import Constant, OneCycle, Steps, Triangular, WarmUp
-from sparring.training.schedules import Schedule
+from sparring.training.optimizers import Schedule
 
 PLACES = [number / 997 for number in range(997)]
 

@@ -140,10 +140,7 @@ class Form(Generic[Flags]):
     def _unknown(self, flag: str) -> ConfigError:
         near = did_you_mean(nearest(flag, self._names()))
         advice = near or f" See sparring {self.verb} --help.{self.otherwise}"
-        return ConfigError(
-            f"every flag must be one of sparring {self.verb}, because nothing is ignored; "
-            f"got {flag}.{advice}"
-        )
+        return ConfigError(f"sparring {self.verb} has no flag {flag}.{advice}")
 
     def _without_value(self, argv: Sequence[str]) -> ConfigError:
         valued = self._names(with_value=True)

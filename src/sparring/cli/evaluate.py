@@ -59,7 +59,13 @@ class EvaluateFlags:
     """Print the result as JSON."""
 
 
-FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
+FORM = Form(
+    verb="evaluate",
+    flags=EvaluateFlags,
+    about=ABOUT,
+    word="RUN",
+    otherwise=" The threat is that of the run's settings.",
+)
 
 
 def run(argv: list[str]) -> int:

@@ -52,11 +52,12 @@ def _run(argv: list[str]) -> int:
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
     from sparring.cli.progress import watched_training
-    from sparring.cli.settings import connected, opened, resolved, shared, sized
+    from sparring.cli.settings import connected, resolved
     from sparring.training import train
+    from sparring.training.config import opened
     from sparring.training.preparation import prepared
 
-    config = shared(sized(resolved(flags), flags), flags)
+    config = resolved(flags)
     if flags.dry_run:
         config = prepared(config, opened(config))
         if leads():

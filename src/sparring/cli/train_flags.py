@@ -31,6 +31,22 @@ class TrainFlags:
     """Determines weights at first, data order and attacks' starts."""
     updates: Annotated[int | None, flag("--updates", whole, "N"), PLAIN] = None
     """Updates of the weights in all; with --resume a larger number."""
+    epochs: Annotated[float | None, flag("--epochs", number, "N"), PLAIN] = None
+    """Instead of --updates: N times images / batch size of them, rounded up."""
+    batch_size: Annotated[int | None, flag("--batch-size", whole, "B"), PLAIN] = None
+    """Images of a batch."""
+    lr: Annotated[float | None, flag("--lr", number, "R"), PLAIN] = None
+    """Largest learning rate; the schedule multiplies it."""
+    optimizer: Annotated[str | None, flag("--optimizer", str, "NAME"), PLAIN] = None
+    """adam or sgd."""
+    momentum: Annotated[float | None, flag("--momentum", number, "M"), PLAIN] = None
+    """Of sgd."""
+    weight_decay: Annotated[float | None, flag("--weight-decay", number, "W"), PLAIN] = None
+    """Of sgd."""
+    schedule: Annotated[str | None, flag("--schedule", str, "NAME"), PLAIN] = None
+    """Learning rate: constant, warm-up, triangular, one-cycle or steps."""
+    augmentation: Annotated[tuple[str, ...], several("--augmentation", str, "NAME ..."), PLAIN] = ()
+    """flip and crop, in order."""
     data: Annotated[str | None, flag("--data", str, "PATH"), PLAIN] = None
     """mnist (bundled), an .npz file or a folder: see sparring data --help."""
     channels: Annotated[
@@ -87,6 +103,8 @@ class TrainFlags:
         str | None, flag("--precision", one_of("auto", "bf16", "fp32"), "auto|bf16|fp32"), PLAIN
     ] = None
     """auto takes bf16 where the hardware has units for it."""
+    device: Annotated[str | None, flag("--device", str, "D"), PLAIN] = None
+    """cpu, cuda or another PyTorch device; by default CUDA if there is one."""
     threads: Annotated[int | None, flag("--threads", whole, "N"), PLAIN] = None
     """CPU threads; 0 for all cores, and one beside workers."""
     set: Annotated[

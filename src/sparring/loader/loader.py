@@ -104,7 +104,7 @@ class AdversarialLoader:
         recipe = Recipe(
             attack=attack,
             batch_size=batch_size,
-            updates=_updates(updates, epochs, len(images), batch_size),
+            updates=updates_for(updates, epochs, len(images), batch_size),
             seed=seed,
             eps_schedule=eps_schedule,
             early_steps=tuple(early_steps),
@@ -338,7 +338,11 @@ def _lasting(kind: SourceKind) -> str:
     return repr(kind.policy) if isinstance(kind, Asynchronous) else repr(kind)
 
 
-def _updates(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:
+def updates_for(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:
+    """Updates as given, or those of so many passes over the images, rounded up.
+
+    Raises `ConfigError` unless exactly one of the two is given.
+    """
     if (updates is None) == (epochs is None):
         raise ConfigError(
             "give either updates, the number of batches, or epochs; got "

@@ -23,9 +23,11 @@ from sparring.records.typed import is_tagged, kinds, members, setting_types, set
 
 
 def nearest_setting(name: str, cls: type) -> str | None:
-    """Setting of that very name deeper inside a record class, else its own setting most like it."""
-    same = (below for below in settings_below(cls) if below.rpartition(".")[2] == name)
-    return next(same, None) or nearest(name, setting_types(cls))
+    """Setting of a record class most like it, or that of such a name deeper inside."""
+    below = {each.rpartition(".")[2]: each for each in reversed([*settings_below(cls)])}
+    own = setting_types(cls)
+    inner = nearest(name, below)
+    return below.get(name) or nearest(name, own) or (None if inner is None else below[inner])
 
 
 LONGEST_ECHO = 60
@@ -85,9 +87,10 @@ def _is_missing(error: KeyError, path: str) -> bool:
 def _unknown(name: str, cls: type, path: str) -> str:
     prefix = f"{path}." if path else ""
     near = nearest_setting(name, cls)
-    hint = did_you_mean(None if near is None else f"{prefix}{near}")
-    known = ", ".join(setting_types(cls)) or "no settings"
-    return f"{prefix}{name} is not a setting of {cls.__name__}, which has {known}.{hint}"
+    fact = f"{prefix}{name} is not a setting of {cls.__name__}"
+    if near is not None:
+        return f"{fact}.{did_you_mean(f'{prefix}{near}')}"
+    return f"{fact}, which has {', '.join(setting_types(cls)) or 'none'}."
 
 
 Record = TypeVar("Record")

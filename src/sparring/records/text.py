@@ -61,15 +61,49 @@ def eps_from(text: str) -> float:
         raise ValueError(f"eps must be a number such as 0.3 or 8/255; got {text}.") from error
 
 
-SIMILAR = 0.6
-"""Least similarity of a suggestion: two swapped letters in a word of five still pass."""
+SIMILAR, SIMILAR_SHORT = 0.7, 0.8
+"""Least similarity of a suggestion; the second for names of up to three letters."""
+SAME = tuple(
+    frozenset(words.split())
+    for words in (
+        "lr learning-rate rate",
+        "batch-size bs batch",
+        "weight-decay wd",
+        "device dev gpu cuda",
+        "model arch architecture net network",
+        "data dataset data-path data-dir",
+        "init weights checkpoint ckpt model-path pretrained",
+        "eps epsilon",
+        "threat norm",
+        "steps iterations iters num-steps",
+        "epochs epoch num-epochs",
+        "out output output-dir save-dir",
+        "workers num-workers",
+        "threads num-threads",
+        "suite attacks attack",
+    )
+)
+"""Words for the same thing, here and in other programs."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Known name most like `name`, whatever the case; `None` if none is similar."""
-    by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=SIMILAR)
-    return by_folded[close[0]] if close else None
+    """Known name for the same thing as `name`, or most like it; `None` if none is similar.
+
+    Case, leading dashes and the kind of dash do not count.
+    """
+    by_word = {_word(candidate): candidate for candidate in known}
+    word = _word(name)
+    alike = {other for words in SAME if word in words for other in words} & by_word.keys()
+    alike |= {other for other in by_word if sorted(other) == sorted(word)}
+    if alike:
+        return by_word[word if word in alike else min(alike)]
+    cutoff = SIMILAR if len(word) > 3 else SIMILAR_SHORT
+    close = difflib.get_close_matches(word, by_word, n=1, cutoff=cutoff)
+    return by_word[close[0]] if close else None
+
+
+def _word(name: str) -> str:
+    return name.casefold().lstrip("-").replace("_", "-")
 
 
 def did_you_mean(suggestion: str | None) -> str:

@@ -18,6 +18,7 @@ from typing import (
     ParamSpec,
     TypeVar,
     Union,
+    Unpack,
     get_args,
     get_origin,
     get_type_hints,
@@ -90,21 +91,39 @@ def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
     """
     signature = inspect.signature(function)
     name = function.__qualname__.removesuffix(".__call__").removesuffix(".__init__")
+    kinds_of = {one.kind: one.name for one in signature.parameters.values()}
+    others = kinds_of.get(inspect.Parameter.VAR_KEYWORD, "")
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        hints = _hints(function)
+        more = _spread(hints.get(others))
         try:
             bound = signature.bind(*args, **kwargs)
+            if more and (unknown := bound.arguments.get(others, {}).keys() - more.keys()):
+                raise TypeError(f"got an unexpected keyword argument '{min(unknown)}'")
         except TypeError as error:
-            raise _other_arguments(name, signature, kwargs, error) from error
-        hints = _hints(function)
-        for argument, value in bound.arguments.items():
-            if argument in hints:
-                check_type(argument, hints[argument], value)
-                bound.arguments[argument] = _plain(hints[argument], value)
+            known = [one for one in signature.parameters if one not in ("self", others)]
+            raise _other_arguments(name, [*known, *more], kwargs, error) from error
+        _check(bound.arguments, hints)
+        _check(bound.arguments.get(others, {}), more)
         return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _check(given: dict[str, Any], hints: Mapping[str, object]) -> None:
+    """Check the type of each argument, and make numbers Python's own."""
+    for name, value in given.items():
+        hint = hints.get(name, object)
+        if get_origin(hint) is not Unpack:
+            check_type(name, hint, value)
+            given[name] = _plain(hint, value)
+
+
+def _spread(hint: object) -> Mapping[str, object]:
+    """Types by keyword of `**changes: Unpack[Changes]`."""
+    return _hints(get_args(hint)[0]) if get_origin(hint) is Unpack else {}
 
 
 def typed_record(cls: type[Result]) -> type[Result]:
@@ -123,9 +142,8 @@ def check_type(name: str, hint: object, value: object) -> None:
 
 
 def _other_arguments(
-    name: str, signature: inspect.Signature, given: Mapping[str, object], error: TypeError
+    name: str, known: Sequence[str], given: Mapping[str, object], error: TypeError
 ) -> ConfigError:
-    known = [one for one in signature.parameters if one != "self"]
     near = [nearest(one, known) for one in given if one not in known]
     hint = did_you_mean(next((one for one in near if one), None))
     return ConfigError(

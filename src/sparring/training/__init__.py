@@ -12,10 +12,9 @@ from sparring.training.config import TrainConfig, Validation, linearly_scaled
 from sparring.training.distributed import joined
 from sparring.training.monitor import ValidationResult
 from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
-from sparring.training.optimizers import SGD, Adam
-from sparring.training.replay import Parting, Replay, replay
-from sparring.training.run import resume, train
-from sparring.training.schedules import (
+from sparring.training.optimizers import (
+    SGD,
+    Adam,
     Constant,
     Gradual,
     OneCycle,
@@ -23,6 +22,8 @@ from sparring.training.schedules import (
     Triangular,
     WarmUp,
 )
+from sparring.training.replay import Parting, Replay, replay
+from sparring.training.run import resume, train
 from sparring.training.session import TrainedRun
 from sparring.training.sinks import RowKind, SessionStart, Sink
 from sparring.training.trainer import Step, Trainer

@@ -10,7 +10,7 @@ discussion.
 from dataclasses import dataclass, field, replace
 
 from sparring.attacks import PGD, EarlySteps, Linf, Recipe, Threat
-from sparring.data import Augmentation
+from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
@@ -22,8 +22,14 @@ from sparring.records.own_code import check_trusted, named_code
 from sparring.records.text import ByteCount
 from sparring.records.typed import typed_record
 from sparring.training.objectives import Adversarial, Objective
-from sparring.training.optimizers import Adam, OptimizerKind
-from sparring.training.schedules import Constant, EpsSchedule, Gradual, LearningRateSchedule
+from sparring.training.optimizers import (
+    Adam,
+    Constant,
+    EpsSchedule,
+    Gradual,
+    LearningRateSchedule,
+    OptimizerKind,
+)
 
 WARM_UP = 5 / 90
 """Share of the run for which a scaled learning rate rises (Goyal et al.)."""
@@ -188,6 +194,11 @@ def stored_config(run: RunDirectory, *, trust_code: bool = False) -> TrainConfig
     config = from_json(TrainConfig, read_json(run.config), where=str(run.config))
     check_trusted(run.config, named_code(to_json(config)), trust_code=trust_code)
     return config
+
+
+def opened(config: TrainConfig) -> Dataset:
+    """The data that the settings name; pictures are decoded only where they are looked at."""
+    return open_dataset(config.data, config.conversion(), data_memory=config.data_memory)
 
 
 def _check_norms(threat: Threat, trained: Threat) -> None:

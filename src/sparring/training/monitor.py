@@ -26,7 +26,7 @@ from sparring.training.comparison import (
     clean_accuracy_in_training,
 )
 from sparring.training.config import TrainConfig
-from sparring.training.schedules import WarmUp
+from sparring.training.optimizers import WarmUp
 from sparring.training.trainer import Step, Trainer
 
 WINDOW = 100

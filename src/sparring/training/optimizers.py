@@ -1,13 +1,22 @@
-"""Optimisers as records that build PyTorch's own, fused where the device has such a kernel."""
+"""Optimizers, and schedules of the learning rate and of the threat's ε, as records.
+
+An optimizer's record builds PyTorch's own, fused where the device has such a kernel. A schedule's
+call gives a factor in [0, 1] at a place of the run: `progress` runs from 0 before the first update
+to just under 1 before the last. As a pure function of the place it needs no state to resume, and
+every process that attacks a ticket can compute its ε.
+"""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from sparring.errors import ConfigError
+from sparring.records.checks import positive, within
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,10 +31,9 @@ class Adam:
     """Decay of the mean of squared gradients, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_rate(self.learning_rate)
-        _check_decay("beta1", self.beta1)
-        _check_decay("beta2", self.beta2)
+        positive("learning_rate", self.learning_rate)
+        within("beta1", self.beta1, "[0, 1)", "0.9 is usual.")
+        within("beta2", self.beta2, "[0, 1)", "0.999 is usual.")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """PyTorch's Adam over these parameters."""
@@ -46,14 +54,9 @@ class SGD:
     """Pull of every weight towards zero, per unit of learning rate."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_rate(self.learning_rate)
-        _check_decay("momentum", self.momentum)
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"weight_decay must be 0 or more because it shrinks weights; got "
-                f"{self.weight_decay:g}. Take 0 for none."
-            )
+        positive("learning_rate", self.learning_rate)
+        within("momentum", self.momentum, "[0, 1)", "0.9 is usual.")
+        within("weight_decay", self.weight_decay, "[0, inf)", "0 is none.")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """PyTorch's SGD over these parameters."""
@@ -75,17 +78,136 @@ def _can_be_fused(weights: Iterable[nn.Parameter]) -> bool:
     return all(weight.is_floating_point() for weight in weights)
 
 
-def _check_rate(rate: float) -> None:
-    if not 0 < rate < float("inf"):
-        raise ConfigError(
-            f"learning_rate must be a positive number because it is a step's length; got {rate:g}. "
-            f"The paper takes 0.0001 for Adam."
-        )
+@runtime_checkable
+class Schedule(Protocol):
+    """A factor in [0, 1] at every place of a run."""
+
+    def __call__(self, progress: float) -> float:
+        """The factor at `progress` in [0, 1)."""
+        ...
 
 
-def _check_decay(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ConfigError(
-            f"{name} must lie in [0, 1) because it is the share kept of a running mean; got "
-            f"{value:g}. 0.9 is usual."
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constant(Schedule):
+    """The full value throughout: the paper's learning rate and ε."""
+
+    @override
+    def __call__(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmUp(Schedule):
+    """Linear from `start` to the full value over the first share of the run, then constant.
+
+    The full ε or learning rate from the first update on often ends in a dead start: a loss stuck
+    at ln(classes).
+    """
+
+    share: float = 0.15
+    """Share of the run that the rise takes, in (0, 1]."""
+    start: float = 0.0
+    """Factor at the first update, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        within("share", self.share, "(0, 1]")
+        within("start", self.start, "[0, 1]")
+
+    @override
+    def __call__(self, progress: float) -> float:
+        return min(1.0, self.start + (1 - self.start) * progress / self.share)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Triangular(Schedule):
+    """Linear from 0 to the full value at `peak_at`, then linear back to 0."""
+
+    peak_at: float = 0.4
+    """Share of the run at which the full value is reached, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        within("peak_at", self.peak_at, "(0, 1)")
+
+    @override
+    def __call__(self, progress: float) -> float:
+        return min(progress / self.peak_at, (1 - progress) / (1 - self.peak_at))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneCycle(Schedule):
+    """Half a cosine up from `start` to the full value at `peak_at`, half a cosine down to `end`.
+
+    Source: Smith & Topin 2019, with the cosine form that PyTorch's OneCycleLR uses.
+    """
+
+    peak_at: float = 0.3
+    """Share of the run at which the full value is reached, in (0, 1)."""
+    start: float = 0.04
+    """Factor at the first update, in [0, 1]."""
+    end: float = 4e-6
+    """Factor that the end approaches, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        within("peak_at", self.peak_at, "(0, 1)")
+        within("start", self.start, "[0, 1]")
+        within("end", self.end, "[0, 1]")
+
+    @override
+    def __call__(self, progress: float) -> float:
+        if progress < self.peak_at:
+            return _cosine(self.start, 1.0, progress / self.peak_at)
+        return _cosine(1.0, self.end, (progress - self.peak_at) / (1 - self.peak_at))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps(Schedule):
+    """The full value, multiplied by `factor` at each of the given places."""
+
+    at: tuple[float, ...] = (0.5, 0.75)
+    """Shares of the run, rising, each in (0, 1)."""
+    factor: float = 0.1
+    """What each place multiplies by, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        for place in self.at:
+            within("at", place, "(0, 1)")
+        if list(self.at) != sorted(set(self.at)):
+            raise ConfigError.expected("at must rise", self.at, "Sort it.")
+        within("factor", self.factor, "(0, 1)")
+
+    @override
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= place for place in self.at)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gradual(Schedule):
+    """Another schedule, approached from `start` of it by a linear rise early in the run.
+
+    Source: Goyal et al. 2017, section 2.2, gradual warm-up: 5 of 90 epochs, from the rate of one
+    trainer.
+    """
+
+    share: float = 5 / 90
+    """Share of the run that the rise takes, in (0, 1]."""
+    start: float = 0.5
+    """Factor at the first update, in [0, 1]."""
+    then: Constant | WarmUp | Triangular | OneCycle | Steps = field(default_factory=Constant)
+    """What it is a factor of, and what is left of it after the rise."""
+
+    def __post_init__(self) -> None:
+        within("share", self.share, "(0, 1]")
+        within("start", self.start, "[0, 1]")
+
+    @override
+    def __call__(self, progress: float) -> float:
+        risen = min(1.0, self.start + (1 - self.start) * progress / self.share)
+        return risen * self.then(progress)
+
+
+LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps | Gradual
+EpsSchedule = Constant | WarmUp
+
+
+def _cosine(start: float, end: float, place: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * place)) / 2

@@ -1,19 +1,24 @@
-"""Whole configurations, each a function; variants come by `dataclasses.replace`."""
+"""Whole configurations, each a function that takes changes: `fast(threat=Linf(8 / 255))`.
+
+A preset is for grey images, such as the bundled ones, and for the paper's network. For other data
+without a threat of your own it takes the usual one, and for other networks more attack steps.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Unpack, runtime_checkable
 
 from sparring.attacks import PGD, EarlySteps, Linf
+from sparring.attacks.plausible import usual
 from sparring.engine import Newest
 from sparring.loader import Asynchronous
 from sparring.models import Normalised, PaperNetwork
 from sparring.records.typed import typed
+from sparring.training.adapting import Changes, adapted, dataset_of, withstanding
 from sparring.training.config import TrainConfig, Validation
 from sparring.training.objectives import Natural
-from sparring.training.optimizers import Adam
-from sparring.training.schedules import Triangular, WarmUp
+from sparring.training.optimizers import Adam, Triangular, WarmUp
 
 TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
 """Early steps of the preset `fast` for the paper's network."""
@@ -37,13 +42,31 @@ def for_model(config: TrainConfig) -> TrainConfig:
 class Preset(Protocol):
     """Makes one configuration."""
 
-    def __call__(self) -> TrainConfig:
-        """The configuration."""
+    def __call__(self, **changes: Unpack[Changes]) -> TrainConfig:
+        """The configuration, with these changes and what follows from them; see `adapted`.
+
+        Raises `ConfigError` as `adapted` does; `DataError` if other data are named and cannot be
+        opened.
+        """
         ...
 
 
+def _preset(config: TrainConfig, changes: Changes) -> TrainConfig:
+    """The settings of a preset with changes; the rules for other data and networks included."""
+    before, config = config, adapted(config, **changes)
+    named = [word.partition("=")[0] for word in changes.get("set", ())]
+    sized = "eps" in changes or not isinstance(changes.get("threat", ""), str)
+    sized |= any(name.startswith(("threat", "attack.threat")) for name in named)
+    if not sized and config.data != before.data:
+        channels = dataset_of(config, changes).image_shape[0]
+        if channels != 1:
+            config = withstanding(config, usual(type(config.threat), channels))
+    early = any(name.startswith("early_steps") for name in named)
+    return config if early else for_model(config)
+
+
 @typed
-def fast() -> TrainConfig:
+def fast(**changes: Unpack[Changes]) -> TrainConfig:
     """A robust MNIST classifier in two minutes on two cores: the default.
 
     Attacks of two steps for half of the run, of three until four fifths, then of five; they reach
@@ -53,7 +76,7 @@ def fast() -> TrainConfig:
     judges them: docs/reproducing.md. A higher peak would do as well with fresh attacks, but not
     with stale ones: docs/decisions/0007-engine.md.
     """
-    return TrainConfig(
+    config = TrainConfig(
         model=PaperNetwork(initialisation="small"),
         threat=Linf(eps=0.3),
         attack=PGD(threat=Linf(eps=0.36), steps=5, step_size=0.0936),
@@ -66,52 +89,55 @@ def fast() -> TrainConfig:
         average=0.99,
         validation=Validation(every=245, images=256, steps=10),
     )
+    return _preset(config, changes)
 
 
 @typed
-def paper() -> TrainConfig:
+def paper(**changes: Unpack[Changes]) -> TrainConfig:
     """The paper's own setting (its section 6), with the attacker that it settles on, κ = 8.
 
     Batch 128, 60,000 updates, constant Adam at mnist_challenge's learning rate 1e-4, ε = 0.3
     throughout, steps of 2.5 ε / κ from a uniform start.
     """
-    return TrainConfig(
+    config = TrainConfig(
         attack=PGD(threat=Linf(eps=0.3), steps=8, start="uniform"),
         optimizer=Adam(learning_rate=1e-4),
         batch_size=128,
         updates=60_000,
     )
+    return _preset(config, changes)
 
 
 @typed
-def paper_async() -> TrainConfig:
+def paper_async(**changes: Unpack[Changes]) -> TrainConfig:
     """The paper's own engine (its section 5): newest weights, re-saved every 100 updates.
 
     The length of its queue is not told: eight tickets here. No step of an attack is fresh.
     """
     source = Asynchronous(policy=Newest(credits=8, period=100), fresh_steps=0)
-    return replace(paper(), source=source)
+    return _preset(replace(paper(), source=source), changes)
 
 
 @typed
-def madry() -> TrainConfig:
+def madry(**changes: Unpack[Changes]) -> TrainConfig:
     """mnist_challenge, the baseline that the paper's headline is measured against.
 
     40 steps of 0.01 from a uniform start, batch 50, 100,000 updates of constant Adam at 1e-4
     (MadryLab/mnist_challenge, config.json).
     """
-    return TrainConfig(
+    config = TrainConfig(
         attack=PGD(threat=Linf(eps=0.3), steps=40, step_size=0.01, start="uniform"),
         optimizer=Adam(learning_rate=1e-4),
         batch_size=50,
         updates=100_000,
     )
+    return _preset(config, changes)
 
 
 @typed
-def natural() -> TrainConfig:
+def natural(**changes: Unpack[Changes]) -> TrainConfig:
     """The same network trained on clean images only: accurate, and not robust at all."""
-    return TrainConfig(
+    config = TrainConfig(
         model=PaperNetwork(initialisation="torch"),
         attack=PGD(threat=Linf(eps=0.3), steps=0, start="none"),
         objective=Natural(),
@@ -120,6 +146,7 @@ def natural() -> TrainConfig:
         updates=1290,
         validation=Validation(every=430),
     )
+    return _preset(config, changes)
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

@@ -1,0 +1,382 @@
+"""What a few words mean for all settings: the rules by which one wish changes several of them.
+
+Presets and `sparring train` take the same words, `Changes`. A threat, for example, moves the
+training attack as well, TRADES brings the loss that its attack maximises, and epochs become
+updates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypedDict, Unpack
+
+from torch import nn
+
+from sparring.attacks import L2, Linf, Threat
+from sparring.attacks.plausible import usual
+from sparring.data import Augmentation, Crop, Dataset, Flip
+from sparring.data.pictures import Channels
+from sparring.data.run_data import given_name
+from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
+from sparring.errors import ConfigError, SparringError, launcher
+from sparring.loader import (
+    Asynchronous,
+    Fresh,
+    Processes,
+    Ray,
+    SourceKind,
+    Stale,
+    TransportKind,
+)
+from sparring.loader.loader import updates_for
+from sparring.models import (
+    Given,
+    Imported,
+    ModelKind,
+    Normalised,
+    PaperNetwork,
+    PreActResNet18,
+    Precision,
+    SmallNetwork,
+    WideResNet,
+)
+from sparring.models.spec import Network
+from sparring.records import from_json, override
+from sparring.records.checks import choice
+from sparring.records.own_code import arguments
+from sparring.records.typed import typed
+from sparring.training.config import TrainConfig, linearly_scaled, opened
+from sparring.training.objectives import (
+    TRADES,
+    Adversarial,
+    Mixed,
+    Objective,
+    OwnObjective,
+)
+from sparring.training.optimizers import (
+    SGD,
+    Adam,
+    Constant,
+    LearningRateSchedule,
+    OneCycle,
+    OptimizerKind,
+    Steps,
+    Triangular,
+    WarmUp,
+)
+
+Named = Mapping[str, type[Any]]
+MODELS: Named = MappingProxyType(
+    {
+        "paper": PaperNetwork,
+        "small-cnn": SmallNetwork,
+        "preact-resnet-18": PreActResNet18,
+        "wide-resnet": WideResNet,
+    }
+)
+OBJECTIVES: Named = MappingProxyType({"adversarial": Adversarial, "mixed": Mixed, "trades": TRADES})
+OPTIMIZERS: Named = MappingProxyType({"adam": Adam, "sgd": SGD})
+SCHEDULES: Named = MappingProxyType(
+    {
+        "constant": Constant,
+        "warm-up": WarmUp,
+        "triangular": Triangular,
+        "one-cycle": OneCycle,
+        "steps": Steps,
+    }
+)
+AUGMENTATIONS: Named = MappingProxyType({"flip": Flip, "crop": Crop})
+NORMS: Named = MappingProxyType({"linf": Linf, "l2": L2})
+SOURCES: Named = MappingProxyType({"fresh": Fresh, "stale": Stale, "async": Asynchronous})
+POLICIES: Named = MappingProxyType(
+    {"fixed-lag": FixedLag, "newest": Newest, "sync": Sync, "sharded": Sharded}
+)
+TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray})
+
+
+class Changes(TypedDict, total=False):
+    """What presets, `adapted` and, as flags, `sparring train` take.
+
+    Where a record may stand, so may the name that the command line gives it, such as "sgd".
+    """
+
+    data: str | Path | Dataset
+    """"mnist", a path, or the data that are passed to `train` too."""
+    channels: Channels
+    """What pictures are converted to: "grey" or "rgb"; by default nothing."""
+    model: ModelKind | nn.Module | str
+    """A record, a name, file.py:factory, or the network that is passed to `train` too."""
+    model_args: Sequence[str]
+    """Arguments of the factory, or settings of a model that was named, each as name=value."""
+    mean: Sequence[float]
+    """Subtracted from pixels in [0, 1], by channel, as the network's first layer."""
+    std: Sequence[float]
+    """Each channel is then divided by it; goes with `mean`."""
+    init: str | Path
+    """File of weights to begin with."""
+    threat: Threat | str
+    """What to withstand; the training attack exceeds it as before. A name takes its usual ε."""
+    eps: float
+    """Size of the threat; the training attack exceeds it as before."""
+    steps: int
+    """Attack steps in every update; the step size changes so that all reach as far as before."""
+    objective: Objective | str
+    """What an update minimises. With TRADES, the attack maximises the loss that belongs to it."""
+    optimizer: OptimizerKind | str
+    """The optimizer; a name that it has already keeps its settings."""
+    lr: float
+    """The optimizer's largest learning rate."""
+    momentum: float
+    """The optimizer's momentum, if it has such a setting."""
+    weight_decay: float
+    """The optimizer's weight decay, if it has such a setting."""
+    schedule: LearningRateSchedule | str
+    """How the learning rate moves."""
+    augmentation: Sequence[Augmentation | str]
+    """What is done to training images, in order."""
+    batch_size: int
+    """Images of a batch."""
+    updates: int
+    """Updates of the whole run."""
+    epochs: float
+    """Passes over the training set, instead of `updates`: epochs · images / batch size of them."""
+    source: SourceKind | str
+    """Where attacked batches come from."""
+    staleness: int
+    """Updates for which a batch waits; goes with the source "stale"."""
+    workers: int
+    """Workers of the source "async", as the next four."""
+    transport: TransportKind | str
+    """What the workers are."""
+    policy: PolicyKind | str
+    """Which weights the workers attack."""
+    lag: int
+    """Updates by which attacks run ahead under the policy "fixed-lag"."""
+    publish_every: int
+    """Updates between two publications of the weights; above 1, no step of an attack is fresh."""
+    seed: int
+    """Determines initial weights, data order and every attack's start."""
+    precision: Precision
+    """Arithmetic of the passes."""
+    device: str
+    """Where to train."""
+    threads: int
+    """CPU threads."""
+    set: Sequence[str]
+    """Settings by dotted names, such as "attack.loss=margin"; they win over all of the above."""
+
+
+@typed
+def adapted(config: TrainConfig, **changes: Unpack[Changes]) -> TrainConfig:
+    """The settings with these changes, and with what follows from them.
+
+    Raises `ConfigError` for changes that cannot be meant together; `DataError` if `epochs` are
+    asked for and the data cannot be opened.
+    """
+    names = {"channels", "seed", "updates", "batch_size", "precision", "device", "threads"}
+    same: Any = {name: value for name, value in changes.items() if name in names}
+    config = replace(config, **same)
+    if "data" in changes:
+        data = changes["data"]
+        config = replace(config, data=given_name(data) if isinstance(data, Dataset) else str(data))
+    if "augmentation" in changes:
+        steps = (_one("augmentation", AUGMENTATIONS, step) for step in changes["augmentation"])
+        config = replace(config, augmentation=tuple(steps))
+    config = _attacked(config, changes)
+    config = replace(config, source=_source(config.source, changes))
+    config = _with_model(config, changes)
+    config = _with_objective(config, changes)
+    config = _with_optimizer(config, changes)
+    config = override(config, changes.get("set", ()))
+    if "epochs" in changes:
+        updates = changes.get("updates")
+        images = 0 if updates is not None else len(dataset_of(config, changes).train)
+        updates = updates_for(updates, changes["epochs"], images, config.batch_size)
+        config = replace(config, updates=updates)
+    return config
+
+
+def dataset_of(config: TrainConfig, changes: Changes) -> Dataset:
+    """The data that were passed, else those that the settings name. Raises `DataError`."""
+    data = changes.get("data")
+    return data if isinstance(data, Dataset) else opened(config)
+
+
+def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
+    """The settings for another threat, with an attack that exceeds it in the same proportion."""
+    size = threat.eps * (config.attack.threat.eps / config.threat.eps)
+    if isinstance(threat, Linf):
+        size = min(size, 1.0)  # all of the images' range
+    before = config.attack
+    step = before.step_size and before.step_size * (size / before.threat.eps)
+    attack = replace(before, threat=replace(threat, eps=size), step_size=step)
+    return replace(config, threat=threat, attack=attack)
+
+
+def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None) -> TrainConfig:
+    """The settings for as many trainers as were started together, in effective numbers.
+
+    Settings of one trainer are scaled by `linearly_scaled`, or only split with the scaling "none".
+    Settings of this number of trainers are returned as they are. Raises `ConfigError` if they do
+    not fit together.
+    """
+    if scaling is not None and trainers == 1:
+        raise ConfigError.expected(
+            "scaling needs several trainers",
+            "one",
+            "Start them with: torchrun --nproc-per-node 2 -m sparring train …",
+        )
+    if config.trainers == 1:
+        if scaling == "none":
+            return replace(config, trainers=trainers)
+        return linearly_scaled(config, trainers)
+    if scaling == "linear":
+        raise ConfigError.expected(
+            "scaling linear needs settings of one trainer, those of several are scaled already",
+            f"trainers = {config.trainers}",
+            "Leave it out.",
+        )
+    if config.trainers != trainers:
+        raise ConfigError.expected(
+            "trainers must be the number of processes",
+            f"{config.trainers} in the settings and {trainers} processes",
+            f"Take: {launcher(config.trainers)} train …",
+        )
+    return config
+
+
+def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
+    """The record that a name stands for, `before` if it is one already; a record as it is."""
+    if not isinstance(wanted, str):
+        return wanted
+    choice(setting, wanted, known)
+    return before if isinstance(before, known[wanted]) else known[wanted]()
+
+
+def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
+    threat = changes.get("threat", config.threat)
+    if isinstance(threat, str):
+        choice("threat", threat, NORMS)
+        threat = usual(NORMS[threat], channels=1)
+    if "eps" in changes:
+        threat = replace(threat, eps=changes["eps"])
+    if "threat" in changes or "eps" in changes:
+        config = withstanding(config, threat)
+    if "steps" in changes:
+        attack = config.attack.at(config.attack.threat.eps, changes["steps"])
+        config = replace(config, attack=attack, early_steps=())
+    return config
+
+
+def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
+    wanted = changes.get("objective")
+    if wanted is None:
+        return config
+    if isinstance(wanted, str) and ":" in wanted:
+        wanted = OwnObjective(factory=wanted)
+    objective = _one("objective", OBJECTIVES, wanted)
+    attack = config.attack
+    if isinstance(objective, TRADES):
+        start = "uniform" if attack.start == "none" else attack.start
+        attack = replace(attack, loss="kl", start=start)
+    return replace(config, objective=objective, attack=attack)
+
+
+def _with_optimizer(config: TrainConfig, changes: Changes) -> TrainConfig:
+    optimizer = config.optimizer
+    if "optimizer" in changes:
+        optimizer = _one("optimizer", OPTIMIZERS, changes["optimizer"], optimizer)
+    rates = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
+    numbers = {setting: changes[name] for name, setting in rates.items() if name in changes}
+    for setting in numbers:
+        if not hasattr(optimizer, setting):
+            raise ConfigError.expected(
+                f"{setting} must be a setting of the optimizer",
+                type(optimizer).__name__,
+                "Take the optimizer sgd.",
+            )
+    optimizer = replace(optimizer, **numbers)
+    schedule = config.schedule
+    if "schedule" in changes:
+        schedule = _one("schedule", SCHEDULES, changes["schedule"], schedule)
+    return replace(config, optimizer=optimizer, schedule=schedule)
+
+
+def _with_model(config: TrainConfig, changes: Changes) -> TrainConfig:
+    model, words = config.model, changes.get("model_args", ())
+    wanted = changes.get("model")
+    if isinstance(wanted, nn.Module):
+        model = Given(name=type(wanted).__qualname__)
+    elif wanted is not None:
+        model = named_model(wanted, words) if isinstance(wanted, str) else wanted
+    if words and not isinstance(wanted, str):
+        raise ConfigError.expected(
+            "model_args needs the name of a model",
+            f"{words[0]} without it",
+            "For the model of a preset or file take --set model.NAME=VALUE.",
+        )
+    mean, std = changes.get("mean", ()), changes.get("std", ())
+    if bool(mean) != bool(std):
+        raise ConfigError.expected(
+            "mean and std go together", f"only {'mean' if mean else 'std'}", "Give the other, too."
+        )
+    if mean:
+        inner = model.network if isinstance(model, Normalised) else model
+        model = Normalised(mean=tuple(mean), std=tuple(std), network=inner)
+    init = str(changes["init"]) if "init" in changes else config.init
+    return replace(config, model=model, init=init)
+
+
+def named_model(name: str, words: Sequence[str] = ()) -> Network:
+    """The record of a built-in network, or of a factory of your own as file.py:factory.
+
+    `words` are its settings or arguments, each as name=value. Raises `ConfigError`.
+    """
+    if ":" in name:
+        return Imported(factory=name, arguments=tuple(words))
+    choice("model", name, [*MODELS, "file.py:factory"])
+    return from_json(MODELS[name], arguments(words, "model_args"), where="model_args")
+
+
+def _source(before: SourceKind, changes: Changes) -> SourceKind:
+    source: Any = _one("source", SOURCES, changes.get("source", before), before)
+    if "staleness" in changes:
+        if not isinstance(source, Stale):
+            raise _needs("staleness", "source", "stale", source)
+        source = replace(source, staleness=changes["staleness"])
+    for name in ("workers", "transport", "policy", "lag", "publish_every"):
+        if name in changes and not isinstance(source, Asynchronous):
+            raise _needs(name, "source", "async", source)
+    return _asynchronous(source, changes) if isinstance(source, Asynchronous) else source
+
+
+def _asynchronous(before: Asynchronous, changes: Changes) -> Asynchronous:
+    """Workers, policy, lag and period; a ticket in shards has one for each worker that attacks."""
+    workers, fresh = changes.get("workers", before.workers), before.fresh_steps
+    transport = before.transport
+    transport = _one("transport", TRANSPORTS, changes.get("transport", transport), transport)
+    wanted = changes.get("policy", before.policy)
+    policy: Any = _one("policy", POLICIES, wanted, before.policy)
+    if wanted == "sharded" and policy is not before.policy:
+        if workers is None:
+            raise ConfigError.expected(
+                "policy sharded needs a number of workers", "none", "Add --workers N."
+            )
+        policy = Sharded(split=max(1, workers + before.helps))
+    if "lag" in changes:
+        if not isinstance(policy, FixedLag):
+            raise _needs("lag", "policy", "fixed-lag", policy)
+        policy = replace(policy, lag=changes["lag"])
+    if "publish_every" in changes:
+        if not isinstance(policy, FixedLag | Newest):
+            raise _needs("publish_every", "policy", "fixed-lag or newest", policy)
+        policy = replace(policy, period=changes["publish_every"])
+        fresh = fresh if changes["publish_every"] == 1 else 0
+    return replace(before, workers=workers, transport=transport, policy=policy, fresh_steps=fresh)
+
+
+def _needs(name: str, setting: str, wanted: str, found: object) -> SparringError:
+    return ConfigError.expected(
+        f"{name} needs the {setting} {wanted}", type(found).__name__, f"Add --{setting} {wanted}."
+    )
