@@ -55,7 +55,7 @@ def alive() -> int:
 
 
 def short(updates: int, kind: TransportKind) -> TrainConfig:
-    """`fast` of so many updates, with two workers that do all attacks."""
+    """`fast` of this many updates, with two workers that do all attacks."""
     preset = fast()
     source = Asynchronous(workers=2, transport=kind, policy=FixedLag(lag=3), helps=False)
     validation = replace(preset.validation, every=0, alarm_every=0)
@@ -63,7 +63,7 @@ def short(updates: int, kind: TransportKind) -> TrainConfig:
 
 
 def report(name: str, run: TrainedRun) -> None:
-    """Say who attacked what, and that every update was done once."""
+    """Print how many batches each node attacked, and that every update was done once."""
     rows = MetricsLog(run.run.metrics).rows()
     stats = EngineStats.from_rows(rows, helps=False)
     steps = [row["step"] for row in rows if "loss" in row]

@@ -4,7 +4,7 @@
         --seeds 0 1 2 --suite pgd-100x5 --images 1000
 
 Each recipe is a preset (fast) with settings replaced, as `sparring train --set` replaces them. One
-line of CSV a run: natural accuracy on all validation images, robust accuracy on the first so many
+line of CSV a run: natural accuracy on all validation images, robust accuracy on the first N
 after every attack of the suite, seconds of training. The runs themselves are thrown away.
 """
 
@@ -27,7 +27,7 @@ from sparring.training.presets import PRESETS
 
 
 def row(config: TrainConfig, suite: str, num_images: int) -> list[str]:
-    """Train one recipe and judge it. Cost: the training, and the suite on so many images."""
+    """Train one recipe and evaluate it. Cost: the training, and the suite on N images."""
     with tempfile.TemporaryDirectory() as folder:
         trained = train(replace(config, validation=Validation(every=0)), Path(folder) / "run")
     validation = load_dataset(config.data).validation

@@ -43,7 +43,7 @@ POLICY = FixedLag(lag=2)
 
 
 def emulated(attack: float, update: float, updates: int) -> dict[str, float]:
-    """One trainer's time for so many updates, once its worker is up and the pipeline is full."""
+    """One trainer's time for this many updates, once its worker is up and the pipeline is full."""
     team, gradients = present_team(), torch.ones(WEIGHTS)
     job = EmulatedJob(seconds=attack, batch_size=BATCH)
     spent, begun, full = 0.0, 0.0, None
@@ -52,7 +52,7 @@ def emulated(attack: float, update: float, updates: int) -> dict[str, float]:
         engine = Engine(broker, transport, EmulatedTrainer(job, arena), workers=1)
         for ready in engine:
             if full is None:
-                # All must begin to count at the same ticket: whoever was up first waits.
+                # All must begin to count at the same ticket: the first to start waits.
                 if team.mean(torch.tensor([float(engine.num_workers), 0, 0, 0]))[0] == 1:
                     full = ready.ticket + 2 * POLICY.window
                 continue
@@ -73,7 +73,7 @@ OPTIMIZERS = {"SGD": SGD(learning_rate=0.05), "Adam": Adam(learning_rate=1e-3)}
 
 
 def equality(updates: int) -> dict[str, object]:
-    """The first averaged gradient, and the weights before and after so many updates."""
+    """The first averaged gradient, and the weights before and after this many updates."""
     return {name: _gradients_and_weights(name, updates) for name in OPTIMIZERS}
 
 

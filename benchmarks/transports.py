@@ -3,7 +3,7 @@
     python benchmarks/transports.py --rounds 400 --batches 5000
 
 Both are measured in one run, in turns, on a cluster of this machine: one worker, attacks that take
-no time, batches and weights of the paper's sizes. Then so many batches go through a Ray worker, new
+no time, batches and weights of the paper's sizes. Then N batches go through a Ray worker, new
 weights with each, and the object store and the trainer's memory are looked at now and then.
 """
 
@@ -51,7 +51,7 @@ def overheads(rounds: int) -> None:
 
 
 def store(batches: int) -> None:
-    """Print what the object store and the trainer hold while so many batches pass."""
+    """Print what the object store and the trainer hold while N batches pass."""
     job, policy = EmulatedJob(seconds=0.0), FixedLag(lag=3, split=1)
     print(f"\n{batches:,} batches through a Ray worker, new weights with each")
     print(f"{'batches':>8} {'a second':>9} {'object store, MB':>17} {'trainer, MB':>12}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparring.errors import ConfigError, TrainingError
-from sparring.studies.processes import Job, Workers
+from sparring.studies.processes import Job, JobProcesses
 from studies.jobs import REFUSED, Doubling, Dying, Failing, Waiting
 
 pytestmark = pytest.mark.process
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 def test_every_job_is_done_once_however_many_there_are():
     jobs = [Doubling(number) for number in range(5)]
     told: list[float] = []
-    with Workers(told=lambda job, share: told.append(share)) as workers:
+    with JobProcesses(told=lambda job, share: told.append(share)) as workers:
         assert dict(workers.carry_out(jobs, at_once=2)) == {job: 2 * job.number for job in jobs}
         assert list(workers.carry_out([], at_once=2)) == []
         again = list(workers.carry_out([Doubling(9)], at_once=1, threads=2))
@@ -47,7 +47,7 @@ def test_a_job_that_fails_stops_the_others(
 
 
 def test_ending_early_stops_what_is_under_way(tmp_path):
-    with Workers() as workers:
+    with JobProcesses() as workers:
         for _ in workers.carry_out([Waiting(tmp_path / "pid"), Doubling(1)], at_once=2):
             _wait_for(tmp_path / "pid")
             break
@@ -58,11 +58,11 @@ def test_ending_early_stops_what_is_under_way(tmp_path):
 def test_a_parent_that_dies_takes_its_processes_with_it(how, tmp_path):
     program = (
         "from pathlib import Path\n"
-        "from sparring.studies.processes import Workers\n"
+        "from sparring.studies.processes import JobProcesses\n"
         "from studies.jobs import Waiting\n"
         "if __name__ == '__main__':\n"
         f"    job = Waiting(Path({str(tmp_path / 'pid')!r}))\n"
-        "    list(Workers().carry_out([job], at_once=1))\n"
+        "    list(JobProcesses().carry_out([job], at_once=1))\n"
     )
     (tmp_path / "program.py").write_text(program)
     tests = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def test_a_parent_that_dies_takes_its_processes_with_it(how, tmp_path):
 
 
 def _until_waiting(jobs: Sequence[Job], pid: Path) -> None:
-    with Workers() as workers:
+    with JobProcesses() as workers:
         for _ in workers.carry_out(jobs, at_once=2):
             _wait_for(pid)
 

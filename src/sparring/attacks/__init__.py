@@ -18,7 +18,7 @@ from sparring.attacks.crafting import (
 from sparring.attacks.fab import FAB
 from sparring.attacks.losses import (
     LOSSES,
-    Loss,
+    LossFunction,
     LossName,
     cross_entropy,
     difference_of_logits_ratio,
@@ -54,7 +54,7 @@ __all__ = [
     "Crafter",
     "EarlySteps",
     "Linf",
-    "Loss",
+    "LossFunction",
     "LossName",
     "Recipe",
     "Search",

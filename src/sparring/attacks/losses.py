@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparring.errors import ConfigError
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Logits and labels to one loss per image."""
 
 LossName = Literal["cross-entropy", "margin", "dlr", "kl"]
@@ -101,13 +101,13 @@ def divergence(
     return F.kl_div(here, there, reduction="none", log_target=True).sum(1)
 
 
-LOSSES: Mapping[LossName, Loss] = {
+LOSSES: Mapping[LossName, LossFunction] = {
     "cross-entropy": cross_entropy,
     "margin": margin,
     "dlr": difference_of_logits_ratio,
 }
 """The formula behind each name that compares logits with labels."""
-RELATIVE: Mapping[LossName, Loss] = {"kl": divergence}
+RELATIVE: Mapping[LossName, LossFunction] = {"kl": divergence}
 """Behind each that compares them with the logits of the clean images."""
 
 

@@ -123,7 +123,7 @@ class Attack(Protocol):
         ...
 
 
-Judge = Callable[[Tensor, Tensor], Tensor]
+IsBroken = Callable[[Tensor, Tensor], Tensor]
 """Places in the set and images there, to where an image counts as broken."""
 
 
@@ -156,10 +156,10 @@ class BatchedSearch:
         """Images that are in flight or wait."""
         return len(self.waiting) + len(self.places)
 
-    def advance(self, judge: Judge) -> tuple[Tensor, Tensor]:
+    def advance(self, is_broken: IsBroken) -> tuple[Tensor, Tensor]:
         """One pass of everyone in flight; returns the places that left and their images.
 
-        Cost: a pass, and what `judge` takes for those that seem broken.
+        Cost: a pass, and what `is_broken` takes for those that seem broken.
         """
         with no_trace(self.logits_of):
             self._fill()
@@ -168,7 +168,7 @@ class BatchedSearch:
         fell = torch.zeros(len(self.places), dtype=torch.bool)
         rows = move.wrong.cpu().nonzero().flatten()
         if len(rows):
-            fell[rows] = judge(self.places[rows], move.points[rows])
+            fell[rows] = is_broken(self.places[rows], move.points[rows])
         leaves = fell | move.over.cpu()
         gone = self.places[leaves]
         self.state = move.state

@@ -35,7 +35,7 @@ from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory
 from sparring.records.run import DataIdentity, PartIdentity
 
-Given = TypeVar("Given")
+Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 WHOLE = 4 << 30
@@ -121,7 +121,7 @@ def _of_encoded(pixels: Encoded, places: Int64[Tensor, " N"]) -> str:
     return hashlib.sha256(b"".join(_on_threads(digest, pairs))).hexdigest()
 
 
-def _on_threads(do: Callable[[Given], Found], given: Sequence[Given]) -> list[Found]:
+def _on_threads(do: Callable[[Item], Found], given: Sequence[Item]) -> list[Found]:
     """What comes of each, in order."""
 
     def of_some(start: int) -> list[Found]:

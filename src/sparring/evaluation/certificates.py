@@ -32,8 +32,8 @@ UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the largest relative error of one operation."""
 
 
-class Interval(NamedTuple):
-    """What a layer's output may be."""
+class Box(NamedTuple):
+    """Between which values a layer's output lies."""
 
     low: Tensor
     """At least this."""
@@ -45,9 +45,9 @@ class Interval(NamedTuple):
         """The largest size that it may have."""
         return torch.maximum(self.low.abs(), self.high.abs())
 
-    def widened(self, slack: Tensor) -> "Interval":
+    def widened(self, slack: Tensor) -> "Box":
         """By so much on both sides."""
-        return Interval(self.low - slack, self.high + slack)
+        return Box(self.low - slack, self.high + slack)
 
 
 def certified(
@@ -122,17 +122,17 @@ def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
         raise _unknown("a float32 matmul precision below highest")
 
 
-def around(images: Tensor, threat: Threat) -> Interval:
+def around(images: Tensor, threat: Threat) -> Box:
     """A box that holds all images that the judge lets pass as being within the threat."""
     if not isinstance(threat, Linf | L2):
         raise ConfigError(
             f"a certificate needs a threat in L-infinity or L2; got {type(threat).__name__}."
         )
     centre, reach = images.double(), threat.eps + TOLERANCE
-    return Interval((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
+    return Box((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
 
 
-def _holds(logits: Interval, labels: Tensor) -> Tensor:
+def _holds(logits: Box, labels: Tensor) -> Tensor:
     """Where the label's logit is above every other, whatever the image."""
     label = labels[:, None]
     others = logits.high.scatter(1, label, -torch.inf).amax(1)
@@ -145,14 +145,14 @@ class Bounds:
     def __init__(self, model: nn.Module) -> None:
         self._graph = traced(model, MODULES)
 
-    def of(self, images: Interval) -> Interval:
+    def of(self, images: Box) -> Box:
         """What the network may say of any image in the box."""
         try:
             return _Walk(self._graph).run(images)
         except ConfigError as error:  # to which fx adds what it was doing
             raise ConfigError(str(error).partition("\n")[0]) from error
 
-    def check(self, model: nn.Module, box: Interval, batches: Sequence[Tensor]) -> None:
+    def check(self, model: nn.Module, box: Box, batches: Sequence[Tensor]) -> None:
         """What no rule foresaw: Python's own branches, another arithmetic.
 
         `batches` are images of the box. Raises `ConfigError` where the network does not say of them
@@ -164,7 +164,7 @@ class Bounds:
 
 
 class _Walk(fx.Interpreter):
-    """Carries an `Interval` where the network carries a tensor."""
+    """Carries an `Box` where the network carries a tensor."""
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
@@ -186,10 +186,10 @@ class _Walk(fx.Interpreter):
 
     def _ends(self, rule: Callable[..., Tensor] | None, target: Any, args: Any, kwargs: Any) -> Any:
         """A rule at both ends; arguments beside the interval stay as they are."""
-        if rule is None or not args or not isinstance(args[0], Interval):
+        if rule is None or not args or not isinstance(args[0], Box):
             raise _unknown(getattr(target, "__name__", str(target)))
         x, *others = args
-        return Interval(rule(x.low, *others, **kwargs), rule(x.high, *others, **kwargs))
+        return Box(rule(x.low, *others, **kwargs), rule(x.high, *others, **kwargs))
 
 
 FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
@@ -217,18 +217,18 @@ METHODS: Mapping[str, Callable[..., Tensor]] = {
 """Methods of which the same is true."""
 
 
-def _sum(one: Any, other: Any) -> Interval:
-    if not (isinstance(one, Interval) and isinstance(other, Interval)):
+def _sum(one: Any, other: Any) -> Box:
+    if not (isinstance(one, Box) and isinstance(other, Box)):
         raise _unknown("a sum with something that is not computed from the images")
-    total = Interval(one.low + other.low, one.high + other.high)
+    total = Box(one.low + other.low, one.high + other.high)
     return total.widened(2 * UNIT * total.largest)
 
 
-def _linear(layer: nn.Linear, x: Interval) -> Interval:
+def _linear(layer: nn.Linear, x: Box) -> Box:
     return _affine(x, layer.weight, layer.bias, functional.linear, layer.in_features)
 
 
-def _convolution(layer: nn.Conv2d, x: Interval) -> Interval:
+def _convolution(layer: nn.Conv2d, x: Box) -> Box:
     if layer.padding_mode != "zeros":
         raise _unknown(f"a convolution with padding mode {layer.padding_mode}")
 
@@ -241,12 +241,12 @@ def _convolution(layer: nn.Conv2d, x: Interval) -> Interval:
 
 
 def _affine(
-    x: Interval,
+    x: Box,
     weight: Tensor,
     bias: Tensor | None,
     product: Callable[..., Tensor],
     terms: int,
-) -> Interval:
+) -> Box:
     """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order.
 
     `product` is of values, weight and, if given, bias, and knows along which dimension that goes.
@@ -257,10 +257,10 @@ def _affine(
     middle, spread = product(centre, weight, shift), product(radius, sizes)
     size = product(x.largest, sizes, None if shift is None else shift.abs())
     error = (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
-    return Interval(middle - spread, middle + spread).widened(size * error)
+    return Box(middle - spread, middle + spread).widened(size * error)
 
 
-def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval:
+def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Box) -> Box:
     if layer.running_mean is None or layer.running_var is None:
         raise _unknown("BatchNorm without running statistics")
     scale = (layer.running_var.double() + layer.eps).rsqrt()
@@ -273,28 +273,28 @@ def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, x: Interval) -> Interval
     ends = ((x.low - mean) * scale, (x.high - mean) * scale)
     low, high = torch.minimum(*ends) + shift, torch.maximum(*ends) + shift
     size = x.largest + mean.abs()
-    return Interval(low, high).widened(8 * UNIT * (size * scale.abs() + abs(shift)))
+    return Box(low, high).widened(8 * UNIT * (size * scale.abs() + abs(shift)))
 
 
-def _normalised(layer: Normalisation, x: Interval) -> Interval:
+def _normalised(layer: Normalisation, x: Box) -> Box:
     mean, deviation = layer.mean.double(), layer.deviation.double()
     ends = [(end - mean) / deviation for end in x]
-    found = Interval(torch.minimum(*ends), torch.maximum(*ends))
+    found = Box(torch.minimum(*ends), torch.maximum(*ends))
     return found.widened(4 * UNIT * (x.largest + mean.abs()) / deviation.abs())
 
 
-def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Interval) -> Interval:
+def _pooled(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, x: Box) -> Box:
     if getattr(layer, "divisor_override", None) is not None:
         raise _unknown("average-pooling with a divisor of its own")
     terms = x.low.shape[-1] * x.low.shape[-2] + 2
-    return Interval(layer(x.low), layer(x.high)).widened(2 * terms * UNIT * layer(x.largest))
+    return Box(layer(x.low), layer(x.high)).widened(2 * terms * UNIT * layer(x.largest))
 
 
-def _each_end(layer: nn.Module, x: Interval) -> Interval:
-    return Interval(layer(x.low), layer(x.high))
+def _each_end(layer: nn.Module, x: Box) -> Box:
+    return Box(layer(x.low), layer(x.high))
 
 
-MODULES: Mapping[type[nn.Module], Callable[[Any, Interval], Interval]] = {
+MODULES: Mapping[type[nn.Module], Callable[[Any, Box], Box]] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _batch_norm,

@@ -116,7 +116,7 @@ TOP = 3
 """Classes told of an image."""
 STEPS = 40
 """Steps of each of the two attacks."""
-LOSSES = ("cross-entropy", "margin")
+ATTACKED_LOSSES = ("cross-entropy", "margin")
 """What they climb, one after the other."""
 ON_CPU = 256
 """Images of one batch on a CPU: a few MB of pixels."""
@@ -217,7 +217,7 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
             places = torch.arange(start, min(start + at_once, test))
             pixels, labels = own.batch(places)
             found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
-    words = f"PGD, {STEPS} steps, {' and '.join(LOSSES)}, seed {seed}" if attack else None
+    words = f"PGD, {STEPS} steps, {' and '.join(ATTACKED_LOSSES)}, seed {seed}" if attack else None
     return Predictions(found=tuple(found), unread=tuple(unread), attack=words)
 
 
@@ -261,7 +261,7 @@ class _Asked:
     ) -> Bool[Tensor, " B"]:
         safe = torch.ones_like(predicted, dtype=torch.bool)
         seeds = torch.full_like(predicted, self.seed)
-        for loss in LOSSES:
+        for loss in ATTACKED_LOSSES:
             search = PGD(threat=self.threat, steps=STEPS, loss=loss)
             start = search.starts(images, seeds)
             attacked = search.search_from(start, self.network, images, predicted)

@@ -102,7 +102,7 @@ class _Worker:
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Workers:
+class JobProcesses:
     """Processes that carry jobs out, some at a time; they are there as long as the `with` lasts.
 
     A job that fails stops the others, which may take their time to leave things in order; so does
@@ -114,7 +114,7 @@ class Workers:
     """Hears how far each job is."""
     _idle: list[_Worker] = field(default_factory=list)
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "JobProcesses":
         """Themselves; a process is started when it is first needed."""
         return self
 

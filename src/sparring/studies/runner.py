@@ -41,7 +41,7 @@ from sparring.records.environment import available_cores
 from sparring.records.files import exclusive_lock
 from sparring.records.metrics import number
 from sparring.studies.networks import reached
-from sparring.studies.processes import Job, Tell, Workers
+from sparring.studies.processes import Job, JobProcesses, Tell
 from sparring.studies.study import (
     Demanding,
     Measurement,
@@ -264,7 +264,7 @@ class StudyRun:
         """
         with run_errors("create the folder of the study", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.folder, "run a study"), Workers(told=told) as workers:
+        with exclusive_lock(self.folder, "run a study"), JobProcesses(told=told) as workers:
             trainings = self._trainings()
             begins(trainings)
             for job, _ in self._done(workers, trainings):
@@ -280,7 +280,7 @@ class StudyRun:
         return self.sum_up()
 
     def _done(
-        self, workers: Workers, jobs: Sequence[Training | Measuring]
+        self, workers: JobProcesses, jobs: Sequence[Training | Measuring]
     ) -> Iterator[tuple[Job, Any]]:
         """Each job with its result; those that need the whole machine last, one at a time."""
         beside = [job for job in jobs if not job.alone]

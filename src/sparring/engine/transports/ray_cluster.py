@@ -17,7 +17,7 @@ import ray
 from sparring.errors import ConfigError
 from sparring.records.environment import available_cores
 
-PATIENCE = 10.0
+CONNECT_SECONDS = 10.0
 """Seconds in which the head of a cluster must answer."""
 LOCAL = "local"
 """Ray's word for a cluster that is started on this machine and ends with this process."""
@@ -67,7 +67,7 @@ def _knock(address: str) -> None:
     """Raise `OSError` at once if nothing listens there: Ray itself tries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextmanager
