@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sparring.models import PaperCNN, load_weights
     from sparring.prediction import predict
     from sparring.records import Evaluation, RunDirectory, TransferMatrix
-    from sparring.training import TrainConfig, presets, replay, resume, train
+    from sparring.training import TrainConfig, TrainedRun, load, presets, replay, resume, train
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ _HOME = {
     "models": ("PaperCNN", "load_weights"),
     "prediction": ("predict",),
     "records": ("Evaluation", "RunDirectory", "TransferMatrix"),
-    "training": ("TrainConfig", "presets", "replay", "resume", "train"),
+    "training": ("TrainConfig", "TrainedRun", "load", "presets", "replay", "resume", "train"),
 }
 _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in names}
 
@@ -56,12 +56,14 @@ __all__ = [
     "Stale",
     "Suite",
     "TrainConfig",
+    "TrainedRun",
     "TransferMatrix",
     "Verdict",
     "dataset_from",
     "evaluate",
     "export",
     "fgsm",
+    "load",
     "load_dataset",
     "load_weights",
     "predict",

@@ -2,18 +2,12 @@
 
 import re
 import time
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sparring.cli.console import PROGRESS
-from sparring.cli.progress import watched_evaluation, watched_training
+from sparring.cli.progress import watched_evaluation
 from sparring.evaluation import Progress
-from sparring.records import RunDirectory, describe
-from sparring.training import SessionStart, Step, TrainConfig, ValidationResult
-from sparring.training.presets import fast
 
 
 @pytest.fixture(params=["bar", "lines"])
@@ -29,28 +23,6 @@ def display(request, monkeypatch) -> str:
     return request.param
 
 
-def step(number: int) -> Step:
-    return Step(
-        step=number,
-        loss=1.25,
-        accuracy=0.5,
-        learning_rate=1e-3,
-        eps=0.3,
-        staleness=0,
-        attack_seconds=0.1,
-        supply_seconds=0.1,
-        update_seconds=0.1,
-        images_per_second=640.0,
-    )
-
-
-def session(config: TrainConfig) -> SessionStart:
-    where = describe(threads=1, device="cpu", precision="fp32")
-    return SessionStart(
-        config=config, run=RunDirectory(Path("runs/x")), environment=where, version=0
-    )
-
-
 def shown_until(part: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Stderr so far, once it holds `part`: a bar is drawn ten times a second."""
     text, until = "", time.monotonic() + 10
@@ -64,47 +36,6 @@ def shown_until(part: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
-
-
-def validation(step: int) -> dict[str, Any]:
-    found = ValidationResult(
-        step=step, natural_accuracy=0.75, robust_accuracy=0.5, validation_images=16
-    )
-    return asdict(found)
-
-
-def test_a_run_shows_loss_robust_accuracy_speed_and_notices(display, capsys):
-    config = fast()
-    with watched_training() as sink:
-        sink.start(session(config))
-        for number in range(1, 11):
-            sink.write("update", asdict(step(number)))
-        sink.write("validation", validation(10))
-        sink.write("notice", {"step": 10, "event": "dead start: look out"})
-        shown = shown_until("robust 50.0 %", capsys)
-    text = plain(shown)
-    assert (
-        f"runs/x: {config.updates:,} updates of {config.batch_size} images on cpu, 1 thread, fp32; "
-        "against Linf 0.3; staleness at most 0\n" in text
-    )
-    assert all(part in text for part in ("loss 1.250", "robust 50.0 %", "640 images/s"))
-    assert "\nnotice: dead start: look out\n" in text
-    assert ("\x1b" in shown) == (display == "bar")
-    if display == "lines":
-        assert text.count("\n") == 3
-        assert text.splitlines()[1].endswith(" left")
-
-
-def test_the_time_left_of_a_resumed_run_counts_from_where_it_resumed(capsys, monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    with watched_training() as sink:
-        sink.start(session(replace(fast(), updates=100)))
-        for number in range(61, 91):
-            sink.write("update", asdict(step(number)))
-        now += 30
-        sink.write("validation", validation(90))
-    assert capsys.readouterr().err.rstrip().endswith(", 10.0 s left")
 
 
 def test_an_evaluation_shows_the_attack_and_what_is_still_robust(display, capsys):

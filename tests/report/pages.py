@@ -33,7 +33,7 @@ def a_run(path: Path, *, evaluated: bool = True, staleness: int = 4) -> RunDirec
         {
             "step": step,
             "loss": 2.0 - step / 400,
-            "accuracy": step / 500,
+            "training_accuracy": step / 500,
             "learning_rate": 0.001,
             "eps": 0.3,
             "staleness": min(step - 1, staleness),

@@ -83,7 +83,7 @@ def test_every_update_has_a_row_of_what_it_did(finished: RunDirectory) -> None:
         )
         assert 0 < attack <= supply
         assert row["images_per_second"] == pytest.approx(8 / (supply + update), rel=0.01)
-        assert 0 <= float(row["accuracy"] or 0) <= 1
+        assert 0 <= float(row["training_accuracy"] or 0) <= 1
 
 
 def test_looks_come_at_their_interval_and_at_the_end(finished: RunDirectory) -> None:
@@ -259,7 +259,7 @@ def step_of(number: int, loss: float) -> Step:
     return Step(
         step=number,
         loss=loss,
-        accuracy=0.1,
+        training_accuracy=0.1,
         learning_rate=1e-4,
         eps=0.3,
         staleness=0,

@@ -45,11 +45,9 @@ def run(argv: list[str]) -> int:
     flags, word = FORM.read(argv)
     chosen = RunDirectory.chosen(word)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.cli.progress import watched_training
     from sparring.training import replay
 
-    with watched_training("replay") as progress:
-        found = replay(chosen.path, sinks=[progress], trust_code=flags.trust_code)
+    found = replay(chosen.path, progress=True, trust_code=flags.trust_code)
     if flags.json:
         print_json(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
     else:

@@ -51,7 +51,6 @@ def _run(argv: list[str]) -> int:
         _refuse_settings(flags)
         return _resume(flags, flags.resume)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.cli.progress import watched_training
     from sparring.cli.settings import connected, resolved
     from sparring.training import train
     from sparring.training.config import opened
@@ -68,9 +67,8 @@ def _run(argv: list[str]) -> int:
         met(),
         connected(config.source, flags.ray_address),
         _destination(flags.out, beginning) as out,
-        watched_training() as progress,
     ):
-        done = train(config, out, sinks=[progress])
+        done = train(config, out, progress=True)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -80,17 +78,15 @@ def _resume(flags: TrainFlags, run: Path) -> int:
 
     if leads():
         RunDirectory.open(run)
-    from sparring.cli.progress import watched_training
     from sparring.training import resume
 
     with (
         met(),
         connected_as_before(run, flags.ray_address),
-        watched_training() as progress,
     ):
         done = resume(
             run,
-            sinks=[progress],
+            progress=True,
             updates=flags.updates,
             threads=flags.threads,
             trust_code=flags.trust_code,

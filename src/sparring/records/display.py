@@ -105,6 +105,10 @@ class Display:
         PROGRESS.print(line, soft_wrap=True)
         self._last = time.perf_counter()
 
+    def note(self, line: str) -> None:
+        """Print a line where nothing is redrawn."""
+        self.say(line)
+
     def _show(self, share: float, what: str, detail: str, left: str) -> None:
         if time.perf_counter() - self._last >= EVERY:
             self.say(self._line(share, what, detail, left))
@@ -119,6 +123,10 @@ class _Bar(Display):
         super().__init__(title)
         self._bar = bar
         self._task = bar.add_task(title, total=None, detail="", left="")
+
+    @override
+    def note(self, line: str) -> None:
+        pass
 
     @override
     def _show(self, share: float, what: str, detail: str, left: str) -> None:
@@ -138,6 +146,10 @@ class _Notebook(Display):
     def __init__(self, title: str) -> None:
         super().__init__(title)
         self._handle: Any = None
+
+    @override
+    def note(self, line: str) -> None:
+        pass
 
     @override
     def _show(self, share: float, what: str, detail: str, left: str) -> None:

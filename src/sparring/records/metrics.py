@@ -122,7 +122,14 @@ def _parsed(line: bytes) -> Row | None:
     except ValueError:
         return None
     whole = isinstance(row, dict) and all(_is_measurement(value) for value in row.values())
-    return cast("Row", row) if whole else None
+    return _renamed(cast("Row", row)) if whole else None
+
+
+def _renamed(row: Row) -> Row:
+    """A row with the names of today."""
+    if "loss" in row and "accuracy" in row:
+        row["training_accuracy"] = row.pop("accuracy")
+    return row
 
 
 def _is_measurement(value: object) -> bool:

@@ -81,7 +81,7 @@ def _accuracies(rows: Sequence[Row], along: Callable[[Row], float]) -> Iterator[
     for series in (
         validated(rows, "natural_accuracy", "natural", along),
         validated(rows, "robust_accuracy", "robust", along),
-        averaged(rows, "accuracy", "training, attacked", along, scale=100),
+        averaged(rows, "training_accuracy", "training, attacked", along, scale=100),
     ):
         if series is not None:
             yield series

@@ -66,7 +66,7 @@ def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
 
 
 def _accuracy_panels(rows: Sequence[Row]) -> Iterator[Panel]:
-    training = averaged(rows, "accuracy", "training, attacked", scale=100)
+    training = averaged(rows, "training_accuracy", "training, attacked", scale=100)
     measured = [validated(rows, name, words) for name, words in VALIDATION.items()]
     for title, series in {
         "training and validation": [training, *measured],

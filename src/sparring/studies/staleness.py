@@ -83,7 +83,7 @@ class StaleAccuracy:
     def __call__(self) -> Sequence[Row]:
         """A row for each snapshot: mean accuracy of the batches of the last updates before it."""
         log = [row for row in MetricsLog(self.run.metrics).rows() if "staleness" in row]
-        right = {int(row["step"] or 0): float(row["accuracy"] or 0) for row in log}
+        right = {int(row["step"] or 0): float(row["training_accuracy"] or 0) for row in log}
         return [
             {"network": self.network, "version": version, "stale": fmean(_last(right, version))}
             for version in self.run.snapshots()

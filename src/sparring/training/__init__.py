@@ -24,8 +24,8 @@ from sparring.training.optimizers import (
 )
 from sparring.training.replay import Parting, Replay, replay
 from sparring.training.run import resume, train
-from sparring.training.session import TrainedRun
 from sparring.training.sinks import RowKind, SessionStart, Sink
+from sparring.training.trained_run import Metrics, TrainedRun, load
 from sparring.training.trainer import Step, Trainer
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Fresh",
     "Gradual",
     "Loss",
+    "Metrics",
     "Mixed",
     "Natural",
     "OneCycle",
@@ -60,6 +61,7 @@ __all__ = [
     "WarmUp",
     "joined",
     "linearly_scaled",
+    "load",
     "presets",
     "replay",
     "resume",

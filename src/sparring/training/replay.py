@@ -39,7 +39,7 @@ from sparring.records.codec import shown
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.preparation import check_fits
-from sparring.training.sinks import SessionStart, Sink, Sinks
+from sparring.training.sinks import SessionStart, Sink, Sinks, training_display
 from sparring.training.team import SingleProcess
 from sparring.training.trainer import Trainer, update_together
 
@@ -94,10 +94,11 @@ class Replay:
 @typed
 @plain_settings()
 def replay(
-    run: Path | str,
+    run: Path | str | None = None,
     *,
     data: Dataset | None = None,
     sinks: Sequence[Sink] = (),
+    progress: bool = False,
     trust_code: bool = False,
 ) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
@@ -105,13 +106,17 @@ def replay(
     With the recorded number of threads, and on the recorded device where there is one. Cost: the
     attacks and updates of the run without its workers; one batch more in memory than the largest
     staleness. The `sinks` receive the updates, and a notice of each difference between this
-    environment and the recorded one that may change bits.
+    environment and the recorded one that may change bits; `progress` as in `train`. Without `run`,
+    the newest in `runs/`.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
     something or is damaged; weights that differ are no error. `data` are those
     passed to `train`, if any; `trust_code` as in `resume`.
     """
+    if progress:
+        with training_display("replay") as display:
+            return replay(run, data=data, sinks=[*sinks, display], trust_code=trust_code)
     begun = time.perf_counter()
-    directory, group = RunDirectory.open(run), Sinks((), sinks)
+    directory, group = RunDirectory.chosen(run), Sinks((), sinks)
     config = stored_config(directory, trust_code=trust_code)
     stored = _read_weights(directory, trust_code)
     trace = read_trace(directory, stored.version if stored else None)

@@ -1,6 +1,8 @@
-"""A whole run: from settings to a run directory with a trained network."""
+"""A whole run: from settings to a run directory with a trained network, resumed and extended."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,19 +10,22 @@ from torch import nn
 
 from sparring.data import Dataset
 from sparring.data.run_data import RunData, given_name, new_data, store_identity
-from sparring.errors import launcher, resume_command
+from sparring.engine import Newest
+from sparring.errors import ConfigError, launcher, resume_command
+from sparring.loader import Asynchronous
 from sparring.models import copied, plain_settings
 from sparring.records import RunDirectory
 from sparring.records.checks import at_least
+from sparring.records.files import exclusive_lock
 from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 from sparring.training.distributed import check_same_data, check_size, present_team
-from sparring.training.extension import extended
 from sparring.training.preparation import check_fits, prepared
-from sparring.training.session import TrainedRun, TrainingSession
-from sparring.training.sinks import Sink
+from sparring.training.session import TrainingSession
+from sparring.training.sinks import Sink, training_display
 from sparring.training.team import Launch, SingleProcess
+from sparring.training.trained_run import TrainedRun
 
 
 @typed
@@ -32,6 +37,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     data: Dataset | None = None,
     network: nn.Module | None = None,
     sinks: Sequence[Sink] = (),
+    progress: bool = False,
     until: int | None = None,
 ) -> TrainedRun:
     """Train a network, and store everything about it in the new directory `out`.
@@ -39,7 +45,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     With `until`, stop after this many updates; `resume` continues the run. `data` are used instead
     of those that the settings name; pass the same to `resume` and to evaluations. `network` is used
     instead of `config.model`: a copy of it is trained, from its weights on. `sinks` receive the
-    measurements, see `Sink`. Worker processes import the calling script, so call this behind
+    measurements, see `Sink`. `progress` shows them and the time left: a bar in a terminal or a
+    notebook, else lines on stderr. Worker processes import the calling script, so call this behind
     `if __name__ == "__main__":`. Where `config.trainers` is above 1, that many processes of
     torch.distributed must call it; only rank 0 writes `out` and has sinks.
     Raises `DataError` or `ConfigError` before anything is written, `RunError` if `out` is not
@@ -62,7 +69,8 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     config = team.lead(lambda: config)
     check_same_data(team, known)
     run = team.lead(lambda: new_run(config, out, team.launch, known))
-    return TrainingSession(team, config, dataset, run, sinks, until, network).train()
+    with _shown(sinks, progress and team.leads) as sinks:
+        return TrainingSession(team, config, dataset, run, sinks, until, network).train()
 
 
 @typed
@@ -75,6 +83,7 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     data: Dataset | None = None,
     network: nn.Module | None = None,
     sinks: Sequence[Sink] = (),
+    progress: bool = False,
     until: int | None = None,
     trust_code: bool = False,
 ) -> TrainedRun:
@@ -108,9 +117,92 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     check_same_data(team, known)
     if not resumed and run_data.stored is None:
         team.lead(lambda: store_identity(directory, config.data, known))
-    return TrainingSession(
-        team, config, dataset, directory, sinks, until, network, threads=threads
-    ).train()
+    with _shown(sinks, progress and team.leads) as sinks:
+        return TrainingSession(
+            team, config, dataset, directory, sinks, until, network, threads=threads
+        ).train()
+
+
+@contextmanager
+def _shown(sinks: Sequence[Sink], progress: bool) -> Iterator[Sequence[Sink]]:
+    """The sinks, and with `progress` one that shows it."""
+    if not progress:
+        yield sinks
+        return
+    with training_display() as display:
+        yield [*sinks, display]
+
+
+def extended(run: RunDirectory, config: TrainConfig, updates: int) -> TrainConfig:
+    """The settings with this number of updates, stored in config.json; a smaller one is refused.
+
+    A run of N updates that is extended to M has, bit for bit, the weights of a run of M updates. So
+    all that it did must be what the longer run does at the same update: learning rates, ε and steps
+    of attacks, and the tickets that are attacked ahead of training.
+    Raises `ConfigError` where a run of that length would have been another from its beginning, and
+    `RunError` while another process trains the run.
+    """
+    at_least("updates", updates, 1)
+    if updates == config.updates:
+        return config
+    if updates < config.updates:
+        raise ConfigError.expected(
+            f"updates must be {config.updates:,} or more, the number that {run.path} has",
+            f"{updates:,}",
+            "A run is not shortened; stop it at any time (Ctrl-C; until= in Python).",
+        )
+    longer = replace(config, updates=updates)
+    with exclusive_lock(run.path, "train a run"):
+        done = run.saved_updates
+        if reason := difference(config, longer, done):
+            raise ConfigError(
+                f"{run.path} cannot be extended to {updates:,} updates: {reason}. "
+                f"{_instead(run, longer)}"
+            )
+        run.extend(updates)
+    return longer
+
+
+def difference(config: TrainConfig, longer: TrainConfig, done: int) -> str:
+    """What the first `done` updates would have been otherwise in a longer run; empty if nothing.
+
+    Cost: the schedules are evaluated at each update that was made.
+    """
+    if not done:
+        return ""
+    if config.updates - done < (ahead := _ahead(config)):
+        return (
+            f"its batches are attacked {ahead} updates ahead of training, and those after update "
+            f"{config.updates:,} were not"
+        )
+    recipes = config.recipe(), longer.recipe()
+    for number in range(min(done + ahead, config.updates)):
+        here = [recipe.progress(number) for recipe in recipes]
+        if config.schedule(here[0]) != config.schedule(here[1]):
+            return _planned("the learning rate", f"schedule {type(config.schedule).__name__}")
+        if recipes[0].plan(number) != recipes[1].plan(number):
+            return _planned("the attack", "eps_schedule or early_steps")
+    return ""
+
+
+def _planned(what: str, setting: str) -> str:
+    return f"{what} follows the share of the run that is done ({setting}), which would be another"
+
+
+def _ahead(config: TrainConfig) -> int:
+    """Updates between the attack on a ticket and its training, where that decides the weights."""
+    source = config.source
+    if isinstance(source, Asynchronous) and isinstance(source.policy, Newest):
+        return 0  # timing decides, in a longer run too
+    return source.bound
+
+
+def _instead(run: RunDirectory, longer: TrainConfig) -> str:
+    path = shlex.quote(str(run.path))
+    return (
+        "Start a new run with its weights: "
+        f"{launcher(longer.trainers)} train --config {path} --init {path}/weights.safetensors"
+    )
 
 
 def new_run(

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import chain
 
 import torch
@@ -31,6 +31,7 @@ from sparring.training.distributed import other_weights
 from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationSlice
 from sparring.training.sinks import JSONLSink, SessionStart, Sink, Sinks, TensorBoardSink
 from sparring.training.team import Team, stop_request
+from sparring.training.trained_run import TrainedRun
 from sparring.training.trainer import Step, Trainer
 
 SINGLE = (
@@ -55,20 +56,6 @@ UNLIKE = (
     "processor and the same PyTorch for all."
 )
 """The notice of trainers whose hardware or software rounds differently."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TrainedRun:
-    """The result of `train` and `resume`."""
-
-    run: RunDirectory
-    """The run directory."""
-    network: nn.Module
-    """The network that is evaluated, in evaluation mode: averaged weights where averaging is on."""
-    version: int
-    """Updates that it has seen."""
-    seconds: float
-    """Wall-clock seconds of training over all sessions, validation and checkpoints included."""
 
 
 class TrainingSession:
@@ -138,7 +125,13 @@ class TrainingSession:
                     raise self._diverged(trainer, error) from error
             seconds = self._seconds()
         network = trainer.average.network.eval()
-        return TrainedRun(run=self.run, network=network, version=trainer.version, seconds=seconds)
+        return TrainedRun(
+            run=self.run,
+            network=network,
+            version=trainer.version,
+            seconds=seconds,
+            config=self.config,
+        )
 
     def _begin(self, trainer: Trainer) -> None:
         """Prepare, on rank 0, what the session measures and writes."""

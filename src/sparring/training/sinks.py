@@ -1,19 +1,28 @@
 """Sinks: what receives the measurements of a run while it trains.
 
-The run's own sinks write metrics.jsonl and, if asked for, TensorBoard events. The command line
-shows its progress by another, and your own are passed to `train`, `resume` and `replay`.
+The run's own sinks write metrics.jsonl and, if asked for, TensorBoard events. Another one shows the
+progress, and your own are passed to `train`, `resume` and `replay`.
+
+Units: seconds are wall-clock.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from typing_extensions import override
 
+from sparring.attacks.plausible import threat_text
 from sparring.errors import ConfigError, cause
 from sparring.records import Environment, MetricsLog, Row, RunDirectory, run_errors
+from sparring.records.display import Display, displayed
+from sparring.records.metrics import number
+from sparring.records.text import count_text, counted, duration_text
 from sparring.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -211,3 +220,99 @@ class Sinks:
 
 def _name(sink: Sink) -> str:
     return type(sink).__name__
+
+
+SMOOTHING = 0.05
+"""Weight of the newest update in the speed shown: single updates vary by half."""
+SOON = 2.0
+"""Seconds of updates from which the whole duration is first estimated."""
+POINTS = 64
+"""Places of a run at which the length of its attacks is looked up."""
+PASSES = 2
+"""Passes of an update, in steps of an attack."""
+
+
+@contextmanager
+def training_display(title: str = "train") -> Iterator[Sink]:
+    """A sink that shows the progress of a run, or of its replay, while the block lasts."""
+    with displayed(title) as display:
+        yield TrainingDisplay(display)
+
+
+class TrainingDisplay(Sink):
+    """Shows loss, robust accuracy, speed and the time left; notices are lines that stay."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._validation: Row | None = None
+        self._loss = math.nan
+
+    @override
+    def start(self, session: SessionStart) -> None:
+        config, where = session.config, session.environment
+        self._updates, self._first_step, self._speed = config.updates, session.version, 0.0
+        self._work, self._begun, self._estimated = work_shares(config), time.perf_counter(), False
+        team = "" if config.trainers == 1 else f"{config.trainers} trainers, "
+        stale = f", staleness at most {config.source.bound}" if config.source.bound else ""
+        self._display.say(
+            f"{session.run.path}: {counted(config.updates, 'update')} of "
+            f"{counted(config.batch_size, 'image')} against {threat_text(config.threat)}{stale}, "
+            f"on {team}{where.device} with {counted(where.threads, 'thread')}"
+        )
+
+    @override
+    def write(self, kind: RowKind, row: Row) -> None:
+        if kind == "update":
+            self._update(row)
+        elif kind == "validation":
+            self._validation = row
+            self._display.note(self._line(int(number(row, "step"))))
+            self._show(int(number(row, "step")))
+        elif kind == "notice":
+            self._display.say(f"notice: {row['event']}")
+
+    def _update(self, row: Row) -> None:
+        step, speed = int(number(row, "step")), number(row, "images_per_second")
+        self._loss = number(row, "loss")
+        self._speed += (SMOOTHING if self._speed else 1.0) * (speed - self._speed)
+        self._show(step)
+        if not self._estimated and time.perf_counter() - self._begun >= SOON:
+            self._estimated = True
+            self._display.note(self._line(step))
+
+    def _show(self, step: int) -> None:
+        left = self._seconds_left(step)
+        self._display.show(step / self._updates, detail=self._detail(), left=left)
+
+    def _detail(self) -> str:
+        speed = f"{count_text(round(self._speed))} images/s"
+        robust = ""
+        if self._validation is not None:
+            robust = f"robust {100 * number(self._validation, 'robust_accuracy'):.1f} %, "
+        return f"loss {self._loss:.3f}, {robust}{speed}"
+
+    def _line(self, step: int) -> str:
+        left = self._seconds_left(step)
+        return f"update {count_text(step)} of {count_text(self._updates)}: {self._detail()}" + (
+            "" if left is None else f", {duration_text(left)} left"
+        )
+
+    def _seconds_left(self, step: int) -> float | None:
+        """By the share of the work, since attacks may grow longer over a run."""
+        before, done = self._share(self._first_step), self._share(step)
+        if done <= before:
+            return None
+        return (time.perf_counter() - self._begun) / (done - before) * (1 - done)
+
+    def _share(self, step: int) -> float:
+        place = min(step / self._updates, 1.0) * POINTS
+        low = min(int(place), POINTS - 1)
+        return self._work[low] + (place - low) * (self._work[low + 1] - self._work[low])
+
+
+def work_shares(config: TrainConfig) -> list[float]:
+    """The share of a run's passes that is done at `POINTS` + 1 equally distant updates."""
+    recipe = config.recipe()
+    numbers = (int((point + 0.5) / POINTS * config.updates) for point in range(POINTS))
+    costs = [getattr(recipe.plan(number).attack, "steps", 1) + PASSES for number in numbers]
+    return [0.0, *(done / sum(costs) for done in accumulate(costs))]

@@ -53,8 +53,10 @@ class Step:
     """Updates that the weights have seen after this one."""
     loss: float
     """The objective's value on the batch, before the update."""
-    accuracy: float
-    """Share of the batch's trained-on images that were right, before the update."""
+    training_accuracy: float
+    """Share of the batch's images, as they were trained on, that were right before the update.
+
+    They are adversarial unless the objective trains on clean images."""
     learning_rate: float
     """The optimiser's step size."""
     eps: float
@@ -312,7 +314,7 @@ class Trainer:
         return Step(
             step=self.version,
             loss=share.loss,
-            accuracy=share.accuracy,
+            training_accuracy=share.accuracy,
             learning_rate=rate,
             eps=batch.eps,
             staleness=max(share.staleness),
