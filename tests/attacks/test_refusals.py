@@ -108,12 +108,12 @@ def test_the_logit_ratio_needs_three_classes():
 @pytest.mark.parametrize(
     ("settings", "fragments"),
     [
-        ({"steps": -1}, ["steps must be at least 0", "got -1"]),
+        ({"steps": -1}, ["steps must be 0 or more", "got -1"]),
         ({"step_size": 0.0}, ["step_size must be", "above 0", "got 0"]),
         ({"step_size": -0.1}, ["got -0.1"]),
         ({"step_size": math.inf}, ["finite", "got inf"]),
         ({"step_size": math.nan}, ["got nan"]),
-        ({"restarts": 0}, ["restarts must be at least 1", "got 0"]),
+        ({"restarts": 0}, ["restarts must be 1 or more", "got 0"]),
         ({"restarts": 2, "start": "none"}, ["without a random start", "got 2", "uniform"]),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_unknown_choice_is_refused(name, value, fragments):
     attack = PGD()
     object.__setattr__(attack, name, value)  # the tests' type checks refuse it in the constructor
     with refused(*fragments):
-        attack.__post_init__()
+        attack.__post_init__(None)
 
 
 @pytest.mark.parametrize("threat", [Linf, L2])
@@ -175,6 +175,6 @@ def test_the_ensemble_needs_gradients_squares_and_known_losses():
     wrong = APGD()
     object.__setattr__(wrong, "loss", "margin")  # the tests' type checks refuse it otherwise
     with refused("loss must be one of cross-entropy, dlr", '"margin"'):
-        wrong.__post_init__()
+        wrong.__post_init__(None)
     with refused("at least 4 classes", "got 3"):
         targeted_ratio(torch.rand(2, 3), torch.tensor([0, 1]), torch.tensor([1, 2]))

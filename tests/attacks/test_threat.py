@@ -39,11 +39,9 @@ def assert_allowed(threat: Threat, x: Tensor, images: Tensor) -> None:
     assert x.dtype == images.dtype
     assert bool(((x >= 0) & (x <= 1)).all())
     unit = torch.finfo(images.dtype).eps / 2
-    match threat:
-        case Linf(eps=eps):
-            slack = unit
-        case L2(eps=eps):
-            slack = eps * 1e-5 + unit * math.sqrt(images[0].numel())
+    eps, slack = threat.eps, unit
+    if isinstance(threat, L2):
+        slack = eps * 1e-5 + unit * math.sqrt(images[0].numel())
     offset = (x.double() - images.double()).flatten(1)
     norms = offset.abs().amax(1) if isinstance(threat, Linf) else offset.norm(dim=1)
     assert float(norms.max()) <= eps + slack
@@ -219,11 +217,11 @@ def assert_uniform(values: Tensor) -> None:
 @pytest.mark.parametrize(
     ("eps", "message"),
     [
-        (0, r"eps must lie in \(0, 1\].*got 0\. Give a number"),
+        (0, r"eps must lie in \(0, 1\].*got 0\. Take 0\.3 or 8/255"),
         (-0.1, r"got -0\.1"),
         (1.5, r"got 1\.5\. Did you mean 1\.5/255\?"),
         (8, r"got 8\. Did you mean 8/255\?"),
-        (1000, r"got 1000\. Give a number such as 0\.3 or 8/255"),
+        (1000, r"got 1000\. Take 0\.3 or 8/255"),
         (math.nan, r"got nan"),
     ],
 )

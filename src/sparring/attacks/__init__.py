@@ -24,11 +24,13 @@ from sparring.attacks.losses import (
     difference_of_logits_ratio,
     margin,
 )
+from sparring.attacks.own import OwnAttack
 from sparring.attacks.pgd import PGD, fgsm, random_start_fgsm
 from sparring.attacks.search import (
     Attack,
     BatchedSearch,
     Search,
+    SearchAttack,
     State,
     Task,
     adversarial_images,
@@ -56,8 +58,10 @@ __all__ = [
     "Linf",
     "LossFunction",
     "LossName",
+    "OwnAttack",
     "Recipe",
     "Search",
+    "SearchAttack",
     "Square",
     "Start",
     "State",

@@ -4,11 +4,12 @@ Shapes: B rows in flight, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from typing_extensions import override
 
 from sparring.attacks.checks import Classifier, looked_at
 from sparring.attacks.losses import (
@@ -18,10 +19,10 @@ from sparring.attacks.losses import (
     targeted_margin,
     targeted_ratio,
 )
-from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
-from sparring.attacks.threat import Linf, Threat
+from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
+from sparring.attacks.threat import DEFAULT, Threat, aimed
 from sparring.records.checks import at_least, choice
-from sparring.records.typed import typed, typed_record
+from sparring.records.typed import typed_record
 
 MOMENTUM = 0.25
 """Share of the last change in the next one: what the paper's alpha, 0.75, leaves."""
@@ -35,8 +36,8 @@ TargetLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True)
-class APGD:
+@dataclass(frozen=True, slots=True)
+class APGD(SearchAttack):
     """Momentum steps of length 2 ε, halved and begun again from the best point when they stall.
 
     Cost: `restarts` · max(1, `targets`) · (`steps` + 1) forward and backward passes at most; an
@@ -45,8 +46,11 @@ class APGD:
     diverse parameter-free attacks", algorithm 1; its parameters.
     """
 
-    threat: Threat = field(default_factory=Linf)
+    threat: Threat = DEFAULT
     """The set the attack may search."""
+    _: KW_ONLY
+    eps: InitVar[float | None] = None
+    """`eps=8/255` stands for the threat `Linf(8/255)`."""
     loss: Literal["cross-entropy", "dlr"] = "cross-entropy"
     """What it maximises; with targets always their own form of dlr."""
     targets: int = 0
@@ -56,37 +60,36 @@ class APGD:
     restarts: int = 1
     """Searches from other random starts, for each target."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, eps: float | None) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
+        object.__setattr__(self, "threat", aimed(self.threat, eps))
         choice("loss", self.loss, ("cross-entropy", "dlr"))
         at_least("steps", self.steps, 1)
         at_least("restarts", self.restarts, 1)
         at_least("targets", self.targets, 0)
 
     @property
+    @override
     def name(self) -> str:
-        """What distinguishes it within a suite: loss, targets, steps and restarts."""
         kind = "t" if self.targets else {"cross-entropy": "ce", "dlr": "dlr"}[self.loss]
         steps = "" if self.steps == 100 else f"-{self.steps}"
         return f"apgd-{kind}{steps}{f'x{self.restarts}' if self.restarts > 1 else ''}"
 
-    def against(self, threat: Threat) -> "APGD":
-        """The same attack on another threat."""
-        return replace(self, threat=threat)
-
+    @override
     def searches(self, num_classes: int) -> Sequence[Search]:
-        """One for each target, that of the likeliest class first, and restart."""
         ranks = range(1, min(self.targets, num_classes - 1) + 1) if self.targets else (0,)
         loss = self._loss(num_classes)
         one = [APGDSearch(threat=self.threat, loss=loss, rank=r, steps=self.steps) for r in ranks]
         return [search for search in one for _ in range(self.restarts)]
 
-    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
-        """`None`: any images and any number of classes will do."""
-        return None
+    @override
+    def targeted(self, num_classes: int) -> Sequence[Search]:
+        loss = targeted_ratio if num_classes >= 4 else targeted_margin
+        search = APGDSearch(threat=self.threat, loss=loss, rank=0, steps=self.steps, targeted=True)
+        return [search] * self.restarts
 
+    @override
     def caveat(self, num_classes: int) -> str | None:
-        """Which loss or how many targets it has with few classes."""
         least = 4 if self.targets else 3 if self.loss == "dlr" else 0
         said = []
         if num_classes < least:
@@ -94,21 +97,6 @@ class APGD:
         if self.targets > num_classes - 1:
             said.append(f"{num_classes - 1} of {self.targets} targets")
         return f"{self.name} has {' and '.join(said)}" if said else None
-
-    @typed
-    def __call__(
-        self,
-        model: Classifier,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        generator: Generator,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Adversarial examples of `images`; see `adversarial_images`."""
-        return adversarial_images(
-            self, model, images, labels, generator=generator, batch_size=batch_size
-        )
 
     def _loss(self, num_classes: int) -> TargetLoss:
         if self.targets:
@@ -120,19 +108,21 @@ class APGD:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class APGDSearch:
+class APGDSearch(Search):
     """One search from one start; for every row the steps, checks and step size are its own."""
 
     threat: Threat
     loss: TargetLoss
     rank: int
     steps: int
+    targeted: bool = False
 
     @property
+    @override
     def queries(self) -> int:
-        """Passes of an image that does not fall."""
         return self.steps + 1
 
+    @override
     def begin(self, task: Task, logits_of: Classifier) -> State:
         """A point on the threat's surface; the step is as long as the threat is wide."""
         start = self.threat.surface(task.images, task.seeds)
@@ -157,6 +147,7 @@ class APGDSearch:
             "window": none + max(int(FIRST * self.steps), 1),
         }
 
+    @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Look at x; keep it if it is the best; check on progress where that is due; step on."""
         s = dict(state)
@@ -183,10 +174,12 @@ class APGDSearch:
         s["before"] = here
         s["done"] = s["done"] + 1
         over = s["done"] > self.steps
-        return Move(state=s, points=x, wrong=logits.argmax(1) != labels, over=over)
+        said = logits.argmax(1)
+        wrong = said == s["targets"] if self.targeted else said != labels
+        return Move(state=s, points=x, wrong=wrong, over=over)
 
+    @override
     def best(self, state: State) -> Tensor:
-        """The point of the largest loss."""
         return state["best"]
 
     def _checked(self, s: dict[str, Tensor]) -> Tensor:

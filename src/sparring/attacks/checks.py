@@ -54,10 +54,7 @@ def as_batch(images: Batch, labels: Batch, what: str) -> tuple[Tensor, Tensor]:
 
     NumPy arrays become tensors. Raises `ConfigError` for no image at all, and as `check_batch`.
     """
-    images, labels = (
-        _from_numpy(name, value) for name, value in (("images", images), ("labels", labels))
-    )
-    check_batch(images, labels)
+    images, labels = as_tensors(images, labels)
     if not images.numel():
         raise ConfigError(
             f"{what} needs at least one image, because it counts shares of them; got images of "
@@ -68,6 +65,25 @@ def as_batch(images: Batch, labels: Batch, what: str) -> tuple[Tensor, Tensor]:
         value.clone() if value.is_inference() else value.detach() for value in (images, labels)
     )
     return images, labels.cpu()
+
+
+def as_tensors(images: Batch, labels: Batch) -> tuple[Tensor, Tensor]:
+    """Images and labels, checked as by `check_batch`; NumPy arrays become tensors."""
+    images, labels = _from_numpy("images", images), _from_numpy("labels", labels)
+    check_batch(images, labels)
+    return images, labels
+
+
+def check_targets(targets: Batch, labels: Tensor) -> Tensor:
+    """Classes that images are to be taken for, where the labels are. Raises `ConfigError`."""
+    found = _from_numpy("targets", targets)
+    if found.shape != labels.shape or found.dtype != torch.int64 or bool((found < 0).any()):
+        raise ConfigError.expected(
+            f"targets must be class indices (int64) of shape ({len(labels)},)",
+            f"{found.dtype} of shape {tuple(found.shape)}",
+            "Pass the class that each image is to be taken for.",
+        )
+    return found.to(labels.device, copy=True)
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
@@ -269,6 +285,7 @@ def _from_numpy(name: str, value: object) -> Tensor:
 _TENSORS = {
     "images": "torch.as_tensor(images), of shape (batch, channels, height, width)",
     "labels": "torch.as_tensor(labels)",
+    "targets": "torch.as_tensor(targets)",
 }
 
 

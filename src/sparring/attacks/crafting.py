@@ -17,17 +17,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from sparring.attacks.checks import Classifier
+from sparring.attacks.own import own_images
 from sparring.attacks.pgd import PGD
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
-from sparring.errors import ConfigError, SparringError, cause
+from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 from sparring.records.stage import Stage
-
-_ROUNDING = 1e-4
-"""How far pixels may lie outside [0, 1]."""
 
 
 @runtime_checkable
@@ -119,6 +118,14 @@ class AttackedBatch:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    @override
+    def __repr__(self) -> str:
+        shape, device = tuple(self.images.shape), self.images.device
+        return (
+            f"AttackedBatch({self.number}: images {shape} on {device}, eps {self.eps:.4g}, "
+            f"staleness {self.staleness})"
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "AttackedBatch":
         """The same batch on another device; itself if it is there already."""
@@ -402,31 +409,7 @@ def _attacked(
     """What an attack returns; unless it is sparring's own, it is checked."""
     if isinstance(attack, PGD):
         return attack(model, batch.images, batch.labels, generator=generator)
-    name = f"the attack ({getattr(attack, '__name__', type(attack).__name__)})"
-    images = batch.images.clone()  # which it may write to
-    try:
-        found: object = attack(model, images, batch.labels.clone(), generator=generator)
-    except SparringError:
-        raise
-    except Exception as error:  # not sparring's code
-        raise ConfigError(
-            f"{name} failed: {cause(error)}. It is called as attack(model, images, labels, "
-            "generator=…) and must return adversarial images."
-        ) from error
-    if not isinstance(found, Tensor) or found.shape != images.shape:
-        kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ConfigError(
-            f"{name} returned {kind} for images of shape {tuple(images.shape)}. It must return one "
-            "adversarial image for each."
-        )
-    found = found.detach().to(images)
-    least, most = found.aminmax()
-    if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
-        raise ConfigError(
-            f"{name} returned pixels from {least.item():g} to {most.item():g}; pixels must lie in "
-            "[0, 1]. Clamp them."
-        )
-    return found
+    return own_images(attack, model, batch.images, batch.labels, generator=generator)
 
 
 def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:

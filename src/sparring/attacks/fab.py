@@ -4,17 +4,18 @@ Shapes: B rows in flight, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from typing_extensions import override
 
 from sparring.attacks.checks import Classifier, looked_at, numbered
 from sparring.attacks.losses import targeted_margin
-from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
-from sparring.attacks.threat import Linf, Threat
+from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
+from sparring.attacks.threat import DEFAULT, Threat, aimed
 from sparring.records.checks import at_least
-from sparring.records.typed import typed, typed_record
+from sparring.records.typed import typed_record
 
 BIAS = 0.1
 """Largest share of the clean image's own way to the boundary: the paper's alpha_max."""
@@ -27,8 +28,8 @@ LEAST_DISTANCE = 1e-8
 
 
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FAB:
+@dataclass(frozen=True, slots=True)
+class FAB(SearchAttack):
     """Steps onto the plane where label and target would tie, back towards the clean image.
 
     It needs no ε to search; an image falls once a misclassified one is found within it.
@@ -38,72 +39,63 @@ class FAB:
     boundary attack", its targeted form and parameters; no random starts, no final search.
     """
 
-    threat: Threat = field(default_factory=Linf)
+    threat: Threat = DEFAULT
     """The norm that is kept small, and the ε within which an image counts."""
+    _: KW_ONLY
+    eps: InitVar[float | None] = None
+    """`eps=8/255` stands for the threat `Linf(8/255)`."""
     targets: int = 9
     """How many of the likeliest other classes it aims at, one after the other."""
     steps: int = 100
     """Gradient steps towards each."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, eps: float | None) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
+        object.__setattr__(self, "threat", aimed(self.threat, eps))
         at_least("steps", self.steps, 1)
         at_least("targets", self.targets, 1)
 
     @property
+    @override
     def name(self) -> str:
-        """What distinguishes it within a suite."""
         return "fab-t" if self.steps == 100 else f"fab-t-{self.steps}"
 
-    def against(self, threat: Threat) -> "FAB":
-        """The same attack on another threat."""
-        return replace(self, threat=threat)
-
+    @override
     def searches(self, num_classes: int) -> Sequence[Search]:
-        """One for each target, that of the likeliest class first."""
         ranks = range(1, min(self.targets, num_classes - 1) + 1)
         return [FABSearch(threat=self.threat, rank=rank, steps=self.steps) for rank in ranks]
 
-    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
-        """`None`: any images and any number of classes will do."""
-        return None
+    @override
+    def targeted(self, num_classes: int) -> Sequence[Search]:
+        return [FABSearch(threat=self.threat, rank=0, steps=self.steps, targeted=True)]
 
+    @override
+    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+        kind = type(self.threat)
+        return f"{kind.__name__} has no `towards`" if kind.towards is Threat.towards else None
+
+    @override
     def caveat(self, num_classes: int) -> str | None:
-        """How many targets it has with few classes."""
         few = self.targets > num_classes - 1
         return f"{self.name} has {num_classes - 1} of {self.targets} targets" if few else None
 
-    @typed
-    def __call__(
-        self,
-        model: Classifier,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        generator: Generator,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Adversarial examples of `images`; see `adversarial_images`. Nothing is random."""
-        return adversarial_images(
-            self, model, images, labels, generator=generator, batch_size=batch_size
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FABSearch:
+class FABSearch(Search):
     """One search, from the clean image."""
 
     threat: Threat
     rank: int
     steps: int
+    targeted: bool = False
 
     @property
+    @override
     def queries(self) -> int:
-        """Steps of an image that does not fall, and a last look."""
         return self.steps + 1
 
+    @override
     def begin(self, task: Task, logits_of: Classifier) -> State:
-        """The clean image."""
         none = torch.zeros_like(task.labels)
         return {
             "images": task.images,
@@ -113,11 +105,12 @@ class FABSearch:
             "done": none,
         }
 
+    @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Look at x; from a misclassified one go back first; then on to the boundary."""
         x, images, labels, done = (state[name] for name in ("x", "images", "labels", "done"))
         task = (labels, state["targets"], done > 0)
-        errs, lead, normal = _boundary(logits_of, x, task)
+        errs, lead, normal = self._boundary(logits_of, x, task)
         near = self._near(x, images)
         points, wrong = x, errs & near
         rows = (errs & (done > 0)).nonzero().flatten()
@@ -125,7 +118,7 @@ class FABSearch:
             back = images[rows] + RETREAT * (x[rows] - images[rows])
             task = (labels[rows], state["targets"][rows], torch.zeros_like(rows) > 0)
             with numbered(rows):
-                still, lead[rows], normal[rows] = _boundary(logits_of, back, task)
+                still, lead[rows], normal[rows] = self._boundary(logits_of, back, task)
             x = x.index_copy(0, rows, back)
             wrong[rows] |= still & self._near(back, images[rows])
             points = torch.where(column(errs & near, x), state["x"], x)
@@ -133,8 +126,8 @@ class FABSearch:
         over = done >= self.steps
         return Move(state={**state, **moved}, points=points, wrong=wrong, over=over)
 
+    @override
     def best(self, state: State) -> Tensor:
-        """The last point, drawn into the threat."""
         return self.threat.project(state["x"], state["images"])
 
     def _near(self, x: Tensor, images: Tensor) -> Tensor:
@@ -153,21 +146,22 @@ class FABSearch:
         mixed = (x + OVERSHOOT * change) * (1 - share) + (images + OVERSHOOT * own) * share
         return mixed.clamp_(0, 1)
 
+    def _boundary(
+        self, logits_of: Classifier, x: Tensor, task: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the model errs, and else the label's lead on the target and its gradient.
 
-def _boundary(
-    logits_of: Classifier, x: Tensor, task: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the model errs, and else the label's lead on the target and its gradient.
+        Where `retreats`, images that it errs on have no gradient: it is asked for elsewhere.
+        A targeted search counts as an error only that the image is taken for its target.
+        """
+        labels, targets, retreats = task
+        errs = torch.zeros_like(retreats)
 
-    Where `retreats`, images that it errs on have no gradient: it is asked for elsewhere.
-    """
-    labels, targets, retreats = task
-    errs = torch.zeros_like(retreats)
+        def lead_of(logits: Tensor) -> Tensor:
+            said = logits.argmax(1)
+            errs.copy_(said == targets if self.targeted else said != labels)
+            lead = -targeted_margin(logits, labels, targets)
+            return torch.where(errs & retreats, 0.0, lead)
 
-    def lead_of(logits: Tensor) -> Tensor:
-        errs.copy_(logits.argmax(1) != labels)
-        lead = -targeted_margin(logits, labels, targets)
-        return torch.where(errs & retreats, 0.0, lead)
-
-    _, lead, normal = looked_at(logits_of, x, lead_of)
-    return errs, lead, normal
+        _, lead, normal = looked_at(logits_of, x, lead_of)
+        return errs, lead, normal

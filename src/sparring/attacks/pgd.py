@@ -3,27 +3,35 @@
 Shapes: B batch, S one image (C H W), K classes. Units: pixels in [0, 1].
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
+from typing_extensions import override
 
-from sparring.attacks.checks import Classifier, check_batch, checked, looked_at
+from sparring.attacks.checks import (
+    Batch,
+    Classifier,
+    as_tensors,
+    check_batch,
+    check_targets,
+    checked,
+    looked_at,
+)
 from sparring.attacks.losses import LOSSES, RELATIVE, LossName, bound
-from sparring.attacks.search import Move, Search, State, Task, no_trace
-from sparring.attacks.threat import STARTS, Linf, Start, Threat
+from sparring.attacks.search import Attack, Move, Search, State, Task, no_trace, seeded
+from sparring.attacks.threat import DEFAULT, STARTS, Start, Threat, aimed
 from sparring.errors import ConfigError
-from sparring.records.checks import at_least, choice
+from sparring.records.checks import at_least, choice, positive
 from sparring.records.typed import typed, typed_record
 
 
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PGD:
+@dataclass(frozen=True, slots=True)
+class PGD(Attack):
     """Climb the loss in steps of equal length, projecting back into the threat after each.
 
     Cost: `restarts`·`steps` forward and backward passes, and with several restarts one more forward
@@ -31,8 +39,11 @@ class PGD:
     Source: Madry et al. 2018; equation 5 and section 6 of Bhat, Tsipras & Madry 2019.
     """
 
-    threat: Threat = field(default_factory=Linf)
+    threat: Threat = DEFAULT
     """The set the attack may search."""
+    _: KW_ONLY
+    eps: InitVar[float | None] = None
+    """`eps=8/255` stands for the threat `Linf(8/255)`."""
     steps: int = 8
     """Gradient steps; 0 leaves the start as it is."""
     step_size: float | None = None
@@ -45,60 +56,42 @@ class PGD:
     loss: LossName = "cross-entropy"
     """What the attack maximises."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, eps: float | None) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
-        if self.steps < 0:
-            raise ConfigError(
-                "steps must be at least 0 because they count gradient steps; "
-                f"got {self.steps}. Use 0 for natural training."
-            )
+        object.__setattr__(self, "threat", aimed(self.threat, eps))
         at_least("steps", self.steps, 0)
-        at_least("restarts", max(self.restarts, 1), 1)
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
-            raise ConfigError(
-                "step_size must be finite and above 0 because it is the length of a step; "
-                f"got {self.step_size:g}. Leave it out for 2.5 * eps / steps."
-            )
+        at_least("restarts", self.restarts, 1)
+        if self.step_size is not None:
+            positive("step_size", self.step_size, "Leave it out for 2.5 * eps / steps.")
         choice("start", self.start, STARTS)
         choice("loss", self.loss, {**LOSSES, **RELATIVE})
-        if self.loss in RELATIVE and self.start == "none":
-            raise ConfigError(
-                f"loss {self.loss} needs a random start, because at the clean image itself it has "
-                'no gradient; got start none. Use start "uniform" or "corner".'
+        if self.start == "none" and self.loss in RELATIVE:
+            raise ConfigError.expected(
+                f"loss {self.loss} needs a random start: it has no gradient at the clean image",
+                "start none",
+                'Use start "uniform" or "corner".',
             )
-        if self.restarts < 1:
-            raise ConfigError(
-                "restarts must be at least 1 because the first search counts as one; "
-                f"got {self.restarts}. Use 1."
-            )
-        if self.restarts > 1 and self.start == "none":
-            raise ConfigError(
-                "restarts must be 1 without a random start because all searches would be the same; "
-                f'got {self.restarts}. Use start "uniform" or "corner".'
+        if self.start == "none" and self.restarts > 1:
+            raise ConfigError.expected(
+                "restarts must be 1 without a random start",
+                self.restarts,
+                'Use start "uniform" or "corner".',
             )
 
     @property
+    @override
     def name(self) -> str:
-        """What distinguishes it within a suite: steps, restarts and loss."""
         restarts = f"x{self.restarts}" if self.restarts > 1 else ""
         return f"pgd-{self.steps}{restarts} {self.loss}"
 
-    def against(self, threat: Threat) -> "PGD":
-        """The same attack on another threat."""
-        return replace(self, threat=threat)
-
+    @override
     def searches(self, num_classes: int) -> Sequence[Search]:
-        """One for each restart."""
         return [PGDSearch(attack=replace(self, restarts=1))] * self.restarts
 
+    @override
     def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
-        """The loss dlr needs three classes."""
         if self.loss == "dlr" and num_classes < 3:
             return f'its loss dlr needs 3 classes, and there are {num_classes}; take loss "margin"'
-        return None
-
-    def caveat(self, num_classes: int) -> str | None:
-        """Nothing: any number of classes will do."""
         return None
 
     @property
@@ -112,6 +105,7 @@ class PGD:
             return self.step_size
         return 2.5 * self.threat.eps / self.steps if self.steps else 0.0
 
+    @override
     def at(self, eps: float, steps: int | None = None) -> "PGD":
         """The same attack at another size, in as many steps or others.
 
@@ -120,7 +114,7 @@ class PGD:
         steps = self.steps if steps is None else steps
         scale = eps / self.threat.eps * (self.steps / steps if self.steps and steps else 1.0)
         size = None if self.step_size is None else self.step_size * scale
-        return replace(self, threat=replace(self.threat, eps=eps), steps=steps, step_size=size)
+        return replace(self, threat=self.threat.at(eps), steps=steps, step_size=size)
 
     def only(self, steps: int) -> "PGD":
         """Only some of its steps, each as long as before."""
@@ -130,22 +124,41 @@ class PGD:
     def __call__(
         self,
         model: Classifier,
-        images: Shaped[Tensor, " B *S"],
-        labels: Shaped[Tensor, "..."],
+        images: Batch,
+        labels: Batch,
         *,
-        generator: Generator,
-    ) -> Float[Tensor, " B *S"]:
+        targets: Batch | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
         """Adversarial examples of `images` for `model`, detached, of the same shape and dtype.
 
         `images` hold pixels in [0, 1], `labels` one int64 class index per image; `model` maps
-        images to logits (B K) and is attacked in evaluation mode if it is a module. `generator`
-        lives on the CPU whatever the device; restart r draws the same whatever the number of
-        restarts. Neither model nor global random state are changed, also if the model fails.
-        Raises `ConfigError` for images, labels or logits that cannot be meant.
+        images to logits (B K) and is attacked in evaluation mode if it is a module. With `targets`,
+        one class per image, the steps lower the loss towards that class instead.
+
+        `generator` lives on the CPU whatever the device; restart r draws the same whatever the
+        number of restarts. Without it, one number is drawn from torch's global CPU generator as the
+        seed of a new one. Neither the model nor any other random state is changed, also if the
+        model fails. Raises `ConfigError` for images, labels or logits that cannot be meant.
         """
-        check_batch(images, labels)
+        images, labels = as_tensors(images, labels)
+        generator = seeded(generator)
         with no_trace(model):
-            return self._search(checked(model, labels), images, labels.clone(), generator)
+            wanted = labels.clone() if targets is None else check_targets(targets, labels)
+            logits_of = checked(model, wanted)
+            if targets is None:
+                loss_of = bound(self.loss, logits_of, images, wanted)
+            else:
+                loss_of = self._towards(wanted)
+            return self._search(logits_of, images, loss_of, wanted, generator, targets is not None)
+
+    def _towards(self, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        if self.loss not in LOSSES:
+            raise ConfigError.expected(
+                f"targets need one of the losses {', '.join(LOSSES)}", self.loss
+            )
+        loss = LOSSES[self.loss]
+        return lambda logits: -loss(logits, targets)
 
     def starts(self, images: Tensor, seeds: Tensor) -> Tensor:
         """Where the search for each image begins, drawn from its own seed and nothing else."""
@@ -182,18 +195,29 @@ class PGD:
             loss_of = bound(self.loss, logits_of, images, labels.clone())
             return self._climb(logits_of, start.clone(), images, loss_of)
 
-    def _search(
-        self, logits_of: Classifier, images: Tensor, labels: Tensor, generator: Generator
+    def _search(  # noqa: PLR0913 - one call of the attack
+        self,
+        logits_of: Classifier,
+        images: Tensor,
+        loss_of: Callable[[Tensor], Tensor],
+        classes: Tensor,
+        generator: Generator,
+        targeted: bool,
     ) -> Tensor:
         start = STARTS[self.start]
-        loss_of = bound(self.loss, logits_of, images, labels)
         worst = self._climb(logits_of, start(self.threat, images, generator), images, loss_of)
         if self.restarts == 1:
             return worst
-        harm = _harm(loss_of, logits_of(worst), labels)
+
+        def harm_of(x: Tensor) -> Harm:
+            logits = logits_of(x)
+            hit = logits.argmax(1) == classes
+            return Harm(wrong=hit if targeted else ~hit, loss=loss_of(logits))
+
+        harm = harm_of(worst)
         for _ in range(self.restarts - 1):
             x = self._climb(logits_of, start(self.threat, images, generator), images, loss_of)
-            new_harm = _harm(loss_of, logits_of(x), labels)
+            new_harm = harm_of(x)
             more = new_harm.exceeds(harm)
             worst[more] = x[more]
             harm = Harm(
@@ -215,19 +239,19 @@ class PGD:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PGDSearch:
+class PGDSearch(Search):
     """One search of PGD; what is judged is where it ends, as in the attack's definition."""
 
     attack: PGD
     rank: int = 0
 
     @property
+    @override
     def queries(self) -> int:
-        """Passes of an image."""
         return max(self.attack.steps, 1)
 
+    @override
     def begin(self, task: Task, logits_of: Classifier) -> State:
-        """Every image's own start, whichever images are searched beside it."""
         return {
             "images": task.images,
             "labels": task.labels,
@@ -235,8 +259,8 @@ class PGDSearch:
             "done": torch.zeros_like(task.labels),
         }
 
+    @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
-        """A gradient step; at the end the image is to be judged."""
         x = state["x"]
         if self.attack.steps:
             loss_of = bound(self.attack.loss, logits_of, state["images"], state["labels"])
@@ -245,21 +269,21 @@ class PGDSearch:
         over = done >= self.attack.steps
         return Move(state={**state, "x": x, "done": done}, points=x, wrong=over, over=over)
 
+    @override
     def best(self, state: State) -> Tensor:
-        """Where it ended."""
         return state["x"]
 
 
 @typed
 def fgsm(threat: Threat) -> PGD:
     """One step of length eps from the clean image (Goodfellow et al. 2015)."""
-    return PGD(threat=threat, steps=1, step_size=threat.eps, start="none")
+    return PGD(threat, steps=1, step_size=threat.eps, start="none")
 
 
 @typed
 def random_start_fgsm(threat: Threat) -> PGD:
     """One step of length 1.25 · eps from a uniform start (Wong, Rice & Kolter 2020)."""
-    return PGD(threat=threat, steps=1, step_size=1.25 * threat.eps, start="uniform")
+    return PGD(threat, steps=1, step_size=1.25 * threat.eps, start="uniform")
 
 
 class Harm(NamedTuple):
@@ -273,7 +297,3 @@ class Harm(NamedTuple):
         return (self.wrong & ~other.wrong) | (
             (self.wrong == other.wrong) & (self.loss > other.loss)
         )
-
-
-def _harm(loss_of: Callable[[Tensor], Tensor], logits: Tensor, labels: Tensor) -> Harm:
-    return Harm(wrong=logits.argmax(1) != labels, loss=loss_of(logits))

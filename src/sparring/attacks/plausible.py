@@ -8,7 +8,7 @@ import math
 from sparring.attacks.threat import L2, Linf, Threat
 from sparring.records.text import eps_text
 
-USUAL: dict[tuple[type[Threat], bool], float] = {
+USUAL: dict[tuple[type, bool], float] = {
     (Linf, True): 0.3,
     (L2, True): 2.0,
     (Linf, False): 8 / 255,
@@ -28,13 +28,15 @@ BEYOND = 1.5
 """What is trained against exceeds what is to be withstood by less: the preset `fast` by a fifth."""
 
 
-def usual(norm: type[Threat], channels: int) -> Threat:
+def usual(norm: type, channels: int) -> Threat:
     """The threat that images of so many channels are mostly asked to withstand."""
-    return norm(eps=USUAL[norm, channels == 1])
+    return norm(USUAL[norm, channels == 1])
 
 
 def doubt(threat: Threat, image_shape: tuple[int, ...]) -> str | None:
-    """Why this ε looks like one of another unit, and what to do; none if it does not."""
+    """Why this ε looks like one of another unit, and what to do; `None` if it does not."""
+    if not isinstance(threat, Linf | L2):
+        return None
     eps, grey = threat.eps, image_shape[0] == 1
     common = USUAL[type(threat), grey]
     if isinstance(threat, Linf):

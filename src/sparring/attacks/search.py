@@ -10,12 +10,13 @@ Shapes: B rows in flight, S one image (C H W), K classes.  Units: pixels in [0, 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import replace as replaced
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from sparring.attacks.checks import Classifier, check_batch, checked, numbered
+from sparring.attacks.checks import Batch, Classifier, as_tensors, check_targets, checked, numbered
 from sparring.attacks.threat import Threat
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -24,6 +25,7 @@ from sparring.models import (
     evaluation_mode,
     plain_settings,
 )
+from sparring.records.typed import typed
 
 REFILL = 1 / 8
 """Share of a batch that is free when others are let in: it is not rebuilt for every image."""
@@ -69,15 +71,18 @@ class Move(NamedTuple):
 class Search(Protocol):
     """One search of a threat for misclassified images."""
 
-    @property
-    def rank(self) -> int:
-        """Its target: 1 for the class most like the label's by the clean logits; 0 for none."""
-        ...
+    rank: int
+    """Its target: 1 for the class most like the label's by the clean logits; 0 for none."""
 
     @property
     def queries(self) -> int:
         """Passes that an image takes at most."""
         ...
+
+    @property
+    def effort(self) -> float:
+        """Cost of one of them, in forward and backward passes."""
+        return 1.0
 
     def begin(self, task: Task, logits_of: Classifier) -> State:
         """The state before the first pass; `logits_of` is the model that will be searched."""
@@ -94,33 +99,69 @@ class Search(Protocol):
 
 @runtime_checkable
 class Attack(Protocol):
-    """What a suite consists of: searches, each on the images that those before it left."""
+    """What a suite consists of: searches, each on the images that those before it left.
 
-    @property
-    def threat(self) -> Threat:
-        """The set that is searched."""
-        ...
+    An attack of this library is a frozen dataclass that inherits this class.
+    """
+
+    threat: Threat
+    """The set that is searched."""
 
     @property
     def name(self) -> str:
-        """How results cite it."""
+        """How results cite it: what distinguishes it within a suite."""
+        ...
+
+    def searches(self, num_classes: int) -> Sequence[Search]:
+        """Its searches for a model with `num_classes` outputs."""
         ...
 
     def against(self, threat: Threat) -> "Attack":
         """The same attack on another threat."""
-        ...
+        attack: Any = self
+        return replaced(attack, threat=threat)
 
-    def searches(self, num_classes: int) -> Sequence[Search]:
-        """Its searches for a model of so many classes."""
-        ...
+    def at(self, eps: float) -> "Attack":
+        """The same attack at another size of its threat."""
+        return self.against(self.threat.at(eps))
 
     def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
         """Why it cannot search such images of such a model, in a clause; `None` if it can."""
-        ...
+        return None
 
     def caveat(self, num_classes: int) -> str | None:
-        """What is other than usual for a model of so few classes, in a sentence."""
-        ...
+        """What is other than usual for a model with so few classes, in a sentence."""
+        return None
+
+
+class SearchAttack(Attack, Protocol):
+    """An attack that can be called, and that consists of nothing but its searches."""
+
+    def targeted(self, num_classes: int) -> Sequence[Search]:
+        """Its searches for images that are taken for given classes."""
+        raise ConfigError(f"{type(self).__name__} has no targeted form. Take PGD, APGD or FAB.")
+
+    @typed
+    def __call__(  # noqa: PLR0913 - as `adversarial_images`
+        self,
+        model: Classifier,
+        images: Batch,
+        labels: Batch,
+        *,
+        targets: Batch | None = None,
+        generator: Generator | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Adversarial examples of `images`; see `adversarial_images`."""
+        return adversarial_images(
+            self,
+            model,
+            images,
+            labels,
+            targets=targets,
+            generator=generator,
+            batch_size=batch_size,
+        )
 
 
 IsBroken = Callable[[Tensor, Tensor], Tensor]
@@ -192,36 +233,50 @@ class BatchedSearch:
 
 
 def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
-    attack: Attack,
+    attack: SearchAttack,
     model: Classifier,
-    images: Tensor,
-    labels: Tensor,
+    images: Batch,
+    labels: Batch,
     *,
-    generator: torch.Generator,
+    targets: Batch | None = None,
+    generator: Generator | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Each image as the attack leaves it: misclassified where it could, else where it ended last.
 
-    Images that the model errs on when clean stay as they are. Neither model nor global random
-    state are changed. At most `batch_size` images are searched at once, by default 128 on a CPU and
-    1,024 elsewhere (untested); rounding, and so the last bits of the result, depends on it.
-    Raises `ConfigError` for images, labels or logits that cannot be meant.
+    Images that the model errs on when clean stay as they are. With `targets`, one class for each
+    image, an image counts as misclassified only if it is taken for that class. Without a
+    `generator` one is seeded from torch's global generator (see `seeded`). Neither the model nor
+    any other random state is changed. At most `batch_size` images are searched at once, by default
+    128 on a CPU and 1,024 elsewhere (untested); rounding, and so the last bits of the result,
+    depends on it. Raises `ConfigError` for images, labels or logits that cannot be meant.
     """
-    check_batch(images, labels)
+    images, labels = as_tensors(images, labels)
     batch_size = chosen_batch_size(batch_size, images.device)
+    generator = seeded(generator)
     with no_trace(model):
         images, labels = images.detach().clone(), labels.to(images.device, copy=True)
         found = images.clone()
         if not len(images):
             return found
-        logits_of = checked(model, labels)
+        wanted = None if targets is None else check_targets(targets, labels)
+        logits_of = checked(model, labels if wanted is None else torch.cat([labels, wanted]))
         logits = logits_of(images)
-        robust = (logits.argmax(1) == labels).cpu()
+
+        def resists(logits: Tensor, places: Tensor) -> Tensor:
+            said = logits.argmax(1)
+            kept = said == labels[places] if wanted is None else said != wanted[places]
+            return kept.cpu()
+
+        robust = resists(logits, torch.arange(len(labels)))
+        of = attack.searches if wanted is None else attack.targeted
+        searches = of(logits.shape[1])
         if obstacle := attack.obstacle(tuple(images.shape[1:]), logits.shape[1]):
             raise ConfigError(f"{attack.name} cannot search these images: {obstacle}.")
-        for search in attack.searches(logits.shape[1]):
+        for search in searches:
             seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
-            task = Task(images, labels, ranked(logits, labels, search.rank), seeds)
+            aims = ranked(logits, labels, search.rank) if wanted is None else wanted
+            task = Task(images, labels, aims, seeds)
             waiting = robust.nonzero().flatten()
             if not len(waiting):
                 break
@@ -239,8 +294,18 @@ def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
                 found[places] = last
             with numbered(waiting, ATTACKED):
                 logits_after = logits_of(found[waiting])
-            robust[waiting] = (logits_after.argmax(1) == labels[waiting]).cpu()
+            robust[waiting] = resists(logits_after, waiting)
     return found
+
+
+def seeded(generator: Generator | None) -> Generator:
+    """The generator itself, or a new one with a seed from torch's global CPU generator.
+
+    That draws one number: `torch.manual_seed` decides the seed, and the next call has another.
+    """
+    if generator is not None:
+        return generator
+    return Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
 
 
 @contextmanager

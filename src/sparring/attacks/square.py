@@ -5,31 +5,33 @@ Shapes: B rows in flight, C channels, H height, W width.  Units: pixels in [0, 1
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+from typing_extensions import override
 
 from sparring.attacks import streams
 from sparring.attacks.checks import Classifier, Remembering, numbered
 from sparring.attacks.losses import margin
 from sparring.attacks.patches import L2Patches, LinfPatches
-from sparring.attacks.search import Move, Search, State, Task, adversarial_images, column
-from sparring.attacks.threat import L2, Linf, Threat
-from sparring.errors import ConfigError
-from sparring.records.checks import at_least
-from sparring.records.typed import typed, typed_record
+from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
+from sparring.attacks.threat import DEFAULT, L2, Linf, Threat, aimed
+from sparring.records.checks import at_least, within
+from sparring.records.typed import typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
+FORWARD = 1 / 3
+"""Cost of a forward pass, as a share of a forward and a backward one."""
 MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 
 
 @typed_record
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Square:
+@dataclass(frozen=True, slots=True)
+class Square(SearchAttack):
     """Changes one square of the image at a time; keeps what brings the model nearer to an error.
 
     Cost: `queries` forward passes at most, no backward pass.
@@ -37,37 +39,35 @@ class Square:
     its parameters.
     """
 
-    threat: Threat = field(default_factory=Linf)
+    threat: Threat = DEFAULT
     """The set the attack may search."""
+    _: KW_ONLY
+    eps: InitVar[float | None] = None
+    """`eps=8/255` stands for the threat `Linf(8/255)`."""
     queries: int = 5000
     """Passes for an image that does not fall."""
     share: float = 0.8
     """Of the image, what the first squares cover."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, eps: float | None) -> None:
         """Raise `ConfigError` for a setting that cannot mean anything."""
+        object.__setattr__(self, "threat", aimed(self.threat, eps))
         at_least("queries", self.queries, 1)
-        if not 0 < self.share <= 1:
-            raise ConfigError(
-                "share must lie in (0, 1] because it is the part of an image that a square covers; "
-                f"got {self.share:g}. The paper takes 0.8 for L-infinity."
-            )
+        within("share", self.share, "(0, 1]", "The paper takes 0.8 for L-infinity.")
 
     @property
+    @override
     def name(self) -> str:
-        """What distinguishes it within a suite."""
         return "square" if self.queries == 5000 else f"square-{self.queries}"
 
-    def against(self, threat: Threat) -> "Square":
-        """The same attack on another threat."""
-        return replace(self, threat=threat)
-
+    @override
     def searches(self, num_classes: int) -> Sequence[Search]:
-        """One."""
-        return [SquareSearch(threat=self.threat, queries=self.queries, share=self.share)]
+        return [SquareSearch(threat=self.threat, limit=self.queries, share=self.share)]
 
+    @override
     def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
-        """It needs channels, height and width."""
+        if type(self.threat) not in PATCHES:
+            return f"it has patches for Linf and L2 only, not for {type(self.threat).__name__}"
         if len(image_shape) == 3:
             return None
         *before, width = image_shape
@@ -79,25 +79,6 @@ class Square:
             f"have (batch, {', '.join(map(str, image_shape))}); give them as images.reshape(-1, "
             f"{', '.join(map(str, shape))}) to "
             f"torch.nn.Sequential(torch.nn.Flatten(), {back}model)"
-        )
-
-    def caveat(self, num_classes: int) -> str | None:
-        """Nothing: any number of classes will do."""
-        return None
-
-    @typed
-    def __call__(
-        self,
-        model: Classifier,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        generator: Generator,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        """Adversarial examples of `images`; see `adversarial_images`."""
-        return adversarial_images(
-            self, model, images, labels, generator=generator, batch_size=batch_size
         )
 
 
@@ -128,14 +109,25 @@ PATCHES: Mapping[type, Patches] = {Linf: LinfPatches(), L2: L2Patches()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SquareSearch:
+class SquareSearch(Search):
     """One search."""
 
     threat: Threat
-    queries: int
+    limit: int
     share: float
     rank: int = 0
 
+    @property
+    @override
+    def queries(self) -> int:
+        return self.limit
+
+    @property
+    @override
+    def effort(self) -> float:
+        return FORWARD
+
+    @override
     def begin(self, task: Task, logits_of: Classifier) -> State:
         """The first proposal is a pattern over all of the image."""
         patches = PATCHES[type(self.threat)]
@@ -154,6 +146,7 @@ class SquareSearch:
             "done": torch.zeros_like(task.labels),
         }
 
+    @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
         """Keep the proposal if it lowers the label's lead, and make the next."""
         x, done = state["x"], state["done"] + 1
@@ -172,10 +165,10 @@ class SquareSearch:
             "least": torch.where(better, lead, state["least"]),
             "done": done,
         }
-        return Move(state={**state, **moved}, points=x, wrong=errs, over=done >= self.queries)
+        return Move(state={**state, **moved}, points=x, wrong=errs, over=done >= self.limit)
 
+    @override
     def best(self, state: State) -> Tensor:
-        """The proposal of the smallest lead."""
         return state["best"]
 
 

@@ -9,23 +9,96 @@ a seed gives the same start whatever the device and memory format.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from sparring.attacks import streams
 from sparring.errors import ConfigError
+from sparring.records.checks import positive
 from sparring.records.typed import typed_record
 
 LEAST_GAIN = 1e-6
 """Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
 
 
+@runtime_checkable
+class Threat(Protocol):
+    """What the attacker may do to an image. Inherit it for a threat of your own.
+
+    `eps`, `at`, `project`, `ascend`, `uniform` and `distance` are enough for PGD and APGD.
+    An image is allowed if its distance is at most `eps` and its pixels lie in [0, 1].
+    """
+
+    eps: float
+    """Size of the set."""
+
+    def at(self, eps: float) -> "Threat":
+        """The same threat at another size."""
+        ...
+
+    def project(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B *S"]:
+        """Nearest allowed image to `x`; an allowed one stays as it is, up to rounding."""
+        ...
+
+    def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
+        """Step of length 1 that raises the loss fastest; 0 where the gradient is 0."""
+        ...
+
+    def uniform(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """Random allowed images. Draw from the generator, which lives on the CPU."""
+        ...
+
+    def distance(
+        self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
+    ) -> Float[Tensor, " B"]:
+        """How far each image is from the clean one, in the units of `eps`."""
+        ...
+
+    def corner(
+        self, images: Float[Tensor, " B *S"], generator: Generator
+    ) -> Float[Tensor, " B *S"]:
+        """Random images at the edge of the threat; by default those of `uniform`."""
+        return self.uniform(images, generator)
+
+    def surface(
+        self, images: Float[Tensor, " B *S"], seeds: Int64[Tensor, " B"]
+    ) -> Float[Tensor, " B *S"]:
+        """As `corner`, each image from its own seed."""
+        return torch.cat(
+            [
+                self.corner(images[row : row + 1], Generator().manual_seed(seed))
+                for row, seed in enumerate(seeds.tolist())
+            ]
+        )
+
+    def towards(
+        self,
+        x: Float[Tensor, " B *S"],
+        normal: Float[Tensor, " B *S"],
+        gap: Float[Tensor, " B"],
+    ) -> Float[Tensor, " B *S"]:
+        """The smallest change with normal · change = gap; x + it is in [0, 1]. For FAB.
+
+        Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
+        """
+        raise NotImplementedError
+
+    def unlimited(self, images: Float[Tensor, " B *S"]) -> "Threat | None":
+        """The same threat, large enough to allow every image; `None` if there is none."""
+        return None
+
+
 @typed_record
 @dataclass(frozen=True, slots=True)
-class Linf:
+class Linf(Threat):
     """Images in [0, 1] that differ from the clean ones by at most `eps` in every pixel."""
 
     eps: float = 0.3
@@ -35,15 +108,14 @@ class Linf:
         """Raise `ConfigError` for a radius that pixels in [0, 1] cannot have."""
         if not 0 < self.eps <= 1:
             grey_levels = 1 < self.eps <= 255
-            advice = (
-                f"Did you mean {self.eps:g}/255?"
-                if grey_levels
-                else "Give a number such as 0.3 or 8/255."
-            )
-            raise ConfigError(
-                f"eps must lie in (0, 1] because pixels lie in [0, 1]; got {self.eps:g}. {advice}"
-            )
+            do = f"Did you mean {self.eps:g}/255?" if grey_levels else "Take 0.3 or 8/255."
+            raise ConfigError.expected("eps must lie in (0, 1], as pixels do", self.eps, do)
 
+    @override
+    def at(self, eps: float) -> "Linf":
+        return Linf(eps)
+
+    @override
     def project(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B *S"]:
@@ -54,10 +126,12 @@ class Linf:
         """
         return x.clamp(images - self.eps, images + self.eps).clamp_(0, 1)
 
+    @override
     def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
         """Step of length 1 that raises the loss fastest: the gradient's sign (0 for NaN)."""
         return gradient.sign()
 
+    @override
     def uniform(
         self, images: Float[Tensor, " B *S"], generator: Generator
     ) -> Float[Tensor, " B *S"]:
@@ -65,6 +139,7 @@ class Linf:
         noise = torch.empty(images.shape).uniform_(-self.eps, self.eps, generator=generator)
         return self.project(_like(images, noise).add_(images), images)
 
+    @override
     def corner(
         self, images: Float[Tensor, " B *S"], generator: Generator
     ) -> Float[Tensor, " B *S"]:
@@ -73,6 +148,7 @@ class Linf:
         noise = torch.where(upwards, self.eps, -self.eps)
         return self.project(_like(images, noise).add_(images), images)
 
+    @override
     def surface(
         self, images: Float[Tensor, " B *S"], seeds: Int64[Tensor, " B"]
     ) -> Float[Tensor, " B *S"]:
@@ -81,32 +157,29 @@ class Linf:
         noise = noise / noise.abs().amax(1, keepdim=True).clamp_min(1e-12) * self.eps
         return self.project(images + noise.view_as(images), images)
 
+    @override
     def towards(
         self,
         x: Float[Tensor, " B *S"],
         normal: Float[Tensor, " B *S"],
         gap: Float[Tensor, " B"],
     ) -> Float[Tensor, " B *S"]:
-        """The change, smallest in this norm, with normal · change = gap; x + it is in [0, 1].
-
-        Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
-        """
         return _towards(x, normal, gap, torch.ones_like(normal))
 
+    @override
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "Linf":
-        """The same norm with an ε that allows every image."""
         return Linf(eps=1.0)
 
+    @override
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
-        """Largest change of any pixel of each image."""
         return (_widened(x) - _widened(images)).abs().amax(_pixels(images))
 
 
 @typed_record
 @dataclass(frozen=True, slots=True)
-class L2:
+class L2(Threat):
     """Images in [0, 1] whose Euclidean distance to the clean ones is at most `eps`."""
 
     eps: float
@@ -114,12 +187,13 @@ class L2:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a radius that no ball has."""
-        if not 0 < self.eps < math.inf:
-            raise ConfigError(
-                "eps must be finite and above 0 because it is the radius of a ball; "
-                f"got {self.eps:g}. Give a number such as 0.5 or 2."
-            )
+        positive("eps", self.eps, "Take 0.5 or 2.")
 
+    @override
+    def at(self, eps: float) -> "L2":
+        return L2(eps)
+
+    @override
     def project(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B *S"]:
@@ -140,6 +214,7 @@ class L2:
         moved = offset.mul_(scale).add_(centre).clamp_(0, 1)
         return torch.where(scale < farthest, moved, _widened(x).clamp(0, 1)).to(images.dtype)
 
+    @override
     def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
         """Step of length 1 that raises the loss fastest; 0 where the gradient is 0 or not finite.
 
@@ -149,6 +224,7 @@ class L2:
         largest = wide.abs().amax(_pixels(wide), keepdim=True)
         return _unit(wide / largest.clamp_min(torch.finfo(wide.dtype).tiny)).to(gradient.dtype)
 
+    @override
     def uniform(
         self, images: Float[Tensor, " B *S"], generator: Generator
     ) -> Float[Tensor, " B *S"]:
@@ -161,6 +237,7 @@ class L2:
         noise = direction * share.view(-1, *[1] * (images.ndim - 1)) * self.eps
         return self.project(_like(images, noise).add_(images), images)
 
+    @override
     def corner(
         self, images: Float[Tensor, " B *S"], generator: Generator
     ) -> Float[Tensor, " B *S"]:
@@ -168,6 +245,7 @@ class L2:
         noise = _unit(torch.empty(images.shape).normal_(generator=generator)) * self.eps
         return self.project(_like(images, noise).add_(images), images)
 
+    @override
     def surface(
         self, images: Float[Tensor, " B *S"], seeds: Int64[Tensor, " B"]
     ) -> Float[Tensor, " B *S"]:
@@ -175,31 +253,42 @@ class L2:
         noise = _unit(streams.normal(seeds, images[0].numel())).to(images.dtype) * self.eps
         return self.project(images + noise.view_as(images), images)
 
+    @override
     def towards(
         self,
         x: Float[Tensor, " B *S"],
         normal: Float[Tensor, " B *S"],
         gap: Float[Tensor, " B"],
     ) -> Float[Tensor, " B *S"]:
-        """The change, smallest in this norm, with normal · change = gap; x + it is in [0, 1].
-
-        Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
-        """
         return _towards(x, normal, gap, normal.abs())
 
+    @override
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "L2":
-        """The same norm with an ε that allows every image."""
         return L2(eps=math.sqrt(images[0].numel()))
 
+    @override
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
-        """Euclidean norm of the change of each image."""
         return torch.linalg.vector_norm(_widened(x) - _widened(images), dim=_pixels(images))
 
 
-Threat: TypeAlias = Linf | L2
-"""What the attacker may do to an image."""
+DEFAULT = Linf()
+"""Threat of an attack that is made without one."""
+
+
+def aimed(threat: Threat, eps: float | None) -> Threat:
+    """The threat of an attack that may have `eps` in its place, which stands for L∞."""
+    if eps is None:
+        return threat
+    if threat is not DEFAULT:
+        raise ConfigError.expected(
+            "an attack takes a threat or eps, not both",
+            f"{threat} and eps {eps:g}",
+            "eps=8/255 stands for Linf(8/255).",
+        )
+    return Linf(eps)
+
 
 Start = Literal["uniform", "corner", "none"]
 """Where in the threat a search begins."""

@@ -111,6 +111,8 @@ def steps(subset: Subset) -> Iterator[Finding]:
 def large(subset: Subset) -> Iterator[Finding]:
     """Whether any image withstands a threat without limits. Cost: 64 passes there and back."""
     threat = subset.tested.judge.threat.unlimited(subset.images)
+    if threat is None:
+        return
     points = _examples(subset, PGD(threat=threat, steps=64))
     right = subset.tested.judge.predictions(points) == subset.labels
     left = float(right.float().mean())
@@ -218,10 +220,11 @@ def _blind(subset: Subset, gradient: Tensor) -> Finding:
     generator = torch.Generator().manual_seed(derive_seed(subset.seed, "search without gradients"))
     for _ in range(RANDOM):
         chance &= tested.right(threat.uniform(images, generator), images, subset.labels)
-    square, pictures, blind = torch.ones_like(chance), images.ndim == 4, f"{RANDOM} random points"
-    if pictures:
+    square, blind = torch.ones_like(chance), f"{RANDOM} random points"
+    attack = Square(threat, queries=QUERIES)
+    searched = attack.obstacle(images.shape[1:], tested.logits.shape[1]) is None
+    if searched:
         blind = f"{QUERIES} queries of Square or {blind}"
-        attack = Square(threat=threat, queries=QUERIES)
         points = attack(tested.attacked, images, labels, generator=generator)
         square = tested.right(points, images, subset.labels)
     only = gradient & ~(chance & square)
@@ -238,7 +241,7 @@ def _blind(subset: Subset, gradient: Tensor) -> Finding:
         ),
         evidence=(
             _accuracy("all PGD together", gradient),
-            *([_accuracy(f"Square with {QUERIES} queries", square)] if pictures else []),
+            *([_accuracy(f"Square with {QUERIES} queries", square)] if searched else []),
             _accuracy(f"{RANDOM} random points", chance),
             Reading(what="share that only search without gradients broke", value=share),
         ),

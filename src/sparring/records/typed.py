@@ -9,7 +9,7 @@ import numbers
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import InitVar, fields, is_dataclass
 from pathlib import Path
 from typing import (
     Annotated,
@@ -30,6 +30,8 @@ from sparring.records.text import did_you_mean, nearest
 
 def members(hint: object) -> tuple[object, ...]:
     """Alternatives of a union, `None` included; any other type is its own only alternative."""
+    if isinstance(hint, InitVar):
+        return members(hint.type)
     if get_origin(hint) is Annotated:
         return members(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -38,11 +40,23 @@ def members(hint: object) -> tuple[object, ...]:
 
 
 def kinds(hint: object) -> dict[str, type]:
-    """Record classes that may stand where `hint` does, by class name; empty if others may too."""
-    classes = [member for member in members(hint) if member is not type(None)]
+    """Record classes that may stand where `hint` does, by class name; empty if others may too.
+
+    Of a protocol these are the records of its own package that inherit it: others are not stored.
+    """
+    alternatives = (member for member in members(hint) if member is not type(None))
+    classes = [one for member in alternatives for one in _implementations(member)]
     if not all(isinstance(member, type) and is_dataclass(member) for member in classes):
         return {}
     return {member.__name__: member for member in classes if isinstance(member, type)}
+
+
+def _implementations(member: object) -> Sequence[object]:
+    if not (isinstance(member, type) and getattr(member, "_is_protocol", False)):
+        return [member]
+    package, _, _ = member.__module__.partition(".")
+    records = (one for one in member.__subclasses__() if is_dataclass(one))
+    return [one for one in records if one.__module__.partition(".")[0] == package] or [member]
 
 
 def is_tagged(hint: object) -> bool:
@@ -219,10 +233,10 @@ def _wanted(hint: object) -> str:
         return f"a {'tuple' if origin is tuple else 'sequence'}, each item {_wanted(parts[0])}"
     if origin is Callable:
         return "a network or a function"
+    if known := kinds(hint):
+        return " or ".join(known)
     kind = getattr(hint, "array_type", origin or hint)
     name = getattr(kind, "__name__", str(kind))
-    if is_dataclass(kind):
-        return name
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
@@ -241,11 +255,14 @@ def _got(value: object) -> str:
 def _advice(hint: object, value: object) -> str:
     """What to do, as a closing sentence with a space before it; empty where it is plain."""
     kinds = members(hint)
-    records = [one for one in kinds if isinstance(one, type) and is_dataclass(one)]
+    records: list[Any] = [
+        each for one in kinds for each in _implementations(one) if is_dataclass(each)
+    ]
     if records and callable(value) and not isinstance(value, type):
         return " Call it, and pass what it returns."
     if records:
-        return f" Pass {' or '.join(f'{one.__name__}(...)' for one in records)}."
+        calls = (f"{one.__name__}({_argument(one, value)})" for one in records)
+        return f" Pass {' or '.join(dict.fromkeys(calls))}."
     if "Tensor" in _wanted(hint):
         return " Pass one tensor: torch.as_tensor(...), or torch.stack(...) of several."
     if isinstance(value, str):
@@ -253,6 +270,12 @@ def _advice(hint: object, value: object) -> str:
     if isinstance(value, Path) and str in kinds:
         return " Pass str(...) of it."
     return " Pass value.item()." if hasattr(value, "item") and {int, float} & set(kinds) else ""
+
+
+def _argument(record: Any, value: object) -> str:
+    """The number itself, for a record whose first setting is one."""
+    first = next(iter(setting_types(record).values()), None)
+    return f"{value:g}" if first is float and isinstance(value, float) else "..."
 
 
 def _advice_for_text(kinds: Sequence[object], value: str) -> str:

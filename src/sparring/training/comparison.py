@@ -139,7 +139,7 @@ class Comparer:
         number = min(trainer.version, config.updates - 1)
         own = _own_attack(trainer, number)
         eps, steps = own.threat.eps, own.steps
-        longer = PGD(threat=replace(config.attack.threat, eps=eps), steps=max(LONG, 2 * steps))
+        longer = PGD(threat=config.attack.threat.at(eps), steps=max(LONG, 2 * steps))
         judged = trainer.copy.attacked
         attacked = self._examples(judged, own)
         clean, withstood = self._right(judged, self.images), self._right(judged, attacked)

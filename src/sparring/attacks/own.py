@@ -1,0 +1,152 @@
+"""Attacks of your own: any function of a model, images and labels.
+
+Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+from typing_extensions import override
+
+from sparring.attacks.checks import Classifier
+from sparring.attacks.search import Attack, Move, Search, State, Task
+from sparring.attacks.threat import DEFAULT, Threat
+from sparring.errors import ConfigError, SparringError, cause
+from sparring.models import module_of
+from sparring.records.text import eps_text
+
+_ROUNDING = 1e-4
+"""How far pixels may lie outside [0, 1], and, as a share of eps, images outside the threat."""
+
+
+def own_images(
+    attack: Callable[..., object],
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    **offered: object,
+) -> Tensor:
+    """What an attack returns for these images, checked.
+
+    Of `offered` it gets the keyword arguments that it takes. Raises `ConfigError` if it fails, or
+    returns anything but an image in [0, 1] for each.
+    """
+    name = f"the attack ({own_name(attack)})"
+    taken = {key: value for key, value in offered.items() if _takes(attack, key)}
+    try:
+        found: object = attack(model, images.clone(), labels.clone(), **taken)
+    except SparringError:
+        raise
+    except Exception as error:  # not sparring's code
+        call = ", ".join(["model", "images", "labels", *(f"{key}=…" for key in taken)])
+        raise ConfigError(
+            f"{name} failed: {cause(error)}. It is called as attack({call}) and must return "
+            "adversarial images."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            f"{name} returned {kind} for images of shape {tuple(images.shape)}. It must return one "
+            "adversarial image for each."
+        )
+    found = found.detach().to(images)
+    least, most = found.aminmax()
+    if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
+        raise ConfigError(
+            f"{name} returned pixels from {least.item():g} to {most.item():g}; pixels must lie in "
+            "[0, 1]. Clamp them."
+        )
+    return found
+
+
+def own_name(attack: Callable[..., object]) -> str:
+    """Its `name` if it has one, else what Python calls it."""
+    name = getattr(attack, "name", None)
+    return name if isinstance(name, str) else getattr(attack, "__name__", type(attack).__name__)
+
+
+def _takes(attack: Callable[..., object], keyword: str) -> bool:
+    try:
+        parameters = inspect.signature(attack).parameters
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return False
+    kinds = (one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    return keyword in parameters or any(kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAttack(Attack):
+    """A function as an attack of a suite.
+
+    It gets the network itself in evaluation mode, with gradients recorded, and of `threat` and
+    `generator` the keyword arguments that it takes. Its images count only inside the threat.
+    """
+
+    attack: Callable[..., object] = field(repr=False)
+    """Called as `attack(model, images, labels)`; returns images."""
+    name: str = ""  # pyright: ignore[reportIncompatibleMethodOverride]
+    """How results cite it; the function's own name if not given."""
+    threat: Threat = DEFAULT
+    """The set that its images must come from."""
+
+    def __post_init__(self) -> None:
+        """Take the function's name."""
+        object.__setattr__(self, "name", self.name or own_name(self.attack))
+
+    @override
+    def searches(self, num_classes: int) -> Sequence[Search]:
+        return [OwnSearch(attack=self)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnSearch(Search):
+    """One call for each batch."""
+
+    attack: OwnAttack
+    rank: int = 0
+
+    @property
+    @override
+    def queries(self) -> int:
+        return 1
+
+    @override
+    def begin(self, task: Task, logits_of: Classifier) -> State:
+        return {
+            "images": task.images,
+            "labels": task.labels,
+            "seeds": task.seeds,
+            "x": task.images,
+            "done": torch.zeros_like(task.labels),
+        }
+
+    @override
+    def advance(self, logits_of: Classifier, state: State) -> Move:
+        threat, images = self.attack.threat, state["images"]
+        generator = Generator().manual_seed(int(state["seeds"][0]))
+        with torch.enable_grad():
+            found = own_images(
+                self.attack.attack,
+                module_of(logits_of) or logits_of,
+                images,
+                state["labels"],
+                threat=threat,
+                generator=generator,
+            )
+        farthest = float(threat.distance(found, images).max())
+        if not farthest <= threat.eps * (1 + _ROUNDING):
+            raise ConfigError(
+                f"the attack ({self.attack.name}) returned images at a distance of {farthest:.4g}; "
+                f"the threat is {type(threat).__name__} {eps_text(threat.eps)}. Take the argument "
+                "threat and return threat.project(found, images)."
+            )
+        x, done = threat.project(found, images), state["done"] + 1
+        every = done > 0
+        return Move(state={**state, "x": x, "done": done}, points=x, wrong=every, over=every)
+
+    @override
+    def best(self, state: State) -> Tensor:
+        return state["x"]
