@@ -200,6 +200,8 @@ def _fits(hint: object, value: object) -> bool:
 def _is_a(kind: object, value: object) -> bool:
     if kind is Sequence and isinstance(value, str | bytes):
         return False
+    if isinstance(value, type) and getattr(kind, "_is_protocol", False):
+        return False  # its methods are those of its instances
     try:
         return not isinstance(kind, type) or isinstance(value, kind)
     except TypeError:  # of a protocol that cannot be looked for

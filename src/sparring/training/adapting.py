@@ -210,7 +210,7 @@ def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
         size = min(size, 1.0)  # all of the images' range
     before = config.attack
     step = before.step_size and before.step_size * (size / before.threat.eps)
-    attack = replace(before, threat=replace(threat, eps=size), step_size=step)
+    attack = replace(before, threat=threat.at(size), step_size=step)
     return replace(config, threat=threat, attack=attack)
 
 
@@ -260,7 +260,7 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
         choice("threat", threat, NORMS)
         threat = usual(NORMS[threat], channels=1)
     if "eps" in changes:
-        threat = replace(threat, eps=changes["eps"])
+        threat = threat.at(changes["eps"])
     if "threat" in changes or "eps" in changes:
         config = withstanding(config, threat)
     if "steps" in changes:
