@@ -32,7 +32,7 @@ class Robust(lightning.LightningModule):
         self.loader = sparring.AdversarialLoader(
             sparring.load_dataset("mnist"),
             self.model,
-            sparring.PGD(threat=sparring.Linf(eps=0.3), steps=8),
+            sparring.PGD(eps=0.3, steps=8),
             batch_size=128,
             updates=self.updates,
             eps_schedule=WarmUp(share=0.7),  # at full ε from the start it learns nothing for long
@@ -71,7 +71,7 @@ def main() -> None:
     trainer.fit(module)
     print(f"trained for {module.loader.version} updates")
 
-    data, threat = sparring.load_dataset("mnist"), sparring.Linf(eps=0.3)
+    data, threat = sparring.load_dataset("mnist"), sparring.Linf(0.3)
     images, labels = data.test.batch(torch.arange(asked.images))
     verdict = sparring.evaluate(module.model, images, labels, threat, checks=False)
     print(f"natural accuracy {verdict.evaluation.natural}")

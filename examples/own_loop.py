@@ -23,7 +23,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the worker has the other cores
-    data, threat = sparring.load_dataset("mnist"), sparring.Linf(eps=0.3)
+    data, threat = sparring.load_dataset("mnist"), sparring.Linf(0.3)
     model = nn.Sequential(
         *(nn.Conv2d(1, 16, 4, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 4, stride=2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(32 * 25, 100), nn.ReLU(), nn.Linear(100, 10)),

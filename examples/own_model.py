@@ -63,7 +63,7 @@ def main() -> None:
     asked = parser.parse_args()
     names = ("lying", "standing", "none")
     data = dataset_from(train=Bars(600, 0), test=Bars(asked.images, 1), class_names=names)
-    threat = sparring.Linf(eps=8 / 255)
+    threat = sparring.Linf(8 / 255)
     config = replace(
         sparring.presets.fast(),
         threat=threat,
