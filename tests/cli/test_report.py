@@ -1,4 +1,4 @@
-"""`sparring report` from its words to its page, and what it says of wrong words."""
+"""`sparring report` from the command line to the page, and its errors."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def listing(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("line", MISTAKES)
-def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, folder, capsys):
+def test_a_mistake_gives_one_sentence_and_writes_nothing(line, folder, capsys):
     before = listing(folder)
     assert main(["report", *line.split()]) == 2
     shown = capsys.readouterr()

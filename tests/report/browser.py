@@ -1,4 +1,4 @@
-"""A real Chromium for tests of the page: found on this machine, never fetched from elsewhere."""
+"""Chromium for tests of the page: the one installed on this machine, never downloaded."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 AXE = Path(__file__).parents[2] / ".venv" / "axe-core" / "axe.min.js"
-"""The accessibility engine, where `.ci/browser` puts it."""
+"""The accessibility checker, as `.ci/browser` installs it."""
 
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Any]:
-    """A browser whose files are all in `folder`; skips the test where there is none.
+    """A browser whose files are all in `folder`; skips the test if none is installed.
 
-    All its processes have ended when the block has.
+    At the end of the block all its processes have ended.
     """
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -56,7 +56,7 @@ def chromium(folder: Path) -> Iterator[Any]:
 
 
 def requested(session: Any) -> set[str]:
-    """Addresses that were asked for since this was last called."""
+    """Addresses requested since the last call."""
     messages = (json.loads(entry["message"])["message"] for entry in session.get_log("performance"))
     return {
         message["params"]["request"]["url"]
@@ -66,18 +66,18 @@ def requested(session: Any) -> set[str]:
 
 
 def complaints(session: Any) -> list[str]:
-    """What the console was told since this was last called."""
+    """Messages of the console since the last call."""
     return [entry["message"] for entry in session.get_log("browser")]
 
 
 def emulate(session: Any, media: str = "", **features: str) -> None:
-    """Show the page as on this medium, to someone with these preferences."""
+    """Show the page for this medium, with these preferences."""
     named = [{"name": name.replace("_", "-"), "value": v} for name, v in features.items()]
     session.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": named})
 
 
 def resize(session: Any, width: int) -> None:
-    """Give the page this many pixels, as a telephone does; 0 for what the window has."""
+    """Set the width of the page in pixels, as a telephone does; 0 for that of the window."""
     metrics = {"width": width, "height": 800 if width else 0, "deviceScaleFactor": 1}
     session.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {**metrics, "mobile": bool(width)}
@@ -85,6 +85,6 @@ def resize(session: Any, width: int) -> None:
 
 
 def forget(session: Any) -> None:
-    """Drop what pages from the disk have stored."""
+    """Delete everything that pages from the disk have stored."""
     wanted = {"origin": "file://", "storageTypes": "local_storage"}
     session.execute_cdp_cmd("Storage.clearDataForOrigin", wanted)

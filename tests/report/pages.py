@@ -1,4 +1,4 @@
-"""Run directories for pages: as training and evaluation leave them, without either."""
+"""Run directories for pages, as training and evaluation would write them."""
 
 import json
 from base64 import b64encode

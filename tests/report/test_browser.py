@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it runs, answers pointer and keyboard, and asks for nothing."""
+"""The page in Chromium: it runs, answers pointer and keyboard, and requests nothing."""
 
 import csv
 import os
@@ -73,7 +73,7 @@ def one(page: Any, selector: str) -> Any:
 def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
 
 
@@ -110,7 +110,7 @@ def test_nothing_injected_can_load_or_run(page: Any) -> None:
         image.src = "http://127.0.0.1:9/x.png";
         fetch("http://127.0.0.1:9/").catch(() => {});
         document.body.insertAdjacentHTML("beforeend", "<a onclick='document.title=1'>x</a>");
-        document.body.lastElementChild.click();  // some browsers look at a handler only then
+        document.body.lastElementChild.click();  // some browsers check a handler only now
         """
     )
     assert said == ["connect-src", "img-src", "script-src-attr"]
@@ -286,7 +286,7 @@ setTimeout(() => done(taken), 0);
 
 
 def rows_of(figure: Figure) -> list[list[object]]:
-    """What the CSV of a figure must say."""
+    """The rows that the CSV of a figure must have."""
     match figure.drawing:
         case Curves(panels=panels):
             return [
@@ -471,8 +471,8 @@ def test_axe_finds_nothing(page: Any, theme: str) -> None:
     found = page.execute_async_script(
         "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"
     )
-    told = [
+    violations = [
         (it["id"], it["help"], [node["html"][:120] for node in it["nodes"]][:3])
         for it in found["violations"]
     ]
-    assert told == []
+    assert violations == []

@@ -229,7 +229,7 @@ def test_a_lying_bar_ends_at_its_number_and_says_it(scale) -> None:
     assert high > 750.25
 
 
-def test_series_are_told_apart_in_colour_and_in_grey() -> None:
+def test_series_differ_in_colour_and_in_grey() -> None:
     styles = [series_style(number) for number in range(30)]
     assert len(set(styles)) == 30
     for one, other in pairwise(styles):
@@ -256,7 +256,7 @@ def panels_of(panels: int, names: tuple[str, ...]) -> Curves:
         (panels_of(1, ("alone",)), []),
     ],
 )
-def test_a_chart_has_every_line_and_its_legends_tell_them_apart(curves, titles) -> None:
+def test_a_chart_has_every_line_and_its_legends_distinguish_them(curves, titles) -> None:
     chart = Chart.of(curves)
     series = [one for panel in curves.panels for one in panel.series]
     assert [line.series for line in chart.lines] == series
@@ -326,7 +326,7 @@ def test_shades_use_the_range_that_matters() -> None:
     assert ends == {"plain": (20, 30), "differences": (-10, 10), "mistakes": (0, 30)}
 
 
-def test_what_no_file_can_hold_becomes_a_sign() -> None:
+def test_a_character_that_no_file_can_hold_is_replaced() -> None:
     assert legible("a\tb\n\x00\ud800é日") == "a b\n\ufffd\ufffdé日"
 
 

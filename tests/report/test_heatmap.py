@@ -1,4 +1,4 @@
-"""A transfer matrix drawn: everything is on the picture, and nothing else was changed."""
+"""The picture of a transfer matrix is complete, and drawing it changes nothing else."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The page as text: it holds everything, nothing can break out of it, it needs nothing else."""
+"""The page as text: it is complete, self-contained, and safe against hostile names."""
 
 import json
 import math
@@ -46,7 +46,7 @@ HOSTILE = (
 
 
 class Elements(HTMLParser):
-    """What a browser makes of a page: elements with their attributes, and text."""
+    """The elements of a page with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -94,9 +94,9 @@ def numbers_of(drawing: object) -> list[float]:
 def test_every_number_of_a_figure_is_in_its_table(drawing, tmp_path: Path) -> None:
     text = page_of(study_of([drawing]), folder=tmp_path)
     tables = " ".join(re.findall(r"<table>.*?</table>", text, flags=re.DOTALL))
-    told = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"<[^>]*>", " ", tables))
+    listed = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"<[^>]*>", " ", tables))
     for number in numbers_of(drawing):
-        assert f"{number:g}" in told
+        assert f"{number:g}" in listed
 
 
 def test_every_word_of_a_study_is_on_its_page(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_claim_on_the_way_says_how_far_its_networks_are(tmp_path: Path) -> Non
     assert "so far: holds s = 64: 40,000 of 60,000 updates" in text
 
 
-def test_one_study_on_two_machines_or_scales_is_told_apart(tmp_path: Path) -> None:
+def test_one_study_on_two_machines_or_scales_has_different_names(tmp_path: Path) -> None:
     study = study_of()
     where = study.provenance.environment
     there = replace(study.provenance, environment=replace(where, processor="Another"))
@@ -386,7 +386,7 @@ def test_the_contents_name_every_section(tmp_path: Path) -> None:
     assert {name.removesuffix("-title") for name in headings} - links <= {"s2-c-1", "s2-c-2"}
 
 
-def test_what_made_a_page_large_is_told(tmp_path: Path) -> None:
+def test_the_largest_figure_of_a_page_is_named(tmp_path: Path) -> None:
     big = Series(name="s", x=tuple(map(float, range(900))), y=tuple(map(float, range(900))))
     figures = (
         figure_of(CURVES, "small"),

@@ -23,10 +23,10 @@ from sparring.report.page import (
 
 ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their numbers.
 
-RUN is a run directory; a study's folder, which holds study.json, may stand in
-its place, and so may a folder that holds some of either. Left out, the newest
-run in runs/ is taken. The page needs no network and no other file; a page of
-the same name is replaced.
+RUN is a run directory, a study's folder (which holds study.json), or a folder
+that holds some of either. Without RUN, the newest run in runs/ is taken.
+Several runs are compared in the same charts. The page needs no network and no
+other file; a page of the same name is replaced.
 
 examples:
   sparring report
@@ -35,12 +35,12 @@ examples:
   sparring report studies/short"""
 
 NAME = Path("report.html")
-"""The page, unless the user says otherwise."""
+"""The default name of the page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFlags:
-    """What `sparring report` may be given beside the runs and studies."""
+    """The flags of `sparring report`."""
 
     out: Annotated[
         Path,
@@ -55,7 +55,7 @@ FORM = Form(verb="report", flags=ReportFlags, about=ABOUT, word="RUN", many=True
 
 
 def run(argv: list[str]) -> int:
-    """Write the page of what the words name; return the exit code."""
+    """Write the page and return the exit code."""
     flags, words = FORM.read_all(argv)
     check_page_name(flags.out)
     chosen = words or [str(RunDirectory.chosen().path)]

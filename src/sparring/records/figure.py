@@ -6,7 +6,7 @@ A figure holds all that a drawing of it needs, and its JSON has every number.
 from dataclasses import dataclass
 from typing import Literal
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, SparringError
 from sparring.records.environment import Environment
 from sparring.records.evaluation import bytes_in
 
@@ -16,14 +16,13 @@ Mark = Literal["line", "bar"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """One direction of a drawing."""
+    """One axis of a drawing."""
 
     label: str
-    """What is along it."""
     unit: str = ""
-    """In what, such as "updates" or "%"; empty for a mere number."""
+    """Such as "updates" or "%"; empty for a number without one."""
     scale: Scale = "linear"
-    """How values are laid out; "even" gives each value that occurs the same room, in order."""
+    """How values are laid out; "even" spaces the values that occur evenly, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +30,11 @@ class Series:
     """One line of a drawing."""
 
     name: str
-    """What the legend calls it."""
+    """Its name in the legend."""
     x: tuple[float, ...]
-    """Where its points are."""
     y: tuple[float, ...]
-    """What they say."""
     low: tuple[float, ...] = ()
-    """Lower ends of their 95 % intervals; empty if there are none."""
+    """Lower ends of the 95 % intervals; empty if there are none."""
     high: tuple[float, ...] = ()
     """Upper ends."""
 
@@ -46,10 +43,10 @@ class Series:
         wanted = {len(self.x)}
         ends = {len(self.low), len(self.high)}
         if len(self.y) not in wanted or ends not in ({0}, wanted):
-            raise ConfigError(
-                f"every point of the series {self.name} must have x and y, and both ends of an "
-                f"interval or neither; got {len(self.x)} x, {len(self.y)} y, {len(self.low)} low, "
-                f"{len(self.high)} high."
+            raise ConfigError.expected(
+                f"every point of the series {self.name} must have x, y, and both ends of an "
+                "interval or neither",
+                f"{len(self.x)} x, {len(self.y)} y, {len(self.low)} low, {len(self.high)} high",
             )
 
 
@@ -58,9 +55,7 @@ class Panel:
     """Lines that are drawn together."""
 
     title: str
-    """What they have in common."""
     series: tuple[Series, ...]
-    """The lines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +66,7 @@ class Curves:
     y: Axis
     panels: tuple[Panel, ...]
     mark: Mark = "line"
-    """What a series is drawn as: a line through its points, or a bar at each, as in a histogram."""
+    """A line through the points of each series, or a bar at each point, as in a histogram."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +74,14 @@ class Table:
     """Numbers in rows and columns, under a title."""
 
     title: str
-    """What this one is of."""
     cells: tuple[tuple[float, ...], ...]
     """The numbers, row by row."""
+
+
+def _wrong_shape(kind: str, table: Table, rows: int, columns: int) -> SparringError:
+    lengths = ", ".join(str(len(row)) for row in table.cells) or "none"
+    rule = f"the {kind} {table.title} must have {rows} rows of {columns} numbers"
+    return ConfigError.expected(rule, f"rows of {lengths}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,33 +93,28 @@ class HeatMap:
     row_names: tuple[str, ...]
     column_names: tuple[str, ...]
     value: Axis
-    """What the numbers are."""
+    """The label and unit of the numbers."""
     tables: tuple[Table, ...]
     outlined: bool = False
     """Whether the diagonal is a reference: other cells show their difference to it in their row."""
     confusion: bool = False
-    """Whether the diagonal counts what is right: it does not affect the shades of the mistakes."""
+    """Whether the diagonal counts correct ones, which do not affect the shades of the mistakes."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless every table has a cell for every row and column."""
         wanted = [len(self.column_names)] * len(self.row_names)
         for table in self.tables:
             if [len(row) for row in table.cells] != wanted:
-                raise ConfigError(
-                    f"the table {table.title} must have {len(wanted)} rows of "
-                    f"{len(self.column_names)} cells, one for each name; got rows of "
-                    f"{', '.join(str(len(row)) for row in table.cells) or 'nothing'}."
-                )
+                raise _wrong_shape("table", table, len(wanted), len(self.column_names))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Numbers of one kind, one for each name."""
+    """Numbers of one kind, one for each name, in the order of the names."""
 
     name: str
-    """What the legend calls them."""
+    """Its name in the legend."""
     numbers: tuple[float, ...]
-    """In the order of the names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,9 +122,9 @@ class Lengths:
     """Bars beside their names, in groups; on a logarithmic axis they begin at 1 or below."""
 
     names: tuple[str, ...]
-    """What each bar, or each bundle of bars, is of."""
+    """The name of each bar, or of the bars of all groups."""
     label: str
-    """What the names are."""
+    """The heading of the names."""
     value: Axis
     groups: tuple[Group, ...]
 
@@ -137,10 +132,8 @@ class Lengths:
         """Raise `ConfigError` unless every group has a number for every name."""
         for group in self.groups:
             if len(group.numbers) != len(self.names):
-                raise ConfigError(
-                    f"the group {group.name} must have {len(self.names)} numbers, one for each "
-                    f"name; got {len(group.numbers)}."
-                )
+                rule = f"the group {group.name} must have {len(self.names)} numbers"
+                raise ConfigError.expected(rule, len(group.numbers))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,11 +153,7 @@ class Relief:
         wanted = [len(self.at_x)] * len(self.at_y)
         for table in self.tables:
             if [len(row) for row in table.cells] != wanted:
-                raise ConfigError(
-                    f"the relief {table.title} must have {len(wanted)} rows of {len(self.at_x)} "
-                    "heights, one for each point; got rows of "
-                    f"{', '.join(str(len(row)) for row in table.cells) or 'nothing'}."
-                )
+                raise _wrong_shape("relief", table, len(wanted), len(self.at_x))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,11 +161,10 @@ class Film:
     """Grey images one after the other, under a title."""
 
     title: str
-    """What is seen."""
     frames: tuple[str, ...]
     """Images, height times width bytes each (0 black, 255 white), in base64."""
     captions: tuple[str, ...]
-    """Words under each."""
+    """A text under each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,16 +180,14 @@ class Strip:
         size = self.height * self.width
         for film in self.films:
             if len(film.frames) != len(film.captions):
-                raise ConfigError(
-                    f"every frame of {film.title} must have a caption; got {len(film.frames)} "
-                    f"frames and {len(film.captions)} captions."
+                raise ConfigError.expected(
+                    f"every frame of {film.title} must have a caption",
+                    f"{len(film.frames)} frames and {len(film.captions)} captions",
                 )
             for number, frame in enumerate(film.frames):
                 if (length := bytes_in(frame)) != size:
-                    raise ConfigError(
-                        f"frame {number} of {film.title} must hold {size} bytes in base64, "
-                        f"{self.height} rows of {self.width}; it holds {length}."
-                    )
+                    rule = f"frame {number} of {film.title} must have {size} bytes in base64"
+                    raise ConfigError.expected(rule, length)
 
 
 Drawing = Curves | HeatMap | Lengths | Relief | Strip
@@ -209,16 +195,15 @@ Drawing = Curves | HeatMap | Lengths | Relief | Strip
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where numbers come from."""
+    """The origin of numbers."""
 
     command: str
-    """What was typed to get them."""
+    """The command that computes them."""
     seeds: tuple[int, ...]
     """The seeds of the networks behind them."""
     environment: Environment
-    """What they were computed with."""
     others: tuple[Environment, ...] = ()
-    """What some of them were computed with instead: another machine, version or share of it."""
+    """Environments in which some of them were computed instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,9 +211,8 @@ class Figure:
     """A drawing with its words."""
 
     name: str
-    """What its file is called, without an ending."""
+    """The name of its file, without an ending."""
     title: str
-    """What it shows, in a line."""
     caption: str
     """How to read it, and what it is measured on."""
     alternative: str

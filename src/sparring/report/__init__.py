@@ -1,4 +1,4 @@
-"""Report: what was found, as pictures and as one page, from records alone, so without torch."""
+"""Report: figures and one page, made from records alone, without torch."""
 
 from sparring.report.drawing import draw, heat_map
 from sparring.report.page import Written, read_story, write_page

@@ -16,15 +16,15 @@ SHOWN = (4, 2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One entry of a legend: a name, the sign beside it, and the lines that it shows or hides."""
+    """One entry of a legend: its name and style, and the lines that it shows or hides."""
 
     name: str
     hue: int | None = None
-    """Place of the colour in `HUES`; `None` if the entry stands for lines of several colours."""
+    """Index of the colour in `HUES`; `None` if its lines have several colours."""
     dash: int | None = 0
-    """Place of the line style in `DASHES`; `None` for single points."""
+    """Index of the line style in `DASHES`; `None` for single points."""
     marker: int | None = None
-    """Place of the sign in `MARKERS`; `None` if the entry stands for lines with several."""
+    """Index of the marker in `MARKERS`; `None` if its lines have several."""
     lines: tuple[int, ...]
     """Numbers of the lines."""
     is_hidden: bool = False
@@ -75,7 +75,7 @@ class Chart:
         """The chart of a figure.
 
         Series of the same name in several panels get two legends, one of the panels and one of the
-        names: colours tell the panels apart, dashes and signs the names; the other way round if
+        names: colours distinguish the panels, dashes and markers the names; the other way round if
         there are more names than dashes. Otherwise each line has its own entry.
         """
         lines = tuple(
@@ -103,7 +103,7 @@ class Chart:
 
 
 def legends_of(drawing: Drawing) -> tuple[Legend, ...]:
-    """The legends of a drawing; none where there is nothing to tell apart."""
+    """The legends of a drawing; empty for a single series."""
     match drawing:
         case Curves():
             return Chart.of(drawing).legends
@@ -144,7 +144,7 @@ def _names(lines: Sequence[Line]) -> Iterator[str]:
 def _plain(
     lines: Sequence[Line], names: Sequence[str]
 ) -> tuple[list[SeriesStyle], tuple[Legend, ...]]:
-    """A colour, a dash and a sign for each line; a legend for each panel with several lines."""
+    """A colour, a dash and a marker for each line; a legend for each panel with several lines."""
     colours = hues(len(lines)) if len({line.title for line in lines}) in (1, len(lines)) else None
     styles: list[SeriesStyle] = []
     groups: dict[str, list[Entry]] = {}
@@ -164,7 +164,7 @@ def _plain(
 
 
 def _crossed(lines: Sequence[Line]) -> tuple[list[SeriesStyle], tuple[Legend, ...]]:
-    """Two legends: one of the colours, one of the dashes and signs."""
+    """Two legends: one of the colours, one of the dashes and markers."""
     panels = {line.panel: line.title for line in lines}
     series = {line.series.name: line.series.name for line in lines}
     keys = [(line.panel, line.series.name) for line in lines]

@@ -1,4 +1,4 @@
-"""Where values are along an axis that several panels share."""
+"""Positions of values along an axis that several panels share."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,9 @@ ROOM = 0.04
 NAMES = 12
 """Most values that an even axis names; of more, some are left out."""
 APART = 10
-"""Least distance between ticks of a logarithmic axis: this part of its length."""
+"""Ticks of a logarithmic axis are at least one such part of its length apart."""
 WIDE = 36
-"""Characters that fit beside each other below a panel, all names as wide as the widest."""
+"""Characters that fit below a panel, where every name takes the room of the longest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,23 +28,22 @@ class Direction:
     """One axis, with all the values that occur along it."""
 
     axis: Axis
-    """What is along it."""
     values: tuple[float, ...]
     """Finite values, each once, in order."""
 
     @classmethod
     def of(cls, axis: Axis, values: Iterable[float]) -> "Direction":
-        """The direction of all these values."""
+        """The axis with those of the values that are finite."""
         return cls(axis=axis, values=tuple(sorted({v for v in values if math.isfinite(v)})))
 
     def at(self, values: Sequence[float]) -> list[float]:
-        """Where values are: themselves, or on an even axis their places in the order."""
+        """Positions of values: the values themselves, or their ranks on an even axis."""
         if self.axis.scale != "even":
             return list(values)
         return [self._place(value) for value in values]
 
     def lay(self, axes: "Axes", which: Literal["x", "y"]) -> None:
-        """Give an axis of a panel its scale, ends, ticks and words."""
+        """Set scale, ends, ticks and label of an axis of a panel."""
         words = label(self.axis.label, self.axis.unit)
         (axes.set_xlabel if which == "x" else axes.set_ylabel)(words)
         if not self.values:
@@ -73,7 +72,7 @@ class Direction:
         (axes.set_xlim if which == "x" else axes.set_ylim)(*ends)
 
     def _lay_by_powers(self, axes: "Axes", which: Literal["x", "y"]) -> None:
-        """Logarithms; nothing at or below zero is lost, but stands where the axis is linear."""
+        """Logarithmic; linear near zero if there are values at or below it."""
         scale = axes.set_xscale if which == "x" else axes.set_yscale
         if self.values[0] > 0:
             scale("log")
@@ -99,9 +98,9 @@ class Direction:
 
 
 def ticks_between(low: float, high: float) -> list[float]:
-    """Round numbers of a logarithmic axis: powers of ten, or as much finer as three ticks take.
+    """Round numbers of a logarithmic axis: powers of ten, and finer ones until there are three.
 
-    None is so near another that their names would touch; the rounder one stays.
+    Of two whose names would touch, the rounder one stays.
     """
     if not 0 < low < high:
         return [low] if low > 0 else []

@@ -1,4 +1,4 @@
-"""A figure of the records as a file, for a paper or a page: one panel beside the other.
+"""A figure as a file, for a paper: its panels beside each other.
 
 Units: inches on the page.
 """
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 
 FORMATS = (".svg", ".png", ".pdf")
-"""Endings of a picture's name, which decide what it is written as."""
+"""Endings of a file's name, which decide its format."""
 ACROSS = 3
-"""Panels beside each other."""
+"""Panels in a row."""
 CELLS_ACROSS = 8
-"""Cells beside each other on a page, in as many panels as that allows."""
+"""Cells in a row of a page, in as many panels as fit."""
 PANEL = (3.3, 2.4)
 """Width and height of a panel of curves."""
 LONE = (4.6, 2.7)
-"""The same, of one that is alone."""
+"""The same, of a single panel."""
 LONG = 6.4
 """Width of a page of bars."""
 BAR = 0.25
-"""Height that a bar takes of it."""
+"""Height of a bar."""
 FRAMES = 8
 """Frames of a film that are drawn, evenly spaced."""
 FRAME = 0.95
 """Side of a frame."""
 LETTERS = 11
-"""Characters of a title to an inch."""
+"""Characters of a title per inch."""
 
 
 def draw(figure: Figure, path: Path) -> None:
-    """Draw a figure into a file: SVG, PNG or PDF by the name's ending.
+    """Draw a figure into a file: SVG, PNG or PDF by the ending of its name.
 
-    The same figure gives the same file. Matplotlib is loaded here and its settings are left as
-    they were. The file is written whole or not at all.
+    The same figure gives the same file. Matplotlib is imported here; its settings are not changed.
+    The file is written whole or not at all.
     Raises `ConfigError` for a name that ends in none of `FORMATS`, `RunError` if it cannot be
     written.
     """
@@ -134,7 +134,7 @@ def _relief(relief: Relief) -> "Sheet":
 
 
 def _strip(strip: Strip) -> "Sheet":
-    """A film in each row."""
+    """Each film in a row."""
     across = max((len(picked(film)) for film in strip.films), default=1)
     page = sheet(0.3 + across * FRAME, 0.6 + len(strip.films) * (FRAME + 0.45))
     rows = page.subfigures(max(1, len(strip.films)), 1, squeeze=False)[:, 0]
@@ -154,7 +154,7 @@ def _strip(strip: Strip) -> "Sheet":
 
 
 def picked(film: Film) -> list[int]:
-    """Frames that stand for a film: at most `FRAMES`, the first and the last among them."""
+    """Frames that represent a film: at most `FRAMES`, the first and the last among them."""
     count = len(film.frames)
     if count <= FRAMES:
         return list(range(count))
@@ -162,7 +162,7 @@ def picked(film: Film) -> list[int]:
 
 
 def strip_pixels(strip: Strip, film: Film, number: int) -> list[list[int]]:
-    """The rows of a frame."""
+    """The rows of a frame, a number for each pixel."""
     from base64 import b64decode
 
     grey = b64decode(film.frames[number])
@@ -172,7 +172,7 @@ def strip_pixels(strip: Strip, film: Film, number: int) -> list[list[int]]:
 def _panels(
     titles: Sequence[str], size: tuple[float, float], across: int, *, extra: float
 ) -> tuple["Sheet", list["Axes"]]:
-    """A page with a panel for each title, and room for what they share."""
+    """A page with a panel for each title, and `extra` height for legends."""
     across = min(across, max(1, len(titles)))
     down = max(1, math.ceil(len(titles) / across))
     page = sheet(size[0] * across, size[1] * down + extra)
@@ -185,18 +185,18 @@ def _panels(
 
 
 def _folded(text: str, inches: float) -> str:
-    """A title in lines that fit a width."""
+    """A title in lines of at most this width."""
     letters = max(20, int(inches * LETTERS))
     return "\n".join(textwrap.fill(line, letters) for line in legible(text).splitlines())
 
 
 def heat_map(matrix: TransferMatrix, path: Path) -> None:
-    """Draw a transfer matrix into a file; otherwise as `draw`."""
+    """Draw a transfer matrix into a file, as `draw` does."""
     draw(matrix_figure(matrix), path)
 
 
 def matrix_figure(matrix: TransferMatrix) -> Figure:
-    """A transfer matrix to be drawn: rows are targets, columns sources, as in the paper.
+    """The figure of a transfer matrix: rows are targets, columns sources, as in the paper.
 
     The diagonal, where the attack is white-box, is outlined.
     """

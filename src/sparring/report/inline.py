@@ -37,7 +37,7 @@ COLOURS = {
     RULE: "var(--rule)",
     **{hue: f"var(--hue-{number})" for number, hue in enumerate(HUES)},
 }
-"""What the page's style sheet has for the colours of a drawing."""
+"""The variables of the page's style sheet for the colours of a drawing."""
 
 _SVG = "http://www.w3.org/2000/svg"
 _WORDS = {f"{{{_SVG}}}{name}" for name in ("metadata", "title", "desc")}
@@ -50,10 +50,10 @@ _SERIES = re.compile(rf"{LINE}(\d+)")
 
 
 def element(svg: bytes, key: str, words: str) -> str:
-    """An SVG file as an element that a page may hold, with a text alternative.
+    """An SVG file as an element of a page, with a text alternative.
 
-    Its own style sheet and metadata go; colours become variables of the page. `key` is put before
-    identifiers, so that those of two drawings differ.
+    Its style sheet and metadata are removed; colours become variables of the page. Identifiers get
+    the prefix `key`, so that those of two drawings differ.
     """
     root = ElementTree.fromstring(svg)
     for child in list(root):
@@ -102,7 +102,7 @@ def _adapt(node: ElementTree.Element, wanted: set[str], key: str) -> None:
 
 
 def _flatten(node: ElementTree.Element) -> None:
-    """Take out groups that say nothing."""
+    """Remove groups without attributes."""
     children: list[ElementTree.Element] = []
     for child in node:
         _flatten(child)
@@ -112,15 +112,15 @@ def _flatten(node: ElementTree.Element) -> None:
 
 
 SIZE = (4.3, 2.9)
-"""Inches of a chart of curves: on a telephone of 320 pixels its words still have eight."""
+"""Inches of a chart of curves: on a screen of 320 pixels its text has a size of 8 pixels."""
 NARROW = 3.7
 """Width of a page of bars, or of a relief with its bar."""
 SQUARE = (NARROW, 2.9)
 """Inches of a relief."""
 BAR = 0.2
-"""Inches that a bar takes."""
+"""Height of a bar in inches."""
 TIGHT = 0.85
-"""Side of a cell on a page, of one in a file."""
+"""Side of a cell on a page, as a share of the side in a file."""
 
 _CLEAR = {"figure.facecolor": "none", "axes.facecolor": "none", "font.size": "9"}
 
@@ -130,11 +130,11 @@ class Inline:
     """One panel on a page."""
 
     title: str
-    """What the panel is of; may be empty."""
+    """May be empty."""
     svg: str
     """The drawing: an element of HTML, complete and escaped."""
     width: float
-    """How wide the drawing itself is, in points."""
+    """Width of the drawing in points."""
     data: Mapping[str, object]
     """Its values and their positions, for the page's script, in JSON's types."""
 
@@ -144,12 +144,12 @@ class Setting:
     """The place of a drawing on the page."""
 
     key: str
-    """Keeps its identifiers apart from those of other drawings on the page."""
+    """Prefix of its identifiers."""
     words: str
     """A description for readers who cannot see the figure."""
 
     def panel(self, number: int, title: str, page: "Sheet") -> tuple[str, float]:
-        """The element of one panel, and how wide it is."""
+        """The element of one panel, and its width."""
         words = f"{title}: {self.words}" if title else self.words
         svg = element(saved(page, ".svg"), f"{self.key}-{number}", words)
         return svg, POINTS * float(page.get_figwidth())
@@ -221,7 +221,7 @@ def _longest(chart: HeatMap) -> int:
 
 
 def _lengths(lengths: Lengths, setting: Setting) -> Inline:
-    """Every bar is a row of its own."""
+    """Every bar is a row of its own in the data."""
     plan = LengthPlan.of(lengths)
     page = sheet(NARROW, 0.7 + BAR * plan.bars)
     axes = page.subplots()
@@ -288,7 +288,7 @@ def _points(axes: "Axes", chart: Chart) -> list[dict[str, object]]:
 
 
 def _centres(axes: "Axes", x: Sequence[float], y: Sequence[float]) -> dict[str, list[float]]:
-    """Where the columns and the rows are."""
+    """Positions of the columns and of the rows."""
     across = _places(axes, x, [y[0] if y else 0.0] * len(x))
     down = _places(axes, [x[0] if x else 0.0] * len(y), y)
     return {"left": [place for place, _ in across], "top": [place for _, place in down]}
@@ -303,7 +303,7 @@ def _places(axes: "Axes", x: Sequence[float], y: Sequence[float]) -> list[tuple[
 
 
 def _box(axes: "Axes") -> dict[str, object]:
-    """Left, top, right and bottom of a panel's inside."""
+    """Left, top, right and bottom of the area inside the axes."""
     height, box = _height(axes), axes.bbox
     ends = (box.x0, height - box.y1, box.x1, height - box.y0)
     return {"box": [round(float(end), 1) for end in ends]}

@@ -21,7 +21,7 @@ from sparring.report.sections import Section, Shown, comparison, sections, verdi
 
 MEGABYTE = 1_000_000
 USUAL = 5 * MEGABYTE
-"""Bytes that a page has at most, unless a figure is unusually large."""
+"""Bytes above which a page counts as large."""
 FILES = ("study.json", "config.json")
 """The files that make a folder a study's folder or a run directory."""
 WITHIN = ("*/study.json", "*/*/study.json", "*/config.json")
@@ -29,19 +29,18 @@ WITHIN = ("*/study.json", "*/*/study.json", "*/config.json")
 FIRST = "staleness"
 """The study that a page begins with: its collapse explains the paper best."""
 ENDINGS = (".html", ".htm")
-"""What the name of a page may end in."""
+"""Endings that the name of a page may have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A page that was written."""
+    """A written page."""
 
     path: Path
-    """Where."""
     size: int
-    """Its bytes."""
+    """Bytes."""
     largest: str
-    """Its largest figure, with its section's name; empty if it has none."""
+    """The largest figure, with the name of its section; empty if there is none."""
     largest_size: int
     """Characters of that figure's drawings and data."""
 
@@ -106,7 +105,7 @@ def write_page(stories: Sequence[StudyResult | RunStory], path: Path) -> Written
 
 
 def check_page_name(path: Path) -> None:
-    """Raise `ConfigError` for a name that no page should have."""
+    """Raise `ConfigError` for a name that ends in none of `ENDINGS`."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError.expected(
             f"a report's name must end in {' or '.join(ENDINGS)}",
@@ -133,7 +132,7 @@ def page(parts: Sequence[Section], compared: Sequence[Shown] = ()) -> str:
 
 
 def _title(parts: Sequence[Section]) -> str:
-    """The name of what is alone, else how much there is of what."""
+    """The name of a single section, else the number of studies and runs."""
     if len(parts) == 1:
         return parts[0].name
     studies = sum(part.study is not None for part in parts)

@@ -163,7 +163,7 @@ class Shading:
 
 
 def number_text(number: float, value: Axis) -> str:
-    """A number in a cell: one place after the point for per cent, else three digits."""
+    """A number in a cell: one decimal for per cent, else three digits."""
     return f"{number:.1f}" if value.unit == "%" else f"{number:.3g}"
 
 
@@ -196,16 +196,16 @@ def in_lines(name: str) -> str:
 
 
 FILLED = 0.8
-"""Share of a name's room that its bars fill."""
+"""Share of the height of a name that its bars fill."""
 ROOM_AT_ENDS = 1.9
-"""Times the longest bar that a logarithmic axis goes on for, so that its number fits."""
+"""Length of a logarithmic axis as a multiple of the longest bar, so that its number fits."""
 BEYOND = 1.22
-"""The same, of a linear one."""
+"""The same, of a linear axis."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LengthPlan:
-    """Where bars are, and what they look like."""
+    """Positions and styles of bars."""
 
     lengths: Lengths
     value: Direction
@@ -213,7 +213,7 @@ class LengthPlan:
 
     @classmethod
     def of(cls, lengths: Lengths) -> "LengthPlan":
-        """The plan of all bars."""
+        """The plan of a drawing."""
         logarithmic = lengths.value.scale == "log"
         numbers = [n for group in lengths.groups for n in group.numbers if math.isfinite(n)]
         longest = max(numbers, default=1.0) * (ROOM_AT_ENDS if logarithmic else BEYOND)
@@ -226,20 +226,20 @@ class LengthPlan:
 
     @property
     def bars(self) -> int:
-        """How many there are, or rooms for them."""
+        """Number of bars."""
         return len(self.lengths.names) * max(1, len(self.lengths.groups))
 
     @property
     def thick(self) -> float:
-        """Height of one bar, where a name has the room 1."""
+        """Height of one bar; a name takes 1."""
         return FILLED / max(1, len(self.lengths.groups))
 
     def place(self, name: int, group: int) -> float:
-        """Where the middle of a bar is, from the first name's 0 downwards."""
+        """Position of the middle of a bar, counted downwards from 0 at the first name."""
         return name + self.thick * (group - (len(self.lengths.groups) - 1) / 2)
 
     def draw(self, axes: "Axes") -> None:
-        """All but the title."""
+        """Draw everything but the title."""
         base = 1.0 if self.lengths.value.scale == "log" else 0.0
         axes.grid(visible=True, axis="x")
         self.value.lay(axes, "x")
@@ -258,7 +258,7 @@ class LengthPlan:
         axes.tick_params(axis="y", length=0)
 
     def keys(self) -> "list[Line2D]":
-        """An entry of the legend for each group."""
+        """A legend entry for each group."""
         from matplotlib.lines import Line2D
 
         return [
@@ -268,16 +268,16 @@ class LengthPlan:
 
 
 def words(number: float) -> str:
-    """A number at the end of its bar: three digits, whole from a hundred on."""
+    """A number at the end of its bar: three digits, or a whole number from a hundred on."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-SIGNS = 8
-"""Points of a long line that have a sign; all of a short one."""
+MARKED = 8
+"""Points of a long line that have a marker."""
 BAND = 0.16
-"""Opacity of a band: lines behind it stay visible."""
+"""Opacity of an interval's band."""
 BARS = 0.8
-"""Share of a bar's room that all series together fill."""
+"""Share of the distance between bars that all series together fill."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,7 +308,7 @@ class CurvePlan:
         )
 
     def draw(self, axes: "Axes", panel: Panel) -> None:
-        """All of one panel but its title."""
+        """Draw one panel, without its title."""
         upright = self.x.axis.scale != "even" and self.curves.mark == "line"
         axes.grid(visible=True, axis="both" if upright else "y")
         self.x.lay(axes, "x")
@@ -322,7 +322,7 @@ class CurvePlan:
                 artist.set_gid(f"{LINE}{number}")
 
     def keys(self) -> "Iterator[Line2D]":
-        """An entry of the legend for each name."""
+        """A legend entry for each name."""
         from matplotlib.lines import Line2D
 
         for name, style in self.styles.items():
@@ -330,8 +330,8 @@ class CurvePlan:
             if self.curves.mark == "bar":
                 yield Line2D([], [], color=style.colour, label=words, linewidth=6)
             else:
-                dash, sign = _dash(style), MARKERS[style.marker]
-                yield Line2D([], [], color=style.colour, label=words, linestyle=dash, marker=sign)
+                dash, marker = _dash(style), MARKERS[style.marker]
+                yield Line2D([], [], color=style.colour, label=words, linestyle=dash, marker=marker)
 
     def _line(self, axes: "Axes", series: Series) -> "Sequence[Artist]":
         style = self.styles[series.name]
@@ -342,7 +342,7 @@ class CurvePlan:
             color=style.colour,
             linestyle=_dash(style),
             marker=MARKERS[style.marker] if self._is_marked(x) else None,
-            markevery=max(1, len(x) // SIGNS),
+            markevery=max(1, len(x) // MARKED),
         )
         if not series.low:
             return drawn
@@ -353,8 +353,8 @@ class CurvePlan:
         return [*drawn, band]
 
     def _is_marked(self, x: Sequence[float]) -> bool:
-        """Whether a line has signs: a long one that is alone needs none."""
-        return len(self.styles) > 1 or len(x) <= 3 * SIGNS
+        """Whether a line has markers: a single long line has none."""
+        return len(self.styles) > 1 or len(x) <= 3 * MARKED
 
     def _bars(self, axes: "Axes", series: Series, number: int, count: int) -> "Sequence[Artist]":
         x, width = self.x.at(series.x), self._room() * BARS / count
@@ -369,12 +369,12 @@ class CurvePlan:
         return [*bars, axes.vlines(places, low, high, color=INK, linewidth=0.8)]
 
     def _room(self) -> float:
-        """Between two neighbouring bars."""
+        """Least distance between two bars."""
         places = self.x.at(self.x.values)
         gaps = [after - before for before, after in pairwise(places)]
         return min(gaps, default=1.0)
 
 
 def _dash(style: SeriesStyle) -> "LineStyleType":
-    """A line style as Matplotlib names it."""
+    """Matplotlib's line style."""
     return "none" if style.dash is None else DASHES[style.dash]

@@ -1,6 +1,7 @@
 """The sections of a page, ready for its template: figures drawn, images, contents."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ SECONDARY = frozenset({"loss", "learning-rate", "eps", "staleness"})
 """Figures of a run's training that are folded on a narrow screen."""
 
 _BROKEN_OUT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-"""What could end a script element, written as JSON may write it too."""
+"""Characters that could end a script element, as JSON escapes."""
 
 
 class Frame(NamedTuple):
@@ -65,7 +66,7 @@ class Shown:
     """Whether series are bars, which have no dash and no marker."""
     listings: Sequence[Listing]
     data: Markup
-    """What the page's script reads, safe in a script element."""
+    """JSON for the page's script, safe in a script element."""
 
     @property
     def is_wide(self) -> bool:
@@ -133,6 +134,24 @@ class Section:
             *inside,
             Content(f"{self.key}-settings", "Settings"),
         ]
+
+    def shown_in(self, words: str) -> list[Content]:
+        """The figures of the page that show a figure or table of the paper named in `words`."""
+        named = _numbered(words)
+        return [
+            Content(shown.key, ", ".join(sorted(found)))
+            for shown in self.figures
+            if (found := named & _numbered(shown.figure.title))
+        ]
+
+
+def _numbered(words: str) -> set[str]:
+    """Figures and tables of the paper that a text names, such as Figure 3 for "Figures 3a, 3b"."""
+    return {
+        f"{kind} {number}"
+        for kind, numbers in re.findall(r"(Figure|Table)s? ((?:\d+[a-z]?(?:, | and )?)+)", words)
+        for number in re.findall(r"\d+", numbers)
+    }
 
 
 class Verdict(NamedTuple):

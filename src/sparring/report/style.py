@@ -1,7 +1,8 @@
 """Style of drawings: colours, dashes, markers, and Matplotlib's settings for files without a date.
 
-Each colour has a contrast of at least 4.5:1 with white; dash and marker differ as well, so that
-series are told apart by the colour-blind and in grey print. Matplotlib is loaded only to draw.
+Each colour has a contrast of at least 4.5:1 with white. Series differ in dash and marker as well,
+so that they stay distinct for the colour-blind and in grey print. Matplotlib is imported only to
+draw.
 
 Units: inches on the page, 72 points to each.
 """
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 
 INK = "#1d2330"
-"""Words and numbers."""
+"""Text."""
 QUIET = "#5a6372"
-"""Ticks and what else may stand back."""
+"""Ticks and frames."""
 RULE = "#dde1e7"
-"""Lines of a grid."""
+"""Grid lines."""
 PAPER = "#ffffff"
-"""Behind everything."""
+"""The background."""
 
 HUES = (
     *("#0068a8", "#c64f00", "#00795a", "#a03c85", "#806000", "#4a5160"),
@@ -36,45 +37,45 @@ HUES = (
 DISTINCT = 6
 """The colours before the scale."""
 DASHES = ("solid", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)), (0, (9, 2.5)))
-"""Line styles as Matplotlib names them; five, so that hue and dash repeat at different times."""
+"""Matplotlib's line styles: five, so that hue and dash repeat at different numbers."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Signs at points."""
+"""Matplotlib's markers of points."""
 SHADES = "viridis"
-"""Colours of numbers: dark for small ones, light for large ones; in order also in grey."""
+"""Matplotlib's colours of numbers: dark for small ones, light for large ones, also in grey."""
 CONTRASTS = "PuOr"
 """Colours of differences: orange below zero, purple above, white at zero."""
 
 COUNTS = "Oranges"
-"""Colours of counts: the darker the more; none of zero."""
+"""Colours of counts: the larger, the darker."""
 
 _REPLACED = {"Cc", "Cs", "Cn", "Co"}
-"""Unicode categories that no file of text may hold, or no font shows."""
+"""Unicode categories that a text file cannot hold or fonts do not show."""
 
 
 class SeriesStyle(NamedTuple):
     """What distinguishes one series from the others."""
 
     hue: int
-    """Place of its colour in `HUES`."""
+    """Index of the colour in `HUES`."""
     dash: int | None
-    """Place of its line style in `DASHES`; none where there is no line, but single points."""
+    """Index of the line style in `DASHES`; `None` for single points."""
     marker: int
-    """Place of its sign in `MARKERS`."""
+    """Index of the marker in `MARKERS`."""
 
     @property
     def colour(self) -> str:
-        """Its colour."""
+        """The colour as a hexadecimal code."""
         return HUES[self.hue]
 
 
 def series_style(number: int) -> SeriesStyle:
-    """The look of a series by its number, from 0: no two of the first thirty are alike."""
+    """The style of a series by its number, from 0; the first thirty all differ."""
     again = number // DISTINCT
     return SeriesStyle(number % DISTINCT, number % len(DASHES), (number + again) % len(MARKERS))
 
 
 def hues(count: int) -> list[int]:
-    """Places in `HUES` of the colours of some things in order: a scale if they are many."""
+    """Indices in `HUES` of this many colours; a scale if they are more than `DISTINCT`."""
     if count <= DISTINCT:
         return list(range(count))
     steps = len(HUES) - DISTINCT - 1
@@ -87,7 +88,7 @@ def text_colour_on(shade: tuple[float, ...]) -> str:
 
 
 def luminance(colour: tuple[float, ...]) -> float:
-    """How much light a colour of sRGB sends, from 0 to 1 (WCAG 2, relative luminance)."""
+    """Relative luminance of an sRGB colour, from 0 to 1 (WCAG 2)."""
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]
     )
@@ -95,7 +96,7 @@ def luminance(colour: tuple[float, ...]) -> float:
 
 
 def legible(text: str) -> str:
-    """A text without characters that neither XML nor UTF-8 can hold: they become U+FFFD."""
+    """A text in which characters that XML or UTF-8 cannot hold are replaced by U+FFFD."""
     kept = text.replace("\t", " ")
     return "".join(
         letter if letter == "\n" or unicodedata.category(letter) not in _REPLACED else "\ufffd"
@@ -104,17 +105,17 @@ def legible(text: str) -> str:
 
 
 def short(value: float) -> str:
-    """A number as people read it, to six digits at most."""
+    """A number with at most six digits."""
     return f"{value:.6g}"
 
 
 def label(name: str, unit: str) -> str:
-    """An axis in words."""
+    """The label of an axis, with its unit."""
     return legible(f"{name} ({unit})" if unit else name)
 
 
 POINTS = 72
-"""Points of an inch: what an SVG counts in."""
+"""Points per inch; lengths in an SVG are in points."""
 
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text
@@ -153,26 +154,26 @@ _SETTINGS = {
 
 @contextmanager
 def drawing_settings(others: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Our settings and some others while the block lasts; Matplotlib's own come back after it."""
+    """Apply the settings of drawings, and `others`, within the block."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update({**_SETTINGS, **others})  # pyright: ignore[reportCallIssue, reportArgumentType]
-        # The reader's own fonts show a name in any script; what is measured here may lack it.
+        # The reader's fonts show names in any script; the font used for measuring may lack it.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield
 
 
 def sheet(width: float, height: float) -> "Figure":
-    """An empty page that makes room for what is written on it."""
+    """An empty page whose layout makes room for titles and labels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=POINTS, layout="constrained")
 
 
 def saved(figure: "Figure", ending: str, words: Sequence[str] = ("", "")) -> bytes:
-    """A file of a drawing, with a title and a description in it; without a date."""
+    """The content of a file, with title and description `words`, without a date."""
     title, description = words
     metadata = {
         ".svg": {"Date": None, "Title": title, "Description": description},

@@ -373,14 +373,14 @@
   const before = recall();
   if (before === "dark" || before === "light") root.dataset.theme = before;
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const tell = () => { toggle.textContent = isDark() ? "Use light theme" : "Use dark theme"; };
+  const label = () => { toggle.textContent = isDark() ? "Use light theme" : "Use dark theme"; };
   toggle.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     keep(root.dataset.theme);
-    tell();
+    label();
   });
-  system.addEventListener("change", tell);
-  tell();
+  system.addEventListener("change", label);
+  label();
 
   // What is secondary is folded on a narrow screen, and open on a wide one and on paper.
   const folds = [...document.querySelectorAll("details.fold")];
