@@ -43,7 +43,7 @@ from sparring.records import RunDirectory, describe
 
 CHUNK = 128
 TIMES = 10
-"""Random starts for an image on which the two disagree."""
+"""Random starts for an image on which both sides disagree."""
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 Row = dict[str, Any]
 
@@ -88,7 +88,7 @@ class ByFrequencies(nn.Module):
 def attacked_by_frequencies(
     net: nn.Module, threat: Threat, images: Tensor, labels: Tensor
 ) -> Iterator[tuple[str, list[int], float]]:
-    """As `attacked_by_them`, on cheaper passes."""
+    """As `attacked_by_them`, with cheaper passes."""
     yield from attacked_by_them(net, threat, images, labels, seen=ByFrequencies(net).eval())
 
 
@@ -181,7 +181,7 @@ def fill(table: Path, runs: Sequence[Path], sides: Sequence[str], total: int) ->
 
 
 def summary(rows: Sequence[Row], run: str, rival: str) -> Iterator[str]:
-    """What we and a rival found on the chunks of a run that both have seen."""
+    """What both sides found on the chunks of a run that both have attacked."""
     sides = ("ours", rival)
     by_side = {
         side: {row["first"]: row for row in rows if row["run"] == run and row["side"] == side}
@@ -220,7 +220,7 @@ def compared(gone: dict[str, set[int]], seconds: dict[str, float], total: int) -
 
 
 def disputed(rows: Sequence[Row], run: str) -> list[int]:
-    """Images that one side has broken and another has not, of those that both have seen."""
+    """Images that one side broke and the other did not, of those that both have attacked."""
     seen = [row for row in rows if row["run"] == run]
     gone = {
         (row["side"], row["first"]): set(row["wrong"]).union(*row["broken"].values())
@@ -248,7 +248,7 @@ def again(run: Path, places: Sequence[int]) -> None:
 
 
 def main() -> None:
-    """Fill the table and print what it says."""
+    """Fill the table and print a summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--images", type=int, default=1000)

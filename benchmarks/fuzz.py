@@ -1,4 +1,4 @@
-"""Damage the files that sparring reads, in thousands of ways, and see that each is answered well.
+"""Damage the files that sparring reads, in thousands of ways: each must be refused in a sentence.
 
     python benchmarks/fuzz.py --mutations 20000
 
@@ -53,10 +53,10 @@ from sparring.studies.runner import StudyTable, summed_up
 from sparring.training import Asynchronous, Stale, TrainConfig, Validation, train
 
 FORK = multiprocessing.get_context("fork")
-"""Children begin with everything loaded. PyTorch bears it, as long as the parent computes nothing.
+"""Children begin with everything loaded. PyTorch allows it while the parent computes nothing.
 """
 SECONDS = 5
-"""Of a processor, for one file."""
+"""Processor seconds for one file."""
 HANGING = 12
 """A wait this many times as long counts as a hang, also on a busy machine."""
 MEMORY = 1 << 30
@@ -66,7 +66,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class TooSlow(BaseException):
-    """The time is over; no `except Exception` takes it for damage."""
+    """The time is over. No `except Exception` catches it."""
 
 
 class Target(NamedTuple):
@@ -90,7 +90,7 @@ INSPECT = (verb("inspect", "@/run"), verb("inspect", "@/run", "--json"))
 REPORT = (verb("report", "@/run", "-o", "@/page.html"),)
 STUDY = (verb("report", "@/study", "-o", "@/page.html"),)
 REPORTS, DRAWN = {*REPORT, *STUDY}, 0.2
-"""Readers that take a second for drawing, and the share of mutations that they have of others'."""
+"""Readers that draw for a second, and the share of mutations that they get."""
 EVALUATE = (verb("evaluate", "@/run", "--suite", "pgd", "--images", "2", "--no-checks"),)
 PREDICT = (verb("predict", "@/run", "@/one.png"),)
 EXPORT = (verb("export", "@/run", "-o", "@/bundle"),)
@@ -313,7 +313,7 @@ def _tables(folder: Path) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class Found:
-    """What came of a target's mutations."""
+    """The results of a target's mutations."""
 
     target: str
     mutations: int = 0
@@ -351,7 +351,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def put_back(folder: Path, before: dict[Path, bytes]) -> list[Path]:
-    """Make the files what they were; returns those that were not."""
+    """Restore the files; return those that had changed."""
     after = contents(folder)
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     for path in changed:
@@ -513,7 +513,7 @@ def _child(name: str, count: int, seed: int, folder: Path, to: Any) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

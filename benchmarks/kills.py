@@ -67,7 +67,7 @@ def open_files() -> Counter[str]:
 
 
 class Hunter(threading.Thread):
-    """Gives every worker a life of random length, and hurts it at the end of it."""
+    """Kills or stops every worker after a random time."""
 
     def __init__(self, life: float, seed: int) -> None:
         super().__init__(daemon=True)
@@ -77,7 +77,7 @@ class Hunter(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Hunt until it is over."""
+        """Run until the training ends."""
         while not self.over.wait(0.02):
             now = time.monotonic()
             for worker in workers_alive():
@@ -91,7 +91,7 @@ class Hunter(threading.Thread):
 
 
 def main() -> None:
-    """Train twice, in peace and under attack, and compare."""
+    """Train twice, undisturbed and with kills, and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--updates", type=int, default=6500)

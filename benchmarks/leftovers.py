@@ -30,7 +30,7 @@ from sparring.records import RunDirectory
 from sparring.training import TrainConfig, Validation, resume, train
 
 FORK = multiprocessing.get_context("fork")
-"""Children begin with everything loaded. PyTorch bears it, as long as the parent computes nothing.
+"""Children begin with everything loaded. PyTorch allows it while the parent computes nothing.
 """
 SUITE = "pgd-100x5"
 
@@ -58,7 +58,7 @@ def begin(folder: Path) -> None:
 
 
 def work(folder: Path, kind: str, updates: int | None = None) -> None:
-    """Train on, or evaluate, until the end or a kill."""
+    """Resume training, or evaluate, until the end or a kill."""
     evaluation_state.EVERY = 0.0
     if kind == "training":
         resume(folder / kind, until=updates)
@@ -82,7 +82,7 @@ def wait_for_a_write(folder: Path, process: Any) -> None:
 
 
 def main() -> None:
-    """Kill, count, and end well once."""
+    """Kill and count, then let one process finish."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def child(target: Any, *words: object) -> Any:
-    """Such a process, started."""
+    """Start such a process."""
     process = FORK.Process(target=target, args=words)
     process.start()
     return process

@@ -20,7 +20,7 @@ import torch
 Mutator = Callable[[random.Random, bytes], bytes]
 
 DEEP = 100_000
-"""Levels of nesting that no parser bears."""
+"""Levels of nesting beyond every parser's limit."""
 STRANGE = [
     None, True, False, -1, 0, 1, 2**31, 2**63, 2**64, 10**30, -(2**40), 0.5, -0.0, 1e308, -1e308,
     "", " ", "\x1b[31mred\x1b[0m", "\ud800", "a\0b", "\u202e\u0007\u009b", "x" * 5000, "1e999",

@@ -31,7 +31,7 @@ DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 LARGEST = 4096
 """Trainers, where as many as there are devices may be."""
 SECONDS = 12.0
-"""For which each emulated point is measured."""
+"""Seconds for which each emulated point is measured."""
 SLOWER = 10.0
 """Times the costs, so that the engine's own work on two cores does not show."""
 

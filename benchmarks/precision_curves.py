@@ -22,7 +22,7 @@ COLOURS = ("#0969da", "#bc4c00")
 
 
 def looks_of(run: RunDirectory) -> list[dict[str, float]]:
-    """Accuracy on the validation slice at every look."""
+    """Accuracy on the validation slice at every validation."""
     rows = [row for row in MetricsLog(run.metrics).rows() if "robust_accuracy" in row]
     return [{name: float(row[name] or 0) for name in ("step", *SHARES)} for row in rows]
 

@@ -1,4 +1,4 @@
-"""Compare recipes on the validation set: the last word on a preset is not the test set's.
+"""Compare recipes on the validation set, so that no preset is chosen on test images.
 
     python benchmarks/recipes.py "updates=900" "attack.steps=3 early_steps=[] updates=1000" \\
         --seeds 0 1 2 --suite pgd-100x5 --images 1000
@@ -41,7 +41,7 @@ def row(config: TrainConfig, suite: str, num_images: int) -> list[str]:
 
 
 def main() -> None:
-    """Train and judge every recipe with every seed."""
+    """Train and evaluate every recipe with every seed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipes", nargs="+", metavar="'NAME=VALUE ...'")
     parser.add_argument("--preset", choices=PRESETS, default="fast")

@@ -59,7 +59,7 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def child(data: str, data_memory: int, updates: int) -> None:
-    """One run; prints what it took."""
+    """One run; prints its time and memory."""
     config = replace(
         presets.fast(),
         data=data,

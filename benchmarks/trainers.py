@@ -123,7 +123,7 @@ def child(asked: argparse.Namespace) -> None:
 
 
 def run(what: str, trainers: int, words: list[str]) -> dict[str, Any]:
-    """One measurement, by torchrun where there are several; in a process of its own anyway."""
+    """One measurement, by torchrun where there are several; always in a process of its own."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -30,7 +30,7 @@ from sparring.records import describe
 TURNS = 3
 """Measurements of each kind."""
 SAMPLES = 10
-"""Looks during the long run."""
+"""Printed lines during the long run."""
 KINDS = {"processes": Processes(), "Ray": Ray()}
 
 
