@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import sparring
 from sparring.attacks import AttackedBatch
 from sparring.models import SmallNetwork
-from sparring.training import Loss, OwnObjective
+from sparring.training import Custom, Loss
 from sparring.training.objectives import LogitsOf
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     config = replace(
         sparring.presets.fast(),
         model=SmallNetwork(width=asked.width),
-        objective=OwnObjective(factory=f"{__file__}:Focal", arguments=("gamma=0.5",)),
+        objective=Custom(factory=f"{__file__}:Focal", arguments=("gamma=0.5",)),
         updates=asked.updates,
     )
     trained = sparring.train(config, asked.out)

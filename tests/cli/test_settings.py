@@ -98,7 +98,7 @@ def test_other_data_bring_the_threat_that_is_usual_for_them():
     data = Dataset(name="own", train=colour, validation=colour, test=colour)
     for config in (fast(data=data), fast(data=data, threat="linf")):
         assert config.threat == Linf(8 / 255)
-        assert config.attack.threat.eps == pytest.approx(8 / 255 * 1.2)
+        assert config.pgd.threat.eps == pytest.approx(8 / 255 * 1.2)
     assert fast(data=data, threat=Linf(0.1)).threat == Linf(0.1)
     assert adapted(fast(), data=data).threat == fast().threat
 
@@ -121,9 +121,7 @@ def test_steps_hold_throughout_and_reach_as_far_as_the_presets(asked, preset):
     before, after = PRESETS[preset](), asked("--preset", preset, "--steps", "3")
     some = range(0, after.updates, after.updates // 20)
     assert {steps_of(after, number) for number in some} == {3}
-    assert 3 * after.attack.step_length == pytest.approx(
-        before.attack.steps * before.attack.step_length
-    )
+    assert 3 * after.pgd.step_length == pytest.approx(before.pgd.steps * before.pgd.step_length)
 
 
 @pytest.mark.parametrize(("text", "eps"), [("0.1", 0.1), ("8/255", 8 / 255)])
@@ -131,7 +129,7 @@ def test_eps_sets_the_threat_exactly_and_scales_the_attack(asked, text, eps):
     config = asked("--preset", "paper", "--eps", text)
     assert config.threat == Linf(eps=eps)
     assert config == replace(
-        paper(), threat=Linf(eps=eps), attack=replace(paper().attack, threat=Linf(eps=eps))
+        paper(), threat=Linf(eps=eps), attack=replace(paper().pgd, threat=Linf(eps=eps))
     )
 
 
@@ -140,14 +138,14 @@ def test_an_attack_beyond_the_threat_stays_as_far_beyond_it(asked, tmp_path):
     (tmp_path / "wider.json").write_text(json.dumps(to_json(wider)))
     config = asked("--config", "wider.json", "--eps", "0.1")
     assert config.threat.eps == 0.1
-    assert config.attack.threat.eps == pytest.approx(0.12)
-    assert asked("--config", "wider.json", "--eps", "0.9").attack.threat.eps == 1.0
+    assert config.pgd.threat.eps == pytest.approx(0.12)
+    assert asked("--config", "wider.json", "--eps", "0.9").pgd.threat.eps == 1.0
 
 
 def test_a_fixed_step_follows_eps_too(asked):
-    attack = asked("--preset", "madry", "--eps", "0.03").attack
+    attack = asked("--preset", "madry", "--eps", "0.03").pgd
     assert attack.step_length * attack.steps / attack.threat.eps == pytest.approx(
-        madry().attack.step_length * madry().attack.steps / madry().attack.threat.eps
+        madry().pgd.step_length * madry().pgd.steps / madry().pgd.threat.eps
     )
 
 
@@ -234,17 +232,17 @@ def test_a_normalisation_stands_before_the_model(asked):
 def test_trades_brings_its_attack(asked):
     found = asked("--objective", "trades")
     assert found == replace(
-        fast(), objective=TRADES(), attack=replace(fast().attack, loss="kl", start="uniform")
+        fast(), objective=TRADES(), attack=replace(fast().pgd, loss="kl", start="uniform")
     )
 
 
 def test_a_norm_brings_its_usual_size_and_the_attack_exceeds_it_as_before(asked):
     found = asked("--threat", "l2")
     assert found.threat == L2(eps=2.0)
-    ratio = fast().attack.threat.eps / fast().threat.eps
-    assert found.attack.threat == L2(eps=2.0 * ratio)
-    reach = fast().attack.step_length / fast().attack.threat.eps
-    assert found.attack.step_length / found.attack.threat.eps == pytest.approx(reach)
+    ratio = fast().pgd.threat.eps / fast().threat.eps
+    assert found.pgd.threat == L2(eps=2.0 * ratio)
+    reach = fast().pgd.step_length / fast().pgd.threat.eps
+    assert found.pgd.step_length / found.pgd.threat.eps == pytest.approx(reach)
     assert asked("--threat", "l2", "--eps", "1.5").threat == L2(eps=1.5)
 
 

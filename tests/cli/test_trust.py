@@ -22,7 +22,7 @@ from sparring.models import Imported, Normalised, trained_network
 from sparring.prediction import predict
 from sparring.records import RunDirectory, projects
 from sparring.records.own_code import Code, seal, unsealed
-from sparring.training import OwnObjective, replay, resume, train
+from sparring.training import Custom, replay, resume, train
 from training.small_runs import Watching, small
 
 NETS = """
@@ -47,7 +47,7 @@ def trained_in(folder: Path) -> Path:
     """A run with code of its user's own."""
     (folder / "nets.py").write_text(NETS)
     model = Normalised(mean=(0.5,), std=(0.5,), network=Imported(factory=f"{folder}/nets.py:Net"))
-    objective = OwnObjective(factory=f"{folder}/nets.py:Objective")
+    objective = Custom(factory=f"{folder}/nets.py:Objective")
     return train(small(model=model, objective=objective, updates=1), folder / "run").run.path
 
 

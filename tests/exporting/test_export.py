@@ -33,6 +33,7 @@ from sparring.models import (
 from sparring.models.weights import save_weights
 from sparring.records import RunDirectory
 from sparring.training import train
+from sparring.training.adapting import adapted
 from training.own_nets import Own
 from training.small_runs import assert_same_bits, small, weights_of
 
@@ -120,8 +121,7 @@ def test_training_goes_on_from_a_bundles_weights(tmp_path):
     export(run, tmp_path / "out")
     start = str(tmp_path / "out" / "weights.safetensors")
     config = small(model=MODELS[0], init=start, updates=1)
-    optimizer = replace(config.optimizer, learning_rate=1e-12)
-    tuned = train(replace(config, optimizer=optimizer), tmp_path / "tuned")
+    tuned = train(adapted(config, lr=1e-12), tmp_path / "tuned")
     for name, value in weights_of(trained_network(run)).items():
         torch.testing.assert_close(tuned.network.state_dict()[name], value)
 

@@ -28,7 +28,7 @@ def test_a_film_is_of_the_weights_that_the_run_goes_on_to(tmp_path):
     for row in frames:
         network = working_copy(trained_network(whole, version=int(row["version"] or 0)), "fp32")
         generator = Generator().manual_seed(0)
-        expected = config.attack(network.attacked, image, label, generator=generator)
+        expected = config.pgd(network.attacked, image, label, generator=generator)
         assert _pixels(row) == _grey(expected)
     assert len({_pixels(row) for row in frames}) > 1
 

@@ -18,7 +18,7 @@ from sparring.training import (
     TRADES,
     Adam,
     Asynchronous,
-    OwnObjective,
+    Custom,
     Stale,
     Trainer,
     Validation,
@@ -210,9 +210,9 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(tmp_p
 
 
 def test_trades_with_its_own_attack_and_an_own_objective_train(tmp_path):
-    attack = replace(small().attack, loss="kl")
+    attack = replace(small().pgd, loss="kl")
     trades = train(small(objective=TRADES(beta=6.0), attack=attack), tmp_path / "trades")
-    own = OwnObjective(factory=f"{FILE}:Smoothed", arguments=("smoothing=0.2",))
+    own = Custom(factory=f"{FILE}:Smoothed", arguments=("smoothing=0.2",))
     smoothed = train(small(objective=own, source=Stale(staleness=2)), tmp_path / "own")
     assert replay(tmp_path / "trades").is_equal
     assert replay(tmp_path / "own").is_equal
@@ -222,15 +222,15 @@ def test_trades_with_its_own_attack_and_an_own_objective_train(tmp_path):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("not_scalar", r"must return a scalar tensor.*a tensor of shape \(8, 10\)"),
-        ("no_outcomes", "must say of each image whether it is right.*a NoneType"),
+        ("not_scalar", r"must return a scalar tensor.*got a tensor of shape \(8, 10\)"),
+        ("no_outcomes", "must also return whether each of 8 images is right; got a NoneType"),
         ("nowhere", "it has no nowhere"),
-        ("cross_entropy", "must make an objective; it failed: TypeError"),
+        ("cross_entropy", "cross_entropy failed: TypeError"),
     ],
 )
 def test_an_objective_that_is_none_is_refused(tmp_path, name, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        train(small(objective=OwnObjective(factory=f"{FILE}:{name}")), tmp_path / "run")
+        train(small(objective=Custom(factory=f"{FILE}:{name}")), tmp_path / "run")
 
 
 class Tied(nn.Module):

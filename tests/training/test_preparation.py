@@ -11,18 +11,18 @@ from torch import nn
 
 from sparring.errors import ConfigError, SparringError
 from sparring.models import Imported, SmallNetwork, bits, trained_network
+from sparring.records.custom import forget_made
 from sparring.training import (
     SGD,
     Adam,
+    Custom,
     Mixed,
-    OwnObjective,
     Stale,
     TrainConfig,
     preparation,
     resume,
     train,
 )
-from sparring.training.objectives import forget_objectives
 from sparring.training.preparation import rehearse
 from training.odd_nets import (
     Counting,
@@ -191,7 +191,7 @@ class Noisy(nn.Module):
 
 MIXTURE = Imported(factory=f"{Path(__file__).with_name('odd_nets.py')}:Mixture")
 KEEPING = replace(MIXTURE, factory=MIXTURE.factory.replace("Mixture", "Keeping"))
-COUNTED = OwnObjective(factory=f"{OWN_FILE}:Counted")
+COUNTED = Custom(factory=f"{OWN_FILE}:Counted")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_the_question_leaves_no_trace(tmp_path, monkeypatch, changes, make):
     before = states()
     asked = train(config, tmp_path / "asked", data=DATA, network=network)
     assert states() == before
-    monkeypatch.setattr(preparation, "rehearse", lambda *_: forget_objectives())
+    monkeypatch.setattr(preparation, "rehearse", lambda *_: forget_made())
     unasked = train(config, tmp_path / "unasked", data=DATA, network=network)
     assert_same_bits(weights_of(asked.network), weights_of(unasked.network))
 
@@ -227,10 +227,10 @@ def test_a_run_is_asked_once_when_it_begins(tmp_path, monkeypatch):
 
 
 def test_an_objective_and_an_optimizer_that_fail_are_refused(tmp_path, monkeypatch):
-    failing = OwnObjective(factory=f"{OWN_FILE}:Failing")
+    failing = Custom(factory=f"{OWN_FILE}:Failing")
     with pytest.raises(ConfigError, match="an update on a batch of 8 images failed: KeyError"):
         train(short(objective=failing), tmp_path / "run", data=DATA, network=Keeping())
-    infinite = OwnObjective(factory=f"{OWN_FILE}:Infinite")
+    infinite = Custom(factory=f"{OWN_FILE}:Infinite")
     with pytest.raises(ConfigError, match="The loss and its gradient must stay finite"):
         train(short(objective=infinite), tmp_path / "run", data=DATA, network=Keeping())
 

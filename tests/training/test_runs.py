@@ -341,7 +341,7 @@ def test_the_paper_preset_is_section_6_to_the_letter() -> None:
     config = presets.paper()
     assert config.model == PaperNetwork(initialisation="madry")
     assert config.attack == PGD(threat=Linf(eps=0.3), steps=8, start="uniform")
-    assert config.attack.step_length == pytest.approx(2.5 * 0.3 / 8)
+    assert config.pgd.step_length == pytest.approx(2.5 * 0.3 / 8)
     assert (config.batch_size, config.updates) == (128, 60_000)
     assert (config.optimizer, config.schedule) == (Adam(learning_rate=1e-4), Constant())
     assert (config.eps_schedule, config.average, config.clip_norm) == (Constant(), 0.0, None)

@@ -15,11 +15,13 @@ from sparring.training import (
     Triangular,
     linearly_scaled,
 )
+from sparring.training.optimizers import factor
 from sparring.training.presets import PRESETS, fast, paper
 
 
 def rate(config: TrainConfig, progress: float) -> float:
-    return config.optimizer.learning_rate * config.schedule(progress)
+    assert isinstance(config.optimizer, Adam)
+    return config.optimizer.learning_rate * factor(config.schedule, progress)
 
 
 @pytest.mark.parametrize("name", PRESETS)

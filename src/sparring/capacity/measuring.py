@@ -107,7 +107,7 @@ class Overheads:
 def measure_costs(kappa: int, batch: int, *, progress: Callable[[str], None]) -> BatchCosts:
     """Costs of the preset paper on one core, and the engine's overheads. Cost: half a minute."""
     config = presets.paper()
-    config = replace(config, attack=replace(config.attack, steps=kappa), batch_size=batch)
+    config = replace(config, attack=replace(config.pgd, steps=kappa), batch_size=batch)
     progress(
         f"timing {TIMED} updates of the preset paper on one core, kappa {kappa}, batch {batch}"
     )

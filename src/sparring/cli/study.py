@@ -128,7 +128,7 @@ def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
         table = result_table("network", "updates", "done", "steps", "staleness", "images a batch")
         for name, config in runs.networks.items():
             done = reached(RunDirectory(runs.network_folder(name)))
-            numbers = (runs.until_for(config), done, config.attack.steps, config.source.bound)
+            numbers = (runs.until_for(config), done, config.pgd.steps, config.source.bound)
             table.add_row(name, *map(count_text, (*numbers, config.batch_size)))
         print_table(table)
         print_result()

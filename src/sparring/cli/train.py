@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from sparring.cli.arguments import Form
 from sparring.cli.console import print_ending, print_json, print_result
@@ -68,7 +69,7 @@ def _run(argv: list[str]) -> int:
         connected(config.source, flags.ray_address),
         _destination(flags.out, beginning) as out,
     ):
-        done = train(config, out, progress=True)
+        done = train(config, out, sinks=_own_sinks(flags), progress=True)
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -86,6 +87,7 @@ def _resume(flags: TrainFlags, run: Path) -> int:
     ):
         done = resume(
             run,
+            sinks=_own_sinks(flags),
             progress=True,
             updates=flags.updates,
             threads=flags.threads,
@@ -93,6 +95,13 @@ def _resume(flags: TrainFlags, run: Path) -> int:
         )
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
+
+
+def _own_sinks(flags: TrainFlags) -> list[Any]:
+    """Sinks that the words name, made by their factories."""
+    from sparring.records.custom import Custom
+
+    return [Custom(factory=name).call() for name in flags.sink]
 
 
 def _refuse_settings(flags: TrainFlags) -> None:
@@ -110,7 +119,7 @@ def _refuse_settings(flags: TrainFlags) -> None:
         )
 
 
-RESUMED = ("resume", "updates", "threads", "json", "ray_address", "trust_code")
+RESUMED = ("resume", "sink", "updates", "threads", "json", "ray_address", "trust_code")
 """Flags that --resume allows."""
 
 

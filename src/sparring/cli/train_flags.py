@@ -38,15 +38,15 @@ class TrainFlags:
     lr: Annotated[float | None, flag("--lr", number, "R"), PLAIN] = None
     """Largest learning rate; the schedule multiplies it."""
     optimizer: Annotated[str | None, flag("--optimizer", str, "NAME"), PLAIN] = None
-    """adam or sgd."""
+    """adam, sgd or file.py:name."""
     momentum: Annotated[float | None, flag("--momentum", number, "M"), PLAIN] = None
-    """Of sgd."""
+    """Of sgd, or an argument of your own optimizer."""
     weight_decay: Annotated[float | None, flag("--weight-decay", number, "W"), PLAIN] = None
-    """Of sgd."""
+    """The same."""
     schedule: Annotated[str | None, flag("--schedule", str, "NAME"), PLAIN] = None
-    """Learning rate: constant, warm-up, triangular, one-cycle or steps."""
+    """constant, warm-up, triangular, one-cycle, steps or file.py:name."""
     augmentation: Annotated[tuple[str, ...], several("--augmentation", str, "NAME ..."), PLAIN] = ()
-    """flip and crop, in order."""
+    """flip, crop and file.py:name, in order."""
     data: Annotated[str | None, flag("--data", str, "PATH"), PLAIN] = None
     """mnist (bundled), an .npz file or a folder: see sparring data --help."""
     channels: Annotated[
@@ -63,6 +63,8 @@ class TrainFlags:
     """Beside --mean."""
     init: Annotated[Path | None, flag("--init", path, "FILE"), PLAIN] = None
     """Begin with these weights: .safetensors, or a torch state_dict."""
+    attack: Annotated[str | None, flag("--attack", str, "NAME"), PLAIN] = None
+    """Training attack: pgd (the default) or file.py:name."""
     objective: Annotated[str | None, flag("--objective", str, "NAME"), PLAIN] = None
     """adversarial, mixed, trades or file.py:name."""
     threat: Annotated[str | None, flag("--threat", one_of("linf", "l2"), "linf|l2"), PLAIN] = None
@@ -107,6 +109,8 @@ class TrainFlags:
     """cpu, cuda or another PyTorch device; by default CUDA if there is one."""
     threads: Annotated[int | None, flag("--threads", whole, "N"), PLAIN] = None
     """CPU threads; 0 for all cores, and one beside workers."""
+    sink: Annotated[tuple[str, ...], several("--sink", str, "FILE.PY:NAME"), PLAIN] = ()
+    """Also send the measurements to sinks of your own."""
     set: Annotated[
         tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
     ] = ()

@@ -11,7 +11,7 @@ the whole ticket, so the parts of a ticket, computed by any process at any time,
 Shapes: B images of a batch, C channels, H rows, W columns. Units: pixels in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sparring.errors import ConfigError
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, within
+from sparring.records.custom import Custom, PythonObject, made
 from sparring.records.seeds import derive_seed
 from sparring.records.typed import typed_record
 
@@ -164,12 +165,7 @@ class Flip:
     """Probability of being mirrored."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 <= self.share <= 1:
-            raise ConfigError(
-                f"augmentation: share must lie in [0, 1] because it is a probability; got "
-                f"{self.share:g}. 0.5 mirrors every other image."
-            )
+        within("augmentation: share", self.share, "[0, 1]")
 
     def __call__(
         self, images: Float[Tensor, " B C H W"], ticket: Ticket, number: int
@@ -189,7 +185,6 @@ class Crop:
     """Pixels on each side, so the largest shift."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         at_least("augmentation: padding", self.padding, 0)
 
     def __call__(
@@ -209,7 +204,8 @@ class Crop:
         return framed[which, rows[:, :, None], columns[:, None]].movedim(3, 1).contiguous()
 
 
-Augmentation = Flip | Crop
+Augmentation = Flip | Crop | Custom | PythonObject | Callable[[Tensor, Ticket, int], Tensor]
+"""Of your own: called with images, their ticket and the number of the step."""
 
 
 def augmented(
@@ -217,8 +213,26 @@ def augmented(
 ) -> Float[Tensor, " B C H W"]:
     """A ticket's images after all steps, in order; the images themselves if there are none.
 
-    Cost: some microseconds a number, one for each image of a flip and two of a crop.
+    Cost: some microseconds a number, one for each image of a flip and two of a crop. Raises
+    `ConfigError` for a step of your own that does not return such images.
     """
     for number, step in enumerate(steps):
-        images = step(images, ticket, number)
+        found = made(step, "augmentation")(images, ticket, number)
+        if not isinstance(step, Flip | Crop):
+            _check_augmented(found, images)
+        images = found
     return images
+
+
+def _check_augmented(found: object, images: Tensor) -> None:
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
+        shape = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+        raise ConfigError.expected(
+            f"an augmentation must return {images.dtype} of shape {tuple(images.shape)}",
+            shape or f"a {type(found).__name__}",
+        )
+    least, most = (each.item() for each in found.aminmax())
+    if not (least >= 0 and most <= 1):
+        raise ConfigError.expected(
+            "an augmentation must return pixels in [0, 1]", f"{least:g} to {most:g}", "Clamp them."
+        )

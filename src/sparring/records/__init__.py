@@ -4,7 +4,7 @@ A run directory holds the settings, the environment, the log of measurements and
 the codec turns any record into JSON and back.
 """
 
-from sparring.records.codec import from_json, to_json
+from sparring.records.codec import from_json, override, to_json
 from sparring.records.environment import Environment, describe
 from sparring.records.evaluation import (
     AttackResult,
@@ -36,7 +36,6 @@ from sparring.records.figure import (
 )
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
 from sparring.records.metrics import MetricsLog, Row
-from sparring.records.override import override
 from sparring.records.run import RunDirectory
 from sparring.records.study import Claim, StudyResult, Trained
 from sparring.records.transfer import Cell, TransferMatrix

@@ -2,14 +2,15 @@
 
 A record is any frozen dataclass; its fields may be records, unions of records, `Literal`, tuples,
 `str`, `int`, `float`, `bool`, or any of these or `None`. A member of a union carries its class
-name under `kind`: `{"kind": "Stale", "staleness": 64}`. Nothing needs to be registered.
+name under `kind`: `{"kind": "Stale", "staleness": 64}`. Nothing needs to be registered. `override`
+changes settings by their dotted names, such as `attack.loss=margin`.
 """
 
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -18,8 +19,16 @@ from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from sparring.errors import ConfigError
+from sparring.records.files import parse_json
 from sparring.records.text import BYTES, bytes_from, did_you_mean, nearest
-from sparring.records.typed import is_tagged, kinds, members, setting_types, settings_below
+from sparring.records.typed import (
+    default_kind,
+    is_tagged,
+    kinds,
+    members,
+    setting_types,
+    settings_below,
+)
 
 
 def nearest_setting(name: str, cls: type) -> str | None:
@@ -226,13 +235,15 @@ def _optional(hint: object, converter: Converter) -> _Structure:
 def _tagged(hint: object, converter: Converter) -> _Structure:
     classes = kinds(hint)
     listed = ", ".join(classes)
+    classes |= {name: cls for cls in classes.values() for name in getattr(cls, "former_kinds", ())}
+    first = default_kind(hint)
 
     def structure(value: object, _: object) -> object:
         if value is None and type(None) in members(hint):
             return None
-        if not isinstance(value, Mapping) or "kind" not in value:
+        if not isinstance(value, Mapping) or ("kind" not in value and not first):
             raise Refusal(f'an object with its "kind", which is one of {listed}', value)
-        kind = value["kind"]
+        kind = value.get("kind", first)
         if not isinstance(kind, str) or kind not in classes:
             near = did_you_mean(nearest(str(kind), classes))
             raise Refusal(f"of a kind that exists ({listed})", kind, near)
@@ -242,11 +253,13 @@ def _tagged(hint: object, converter: Converter) -> _Structure:
     return structure
 
 
-def _tagged_form(_: object, converter: Converter) -> Callable[[Any], Any]:
+def _tagged_form(hint: object, converter: Converter) -> Callable[[Any], Any]:
     def unstructure(value: object) -> object:
         if value is None:
             return None
-        return {"kind": type(value).__name__, **converter.unstructure(value)}
+        kind = type(value).__name__
+        tag = {} if kind == default_kind(hint) else {"kind": kind}
+        return {**tag, **converter.unstructure(value)}
 
     return unstructure
 
@@ -314,3 +327,74 @@ def _converter() -> Converter:
 
 
 _CONVERTER = _converter()
+
+
+def override(record: Record, assignments: Sequence[str]) -> Record:
+    """Record with settings replaced, each assignment reading `dotted.name=value`; later ones win.
+
+    A value is JSON (`3`, `null`, `{"kind": "Stale"}`), a fraction (`8/255`) or plain text.
+    Setting `kind` keeps the settings that the new kind shares with the old one.
+    Raises `ConfigError` for an unknown name, with the nearest one, or a value that cannot be.
+    """
+    settings = to_json(record)
+    assigned: set[str] = set()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not (name and equals):
+            raise ConfigError(
+                f"--set must be followed by name=value; got {shown(assignment)}. "
+                "Write for example --set attack.steps=8."
+            )
+        _assign(settings, type(record), name, text, assigned)
+        assigned.add(name)
+    return from_json(type(record), settings, where="--set")
+
+
+def _assign(
+    settings: dict[str, object], cls: type, name: str, text: str, assigned: Iterable[str]
+) -> None:
+    *above, last = name.split(".")
+    holder, classes = settings, kinds(cls)
+    for depth, part in enumerate(above, start=1):
+        classes = _classes_of(part, holder, classes)
+        inner = holder.get(part)
+        if inner is None:
+            inner = holder[part] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                f"--set: {'.'.join(above[:depth])} is one value without settings inside; "
+                f"got {name}. Set it as a whole."
+            )
+        holder = inner
+    value = _value(text)
+    if last == "kind" and isinstance(value, str) and value in classes:
+        kept = {"kind", *setting_types(classes[value])}
+        kept.update(other.split(".")[len(above)] for other in assigned if _is_below(other, above))
+        for lost in holder.keys() - kept:
+            del holder[lost]
+    holder[last] = value
+
+
+def _is_below(name: str, above: list[str]) -> bool:
+    return name.startswith(".".join((*above, "")))
+
+
+def _classes_of(part: str, holder: dict[str, object], classes: dict[str, type]) -> dict[str, type]:
+    kind = holder.get("kind", next(iter(classes), None))
+    names = list(classes) if len(classes) == 1 else [kind]
+    for name in names:
+        if isinstance(name, str) and name in classes:
+            return kinds(setting_types(classes[name]).get(part))
+    return {}
+
+
+def _value(text: str) -> object:
+    try:
+        return parse_json(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text

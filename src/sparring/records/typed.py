@@ -51,12 +51,20 @@ def kinds(hint: object) -> dict[str, type]:
     return {member.__name__: member for member in classes if isinstance(member, type)}
 
 
+def _is_code(hint: object) -> bool:
+    """Whether a type is that of something to call, which no file can hold."""
+    return get_origin(hint) is Callable or getattr(hint, "_is_protocol", False)
+
+
 def _implementations(member: object) -> Sequence[object]:
+    """Record classes that a type stands for; another type itself."""
+    if get_origin(member) is Callable:
+        return []
     if not (isinstance(member, type) and getattr(member, "_is_protocol", False)):
         return [member]
     package, _, _ = member.__module__.partition(".")
     records = (one for one in member.__subclasses__() if is_dataclass(one))
-    return [one for one in records if one.__module__.partition(".")[0] == package] or [member]
+    return [one for one in records if one.__module__.partition(".")[0] == package]
 
 
 def is_tagged(hint: object) -> bool:
@@ -64,9 +72,18 @@ def is_tagged(hint: object) -> bool:
     return len(kinds(hint)) > 1
 
 
+UNTAGGED = "the first kind is stored without its name"
+"""Marks a union that was one record class once, as stored settings still have it."""
+
+
+def default_kind(hint: object) -> str | None:
+    """The kind of a record that is stored without it; `None` where every kind is stored."""
+    return next(iter(kinds(hint))) if UNTAGGED in get_args(hint) else None
+
+
 def setting_types(cls: type) -> dict[str, object]:
     """Type of each setting of a record class, in order of declaration."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in fields(cls) if field.init}
 
 
@@ -185,6 +202,8 @@ def _fits(hint: object, value: object) -> bool:
             finite = not isinstance(value, int) or abs(value) <= LARGEST or plain is int
             return isinstance(value, kind) and not isinstance(value, bool) and finite
     origin = get_origin(hint)
+    if _is_code(hint) and isinstance(value, type) and is_dataclass(value):
+        return False  # the class of a record, which was meant to be called
     if origin is Literal:
         return any(type(one) is type(value) and one == value for one in get_args(hint))
     if origin is not None:
@@ -224,7 +243,10 @@ def _items(hint: object, value: object) -> Iterator[tuple[object, object, object
 def _wanted(hint: object) -> str:
     alternatives = members(hint)
     if len(alternatives) > 1:
-        return " or ".join(dict.fromkeys(_wanted(one) for one in alternatives))
+        some = [one for one in alternatives if not getattr(one, "implied", False)]
+        code = "an object of your own" if any(map(is_dataclass, some)) else None
+        words = ((code if _is_code(one) else None) or _wanted(one) for one in some)
+        return " or ".join(dict.fromkeys(words))
     hint = next(iter(alternatives), hint)
     if hint in _WORDS:
         return _WORDS[hint]
@@ -258,7 +280,10 @@ def _advice(hint: object, value: object) -> str:
     """What to do, as a closing sentence with a space before it; empty where it is plain."""
     kinds = members(hint)
     records: list[Any] = [
-        each for one in kinds for each in _implementations(one) if is_dataclass(each)
+        each
+        for one in kinds
+        for each in _implementations(one)
+        if is_dataclass(each) and not getattr(each, "implied", False)
     ]
     if records and callable(value) and not isinstance(value, type):
         return " Call it, and pass what it returns."

@@ -75,7 +75,7 @@ class Filming:
             restore_checkpoint(self.run, trainer)
             for batch in loader:
                 trainer.update(batch)
-                example = config.attack(
+                example = config.pgd(
                     trainer.copy.attacked, image, label, generator=Generator().manual_seed(0)
                 )
                 rows.append(self._row("attacked", trainer.version, example))

@@ -68,7 +68,7 @@ FAST, FAST_ASYNC = "fast", "fast-async"
 def recipes(scale: Scale) -> Mapping[str, TrainConfig]:
     """All of them by name, the slowest first; at smoke of tiny batches, on one thread."""
     baseline, short = madry(), fast()
-    steps = PGD(threat=baseline.attack.threat, steps=ATTACK, start="uniform")
+    steps = PGD(threat=baseline.pgd.threat, steps=ATTACK, start="uniform")
     found = {
         PLAIN: replace(baseline, model=PlainNetwork(), precision="fp32"),
         BASELINE: baseline,

@@ -155,7 +155,7 @@ class Training:
     @property
     def cost(self) -> float:
         """What orders trainings: passes of all of its updates, about."""
-        return self.until * self.config.batch_size * (self.config.attack.steps + 2.0)
+        return self.until * self.config.batch_size * (self.config.pgd.steps + 2.0)
 
     @property
     def alone(self) -> bool:

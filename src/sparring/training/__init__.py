@@ -7,11 +7,12 @@ A `TrainConfig` holds everything that determines the weights, and `presets` make
 
 from sparring.attacks import EarlySteps
 from sparring.loader import Asynchronous, Fresh, Stale
+from sparring.records.custom import Custom
 from sparring.training import presets
 from sparring.training.config import TrainConfig, Validation, linearly_scaled
 from sparring.training.distributed import joined
 from sparring.training.monitor import ValidationResult
-from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural, OwnObjective
+from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural
 from sparring.training.optimizers import (
     SGD,
     Adam,
@@ -35,6 +36,7 @@ __all__ = [
     "Adversarial",
     "Asynchronous",
     "Constant",
+    "Custom",
     "EarlySteps",
     "Fresh",
     "Gradual",
@@ -43,7 +45,6 @@ __all__ = [
     "Mixed",
     "Natural",
     "OneCycle",
-    "OwnObjective",
     "Parting",
     "Replay",
     "RowKind",

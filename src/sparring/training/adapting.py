@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
-from sparring.attacks import L2, Linf, Threat
+from sparring.attacks import L2, PGD, Linf, StepwiseAttack, Threat
 from sparring.attacks.plausible import usual
 from sparring.data import Augmentation, Crop, Dataset, Flip
 from sparring.data.pictures import Channels
@@ -44,15 +44,22 @@ from sparring.models import (
 from sparring.models.spec import Network
 from sparring.records import from_json, override
 from sparring.records.checks import choice
+from sparring.records.custom import Custom, made
 from sparring.records.own_code import arguments
 from sparring.records.typed import typed
-from sparring.training.config import TrainConfig, linearly_scaled, opened
+from sparring.training.config import (
+    OWN,
+    AttackKind,
+    TrainConfig,
+    linearly_scaled,
+    opened,
+    python_objects,
+)
 from sparring.training.objectives import (
     TRADES,
     Adversarial,
     Mixed,
     Objective,
-    OwnObjective,
 )
 from sparring.training.optimizers import (
     SGD,
@@ -87,6 +94,7 @@ SCHEDULES: Named = MappingProxyType(
     }
 )
 AUGMENTATIONS: Named = MappingProxyType({"flip": Flip, "crop": Crop})
+ATTACKS: Named = MappingProxyType({"pgd": PGD})
 NORMS: Named = MappingProxyType({"linf": Linf, "l2": L2})
 SOURCES: Named = MappingProxyType({"fresh": Fresh, "stale": Stale, "async": Asynchronous})
 POLICIES: Named = MappingProxyType(
@@ -121,16 +129,19 @@ class Changes(TypedDict, total=False):
     """Size of the threat; the training attack exceeds it as before."""
     steps: int
     """Attack steps in every update; the step size changes so that all reach as far as before."""
+    attack: AttackKind | str
+    """What to train against, file.py:name or a `BatchAttack`; schedules of ε and steps go, and
+    fresh steps, unless it is a `StepwiseAttack`."""
     objective: Objective | str
     """What an update minimises. With TRADES, the attack maximises the loss that belongs to it."""
     optimizer: OptimizerKind | str
     """The optimizer; a name that it has already keeps its settings."""
     lr: float
-    """The optimizer's largest learning rate."""
+    """The optimizer's largest learning rate; of a factory of your own the argument lr."""
     momentum: float
-    """The optimizer's momentum, if it has such a setting."""
+    """The momentum of SGD, or that argument of a factory of your own."""
     weight_decay: float
-    """The optimizer's weight decay, if it has such a setting."""
+    """The weight decay of SGD, or that argument of a factory of your own."""
     schedule: LearningRateSchedule | str
     """How the learning rate moves."""
     augmentation: Sequence[Augmentation | str]
@@ -183,12 +194,16 @@ def adapted(config: TrainConfig, **changes: Unpack[Changes]) -> TrainConfig:
     if "augmentation" in changes:
         steps = (_one("augmentation", AUGMENTATIONS, step) for step in changes["augmentation"])
         config = replace(config, augmentation=tuple(steps))
-    config = _attacked(config, changes)
     config = replace(config, source=_source(config.source, changes))
+    config = _attacked(config, changes)
     config = _with_model(config, changes)
     config = _with_objective(config, changes)
     config = _with_optimizer(config, changes)
-    config = override(config, changes.get("set", ()))
+    if "set" in changes:
+        objects = python_objects(config)
+        config = override(config, changes["set"])  # by way of JSON, which has no objects
+        same = {name: each for name, each in objects.items() if getattr(config, name) == each}
+        config = replace(config, **same)
     if "epochs" in changes:
         updates = changes.get("updates")
         images = 0 if updates is not None else len(dataset_of(config, changes).train)
@@ -204,11 +219,16 @@ def dataset_of(config: TrainConfig, changes: Changes) -> Dataset:
 
 
 def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
-    """The settings for another threat, with an attack that exceeds it in the same proportion."""
-    size = threat.eps * (config.attack.threat.eps / config.threat.eps)
+    """The settings for another threat, with an attack that exceeds it in the same proportion.
+
+    An attack of your own is kept.
+    """
+    before = config.attack
+    if not isinstance(before, PGD):
+        return replace(config, threat=threat)
+    size = threat.eps * (before.threat.eps / config.threat.eps)
     if isinstance(threat, Linf):
         size = min(size, 1.0)  # all of the images' range
-    before = config.attack
     step = before.step_size and before.step_size * (size / before.threat.eps)
     attack = replace(before, threat=threat.at(size), step_size=step)
     return replace(config, threat=threat, attack=attack)
@@ -247,9 +267,16 @@ def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None)
 
 
 def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
-    """The record that a name stands for, `before` if it is one already; a record as it is."""
+    """The record that a name stands for, `before` if it is one already; a record as it is.
+
+    In settings that take objects of your own, file.py:name is such a name.
+    """
     if not isinstance(wanted, str):
         return wanted
+    if setting in (*OWN, "augmentation"):
+        if ":" in wanted:
+            return Custom(factory=wanted)
+        choice(setting, wanted, [*known, "file.py:name"])
     choice(setting, wanted, known)
     return before if isinstance(before, known[wanted]) else known[wanted]()
 
@@ -263,21 +290,34 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
         threat = threat.at(changes["eps"])
     if "threat" in changes or "eps" in changes:
         config = withstanding(config, threat)
+    if "attack" in changes:
+        config = _with_attack(config, _one("attack", ATTACKS, changes["attack"], config.attack))
     if "steps" in changes:
+        if not isinstance(config.attack, PGD):
+            raise _needs("steps", "attack", "pgd", config.attack)
         attack = config.attack.at(config.attack.threat.eps, changes["steps"])
         config = replace(config, attack=attack, early_steps=())
     return config
+
+
+def _with_attack(config: TrainConfig, attack: AttackKind) -> TrainConfig:
+    """With another attack; what only attacks in steps can do is left out for others."""
+    config = replace(config, attack=attack)
+    if isinstance(made(config.attack, "attack"), StepwiseAttack):
+        return config
+    source: Any = config.source
+    if source.fresh_steps:
+        source = replace(source, fresh_steps=0)
+    return replace(config, source=source, early_steps=(), eps_schedule=Constant())
 
 
 def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
     wanted = changes.get("objective")
     if wanted is None:
         return config
-    if isinstance(wanted, str) and ":" in wanted:
-        wanted = OwnObjective(factory=wanted)
     objective = _one("objective", OBJECTIVES, wanted)
     attack = config.attack
-    if isinstance(objective, TRADES):
+    if isinstance(objective, TRADES) and isinstance(attack, PGD):
         start = "uniform" if attack.start == "none" else attack.start
         attack = replace(attack, loss="kl", start=start)
     return replace(config, objective=objective, attack=attack)
@@ -287,16 +327,14 @@ def _with_optimizer(config: TrainConfig, changes: Changes) -> TrainConfig:
     optimizer = config.optimizer
     if "optimizer" in changes:
         optimizer = _one("optimizer", OPTIMIZERS, changes["optimizer"], optimizer)
-    rates = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
-    numbers = {setting: changes[name] for name, setting in rates.items() if name in changes}
-    for setting in numbers:
-        if not hasattr(optimizer, setting):
-            raise ConfigError.expected(
-                f"{setting} must be a setting of the optimizer",
-                type(optimizer).__name__,
-                "Take the optimizer sgd.",
-            )
-    optimizer = replace(optimizer, **numbers)
+    names = ("lr", "momentum", "weight_decay")
+    numbers: Any = {name: value for name, value in changes.items() if name in names}
+    optimizer = optimizer.given(**numbers) if isinstance(optimizer, Custom) else optimizer
+    for name, number in () if isinstance(optimizer, Custom) else numbers.items():
+        setting = "learning_rate" if name == "lr" else name
+        if not isinstance(optimizer, Adam | SGD) or not hasattr(optimizer, setting):
+            raise _needs(name, "optimizer", "sgd", optimizer)
+        optimizer = replace(optimizer, **{setting: number})
     schedule = config.schedule
     if "schedule" in changes:
         schedule = _one("schedule", SCHEDULES, changes["schedule"], schedule)

@@ -36,9 +36,11 @@ from sparring.models.trained import (
 )
 from sparring.models.weights import put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
+from sparring.records.custom import is_own
 from sparring.records.run import digest_of_settings
 from sparring.records.text import few
 from sparring.training.config import TrainConfig
+from sparring.training.optimizers import built_optimizer
 from sparring.training.trainer import Trainer
 
 FORMAT = 1
@@ -232,8 +234,10 @@ def _schema(trainer: Trainer, version: int) -> Fields:
 
 def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
     """For each weight the state after one step of such an optimizer; settings are the run's."""
+    if is_own(trainer.config.optimizer):
+        return Fields({"state": Anything(), "param_groups": Anything()})
     probe = torch.nn.Parameter(torch.zeros(1))
-    stepped = trainer.config.optimizer.build([probe])
+    stepped = built_optimizer(trainer.config.optimizer, [probe])
     probe.grad = torch.zeros(1)
     stepped.step()
     kept: dict[str, Tensor | None] = dict(stepped.state[probe])

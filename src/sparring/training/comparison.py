@@ -138,8 +138,8 @@ class Comparer:
         config = self._config
         number = min(trainer.version, config.updates - 1)
         own = _own_attack(trainer, number)
-        eps, steps = own.threat.eps, own.steps
-        longer = PGD(threat=config.attack.threat.at(eps), steps=max(LONG, 2 * steps))
+        steps = own.steps
+        longer = PGD(threat=own.threat, steps=max(LONG, 2 * steps))
         judged = trainer.copy.attacked
         attacked = self._examples(judged, own)
         clean, withstood = self._right(judged, self.images), self._right(judged, attacked)
@@ -277,7 +277,8 @@ def _in_training_mode(trainer: Trainer) -> Iterator[Callable[[Tensor], Tensor]]:
 
 
 def _own_attack(trainer: Trainer, number: int) -> PGD:
-    """The run's attack on the ticket of this number."""
+    """The run's attack on the ticket of this number; without a step if it is not PGD."""
     attack = trainer.loader.recipe.plan(number).attack
-    assert isinstance(attack, PGD)  # settings have no other
-    return attack
+    if isinstance(attack, PGD):
+        return attack
+    return PGD(threat=trainer.config.threat, steps=0, start="none")

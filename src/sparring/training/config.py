@@ -7,9 +7,12 @@ first 5 of 90 epochs. Bhat, Tsipras & Madry 2019 propose to combine it with thei
 discussion.
 """
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
-from sparring.attacks import PGD, EarlySteps, Linf, Recipe, Threat
+from sparring.attacks import PGD, BatchAttack, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
@@ -17,10 +20,11 @@ from sparring.errors import ConfigError
 from sparring.loader import Asynchronous, Fresh, SourceKind
 from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records import RunDirectory, from_json, read_json, to_json
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, positive, within
+from sparring.records.custom import Custom, PythonObject, is_own, made
 from sparring.records.own_code import check_trusted, named_code
 from sparring.records.text import ByteCount
-from sparring.records.typed import typed_record
+from sparring.records.typed import UNTAGGED, kinds, setting_types, typed_record
 from sparring.training.objectives import Adversarial, Objective
 from sparring.training.optimizers import (
     Adam,
@@ -28,7 +32,12 @@ from sparring.training.optimizers import (
     EpsSchedule,
     Gradual,
     LearningRateSchedule,
+    OneCycle,
     OptimizerKind,
+    Steps,
+    Triangular,
+    WarmUp,
+    scaled_optimizer,
 )
 
 WARM_UP = 5 / 90
@@ -52,7 +61,6 @@ class Validation:
     """Images of the comparisons, also the first ones of the validation set."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least("validation.every", self.every, 0)
         at_least("validation.images", self.images, 1)
         at_least("validation.steps", self.steps, 0)
@@ -60,10 +68,21 @@ class Validation:
         at_least("validation.alarm_images", self.alarm_images, 1)
 
 
+AttackKind = Annotated[PGD | Custom | PythonObject | BatchAttack, UNTAGGED]
+"""The training attack; of your own, a `BatchAttack`."""
+OWN = ("attack", "eps_schedule", "objective", "optimizer", "schedule")
+"""Settings that may hold an object of your own; each step of `augmentation` may be one as well."""
+
+
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """One training run; `sparring.training.presets` makes whole ones."""
+    """One training run; `sparring.training.presets` makes whole ones.
+
+    Where a record may stand in `attack`, `eps_schedule`, `augmentation`, `objective`, `optimizer`
+    and `schedule`, so may an object of your own. Of that, config.json stores the name alone, and
+    `resume` needs it again (`given`); a `Custom` record names a factory and is stored whole.
+    """
 
     data: str = "mnist"
     """"mnist" (bundled), a folder of class folders of pictures or of IDX files, an .npz file; of
@@ -82,7 +101,7 @@ class TrainConfig:
     """File of weights to begin with: safetensors, or a state_dict of torch.save."""
     threat: Threat = field(default_factory=Linf)
     """What the network is to withstand: validation and evaluation use it."""
-    attack: PGD = field(default_factory=PGD)
+    attack: AttackKind = field(default_factory=PGD)
     """What it is trained against, in the threat's norm; its ε may exceed the threat's."""
     eps_schedule: EpsSchedule = field(default_factory=Constant)
     """How the attack's ε moves, ticket by ticket."""
@@ -126,8 +145,10 @@ class TrainConfig:
     """Write the measurements also as TensorBoard events; needs the extra `tensorboard`."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check_norms(self.threat, self.attack.threat)
+        for name, kinds_there in _own_kinds().items():
+            object.__setattr__(self, name, _wrapped(getattr(self, name), kinds_there))
+        if isinstance(self.attack, PGD):
+            _check_norms(self.threat, self.attack.threat)
         at_least("data_memory", self.data_memory, 0)
         self.conversion()
         at_least("trainers", self.trainers, 1)
@@ -140,17 +161,20 @@ class TrainConfig:
         at_least("threads", self.threads, 0)
         at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("snapshot_every", self.snapshot_every, 0)
-        if not 0 <= self.average < 1:
-            raise ConfigError(
-                f"average must lie in [0, 1) because it is the share kept of a running mean; got "
-                f"{self.average:g}. 0 trains without averaging, 0.99 suits short runs."
-            )
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ConfigError(
-                f"clip_norm must be positive because it is a length; got {self.clip_norm:g}. "
-                f"Leave it out (null) for no clipping."
-            )
-        self.recipe()
+        within("average", self.average, "[0, 1)", "0 trains without averaging.")
+        if self.clip_norm is not None:
+            positive("clip_norm", self.clip_norm, "Leave it out (null) for no clipping.")
+        builtin: dict[str, Any] = {name: None for name in OWN if is_own(getattr(self, name))}
+        if "attack" in builtin:  # checked once it is made: code of a file must not run unasked
+            builtin = {"attack": PGD(), "eps_schedule": None}
+        self._recipe(0, {"augmentation": (), **builtin})
+
+    @property
+    def pgd(self) -> PGD:
+        """The training attack. Raises `ConfigError` for one of your own."""
+        if not isinstance(self.attack, PGD):
+            raise ConfigError.expected("attack must be PGD", type(self.attack).__name__)
+        return self.attack
 
     @property
     def computing_threads(self) -> int:
@@ -168,17 +192,27 @@ class TrainConfig:
     def recipe(self, rank: int = 0) -> Recipe:
         """How the batches of the trainer of this rank are made.
 
-        Raises `ConfigError` for settings of attack and source that contradict each other.
+        Makes the objects of your own. Raises `ConfigError` for settings of attack and source that
+        contradict each other.
         """
+        own: dict[str, Any] = {
+            name: made(getattr(self, name), name) for name in ("attack", "eps_schedule")
+        }
+        if not isinstance(own["attack"], PGD) and self.eps_schedule == Constant():
+            own["eps_schedule"] = None
+        steps = tuple(made(step, "augmentation") for step in self.augmentation)
+        return self._recipe(rank, {"augmentation": steps, **own})
+
+    def _recipe(self, rank: int, own: Mapping[str, Any]) -> Recipe:
         return Recipe(
-            attack=self.attack,
+            attack=own.get("attack", self.attack),
             batch_size=self.batch_size,
             updates=self.updates,
             seed=self.seed,
-            eps_schedule=self.eps_schedule,
+            eps_schedule=own.get("eps_schedule", self.eps_schedule),
             early_steps=self.early_steps,
             fresh_steps=self.source.fresh_steps,
-            augmentation=self.augmentation,
+            augmentation=own["augmentation"],
             split=self.source.split,
             rank=rank,
             world_size=self.trainers,
@@ -201,6 +235,56 @@ def opened(config: TrainConfig) -> Dataset:
     return open_dataset(config.data, config.conversion(), data_memory=config.data_memory)
 
 
+def with_given(config: TrainConfig, given: Mapping[str, object] | None) -> TrainConfig:
+    """The settings with the Python objects, by the names of their settings, that `train` had.
+
+    Raises `ConfigError` for other names or objects.
+    """
+    if not given:
+        return config
+    found = replace(config, **dict(given))  # pyright: ignore[reportArgumentType]
+    if to_json(found) != to_json(config):
+        raise ConfigError.expected(
+            "given must hold the objects that were passed to train, in "
+            f"{', '.join(python_objects(config)) or 'none of the settings'}",
+            ", ".join(given),
+        )
+    return found
+
+
+def python_objects(config: TrainConfig) -> Mapping[str, object]:
+    """Settings that hold Python objects, by name."""
+    found = {name: getattr(config, name) for name in _own_kinds()}
+    return {name: value for name, value in found.items() if "PythonObject(" in repr(value)}
+
+
+def with_own(config: TrainConfig, change: Callable[[Any], Any]) -> TrainConfig:
+    """The settings with `change` applied to each object of your own."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        return change(value) if is_own(value) else value
+
+    own: Any = {name: changed(getattr(config, name)) for name in _own_kinds()}
+    return replace(config, **own)
+
+
+@functools.cache
+def _own_kinds() -> Mapping[str, tuple[type, ...]]:
+    """Record classes of each setting that may hold an object of your own."""
+    hints = setting_types(TrainConfig)
+    found = {name: tuple(kinds(hints[name]).values()) for name in OWN}
+    return {**found, "augmentation": tuple(kinds(Augmentation).values())}
+
+
+def _wrapped(value: Any, records: tuple[type, ...]) -> Any:
+    """A Python object as the record that is stored of it; records, and of lists each item."""
+    if isinstance(value, tuple):
+        return tuple(_wrapped(item, records) for item in value)
+    return value if type(value) in records else PythonObject.of(value)
+
+
 def _check_norms(threat: Threat, trained: Threat) -> None:
     if type(threat) is not type(trained):
         raise ConfigError(
@@ -216,18 +300,17 @@ def linearly_scaled(config: TrainConfig, trainers: int) -> TrainConfig:
     Batch and learning rate are multiplied by `trainers`. Updates, and intervals counted in them,
     are divided and rounded up. The decay of averaged weights is that of as many images. Shares of a
     run, staleness and momentum are kept. Where the schedule would begin above the unscaled rate, it
-    is warmed up from that rate.
+    is warmed up from that rate; one of your own is kept.
     """
     if trainers == 1:
         return config
-    rate = config.optimizer.learning_rate * trainers
     validation = config.validation
     return replace(
         config,
         trainers=trainers,
         batch_size=config.batch_size * trainers,
         updates=_divided(config.updates, trainers),
-        optimizer=replace(config.optimizer, learning_rate=rate),
+        optimizer=scaled_optimizer(config.optimizer, trainers),
         schedule=_warmed_up(config.schedule, trainers),
         average=config.average**trainers,
         checkpoint_every=_divided(config.checkpoint_every, trainers),
@@ -241,7 +324,9 @@ def linearly_scaled(config: TrainConfig, trainers: int) -> TrainConfig:
 
 
 def _warmed_up(schedule: LearningRateSchedule, trainers: int) -> LearningRateSchedule:
-    if schedule(0.0) <= 1 / trainers or isinstance(schedule, Gradual):
+    if not isinstance(schedule, Constant | WarmUp | Triangular | OneCycle | Steps):
+        return schedule
+    if schedule(0.0) <= 1 / trainers:
         return schedule
     return Gradual(share=WARM_UP, start=1 / trainers, then=schedule)
 

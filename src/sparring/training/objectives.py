@@ -3,11 +3,9 @@
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
-import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,19 +15,20 @@ from torch.nn.functional import cross_entropy
 from sparring.attacks import AttackedBatch
 from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
-from sparring.records.own_code import arguments, imported, own_code
+from sparring.records.checks import positive, within
+from sparring.records.custom import Custom, PythonObject, made
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""
 
 
 class Loss(NamedTuple):
-    """What an objective says of one batch."""
+    """What an objective returns for one batch."""
 
     value: Tensor
     """The mean loss to minimise, a scalar."""
     correct: Tensor
-    """[B]: whether the image that was trained on (attacked, where there was one) is right."""
+    """[B]: whether each image that was trained on, attacked or clean, is classified right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,12 +60,7 @@ class Mixed:
     """Share of the clean images' loss, in (0, 1)."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 < self.natural_weight < 1:
-            raise ConfigError(
-                f"natural_weight must lie in (0, 1) because it mixes two losses; got "
-                f"{self.natural_weight:g}. For one loss alone take Natural or Adversarial."
-            )
+        within("natural_weight", self.natural_weight, "(0, 1)")
 
     def __call__(self, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
         """One pass over clean and adversarial images together."""
@@ -80,10 +74,10 @@ class Mixed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TRADES:
-    """Cross-entropy on clean images, plus how far the adversarial ones move what is said of them.
+    """Cross-entropy on clean images, plus the divergence of predictions on adversarial images.
 
-    The second term is the Kullback-Leibler divergence of the answers to the adversarial image from
-    those to the clean one, which the attack of the same run should maximise (`attack.loss` "kl").
+    The second term is the Kullback-Leibler divergence of the predictions on the adversarial image
+    from those on the clean one. The attack of the run should maximise it (`attack.loss` "kl").
     Source: Zhang et al. 2019, equation 5; there the search starts beside the clean image, here
     where the attack's `start` says.
     """
@@ -92,12 +86,7 @@ class TRADES:
     """Weight of the second term, 1/λ in the paper; above 0."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 < self.beta < math.inf:
-            raise ConfigError(
-                f"beta must be finite and above 0 because it weighs robustness; got {self.beta:g}. "
-                "The paper has 1 and 6; for none at all take Natural."
-            )
+        positive("beta", self.beta, "The paper has 1 and 6.")
 
     def __call__(self, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
         """One pass over clean and adversarial images together."""
@@ -109,57 +98,29 @@ class TRADES:
         return Loss(on_natural + self.beta * moved, correct)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OwnObjective:
-    """An objective of the user's own: what `factory` makes is called as those above are."""
-
-    factory: str
-    """package.module:name or path/to/file.py:name."""
-    arguments: tuple[str, ...] = ()
-    """Given to the factory by name, each as name=value; a value is JSON or else plain text."""
-
-    def __call__(self, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
-        """What the user's objective says. Raises `ConfigError` if that is no scalar loss."""
-        value, correct = _made(self)(logits_of, batch)
-        if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
-            raise ConfigError(
-                f"an objective must return a scalar tensor that depends on the weights; "
-                f"{self.factory} returned {_shape(value)}. Take the mean over the batch."
-            )
-        if not isinstance(correct, Tensor) or correct.shape != batch.labels.shape:
-            raise ConfigError(
-                "an objective must say of each image whether it is right, a tensor of "
-                f"{len(batch.labels)}; {self.factory} returned {_shape(correct)}. Return "
-                "(loss, logits.argmax(1) == labels)."
-            )
-        return Loss(value, correct)
+Own = Custom | PythonObject | Callable[[LogitsOf, AttackedBatch], tuple[Tensor, Tensor]]
+Objective = Adversarial | Natural | Mixed | TRADES | Own
 
 
-Objective = Adversarial | Natural | Mixed | TRADES | OwnObjective
-
-
-@functools.cache
-def _made(objective: OwnObjective) -> Callable[[LogitsOf, AttackedBatch], Any]:
-    factory = imported(objective.factory, "the objective")
-    if not callable(factory):
-        raise ConfigError(
-            f"the objective must be a class or function that makes one; {objective.factory} is a "
-            f"{type(factory).__name__}."
+def loss_of(objective: Objective, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
+    """The loss of a batch. Raises `ConfigError` if an objective of your own returns none."""
+    found = made(objective, "objective")(logits_of, batch)
+    if isinstance(objective, Adversarial | Natural | Mixed | TRADES):
+        return found
+    value, correct = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+        raise ConfigError.expected(
+            "an objective must return a scalar tensor that depends on the weights",
+            _shape(value),
+            "Take the mean over the batch.",
         )
-    words = arguments(objective.arguments, "objective.arguments")
-    with own_code(f"{objective.factory} must make an objective; it failed", objective.factory):
-        made = factory(**words)
-    if not callable(made):
-        raise ConfigError(
-            f"{objective.factory} must make something to call with (logits_of, batch); it made a "
-            f"{type(made).__name__}."
+    if not isinstance(correct, Tensor) or correct.shape != batch.labels.shape:
+        raise ConfigError.expected(
+            f"an objective must also return whether each of {len(batch.labels)} images is right",
+            _shape(correct),
+            "Return (loss, logits.argmax(1) == labels).",
         )
-    return made
-
-
-def forget_objectives() -> None:
-    """Make every own objective anew when it is called next; it may have a state."""
-    _made.cache_clear()
+    return Loss(value, correct)
 
 
 def _shape(value: object) -> str:

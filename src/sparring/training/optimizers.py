@@ -7,8 +7,8 @@ every process that attacks a ticket can compute its ε.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,8 @@ from typing_extensions import override
 
 from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
+from sparring.records.custom import Custom, PythonObject, made
+from sparring.records.own_code import arguments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +72,51 @@ class SGD:
         )
 
 
-OptimizerKind = Adam | SGD
+OptimizerKind = (
+    Adam | SGD | Custom | PythonObject | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+)
+"""Of your own: a factory that is called with the parameters, or such a function."""
+
+
+def built_optimizer(
+    kind: OptimizerKind, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer of these parameters. Raises `ConfigError` for what is none."""
+    if isinstance(kind, Adam | SGD):
+        return kind.build(parameters)
+    weights = list(parameters)
+    found = kind.call(weights) if isinstance(kind, Custom) else made(kind, "optimizer")(weights)
+    if not isinstance(found, torch.optim.Optimizer):
+        raise ConfigError.expected(
+            "an optimizer of your own must be a torch.optim.Optimizer of the parameters that are "
+            "passed",
+            f"a {type(found).__name__}",
+        )
+    if not all("lr" in group for group in found.param_groups):
+        raise ConfigError("each parameter group of an optimizer must have a learning rate, lr.")
+    return found
 
 
 def _can_be_fused(weights: Iterable[nn.Parameter]) -> bool:
     """PyTorch has fused kernels for real numbers only."""
     return all(weight.is_floating_point() for weight in weights)
+
+
+def scaled_optimizer(kind: OptimizerKind, factor: float) -> OptimizerKind:
+    """The optimizer with its learning rate multiplied; one of your own must have an argument lr.
+
+    Raises `ConfigError` for a Python object.
+    """
+    if isinstance(kind, Adam | SGD):
+        return replace(kind, learning_rate=kind.learning_rate * factor)
+    words = arguments(kind.arguments, "arguments") if isinstance(kind, Custom) else {}
+    rate = words.get("lr")
+    if not isinstance(kind, Custom) or not isinstance(rate, int | float):
+        raise ConfigError(
+            "the learning rate of an optimizer of your own is scaled for several trainers only if "
+            "it is an argument lr. Add --lr, or take --scaling none."
+        )
+    return kind.given(lr=rate * factor)
 
 
 @runtime_checkable
@@ -205,8 +246,19 @@ class Gradual(Schedule):
         return risen * self.then(progress)
 
 
-LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps | Gradual
-EpsSchedule = Constant | WarmUp
+Own = Custom | PythonObject | Callable[[float], float]
+LearningRateSchedule = Constant | WarmUp | Triangular | OneCycle | Steps | Gradual | Own
+EpsSchedule = Constant | WarmUp | Own
+
+
+def factor(schedule: LearningRateSchedule, progress: float) -> float:
+    """The factor of the learning rate at a place of the run. Raises `ConfigError`."""
+    found = made(schedule, "schedule")(progress)
+    if not isinstance(found, int | float) or not 0 <= found < math.inf:
+        raise ConfigError.expected(
+            f"a schedule must return a number of 0 or more at {progress:g} of the run", found
+        )
+    return float(found)
 
 
 def _cosine(start: float, end: float, place: float) -> float:

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparring.attacks import PGD
 from sparring.data import Dataset, derive_seed
 from sparring.data.source import absolute
 from sparring.engine.shared_images import unpicklable
@@ -31,11 +33,11 @@ from sparring.models import (
     possible_precision,
 )
 from sparring.models.spec import is_imported
+from sparring.records.custom import Custom, PythonObject, forget_made
 from sparring.records.own_code import anchored
 from sparring.records.text import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
-from sparring.training.config import TrainConfig
-from sparring.training.objectives import OwnObjective, forget_objectives
+from sparring.training.config import TrainConfig, with_own
 from sparring.training.sinks import check_tensorboard
 from sparring.training.team import SingleProcess
 from sparring.training.trainer import Trainer, probes, starting_network
@@ -79,10 +81,8 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
     model = model.fitted(dataset.image_shape, dataset.num_classes)
     init = None if config.init is None else str(Path(config.init).expanduser().resolve())
     data = absolute(config.data)
-    objective = config.objective
-    if isinstance(objective, OwnObjective):
-        objective = replace(objective, factory=anchored(objective.factory))
-    return replace(config, data=data, model=_anchored(model), objective=objective, init=init)
+    config = replace(config, data=data, model=_anchored(model), init=init)
+    return with_own(config, _anchored)
 
 
 def check_fits(
@@ -127,13 +127,12 @@ def _instead(model: ModelKind, given: Given) -> ModelKind:
     return replace(model, network=given) if isinstance(model, Normalised) else given
 
 
-def _anchored(model: ModelKind) -> ModelKind:
-    if isinstance(model, Normalised):
-        network = _anchored(model.network)
-        return replace(model, network=network)
-    if isinstance(model, Imported):
-        return replace(model, factory=anchored(model.factory))
-    return model
+def _anchored(setting: Any) -> Any:
+    if isinstance(setting, Normalised):
+        return replace(setting, network=_anchored(setting.network))
+    if isinstance(setting, Imported | Custom):
+        return replace(setting, factory=anchored(setting.factory))
+    return setting
 
 
 def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
@@ -146,8 +145,11 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
     Cost: the network is built twice; three forward and two backward passes over a batch.
     Raises `ConfigError`.
     """
-    steps = min(1, config.attack.steps)
-    config = replace(config, source=Fresh(), attack=replace(config.attack, steps=steps))
+    config.recipe()  # made, and checked beside the source
+    attack = config.attack
+    if isinstance(attack, PGD):
+        attack = replace(attack, steps=min(1, attack.steps))
+    config = replace(with_own(config, _copied), source=Fresh(), attack=attack)
     device = chosen_device(config.device)
     with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
         warnings.simplefilter("ignore")  # the run says them again
@@ -156,7 +158,11 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
             pair = (_trainer(config, dataset, device, network) for _ in range(2))
             _rehearsed(*pair, remedy=REBUILT if factory else STORED)
         finally:
-            forget_objectives()
+            forget_made()
+
+
+def _copied(setting: Any) -> Any:
+    return setting.copied() if isinstance(setting, PythonObject) else setting
 
 
 def _trainer(
@@ -175,7 +181,8 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
         batch = trainer.loader.begin(0)
     image, label = batch.images[:1], batch.labels[:1]
     with _tried("an attack on one image failed"):
-        attack = replace(trainer.config.attack, steps=1)
+        attack = trainer.loader.recipe.attack
+        attack = replace(attack, steps=1) if isinstance(attack, PGD) else attack
         attack(trainer.copy.attacked, image, label, generator=torch.Generator().manual_seed(0))
     with _tried("an evaluation of one image failed"):
         logits = _logits(trainer.average.network, image)

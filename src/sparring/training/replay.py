@@ -36,8 +36,9 @@ from sparring.records import (
 )
 from sparring.records.checks import count_in
 from sparring.records.codec import shown
+from sparring.records.custom import forget_made
 from sparring.records.typed import typed
-from sparring.training.config import TrainConfig, stored_config
+from sparring.training.config import TrainConfig, stored_config, with_given
 from sparring.training.preparation import check_fits
 from sparring.training.sinks import SessionStart, Sink, Sinks, training_display
 from sparring.training.team import SingleProcess
@@ -93,10 +94,11 @@ class Replay:
 
 @typed
 @plain_settings()
-def replay(
+def replay(  # noqa: PLR0913 - a run, and by keyword what it is given
     run: Path | str | None = None,
     *,
     data: Dataset | None = None,
+    given: Mapping[str, object] | None = None,
     sinks: Sequence[Sink] = (),
     progress: bool = False,
     trust_code: bool = False,
@@ -110,14 +112,16 @@ def replay(
     the newest in `runs/`.
     Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
     something or is damaged; weights that differ are no error. `data` are those
-    passed to `train`, if any; `trust_code` as in `resume`.
+    passed to `train`, if any; `given` and `trust_code` as in `resume`.
     """
     if progress:
         with training_display("replay") as display:
-            return replay(run, data=data, sinks=[*sinks, display], trust_code=trust_code)
+            return replay(
+                run, data=data, given=given, sinks=[*sinks, display], trust_code=trust_code
+            )
     begun = time.perf_counter()
     directory, group = RunDirectory.chosen(run), Sinks((), sinks)
-    config = stored_config(directory, trust_code=trust_code)
+    config = with_given(stored_config(directory, trust_code=trust_code), given)
     stored = _read_weights(directory, trust_code)
     trace = read_trace(directory, stored.version if stored else None)
     recorded = from_json(
@@ -128,6 +132,7 @@ def replay(
     dataset, _ = RunData.of(directory).load(data)
     check_fits(config, dataset)
     _check_trainers(config)
+    forget_made()
     with computing_threads(recorded.threads), closing(group):
         teams = [SingleProcess(rank=rank, size=config.trainers) for rank in range(config.trainers)]
         trainers = [Trainer(config, dataset, device, team=team) for team in teams]

@@ -1,7 +1,7 @@
 """A whole run: from settings to a run directory with a trained network, resumed and extended."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from sparring.records.checks import at_least
 from sparring.records.files import exclusive_lock
 from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
-from sparring.training.config import TrainConfig, stored_config
+from sparring.training.config import TrainConfig, python_objects, stored_config, with_given
 from sparring.training.distributed import check_same_data, check_size, present_team
+from sparring.training.optimizers import factor
 from sparring.training.preparation import check_fits, prepared
 from sparring.training.session import TrainingSession
 from sparring.training.sinks import Sink, training_display
@@ -66,7 +67,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
             config.data, data, config.conversion(), data_memory=config.data_memory
         )
         config = prepared(config, dataset, network)
-    config = team.lead(lambda: config)
+    config = with_given(team.lead(lambda: config), python_objects(config))
     check_same_data(team, known)
     run = team.lead(lambda: new_run(config, out, team.launch, known))
     with _shown(sinks, progress and team.leads) as sinks:
@@ -82,6 +83,7 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     threads: int | None = None,
     data: Dataset | None = None,
     network: nn.Module | None = None,
+    given: Mapping[str, object] | None = None,
     sinks: Sequence[Sink] = (),
     progress: bool = False,
     until: int | None = None,
@@ -93,9 +95,9 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     complete, or has seen `until` updates, is returned as it is. With `updates`, the run is first
     extended to this number in all, see `extended`. `threads` CPU threads are used instead of those
     in the settings, until the next stop; the last bits of weights depend on their number. Pass the
-    `data` and the `network` that were passed to `train`; `sinks` need not be the same. Code that
-    the settings name, such as a factory, runs if you trained the run on this machine, or with
-    `trust_code`.
+    `data` and the `network` that were passed to `train`, and in `given` the Python objects in its
+    settings, by name; `sinks` need not be the same. Code that the settings name, such as a factory,
+    runs if you trained the run on this machine, or with `trust_code`.
     Raises what `train` raises, `CheckpointError` if the checkpoint cannot be used, and
     `ConfigError` for a run that cannot be extended.
     """
@@ -106,10 +108,11 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     network = None if network is None else copied(network)
     team = present_team()
     directory, config = team.lead(lambda: _opened(run, trust_code=trust_code))
+    config = with_given(config, given)
     resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(directory.path, config.trainers))
     if updates is not None:
-        config = team.lead(lambda: extended(directory, config, updates))
+        config = with_given(team.lead(lambda: extended(directory, config, updates)), given)
     run_data = team.lead(lambda: RunData.of(directory))
     with team.together():
         dataset, known = run_data.load(data)
@@ -178,7 +181,7 @@ def difference(config: TrainConfig, longer: TrainConfig, done: int) -> str:
     recipes = config.recipe(), longer.recipe()
     for number in range(min(done + ahead, config.updates)):
         here = [recipe.progress(number) for recipe in recipes]
-        if config.schedule(here[0]) != config.schedule(here[1]):
+        if factor(config.schedule, here[0]) != factor(config.schedule, here[1]):
             return _planned("the learning rate", f"schedule {type(config.schedule).__name__}")
         if recipes[0].plan(number) != recipes[1].plan(number):
             return _planned("the attack", "eps_schedule or early_steps")

@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from sparring.attacks import AttackedBatch
+from sparring.attacks import PGD, AttackedBatch
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
 from sparring.errors import (
@@ -22,6 +22,7 @@ from sparring.errors import (
 )
 from sparring.models import computing_threads, kept_layers
 from sparring.records import RunDirectory, describe, to_json, write_json
+from sparring.records.custom import forget_made
 from sparring.records.files import exclusive_lock
 from sparring.records.own_code import named_code, unsealed
 from sparring.records.text import few
@@ -108,6 +109,7 @@ class TrainingSession:
         with ExitStack() as kept:
             self.team.lead(lambda: kept.enter_context(exclusive_lock(self.run.path, "train a run")))
             resumed = self.team.lead(self.run.resume.exists)
+            forget_made()
             trainer = Trainer(
                 self.config, self.dataset, self.device, self.network, self.team, resumed=resumed
             )
@@ -162,7 +164,8 @@ class TrainingSession:
             self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
         threat, attack = self.config.threat, self.config.attack
         doubts = [doubt(threat, self.dataset.image_shape)]
-        doubts += [mismatch(threat, attack.threat)] if attack.steps else []
+        if isinstance(attack, PGD) and attack.steps:
+            doubts.append(mismatch(threat, attack.threat))
         for doubtful in filter(None, doubts):
             self._notice(trainer, f"{doubtful}.")
 

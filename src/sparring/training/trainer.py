@@ -37,6 +37,8 @@ from sparring.models.spec import ModelKind, is_imported
 from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
+from sparring.training.objectives import loss_of
+from sparring.training.optimizers import built_optimizer, factor
 from sparring.training.team import SingleProcess, Team
 
 FORGET_EVERY = 64
@@ -195,7 +197,8 @@ class Trainer:
             self.network, config.precision, probes(dataset)
         )
         self.average = Average(self.network, config.average)
-        self.optimizer = config.optimizer.build(self.network.parameters())
+        self.optimizer = built_optimizer(config.optimizer, self.network.parameters())
+        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.images, self.device = dataset.train, device
         recipe = config.recipe(self.team.rank)
         build = RunNetwork(
@@ -234,9 +237,12 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next update."""
+        """That of the next update, of the first group of parameters."""
+        return self._rates[0] * self._factor()
+
+    def _factor(self) -> float:
         progress = self.loader.recipe.progress(min(self.version, self.config.updates - 1))
-        return self.config.optimizer.learning_rate * self.config.schedule(progress)
+        return factor(self.config.schedule, progress)
 
     def update(
         self,
@@ -265,7 +271,7 @@ class Trainer:
         buffers = floating_buffers(self.network) if team.size > 1 else []
         before = [each.clone() for each in buffers]
         with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
-            loss, correct = self.config.objective(self.copy.trained, batch)
+            loss, correct = loss_of(self.config.objective, self.copy.trained, batch)
         parameters = self._parameters()
         return GradientShare(
             gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
@@ -305,7 +311,7 @@ class Trainer:
                 f"{rate:g} and staleness {max(share.staleness)}. Lower the learning rate, clip the "
                 "gradient, or mend an objective whose slope is infinite somewhere."
             )
-        self._step(share, rate)
+        self._step(share)
         self._staleness = share.staleness
         self.loader.advance()
         self.average.update(self.network, self.version)
@@ -344,7 +350,7 @@ class Trainer:
             if mean is not None:
                 buffer.copy_(mean)
 
-    def _step(self, share: GradientShare, rate: float) -> None:
+    def _step(self, share: GradientShare) -> None:
         named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
         parameters = [parameter for _, parameter in named]
         pairs = zip(named, share.gradients, strict=True)
@@ -354,8 +360,9 @@ class Trainer:
             parameter.grad = _laid_out_as(parameter, gradient)
         if self.config.clip_norm is not None:
             clip_grad_norm_(parameters, self.config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        now = self._factor()
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * now
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if (self.version + 1) % FORGET_EVERY == 0:

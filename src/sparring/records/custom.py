@@ -1,0 +1,116 @@
+"""Objects of your own in settings: made by a factory that is named, or passed in Python.
+
+A setting that takes one, such as the optimizer, holds a `Custom` record, which config.json stores
+whole, or a `PythonObject`, of which it stores the name alone: pass such an object again to resume.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from sparring.errors import ConfigError
+from sparring.records.own_code import arguments, imported, own_code
+from sparring.records.text import one_line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Custom:
+    """An object of your own, made by a factory: a class or function of yours."""
+
+    factory: str
+    """package.module:name or path/to/file.py:name."""
+    arguments: tuple[str, ...] = ()
+    """Passed to the factory by name, each as name=value; a value is JSON or else plain text."""
+
+    former_kinds: ClassVar = ("OwnObjective",)
+    """Other names of the record in stored settings."""
+
+    def given(self, **more: object) -> "Custom":
+        """The same with these arguments in place of those of their names."""
+        kept = [word for word in self.arguments if word.partition("=")[0] not in more]
+        added = [f"{name}={json.dumps(value)}" for name, value in more.items()]
+        return replace(self, arguments=(*kept, *added))
+
+    def call(self, *positional: object) -> object:
+        """What the factory returns for its arguments, after these. Raises `ConfigError`."""
+        factory, shown = imported(self.factory, "the factory"), one_line(self.factory)
+        if not callable(factory):
+            raise ConfigError.expected(
+                f"{shown} must be a class or a function", f"a {type(factory).__name__}"
+            )
+        words = arguments(self.arguments, "arguments")
+        with own_code(f"the factory {shown} failed", self.factory):
+            return factory(*positional, **words)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PythonObject:
+    """An object that was passed in Python. Only its name is stored; pass it again to resume."""
+
+    name: str
+    """That of the function, or of the object's class."""
+    implied: ClassVar = True
+    """Left out of lists of what may be passed."""
+    value: Any = field(default=None, init=False, compare=False, repr=False)
+    """The object; `None` after it was read from a file or sent to another process."""
+
+    @classmethod
+    def of(cls, value: object) -> "PythonObject":
+        """The record of an object."""
+        found = cls(name=getattr(value, "__qualname__", type(value).__qualname__))
+        object.__setattr__(found, "value", value)
+        return found
+
+    def copied(self) -> "PythonObject":
+        """The same with a copy of the object, if it can be copied."""
+        try:
+            return PythonObject.of(deepcopy(self.value))
+        except Exception:  # of an object that is not sparring's
+            return self
+
+    def __reduce__(self) -> tuple[Callable[[str], "PythonObject"], tuple[str]]:
+        return _named, (self.name,)
+
+
+def _named(name: str) -> PythonObject:
+    return PythonObject(name=name)
+
+
+def made(setting: Any, name: str) -> Any:
+    """The object that the setting of this name stands for; another record stands for itself.
+
+    A factory makes one object a process, until `forget_made`. Raises `ConfigError`.
+    """
+    if isinstance(setting, PythonObject):
+        if setting.value is None:
+            raise ConfigError(
+                f"{name} of the run, {setting.name}, was passed as a Python object, which is not "
+                f"stored. Pass it again: given={{{name!r}: ...}}"
+            )
+        return setting.value
+    if not isinstance(setting, Custom):
+        return setting
+    found = _made(setting)
+    if not callable(found):
+        raise ConfigError.expected(
+            f"what {setting.factory} makes for {name} must be callable",
+            f"a {type(found).__name__}",
+            "Give it a method __call__, or let the factory return a function.",
+        )
+    return found
+
+
+_made = functools.cache(Custom.call)
+
+
+def forget_made() -> None:
+    """Let factories make new objects; those that were made may have a state."""
+    _made.cache_clear()
+
+
+def is_own(setting: object) -> bool:
+    """Whether a setting holds an object of your own."""
+    return isinstance(setting, Custom | PythonObject)

@@ -1,0 +1,117 @@
+"""Objects of one's own in settings: named by a factory, or passed in Python."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparring.attacks import PGD
+from sparring.errors import ConfigError
+from sparring.models import SmallNetwork
+from sparring.records import from_json, to_json
+from sparring.records.own_code import named_code
+from sparring.training import SGD, Custom, TrainConfig, replay, resume, train
+from sparring.training.presets import fast
+from training.own_objects import Counting, Falling, Halving, Noise, Shift
+
+FILE = Path(__file__).with_name("own_objects.py")
+SMALL: Any = {
+    "model": SmallNetwork(width=2),
+    "batch_size": 8,
+    "updates": 5,
+    "set": ["validation.every=0", "validation.images=8"],
+}
+
+
+def halving(parameters):
+    return Halving(parameters, lr=0.01)
+
+
+def by_object() -> Any:
+    return {
+        "attack": Noise(),
+        "optimizer": halving,
+        "schedule": Falling(),
+        "objective": Counting(),
+        "augmentation": (Shift(most=5),),
+    }
+
+
+def by_name() -> TrainConfig:
+    names = {"attack": "Noise", "optimizer": "Halving", "schedule": "Falling"}
+    named: Any = {setting: f"{FILE}:{name}" for setting, name in names.items()}
+    shift = Custom(factory=f"{FILE}:Shift", arguments=("most=5",))
+    return fast(**SMALL, **named, lr=0.01, objective=f"{FILE}:Counting", augmentation=[shift])
+
+
+def weights(trained) -> list[torch.Tensor]:
+    return list(trained.network.state_dict().values())
+
+
+def test_factories_and_the_same_objects_train_resume_and_replay_alike(tmp_path):
+    named = train(by_name(), tmp_path / "named")
+    assert replay(tmp_path / "named").is_equal
+    config = fast(**SMALL, **by_object())
+    train(config, tmp_path / "passed", until=2)
+    with pytest.raises(ConfigError, match=r"was passed as a Python object.*Pass it again: given="):
+        resume(tmp_path / "passed")
+    with pytest.raises(ConfigError, match=r"given must hold the objects.*attack, objective"):
+        resume(tmp_path / "passed", given={**by_object(), "seed": 3})
+    again = by_object()
+    again["objective"].calls = 2  # which no checkpoint holds
+    passed = resume(tmp_path / "passed", given=again)
+    for one, other in zip(weights(named), weights(passed), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("own", "complaint"),
+    [
+        ({"optimizer": lambda parameters: 3}, "must be a torch.optim.Optimizer.*got a int"),
+        ({"schedule": lambda progress: "half"}, "a schedule must return a number.*got half"),
+        ({"objective": lambda logits_of, batch: 3}, "must return a scalar tensor"),
+        ({"augmentation": [lambda x, *_: 2 * x]}, r"pixels in \[0, 1\]; got 0 to 2"),
+        ({"augmentation": [lambda x, *_: x[:1]]}, "an augmentation must return torch.float32"),
+        ({"attack": lambda *_, **__: None}, r"the attack \(<lambda>\) returned NoneType"),
+        ({"attack": Noise(), "steps": 3}, "steps needs the attack pgd; got PythonObject"),
+        ({"optimizer": SGD}, "got the class SGD. Pass Adam"),
+        ({"optimizer": "rms"}, "optimizer must be one of adam, sgd, file.py:name"),
+        ({"schedule": f"{FILE}:Risng"}, "it has no Risng"),
+    ],
+)
+def test_objects_that_cannot_be_used_are_refused_before_a_run(own, complaint, tmp_path):
+    with pytest.raises(ConfigError, match=complaint):
+        train(fast(**SMALL, **own), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_settings_runs_no_code_of_theirs(tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    evil = f"{tmp_path}/evil.py:Noise"
+    settings = {**to_json(by_name()), "attack": {"kind": "Custom", "factory": evil}}
+    read = from_json(TrainConfig, json.loads(json.dumps(settings)))
+    assert read.attack == Custom(factory=evil)
+    assert evil in {code.factory for code in named_code(to_json(read))}
+    assert not any("evil" in name for name in sys.modules)
+
+
+def test_settings_of_before_are_read_and_a_pgd_is_written_as_before():
+    stored: Any = to_json(fast())
+    assert "kind" not in stored["attack"]
+    assert from_json(TrainConfig, stored) == fast()
+    old = {**stored, "objective": {"kind": "OwnObjective", "factory": "a.py:b", "arguments": []}}
+    read = from_json(TrainConfig, old)
+    assert read.objective == Custom(factory="a.py:b")
+    assert to_json(read)["objective"] == {"kind": "Custom", "factory": "a.py:b", "arguments": []}
+
+
+def test_pgd_of_another_class_is_an_object_of_ones_own():
+    class Mine(PGD):
+        pass
+
+    own: Any = to_json(replace(fast(), attack=Mine()))
+    assert own["attack"] == {"kind": "PythonObject", "name": Mine.__qualname__}
