@@ -162,7 +162,7 @@ CASES: list[Case] = [
     (lambda: sparring.predict(None), "run must be RunDirectory or a path or text"),
     (lambda: sparring.predict(NOWHERE, "a.png"), r"images must be a sequence.*\['a\.png'\]"),
     (lambda: sparring.predict(NOWHERE, test="3"), "test must be an integer"),
-    (lambda: sparring.resume(None), "run must be a path or text"),
+    (lambda: sparring.resume(3), "run must be a path or text"),
     (lambda: sparring.replay(3), "run must be a path or text; got 3"),
     (lambda: sparring.RunDirectory.open(None), "path must be a path or text"),
     (lambda: sparring.RunDirectory("run"), "path must be a path; got 'run'"),
