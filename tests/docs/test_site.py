@@ -46,7 +46,16 @@ def test_help_settings_and_docstrings_are_the_programs_own(site):
     settings = (reference / "settings.html").read_text()
     assert "checkpoint_every" in settings
     assert "Updates between two checkpoints" in settings
-    assert 'id="sparring.training.train"' in (reference / "api" / "training.html").read_text()
+    functions = (reference / "api" / "training.html").read_text()
+    assert 0 < functions.index('id="sparring.training.train"') < functions.index('id="classes"')
+
+
+def test_every_page_has_a_title_of_its_own_and_its_code_can_be_copied(site):
+    pages = [page.read_text() for page in (site / "docs").rglob("*.html")]
+    pages.append((site / "README.html").read_text())
+    titles = [re.findall(r"<h1>(.*?)<a ", page)[0] for page in pages]
+    assert len(titles) == len(set(titles))
+    assert all("copy.js" in page for page in pages)
 
 
 def test_the_first_page_leads_to_all_others(site):
