@@ -139,8 +139,8 @@ def test_the_pointer_reads_a_curve(page: Any) -> None:
     ActionChains(page).move_to_element_with_offset(drawing, *map(round, box)).perform()
     reading = figure.find_element("css selector", ".reading").text
     assert "staleness (updates) 64" in reading
-    assert "one step, fresh 3.125 % [2.5, 4.75]" in reading
-    assert "one step, stale 85.375 %" in reading
+    assert "one step, fresh: 3.125 % [2.5, 4.75]" in reading
+    assert "one step, stale: 85.38 %" in reading
     assert len(drawing.find_elements("css selector", "circle.spot")) == 2
     placed = page.execute_script(
         """
@@ -162,9 +162,9 @@ def test_arrow_keys_read_cells_and_heights(page: Any) -> None:
         (
             heat_map,
             ("ARROW_RIGHT", "ARROW_DOWN"),
-            ("judged b", "attacked a", "61.25", "difference to the diagonal (points) 60.875"),
+            ("judged b", "attacked a", "61.25", "difference to the diagonal (points): 60.88"),
         ),
-        (relief, ("END", "ARROW_UP"), ("random 2.5", "gradient 0.75", "loss 5.1875")),
+        (relief, ("END", "ARROW_UP"), ("random 2.5", "gradient 0.75", "loss: 5.188")),
     ):
         page.execute_script("arguments[0].focus()", figure.find_element("css selector", ".drawing"))
         press(page, *map(key, keys))
@@ -460,13 +460,14 @@ def test_everything_has_a_name_for_screen_readers(page: Any) -> None:
     assert "Title of Curves-0" in found["figures"]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(page: Any, theme: str) -> None:
+def test_axe_finds_nothing(page: Any) -> None:
     script = Path(os.environ.get("SPARRING_AXE", AXE))
     if not script.is_file():
         pytest.skip("axe-core is not installed here: .ci/browser does it")
-    emulate(page, prefers_color_scheme=theme)
-    page.execute_script("document.querySelectorAll('details').forEach((it) => { it.open = true; })")
+    page.execute_script(
+        "document.querySelectorAll('details:not(figure details), #s1-1 details')"
+        ".forEach((it) => { it.open = true; })"
+    )
     page.execute_script(script.read_text())
     found = page.execute_async_script(
         "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.image import imread
@@ -32,6 +33,7 @@ from sparring.records import (
 )
 from sparring.records.files import file_digest
 from sparring.report import read_story, write_page
+from sparring.report.comparison import comparison_figures
 from sparring.report.images import amplification, data_uri, example_views
 from sparring.report.run_story import RunStory
 
@@ -69,6 +71,18 @@ class Elements(HTMLParser):
 def page_of(*stories: StudyResult | RunStory, folder: Path) -> str:
     write_page(stories, folder / "page.html")
     return (folder / "page.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> list[StudyResult | RunStory]:
+    """A study with all drawings, and a run."""
+    return [study_of(), read_story(a_run(tmp_path_factory.mktemp("stories") / "a run").path)]
+
+
+@pytest.fixture(scope="module")
+def whole(stories: list[StudyResult | RunStory], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Their page."""
+    return page_of(*stories, folder=tmp_path_factory.mktemp("page"))
 
 
 def without_figures(run: RunDirectory) -> RunStory:
@@ -140,9 +154,9 @@ def test_one_study_on_two_machines_or_scales_has_different_names(tmp_path: Path)
     ]
 
 
-def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "a run")
-    shown = Elements(page_of(read_story(run.path), folder=tmp_path)).words
+def test_every_word_of_a_run_is_on_its_page(stories: Any, whole: str) -> None:
+    shown = Elements(whole).words
+    run = stories[1]
     for words in (
         "98.0 % [95.0, 99.2]",
         "90.0 % [85.1, 93.4]",
@@ -153,7 +167,7 @@ def test_every_word_of_a_run_is_on_its_page(tmp_path: Path) -> None:
         NOTICE,
         "targeted attacks have 9 targets at most",
         "500 of 500 updates",
-        f"sparring train --config '{run.path}'",
+        f"sparring train --config '{run.name}'",
         "Linf, eps 0.3",
         "4 \u2192 9 by square",
         "7 \u2192 2 by apgd-ce",
@@ -218,15 +232,30 @@ def test_a_run_that_has_not_begun_has_a_page(tmp_path: Path) -> None:
 
 def test_several_runs_are_compared_in_one_table(tmp_path: Path) -> None:
     runs = [a_run(tmp_path / name, evaluated=name != "c") for name in ("a", "b", "c")]
-    text = page_of(study_of(), *(read_story(run.path) for run in runs), folder=tmp_path)
-    table = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text[text.index("Verdicts") :]))
+    stories = [without_figures(run) for run in runs]
+    text = page_of(study_of([]), *stories, folder=tmp_path)
+    table = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text[text.index('id="verdicts"') :]))
     assert re.search(r"/a standard Linf 0.3 200 98.0 % .*? 90.0 % .*? 15.5 % .*? 1 ", table)
     assert re.search(r"/c not evaluated", table)
     assert "<h1>1 study, 3 runs</h1>" in text
-    targets = re.findall(r'href="#(s\d[-\d]*)"', text)
-    assert targets
-    assert all(f'id="{target}"' in text for target in targets)
-    assert "Verdicts" not in page_of(study_of(), read_story(runs[0].path), folder=tmp_path)
+    assert "Verdicts" not in page_of(study_of([]), stories[0], folder=tmp_path)
+
+
+def test_several_runs_are_compared_in_the_same_charts(tmp_path: Path) -> None:
+    runs = [RunStory.read(a_run(tmp_path / name)) for name in ("a", "b")]
+    figures = {figure.name: figure.drawing for figure in comparison_figures(runs)}
+    assert list(figures) == [
+        f"{what}-over-{along}" for what in ("loss", "accuracy") for along in ("updates", "time")
+    ]
+    for name, drawing in figures.items():
+        assert isinstance(drawing, Curves)
+        assert [panel.title for panel in drawing.panels] == ["a", "b"]
+        for panel in drawing.panels:
+            names = [one.name for one in panel.series]
+            is_loss = name.startswith("loss")
+            assert names == (["loss"] if is_loss else ["natural", "robust", "training, attacked"])
+            last = panel.series[-1].x[-1]
+            assert last == pytest.approx(500 if name.endswith("updates") else 500 * 0.3 / 60)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -271,9 +300,8 @@ def test_a_hostile_folder_log_and_class_are_only_words(tmp_path: Path) -> None:
     assert "<img src=x onerror=alert(4)> \u2192 9" in text
 
 
-def test_the_page_names_nothing_outside_of_it(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "run")
-    text = page_of(study_of(), read_story(run.path), folder=tmp_path)
+def test_the_page_names_nothing_outside_of_it(whole: str) -> None:
+    text = whole
     for tag, attributes in Elements(text).found:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
@@ -302,7 +330,7 @@ def test_a_number_that_is_none_does_not_stop_the_script(tmp_path: Path) -> None:
 
 
 def test_identifiers_differ_and_references_meet_one(tmp_path: Path) -> None:
-    study = study_of(DRAWINGS * 2)
+    study = study_of((CURVES, HEAT_MAP, STRIP))
     found = Elements(page_of(study, study, folder=tmp_path)).found
     names = [attributes["id"] for _, attributes in found if "id" in attributes]
     assert len(names) == len(set(names))
@@ -316,9 +344,8 @@ def test_identifiers_differ_and_references_meet_one(tmp_path: Path) -> None:
     assert {one or other for one, other in wanted} <= set(names)
 
 
-def test_the_same_stories_give_the_same_page(tmp_path: Path) -> None:
-    stories = (study_of(), read_story(a_run(tmp_path / "run").path))
-    assert page_of(*stories, folder=tmp_path) == page_of(*stories, folder=tmp_path)
+def test_the_same_stories_give_the_same_page(stories: Any, whole: str, tmp_path: Path) -> None:
+    assert page_of(*stories, folder=tmp_path) == whole
 
 
 def test_drawings_have_the_colours_of_the_page(tmp_path: Path) -> None:
@@ -373,9 +400,8 @@ def test_classes_have_their_accuracies_and_mistakes(tmp_path: Path) -> None:
     assert RunStory.read(run).by_class == ()
 
 
-def test_the_contents_name_every_section(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "run")
-    page = Elements(page_of(study_of(DRAWINGS[:1]), read_story(run.path), folder=tmp_path))
+def test_the_contents_name_every_section(whole: str) -> None:
+    page = Elements(whole)
     headings = {
         attributes["id"]
         for tag, attributes in page.found
@@ -384,6 +410,7 @@ def test_the_contents_name_every_section(tmp_path: Path) -> None:
     links = {attributes["href"][1:] for tag, attributes in page.found if tag == "a"}
     assert len(headings) > 10
     assert {name.removesuffix("-title") for name in headings} - links <= {"s2-c-1", "s2-c-2"}
+    assert links - {"content"} <= {attributes.get("id") for _, attributes in page.found}
 
 
 def test_the_largest_figure_of_a_page_is_named(tmp_path: Path) -> None:

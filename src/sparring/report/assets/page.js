@@ -4,7 +4,7 @@
   const root = document.documentElement;
   root.classList.add("on");
 
-  const words = (value) => (value === null ? "none" : String(Number(Number(value).toPrecision(6))));
+  const words = (value) => (value === null ? "none" : String(Number(Number(value).toPrecision(4))));
 
   function make(name, className, text) {
     const node = document.createElement(name);
@@ -59,7 +59,7 @@
               ? ` [${words(series.low[place])}, ${words(series.high[place])}]`
               : "";
             const unit = data.unit ? ` ${data.unit}` : "";
-            return { hue: series.hue, text: `${series.name} ${words(series.y[place])}${unit}${interval}` };
+            return { hue: series.hue, text: `${series.name}: ${words(series.y[place])}${unit}${interval}` };
           });
           return { head: `${data.x} ${words(sorted[column][0])}`, values };
         },
@@ -80,9 +80,9 @@
         say(column, row) {
           const names = data.rows[row].map((name, place) => `${data.y[place]} ${said(name)}`);
           const head = [...names, `${data.x} ${said(data.columns[column])}`].join(", ");
-          const values = [{ text: `${data.value} ${words(data.cells[row][column])}` }];
+          const values = [{ text: `${data.value}: ${words(data.cells[row][column])}` }];
           const difference = differenceIn(data, row, column);
-          if (difference !== null) values.push({ text: `${data.difference} ${words(difference)}` });
+          if (difference !== null) values.push({ text: `${data.difference}: ${words(difference)}` });
           return { head: head.replace(/[, ]+$/, ""), values };
         },
         draw(column, row) {
