@@ -6,15 +6,26 @@ READY := .venv/.ready
 READY_DEV := .venv/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: train test check fix bench fuzz docs lowest setup clean
+# .venv is installed without bytecode: without that of the first import, each process would compile
+# PyTorch anew, for some 20 s.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: train test test-slow test-all check fix bench fuzz docs lowest setup clean
 
 train: $(READY)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
 	$(BIN)/sparring evaluate
 
 # Two processes of one thread each: with more, small tensors wait for threads that wait for cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: check  ## everything that must hold: format, lint, types, import layers, tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY_DEV)  ## the slow tests only: more cases of laws that `make test` checks
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## everything that the gate runs
 
 check: $(READY_DEV)  ## format, lint, types and import layers only
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""What all tests may rely on."""
 
 import atexit
 import functools
@@ -8,6 +8,13 @@ import signal
 import tempfile
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Every call of these packages checks the shapes and types of its arguments and its result.
+install_import_hook(
+    [f"sparring.{package}" for package in ("attacks", "data", "evaluation", "models")],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 # What sparring keeps outside of runs (which code was trained with here) goes where tests may write.
 # Processes that tests start inherit it.
@@ -25,6 +32,26 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 @pytest.fixture(autouse=True, scope="session")
 def _the_bundled_images_are_unpacked_once() -> None:
     """Unpacking MNIST takes most of the time of a run of a few updates."""
-    from sparring.data import source  # not above: tests check types from their first import on
+    from sparring.data import source  # not above: a module must not be imported before the tests
 
     source._part = functools.cache(source._part)
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of studies start in a moment."""
+    from processes import CONTEXT
+    from sparring.studies import processes
+
+    monkeypatch.setattr(processes, "get_context", lambda method: CONTEXT)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's workers start in a moment. Their real start is tested in test_process.py."""
+    from processes import CONTEXT
+    from sparring.engine.transports import process
+
+    monkeypatch.setattr(process, "get_context", lambda method: CONTEXT)
+    # The parent of such a worker is the process that it is forked from.
+    monkeypatch.setattr(process, "ParentDeathGuard", lambda parent: None)

@@ -23,12 +23,12 @@ from sparring.errors import ConfigError
 from sparring.models import SmallNetwork
 from sparring.training import presets
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("forked_workers")]
 
 
 def test_emulated_devices_do_what_the_formula_says():
     """Half of it at least, however busy this machine is, and never more than there are devices."""
-    costs = Costs(attack=0.2, update=0.05)
+    costs = Costs(attack=0.4, update=0.1)
     found = emulate(costs, workers=2, policy=FixedLag(lag=7, split=1), helps=False, tickets=12)
     formula = costs.speed_up(2, helps=False)
     assert formula == pytest.approx(2.5)

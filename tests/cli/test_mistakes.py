@@ -138,7 +138,6 @@ def listing(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("line", MISTAKES)
 def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, here, capsys):
     before = listing(here)

@@ -56,12 +56,15 @@ def launchers(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 
 
 def done(words: list[str], folder: Path) -> str:
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
-@pytest.mark.parametrize(("first", "model"), [(0, "nets.py:Net"), (1, "nets:Net")])
+@pytest.mark.parametrize(
+    ("first", "model"),
+    [(0, "nets.py:Net"), pytest.param(1, "nets:Net", marks=pytest.mark.slow)],
+)
 def test_what_one_command_trains_the_other_evaluates_from_elsewhere(
     tmp_path, launchers, first, model
 ):
@@ -77,7 +80,7 @@ def test_what_one_command_trains_the_other_evaluates_from_elsewhere(
 
 def test_workers_find_what_is_beside_the_file(tmp_path, launchers):
     home = project(tmp_path / "home", "ReLU", 1)
-    words = ["train", "--model", "nets.py:Net", "--out", "run", "--source", "async"]
+    words = ["train", "--model", "nets:Net", "--out", "run", "--source", "async"]
     done([*launchers[1], *words, "--workers", "1", *QUICK], home)
 
 

@@ -13,7 +13,11 @@ from studies.jobs import Doubling
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.usefixtures("forked_jobs")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "cycling" else pytest.mark.slow) for name in STUDIES],
+)
 def test_every_study_runs_at_smoke_and_says_what_it_found(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

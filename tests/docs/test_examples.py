@@ -29,7 +29,9 @@ def test_an_example_trains_and_says_how_robust_it_is(words, tmp_path, monkeypatc
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["own_loop", "lightning_loop"])
+@pytest.mark.parametrize(
+    "name", ["own_loop", pytest.param("lightning_loop", marks=pytest.mark.slow)]
+)
 def test_a_loop_of_ones_own_trains_on_batches_that_a_loader_makes(name, tmp_path):
     """In a process of its own: workers import the script."""
     words = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--updates", "3"]

@@ -10,6 +10,7 @@ from docs.blocks import ROOT, SITE, blocks_of, needed
 from docs.running import run_page
 
 
+@pytest.mark.usefixtures("forked_jobs", "forked_workers")
 @pytest.mark.parametrize("page", SITE, ids=[str(page.relative_to(ROOT)) for page in SITE])
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     for package in needed(page):

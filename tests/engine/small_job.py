@@ -93,7 +93,7 @@ def lease(worker: object, ticket: int, **more: Any) -> Lease:
     return replace(first, **more)
 
 
-def until(transport: Transport, kind: type[Kind], seconds: float = 60) -> Kind:
+def until(transport: Transport, kind: type[Kind], seconds: float = 500) -> Kind:
     """The next event of this kind; that a worker is up may come before it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

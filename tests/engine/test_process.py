@@ -94,7 +94,7 @@ def test_a_worker_that_dies_before_it_reads_its_job_keeps_nothing_waiting(monkey
     with workplace(FixedLag(lag=1), job) as (_, transport):
         starting = Thread(target=transport.start, daemon=True)
         starting.start()
-        starting.join(10)
+        starting.join(500)
         assert not starting.is_alive()
         assert "ended with exit code 1" in until(transport, Died).reason
     assert not weights.is_shared()
@@ -127,6 +127,7 @@ def test_a_worker_that_is_killed_is_reported_dead(end, reason):
         assert not transport.processes
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_raises_says_why_and_ends():
     with workplace(FixedLag(lag=1), small_job(raises_at=0)) as (_, transport):
         transport.submit(lease(transport.start(), 0))
@@ -134,6 +135,7 @@ def test_a_worker_that_raises_says_why_and_ends():
         assert "ArithmeticError: ticket 0 cannot be attacked" in event.reason
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
     with workplace(FixedLag(lag=1), small_job(hangs_at=0)) as (_, transport):
         worker = transport.start()
@@ -172,10 +174,14 @@ def run(workers: int, *, helps: bool, kills: int = 0) -> tuple[dict[str, Tensor]
         return {n: v.clone() for n, v in home.network.state_dict().items()}, broker
 
 
-def test_the_weights_depend_neither_on_workers_nor_on_help_nor_on_kills():
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.parametrize(
+    ("workers", "helps", "kills"),
+    [(1, False, 0), (2, True, 0), (2, False, 2)],
+)
+def test_the_weights_depend_neither_on_workers_nor_on_help_nor_on_kills(workers, helps, kills):
     alone, _ = run(0, helps=True)
-    for workers, helps, kills in ((1, False, 0), (2, True, 0), (2, False, 2)):
-        weights, broker = run(workers, helps=helps, kills=kills)
-        assert all(torch.equal(weights[name], alone[name]) for name in alone), (workers, helps)
-        assert broker.ledger.trained == 60
-        assert max(broker.ledger.staleness) <= broker.policy.bound
+    weights, broker = run(workers, helps=helps, kills=kills)
+    assert all(torch.equal(weights[name], alone[name]) for name in alone)
+    assert broker.ledger.trained == 60
+    assert max(broker.ledger.staleness) <= broker.policy.bound

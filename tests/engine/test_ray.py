@@ -138,6 +138,7 @@ def test_what_goes_wrong_in_a_worker_is_its_death_and_touches_no_slot(cluster):
         assert not transport.actors
 
 
+@pytest.mark.slow
 def test_an_object_store_without_room_is_a_workers_death_or_a_mistake_in_the_settings(
     cluster, monkeypatch
 ):
@@ -174,6 +175,7 @@ def run(cluster: Any, workers: int) -> tuple[dict[str, torch.Tensor], Broker, li
         return {n: v.clone() for n, v in home.network.state_dict().items()}, broker, told
 
 
+@pytest.mark.slow
 def test_nodes_that_go_and_come_change_no_bit_of_the_weights(cluster):
     """All workers die with the only node that has room; others wait for the new one."""
     alone, _, _ = run(cluster, 0)
@@ -212,6 +214,7 @@ def test_no_cluster_and_no_version_in_common_are_told(cluster):
         assert "must run the trainer's version of sparring" in until(transport, Died).reason
 
 
+@pytest.mark.slow
 def test_a_cluster_that_a_run_starts_ends_with_it_and_leaves_signals_alone(settings, tmp_path):
     """In a process of its own: this one is connected elsewhere."""
     script = textwrap.dedent("""
@@ -236,7 +239,7 @@ def test_a_cluster_that_a_run_starts_ends_with_it_and_leaves_signals_alone(setti
         [sys.executable, "-c", script, str(tmp_path / "run")],
         env=environment | settings,
         check=True,
-        timeout=100,
+        timeout=500,
     )
 
 
@@ -245,7 +248,7 @@ def test_an_address_where_no_cluster_answers_is_refused():
         "from sparring.engine.transports.ray_cluster import Connection; Connection('127.0.0.1:9')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=500, check=False
     )
     assert f"{ConfigError.__module__}.ConfigError: a Ray cluster must answer" in done.stderr
     assert "'127.0.0.1:9' failed" in done.stderr

@@ -2,14 +2,13 @@
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from processes import started
 from sparring.attacks import Linf
 from sparring.evaluation import evaluate_run
 from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
@@ -41,14 +40,15 @@ def test_an_evaluation_that_was_killed_three_times_is_the_same_but_for_times(tmp
     run.evaluation.unlink()
     chance = random.Random(4)
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run.path)])
-        deadline = time.monotonic() + 60
+        process = started(PROGRAM, run.path)
+        deadline = time.monotonic() + 500
         seen = changed(run)
-        while changed(run) == seen and process.poll() is None and time.monotonic() < deadline:
+        while changed(run) == seen and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     assert not run.evaluation.exists(), "it was through before it was killed"
     assert run.partial_evaluation.exists()
     found = evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1, checks=False)

@@ -15,7 +15,7 @@ from sparring.training.presets import fast
 FLAGGED = {1: ["one step against many"], 8: []}
 
 
-@pytest.mark.parametrize("steps", FLAGGED)
+@pytest.mark.parametrize("steps", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_network_trained_against_one_step_is_flagged_and_against_eight_is_not(steps, tmp_path):
     """One step from the clean image, as FGSM: a hundred updates are enough to mislead it."""
     config = replace(

@@ -1,10 +1,7 @@
 """Networks leave a run as they are, whole, and with a card that says what is known of them."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from torch import nn
 
 import sparring.exporting.folder as writing
 import sparring.exporting.formats as forms
+from processes import finished
 from sparring.cli.main import main
 from sparring.data import ImageSet, load_dataset
 from sparring.errors import ConfigError, RunError
@@ -203,8 +201,7 @@ writing.export(sys.argv[1], sys.argv[2], formats=("safetensors", "torch"))
 @pytest.mark.parametrize("files", [1, 2])
 def test_a_kill_between_files_leaves_nothing_that_looks_whole(tmp_path, files):
     run = untrained(tmp_path / "run", MODELS[0])
-    words = [sys.executable, "-c", KILLED, str(run.path), str(tmp_path / "out"), str(files)]
-    done = subprocess.run(words, capture_output=True, timeout=100, env=dict(os.environ))
+    done = finished(KILLED, run.path, tmp_path / "out", files)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     export(run, tmp_path / "out")

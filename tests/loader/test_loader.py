@@ -30,7 +30,6 @@ SOURCES: dict[str, SourceKind] = {
     "stale with fresh steps": Stale(staleness=3, fresh_steps=1),
     "lag, no worker": Asynchronous(workers=0, policy=LAG, fresh_steps=1),
     "lag, a worker": Asynchronous(workers=1, policy=LAG, fresh_steps=1),
-    "lag, two workers": Asynchronous(workers=2, policy=LAG, fresh_steps=1),
     "in step": Asynchronous(workers=0, policy=Sync(), fresh_steps=0),
 }
 ATTACK = PGD(threat=Linf(eps=0.3), steps=2)
@@ -105,6 +104,7 @@ def trained(mnist: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_plain_loop_ends_in_the_weights_of_train(name, mnist, trained):
     model = network().train()
@@ -141,8 +141,16 @@ def test_not_telling_that_the_weights_are_new_changes_nothing(name, mnist, train
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["fresh", "stale with fresh steps", "lag, a worker"])
-@pytest.mark.parametrize("stop", [0, 3, UPDATES - 1])
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [
+        ("fresh", 3),
+        *(("stale with fresh steps", stop) for stop in (0, 3, UPDATES - 1)),
+        ("lag, no worker", UPDATES - 1),
+        ("lag, a worker", 3),
+    ],
+)
 def test_a_loop_that_was_stopped_goes_on_to_the_same_weights(name, stop, mnist, trained):
     model = network().train()
     optimizer = optimizer_of(model)
@@ -170,9 +178,10 @@ def test_a_loop_that_was_stopped_goes_on_to_the_same_weights(name, stop, mnist, 
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_that_are_not_tied_to_a_lag_stay_within_their_bound(mnist):
     model = network().train()
-    source = Asynchronous(workers=1, policy=Newest(credits=3), fresh_steps=0)
+    source = Asynchronous(workers=1, policy=Newest(credits=3, period=2), fresh_steps=0)
     loader = opened(mnist, model, source, updates=20)
     batches = looped(loader, model)
     assert [batch.number for batch in batches] == list(range(20))

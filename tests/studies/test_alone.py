@@ -16,6 +16,7 @@ from training.small_runs import small
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_jobs")
 def test_nothing_runs_beside_a_measurement_that_must_be_alone(tmp_path: Path) -> None:
     run = StudyRun(study=Witnessed(), scale="smoke", into=tmp_path, jobs=2)
     run.run(lambda job, share: None, lambda jobs: None)

@@ -15,7 +15,7 @@ from sparring.errors import ConfigError, TrainingError
 from sparring.studies.processes import Job, JobProcesses
 from studies.jobs import REFUSED, Doubling, Dying, Failing, Waiting
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("forked_jobs")]
 
 
 def test_every_job_is_done_once_however_many_there_are():
@@ -81,7 +81,7 @@ def _until_waiting(jobs: Sequence[Job], pid: Path) -> None:
 
 
 def _wait_for(pid: Path) -> None:
-    for _ in range(600):
+    for _ in range(5000):
         if pid.exists() and pid.read_text():
             return
         time.sleep(0.1)
@@ -91,7 +91,7 @@ def _wait_for(pid: Path) -> None:
 def _assert_gone(pid: Path) -> None:
     if not pid.exists():
         return  # it was stopped before it began
-    for _ in range(100):
+    for _ in range(5000):
         with suppress(ProcessLookupError):
             os.kill(int(pid.read_text()), 0)
             time.sleep(0.1)

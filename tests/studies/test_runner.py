@@ -15,7 +15,7 @@ from sparring.training import train
 from studies.jobs import TinyStudy
 from training.small_runs import assert_same_bits, weights_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("forked_jobs")]
 
 ROWS = [("one", version) for version in (0, 2, 4, 6, 8)] + [("other", v) for v in (0, 4, 8)]
 

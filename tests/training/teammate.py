@@ -1,17 +1,14 @@
 """One trainer of several, in a process of its own: what a list asks for, one after the other.
 
-    python teammate.py LIST.json FOLDER
-
-with the environment that torchrun makes. Of each entry it leaves FOLDER/name-rank.pt: the weights,
-or the error. At the end it leaves FOLDER/threads-rank.json: the names of its threads, on Linux. An
-entry has a name, the settings and the run directory; it may say that the run is resumed, and which
-rank asks all to stop, or lies about its data, and when.
+The environment is that which torchrun makes. `main` leaves FOLDER/name-rank.pt for each entry: the
+weights, or the error. At the end it leaves FOLDER/threads-rank.json: the names of its threads, on
+Linux. An entry has a name, the settings and the run directory. It may say that the run is resumed,
+and which rank asks all to stop, or lies about its data, and when.
 """
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +60,3 @@ def main(entries: str, folder: str) -> None:
             torch.save(carried_out(entry, rank), Path(folder) / f"{entry['name']}-{rank}.pt")
     threads = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
     (Path(folder) / f"threads-{rank}.json").write_text(json.dumps(threads))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

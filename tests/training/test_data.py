@@ -67,29 +67,18 @@ def test_augmentation_changes_what_is_trained(config: TrainConfig, tmp_path: Pat
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_read_a_streamed_set_themselves_to_the_same_bits(
     config: TrainConfig, tmp_path: Path
 ) -> None:
-    workers = Asynchronous(
-        workers=1, policy=FixedLag(lag=1, split=2), fresh_steps=1, helps=False, patience=600
-    )
-    held = train(replace(config, source=workers), tmp_path / "held")
+    policy = FixedLag(lag=1, split=2)
+    alone = Asynchronous(workers=0, policy=policy, fresh_steps=1, patience=600)
+    held = train(replace(config, source=alone), tmp_path / "held")
+    workers = replace(alone, workers=1, helps=False)
     streamed = train(replace(config, source=workers, data_memory=STREAMED), tmp_path / "streamed")
     assert_same_bits(weights_of(held.network), weights_of(streamed.network))
     for run in (held.run, streamed.run):
         assert replay(run.path).is_equal
-
-
-@pytest.mark.process
-def test_workers_that_wait_for_every_update_give_what_fresh_training_gives(
-    config: TrainConfig, tmp_path: Path
-) -> None:
-    waiting = Asynchronous(
-        workers=1, policy=FixedLag(lag=0, split=1), fresh_steps=0, helps=False, patience=600
-    )
-    one = replace(config, threads=1, data_memory=STREAMED)
-    other = train(replace(one, source=waiting), tmp_path / "waiting")
-    assert_same_bits(weights(one, tmp_path), weights_of(other.network))
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+import processes
 from sparring.attacks import AttackedBatch, Crafter, Recipe
 from sparring.data import load_dataset
 from sparring.data.run_data import new_data
@@ -72,21 +73,18 @@ def environments(count: int) -> list[dict[str, str]]:
 
 
 @contextmanager
-def started(words: Sequence[str], count: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
-    """So many processes of one command; none outlives the block."""
-    processes = [
-        subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for env in environments(count)
-    ]
+def started(words: Sequence[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, env=env, stdout=pipe, stderr=pipe, text=True)
     try:
-        yield processes
+        yield process
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 500) -> None:
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
@@ -111,11 +109,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         lying | {"name": "occupied", "out": str(folder / "stale")},
     ]
     (folder / "entries.json").write_text(json.dumps(entries))
-    with started(
-        [sys.executable, str(HERE / "teammate.py"), f"{folder}/entries.json", str(folder)]
-    ) as two:
-        ends = [process.communicate(timeout=100) for process in two]
-        assert [process.returncode for process in two] == [0, 0], ends
+    program = "import sys; from training.teammate import main; main(*sys.argv[1:])"
+    words = (folder / "entries.json", folder)
+    two = [processes.started(program, *words, env=env) for env in environments(2)]
+    for process in two:
+        process.join()
+    assert [process.exitcode for process in two] == [0, 0]
     names = [str(entry["name"]) for entry in entries]
     results = {
         name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
@@ -266,21 +265,43 @@ def test_a_restart_goes_on_only_with_what_its_own_launcher_began(tmp_path):
             new_run(settings, tmp_path / "run", launch, known)
 
 
+def settings_of_sixty_updates(folder: Path) -> Path:
+    config = shared(source=replace(LAG, workers=0), updates=60, checkpoint_every=5)
+    write_json(folder / "settings.json", to_json(config))
+    return folder / "settings.json"
+
+
+def test_one_that_is_killed_ends_the_others_with_a_line(tmp_path):
+    settings, out = settings_of_sixty_updates(tmp_path), tmp_path / "run"
+    program = "import sys; from sparring.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["train", "--config", settings, "--out", out, "--trust-code"]
+    two = []
+    for rank, env in enumerate(environments(2)):
+        (printed := tmp_path / str(rank)).mkdir()
+        two.append(processes.started(program, *words, env=env, printed=printed))
+    until(RunDirectory(out).resume.exists)
+    two[1].kill()
+    two[0].join()
+    assert two[0].exitcode == 1
+    told = (tmp_path / "0" / "stderr").read_text()
+    (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert error.endswith(f"torchrun --nproc-per-node 2 -m sparring train --resume {out}.")
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
 def test_one_that_is_killed_ends_the_others_with_a_line_and_a_restart_goes_on(tmp_path):
     """As torchrun restarts it: all processes, with the same words, into the same folder."""
-    source = replace(LAG, workers=0)
-    config = shared(source=source, updates=60, checkpoint_every=5)
-    settings, out = tmp_path / "settings.json", tmp_path / "run"
-    write_json(settings, to_json(config))
+    settings, out = settings_of_sixty_updates(tmp_path), tmp_path / "run"
     (env,) = environments(1)
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     words += ["--max-restarts", "1", "--master-port", env["MASTER_PORT"], "-m", "sparring", "train"]
     # The settings name a network of a file, and no run of this user stored them.
     words += ["--config", str(settings), "--out", str(out), "--trust-code"]
-    with started(words, count=1) as (launcher,):
+    with started(words, env) as launcher:
         until(lambda: RunDirectory(out).resume.exists())
         os.kill(children(launcher.pid)[-1], signal.SIGKILL)
-        printed, told = launcher.communicate(timeout=100)
+        printed, told = launcher.communicate(timeout=500)
         assert launcher.returncode == 0, told
     errors = [line for line in told.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

@@ -4,12 +4,9 @@ Real processes, each from a folder of its own.
 """
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from processes import finished, started
+from sparring.cli.main import main
 from sparring.data import dataset_from, load_dataset
 from sparring.engine import FixedLag
 from sparring.errors import CheckpointError, ConfigError, DataError, OtherNetwork
@@ -124,26 +123,11 @@ for name, use in USES.items():
 """Every use of a run, a line for each."""
 
 
-def in_process(*words: object, cwd: Path, code: str | None = None) -> subprocess.CompletedProcess:
-    command = ["-m", "sparring"] if code is None else ["-c", code]
-    tests = str(Path(__file__).parents[1])
-    paths = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, *command, *map(str, words)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def listing(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
 def test_numbers_of_a_factory_are_the_runs_own_in_every_process(tmp_path: Path):
     """Four factories, each with another generator's numbers that are in no state_dict."""
     runs = []
@@ -161,7 +145,7 @@ for run in sys.argv[1:]:
     found = evaluate_run(RunDirectory.open(run), threads=1, checks=False)
     print(found.natural.successes)
 """
-    done = in_process(*(run.run.path for run in runs), cwd=tmp_path.parent, code=code)
+    done = finished(code, *(run.run.path for run in runs), cwd=tmp_path.parent)
     assert list(map(int, done.stdout.split())) == right, done.stderr
     for run in runs:
         assert replay(run.run.path).is_equal
@@ -185,7 +169,6 @@ def test_a_factory_of_another_size_each_time_is_refused_at_once(tmp_path: Path):
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
 def test_code_that_differs_in_another_process_is_refused(tmp_path: Path):
     """Numbers drawn once for each process, when the module is imported, stay the same within it."""
     model = write_net(
@@ -193,14 +176,14 @@ def test_code_that_differs_in_another_process_is_refused(tmp_path: Path):
     )
     run = train(config(tmp_path, model=model), tmp_path / "run", until=2).run.path
     before = listing(run)
-    done = in_process(run, tmp_path / "out", cwd=tmp_path, code=PROGRAM)
+    done = finished(PROGRAM, run, tmp_path / "out", cwd=tmp_path)
     assert done.stdout.split() == [word for use in USES for word in (use, "OtherNetwork")]
     assert listing(run) == before
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_that_build_another_network_end_the_run(tmp_path: Path):
     model = write_net(
         tmp_path / "net.py", FROM_GLOBAL_STATES["import"], "np.random.default_rng().permutation(16)"
@@ -249,7 +232,6 @@ def test_other_weights_are_refused(tmp_path: Path, damage: Callable[[Path, Path]
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
 def test_other_code_is_refused(tmp_path: Path):
     run = train(config(tmp_path), tmp_path / "run", until=2).run.path
     export(run, tmp_path / "bundle")
@@ -257,7 +239,7 @@ def test_other_code_is_refused(tmp_path: Path):
     net.write_text(net.read_text().replace("flatten(1)", "flatten(1).square()"))
     before = listing(run)
     code = f"{PROGRAM}\nfrom sparring.exporting import exported_network as e; e(sys.argv[3])"
-    done = in_process(run, tmp_path / "out", tmp_path / "bundle", cwd=tmp_path, code=code)
+    done = finished(code, run, tmp_path / "out", tmp_path / "bundle", cwd=tmp_path)
     assert done.stdout.split() == [word for use in USES for word in (use, "OtherNetwork")]
     assert "OtherNetwork: " in done.stderr
     assert listing(run) == before
@@ -315,32 +297,36 @@ def test_other_data_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.process
-@pytest.mark.timeout(600)
-def test_a_project_that_is_moved_works_and_a_folder_of_the_same_name_is_refused(tmp_path: Path):
+def test_a_project_that_is_moved_works_and_a_folder_of_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     one, two = tmp_path / "one", tmp_path / "two"
     write_data(one / "data.npz")
     write_data(two / "data.npz", flipped=True)
     train_words = ["train", "--data", "data.npz", "--model", "small-cnn", "--model-args", "width=2"]
     train_words += ["--updates", "60", "--set", "batch_size=16", "--set", "validation.every=0"]
     train_words += ["--set", "validation.alarm_every=0", "--steps", "1", "--threads", "1"]
-    done = in_process(*train_words, "--eps", "0.05", "--out", "run", cwd=one)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(one)
+    assert main([*train_words, "--eps", "0.05", "--out", "run"]) == 0
     evaluate = ("evaluate", "--no-checks", "--threads", "1", "--json")
+    capsys.readouterr()
+
+    def answered(run: Path, folder: Path) -> int:
+        monkeypatch.chdir(folder)
+        assert main([*evaluate, str(run)]) == 0
+        return json.loads(capsys.readouterr().out)["natural"]["successes"]
+
     images, labels = load_dataset(str(one / "data.npz")).test.batch(torch.arange(24))
     right = int((trained_network(RunDirectory(one / "run"))(images).argmax(1) == labels).sum())
     assert right > 16  # so that the answers on the others' labels are other ones
-    from_two = in_process(*evaluate, one / "run", cwd=two)
+    from_two = answered(one / "run", two)
+    monkeypatch.chdir(tmp_path)
     one.rename(tmp_path / "moved")
     two.rename(one)  # in its place: the run's own data are still found beside the run
-    moved = in_process(*evaluate, tmp_path / "moved" / "run", cwd=one)
-    answers = [json.loads(each.stdout)["natural"] for each in (from_two, moved)]
-    assert [answer["successes"] for answer in answers] == [right, right]
+    assert [from_two, answered(tmp_path / "moved" / "run", one)] == [right, right]
     shutil.copy(one / "data.npz", tmp_path / "moved" / "data.npz")
-    refused = in_process(*evaluate, tmp_path / "moved" / "run", cwd=one)
-    assert refused.returncode == 2
-    assert "holds other data than" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert main([*evaluate, str(tmp_path / "moved" / "run")]) == 2
+    assert "holds other data than" in capsys.readouterr().err
 
 
 def test_judging_on_other_data_leaves_the_runs_own_results_alone(tmp_path: Path):
@@ -411,7 +397,6 @@ def test_weights_of_another_bundle_are_refused(tmp_path: Path):
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
 def test_a_run_that_is_killed_at_any_moment_is_never_refused(tmp_path: Path):
     """A checkpoint at every update: most kills fall between the files of one."""
     settings = config(tmp_path, updates=100_000, checkpoint_every=1)
@@ -421,14 +406,12 @@ def test_a_run_that_is_killed_at_any_moment_is_never_refused(tmp_path: Path):
     for _ in range(3):
         weights = tmp_path / "run" / "weights.safetensors"
         seen = weights.stat().st_mtime_ns
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
-        )
-        while weights.stat().st_mtime_ns == seen and process.poll() is None:
+        process = started(code, tmp_path / "run")
+        while weights.stat().st_mtime_ns == seen and process.is_alive():
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()
-        assert process.returncode == -signal.SIGKILL, said
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         trained_network(RunDirectory(tmp_path / "run"))
         evaluate_run(RunDirectory(tmp_path / "run"), num_images=2, threads=1, checks=False)

@@ -72,6 +72,7 @@ def test_a_network_that_workers_cannot_be_sent_is_refused_before_anything_is_wri
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("model", MODELS)
 def test_workers_change_no_bit_though_there_are_statistics_and_dropout(tmp_path, model):
     config = small(model=model, average=0.9)
@@ -82,6 +83,7 @@ def test_workers_change_no_bit_though_there_are_statistics_and_dropout(tmp_path,
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 def test_stale_weights_of_workers_have_the_statistics_of_their_version(tmp_path):
     config = small(model=OWN)
     late = Asynchronous(workers=2, policy=FixedLag(lag=2), fresh_steps=0)
@@ -168,6 +170,7 @@ def test_a_run_of_a_given_network_goes_on_only_with_one(tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_have_a_given_network_too(tmp_path):
     torch.manual_seed(3)
     network = Own()

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from processes import finished as ended
 from sparring.attacks import L2, PGD, Linf
 from sparring.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss, RunError
 from sparring.models import PaperNetwork
@@ -208,9 +207,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> Non
         train(small(model=PAPERS, updates=4, checkpoint_every=1), out, sinks=[watching])
     run = RunDirectory.open(out)
     before = run.resume.read_bytes()
-    answer = subprocess.run(
-        [sys.executable, "-c", FILL_THE_DISK, str(out)], capture_output=True, text=True, check=False
-    )
+    answer = ended(FILL_THE_DISK, out)
     assert answer.returncode == 1, answer.stderr
     assert "previous checkpoint is whole" in answer.stdout
     assert run.resume.read_bytes() == before
