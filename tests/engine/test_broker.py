@@ -321,3 +321,12 @@ def test_a_lease_that_is_out_too_long_names_its_worker():
     assert list(broker.overdue(now=6.0, patience=5.0)) == []
     assert list(broker.overdue(now=6.1, patience=5.0)) == ["a"]
     assert list(broker.overdue(now=10.1, patience=5.0)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("policy", [Newest(credits=1), Newest(credits=4, period=3)])
+def test_a_ticket_that_would_be_too_stale_waits_for_newer_weights(policy):
+    """It can happen only where a publication had to wait for a free buffer."""
+    assert [policy.version(ticket, newest=2) for ticket in range(2, 3 + policy.bound)] == [2] * (
+        policy.bound + 1
+    )
+    assert policy.version(3 + policy.bound, newest=2) is None

@@ -72,9 +72,9 @@ def test_workers_killed_and_stopped_at_random_change_no_bit(expected, tmp_path):
     hurt: list[int] = []
 
     def disturb(step: Step) -> None:
-        """Every ninth update hurts a worker that starts, attacks or waits."""
+        """Every fifth update hurts a worker that starts, attacks or waits."""
         workers = [child for child in children(os.getpid()) if child not in hurt]
-        if step.step % 9 == 3 and workers and len(hurt) < 4:
+        if step.step % 5 == 3 and workers and len(hurt) < 4:
             time.sleep(chance.uniform(0, 0.5))
             hurt.append(chance.choice(workers))
             how = (signal.SIGKILL, signal.SIGSTOP)[len(hurt) % 2]
