@@ -89,7 +89,7 @@ def test_workers_killed_and_stopped_at_random_change_no_bit(expected, tmp_path):
     totals = next(row for row in reversed(rows) if "deaths" in row)
     assert totals["trained"] == UPDATES
     assert totals["leased"] == int(totals["done"] or 0) + int(totals["lost"] or 0)
-    assert 1 <= int(totals["deaths"] or 0) <= len(hurt)
+    assert int(totals["deaths"] or 0) >= 1  # on a busy machine also of workers that start slowly
     assert any("died" in str(row.get("event")) for row in rows)
     until(lambda: all(map(is_gone, hurt)), 500)
     assert not children(os.getpid())
