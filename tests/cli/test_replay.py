@@ -59,7 +59,6 @@ def test_an_equal_replay_is_told_and_exits_with_0(run, capsys):
     assert rest == [
         "every loss is the recorded one",
         "the stored weights, of update 8, are equal bit for bit",
-        "wrote nothing",
         "next: sparring inspect 'runs/a run'",
     ]
     begin, _, end = shown.err.partition("fp32 direct")
@@ -94,7 +93,7 @@ def test_a_parting_is_told_with_both_losses_and_exits_with_1(run, capsys):
     assert re.fullmatch(
         r"replay and run part by update 3: its loss was 2\.5, and is \d\.\d{6,} here", lines[1]
     )
-    assert lines[2:] == ["wrote nothing", "next: sparring inspect 'runs/a run'"]
+    assert lines[2:] == ["next: sparring inspect 'runs/a run'"]
 
     assert main(["replay", str(run.path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from sparring.cli.main import main
-from sparring.cli.study import TOLD, StudyWatch
+from sparring.cli.study import SHOWN, StudyDisplay, forecast_text
 from sparring.records import StudyResult
-from sparring.studies import RESULT, STUDIES
+from sparring.records.display import Display
+from sparring.studies import MAKES, RESULT, STUDIES, StudyRun, named_study
+from sparring.studies.runner import Forecast
 from studies.jobs import Doubling
 
 
@@ -32,12 +34,37 @@ def test_every_study_runs_at_smoke_and_says_what_it_found(
     assert drawn == {figure.name for figure in found.figures}
     assert all(claim.holds is None for claim in found.claims)
     assert said.out.count("claimed") == len(found.claims)
-    assert "cannot be told: " in said.out
+    assert "no verdict: " in said.out
     ending = said.out.splitlines()[-2:]
     assert ending[0].startswith(f"wrote {tmp_path}")
     assert ending[1].startswith("next: sparring report")
     assert main(words) == 0
     assert capsys.readouterr().err == ""  # nothing was left to do
+    assert main(["study", "show", name, "--scale", "smoke", "--into", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("claimed") == len(found.claims)
+    assert shown.splitlines()[-1].startswith("next: sparring report")
+
+
+def test_a_study_has_the_names_of_its_figures_and_tables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("figure8", "fig8", "Fig. 8", "FIGURE-8"):
+        assert named_study(name).name == "staleness"
+    assert named_study("table1").name == "attacker-power"
+    for figure, name in MAKES.items():
+        number = figure[-1]
+        assert re.search(rf"(Figures?|Table)[^;]*\b{number}\b", STUDIES[name].covers)
+    assert main(["study", "list", "tab1"]) == 0
+    assert "figure3, figure4, table1" in capsys.readouterr().out
+
+
+def test_what_a_study_will_train_is_said_before_it_begins(tmp_path: Path) -> None:
+    run = StudyRun(study=STUDIES["landscape"], scale="smoke", into=tmp_path)
+    forecast = run.forecast()
+    assert forecast == Forecast(networks=2, updates=16, seconds=None)
+    told = forecast_text(Forecast(networks=2, updates=1960, seconds=7500), 2)
+    assert told.startswith("2 networks to train, 1,960 updates in all, about 2 h 5 min with 2 jobs")
 
 
 def test_list_and_show_tell_of_every_study_and_of_its_networks(capsys):
@@ -53,10 +80,10 @@ def test_list_and_show_tell_of_every_study_and_of_its_networks(capsys):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["walk"], "must be told what to do, one of list, show, run; got walk"),
+        (["walk"], "must be one of list, show, run; got .walk"),
         (["shwo"], "Did you mean show?"),
-        (["run"], "must be told which study"),
-        (["run", "stalenes"], "got stalenes. Did you mean staleness?"),
+        (["run"], "needs the name of a study; got none"),
+        (["run", "stalenes"], "got .stalenes.. Did you mean staleness?"),
         (["run", "staleness", "--scale", "larg"], "one of smoke, short, paper; got .larg"),
         (["run", "staleness", "--only", "s3"], "must be among s0, s1.*got s3"),
         (["run", "staleness", "--until", "0"], "--until must be 1 or more"),
@@ -74,10 +101,11 @@ def test_what_cannot_be_meant_gets_a_sentence_and_leaves_nothing(words, complain
 
 
 @pytest.mark.parametrize(
-    ("many", "end"), [(TOLD, f"job {TOLD}"), (188, f"job {TOLD} and 176 more")]
+    ("many", "end"), [(SHOWN, f"job {SHOWN}"), (188, f"job {SHOWN} and 176 more")]
 )
 def test_of_many_jobs_the_first_are_named(many, end, capfd):
-    StudyWatch().begins([Doubling(number, f"job {number}") for number in range(1, many + 1)])
+    jobs = [Doubling(number, f"job {number}") for number in range(1, many + 1)]
+    StudyDisplay(Display("study")).begins(jobs)
     told = capfd.readouterr().err.splitlines()[0]
-    assert told.startswith(f"{many} pieces of work: job 1, job 2, ")
+    assert told.startswith(f"{many} jobs: job 1, job 2, ")
     assert told.endswith(f", {end}")

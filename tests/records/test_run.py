@@ -85,7 +85,7 @@ def test_a_forbidden_folder_is_a_run_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_run_is_refused_with_the_nearest_one(run: RunDirectory) -> None:
-    beside = run.path.with_name("A-")
+    beside = run.path.with_name("A")
     with pytest.raises(RunError, match=r"does not exist\. Did you mean .*/runs/a\?"):
         RunDirectory.open(beside)
 

@@ -124,7 +124,7 @@ def test_every_word_of_a_study_is_on_its_page(tmp_path: Path) -> None:
         assert claim.paper in text
         assert claim.found in text
     states = re.findall(r'class="verdict \w+">([^<]*)<', page)
-    assert states == ["holds", "does not hold", "cannot be told"]
+    assert states == ["holds", "does not hold", "no verdict"]
     assert study.provenance.command in text
     assert "3, 14" in text
     assert re.search(r"fresh\s+3\s+30\s+120\s+25.0 %", text)

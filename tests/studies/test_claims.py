@@ -82,10 +82,10 @@ def test_a_network_that_does_otherwise_makes_the_claim_fail(network, shares, hol
 def test_a_missing_network_leaves_its_claims_open():
     rows = [row for row in as_in_the_paper().rows if row.get("network") != "k128"]
     first, *others = AttackerPower().claims("short", Measurements(rows=rows))
-    assert (first.holds, first.untold) == (True, "")
+    assert (first.holds, first.open) == (True, "")
     for claim in others:
-        assert claim.holds is None and "it takes k128 as well" in claim.untold
-        assert claim.verdict == f"cannot be told: {claim.untold}"
+        assert claim.holds is None and "it needs the networks κ = 128 as well" in claim.open
+        assert claim.verdict == f"no verdict: {claim.open}"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_network_on_the_way_gives_a_verdict_so_far(shares, verdict):
     rows += looked("k128", shares, version=882)
     first, second, third = AttackerPower().claims("short", Measurements(rows=rows))
     assert first.verdict == "holds here"
-    assert second.verdict == f"{verdict} (k128: 882 of 980 updates)"
+    assert second.verdict == f"{verdict} (κ = 128: 882 of 980 updates)"
     assert third.so_far == second.so_far
 
 
@@ -112,7 +112,7 @@ def test_the_transfer_matrix_has_targets_in_rows_and_sources_in_columns():
     rows = crossed("k1", 1, {"k1": 0.9, "k8": 0.2}) + crossed("k8", 1, {"k1": 0.7, "k8": 0.6})
     (figure,) = AttackerPower().figures(Measurements(rows=rows), HERE)
     assert isinstance(figure.drawing, HeatMap)
-    assert figure.drawing.row_names == ("k1", "k8")
+    assert figure.drawing.row_names == ("κ = 1", "κ = 8")
     (table,) = figure.drawing.tables
     assert table.cells == ((90.0, 20.0), (70.0, 60.0))
 
@@ -140,7 +140,7 @@ def test_staleness_is_judged_by_the_gap_and_the_end(of_32, of_64, holds):
     rows += aged("s32", *of_32) if of_32 else aged("s16", 0.9, 0.9, 0.9, 0.9)
     claims = Staleness().claims("short", Measurements(rows=rows))
     assert [claim.holds for claim in claims] == holds
-    along, ends = Staleness().figures(Measurements(rows=rows), HERE)
+    ends, along = Staleness().figures(Measurements(rows=rows), HERE)
     assert along.name == "fresh-and-stale"
     assert ends.name == "ends"
 
@@ -151,7 +151,7 @@ def test_networks_with_fresh_steps_are_shown_beside_the_others():
     claims = Staleness().claims("short", Measurements(rows=rows))
     rows += aged("s64f2", 0.8, 0.8, 0.85, 0.97) + aged("s1024f2", 0.7, 0.7, 0.75, 0.96)
     assert Staleness().claims("short", Measurements(rows=rows)) == claims
-    along, ends = Staleness().figures(Measurements(rows=rows), HERE)
+    ends, along = Staleness().figures(Measurements(rows=rows), HERE)
     assert isinstance(along.drawing, Curves)
     assert isinstance(ends.drawing, Curves)
     assert [panel.title for panel in along.drawing.panels] == [

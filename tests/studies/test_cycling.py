@@ -47,7 +47,7 @@ def test_what_drifts_does_not_come_back_and_what_circles_does():
     found = _measured({"s64": circling, "s0": drifting / 120})
     (claim,) = Cycling().claims("short", found)
     assert claim.holds is True
-    assert "s64: the correlation of the perturbation with itself falls to -1.00 after 10" in (
+    assert "s = 64: the correlation of the perturbation with itself falls to -1.00 after 10" in (
         claim.found
     )
     (swapped,) = Cycling().claims("short", _measured({"s0": circling, "s64": drifting / 120}))

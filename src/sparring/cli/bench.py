@@ -119,7 +119,7 @@ def _print(found: "EngineBenchmark", where: Environment) -> None:
         )
     print_table(table)
     print_prose(hardware_text(where))
-    print_ending("nothing", "sparring train --source async --workers 1")
+    print_ending("", "sparring train --source async --workers 1")
 
 
 def _print_soak(samples: Sequence[dict[str, float]], where: Environment, *, as_json: bool) -> None:
@@ -133,7 +133,7 @@ def _print_soak(samples: Sequence[dict[str, float]], where: Environment, *, as_j
     for line in _flatness(samples):
         print_result(line)
     print_prose(hardware_text(where))
-    print_ending("nothing", "sparring bench engine")
+    print_ending("", "sparring bench engine")
 
 
 def _flatness(samples: Sequence[dict[str, float]]) -> Iterator[str]:

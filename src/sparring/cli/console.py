@@ -26,6 +26,8 @@ def printable_json(text: str, encoding: str) -> str:
     return text
 
 
+UNFOLDED = 10_000
+"""Columns of a table in a pipe, where lines are not wrapped."""
 WIDTH = 80
 """Columns of a result: what a terminal, a log and a mail all show without wrapping."""
 
@@ -63,8 +65,9 @@ def print_prose(text: str, *, first: str = "", rest: str = "  ") -> None:
 
 
 def print_ending(wrote: str, command: str) -> None:
-    """How every command ends: what it wrote, and what to type next."""
-    print_result(f"wrote {wrote}")
+    """The last lines of a command: the files that it wrote, if any, and the next command."""
+    if wrote:
+        print_result(f"wrote {wrote}")
     print_result(f"next: {command}")
 
 
@@ -103,6 +106,7 @@ def result_table(*headings: str) -> Table:
     return table
 
 
-def print_table(table: Table) -> None:
-    """A table on stdout, never wider than `WIDTH`."""
-    RESULTS.print(table, width=min(WIDTH, RESULTS.width), soft_wrap=False)
+def print_table(table: Table, *, fold: bool = True) -> None:
+    """A table on stdout, at most `WIDTH` wide; in a pipe as wide as it is unless it may `fold`."""
+    width = min(WIDTH, RESULTS.width) if fold or RESULTS.is_terminal else UNFOLDED
+    RESULTS.print(table, width=width, soft_wrap=False)

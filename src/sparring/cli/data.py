@@ -77,7 +77,7 @@ def run(argv: list[str]) -> int:
     else:
         _print(found)
         if not found.problems:
-            print_ending("nothing", command)
+            print_ending("", command)
     if found.problems:
         raise DataError(
             f"{source} cannot be trained on as it is, because of "

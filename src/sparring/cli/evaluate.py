@@ -52,7 +52,7 @@ class EvaluateFlags:
     precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
     """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
     no_checks: Annotated[bool, PLAIN] = False
-    """Do not look for signs of gradient masking (some 20 seconds)."""
+    """Leave out the checks for gradient masking; the table has their seconds."""
     trust_code: Annotated[bool, PLAIN] = False
     """Run code that the run names, though not trained here by you."""
     json: Annotated[bool, PLAIN] = False
@@ -110,6 +110,9 @@ def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str
     table.add_row("natural", *_cells(found.natural), "")
     for attack in found.attacks:
         table.add_row(f"after {attack.name}", *_cells(attack.robust), f"{attack.seconds:.1f}")
+    if found.findings:
+        others = found.seconds - sum(attack.seconds for attack in found.attacks)
+        table.add_row("checks and clean images", "", "", f"{max(0.0, others):.1f}")
     table.add_row("robust", *_cells(found.robust), f"{found.seconds:.1f}")
     if found.certified is not None:
         table.add_row("certified at least", *_cells(found.certified), "")

@@ -200,7 +200,6 @@ def _print(story: Story) -> None:
         _print_verdict(found, story.run.is_current(found))
     if not story.evaluations:
         print_result("not evaluated yet")
-    print_result("wrote nothing")
     print_result(f"next: {story.command}")
 
 

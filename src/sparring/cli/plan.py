@@ -223,7 +223,7 @@ class _Page:
         print_result()
         for line in [*self._saturation(), *self._notes()]:
             print_result(line)
-        print_ending("nothing", self.assumed.command(self.plan.chosen.layout))
+        print_ending("", self.assumed.command(self.plan.chosen.layout))
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON values; the name of each number says how it was found."""

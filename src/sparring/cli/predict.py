@@ -99,7 +99,7 @@ def _print(found: "Predictions") -> None:
     table = result_table(*headings)
     for one in found.found:
         table.add_row(*_cells(one, with_truth=with_truth, attacked=found.attack is not None))
-    print_table(table)
+    print_table(table, fold=False)
     if found.attack is not None:
         safe = sum(one.withstands is True for one in found.found)
         print_result()

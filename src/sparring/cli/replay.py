@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     else:
         for line in _lines(found):
             print_result(line)
-        print_ending("nothing", f"sparring inspect {shlex.quote(str(chosen.path))}")
+        print_ending("", f"sparring inspect {shlex.quote(str(chosen.path))}")
     return 0 if found.is_equal else 1
 
 

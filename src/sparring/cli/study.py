@@ -1,62 +1,62 @@
-"""`sparring study`: the paper's figures and tables, asked again: list them, show one, run some."""
+"""`sparring study`: the paper's figures and tables, made again: list, show or run studies."""
 
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from sparring.cli.arguments import PLAIN, Form, flag, one_of, path, several, whole
 from sparring.cli.console import (
-    PROGRESS,
     print_ending,
     print_prose,
     print_result,
     print_table,
-    progress_bar,
     result_table,
 )
 from sparring.errors import ConfigError
-from sparring.records import Claim, StudyResult
-from sparring.records.checks import at_least
+from sparring.records import StudyResult
+from sparring.records.checks import at_least, choice
+from sparring.records.display import PROGRESS, Display, displayed
 from sparring.records.environment import available_cores
 from sparring.records.text import (
     count_text,
     counted,
-    did_you_mean,
     duration_text,
+    few,
     hardware_text,
-    nearest,
 )
 
 if TYPE_CHECKING:
     from sparring.studies import Scale, Study
     from sparring.studies.processes import Job
+    from sparring.studies.runner import Forecast
 
-ABOUT = """Ask again what the paper asks: list the studies, show one, or run some.
+ABOUT = """Make the paper's figures and tables again: list, show or run studies.
 
   sparring study list
   sparring study show NAME
   sparring study run NAME ... --scale smoke|short|paper
 
-A study trains the networks that are missing, some side by side, measures what
-its table lacks and sums up; stopped, it goes on when it is run again.
+NAME is a study, or a figure or table of the paper, such as figure4 or table1.
+A study trains missing networks, some in parallel, makes missing measurements
+and compares the claims. After a stop, the same command resumes it.
 
 examples:
-  sparring study run attacker-power --scale smoke
+  sparring study run table1 --scale smoke
   sparring study run attacker-power staleness
   sparring study run staleness --scale paper --only k8 s32 s64 --until 20000"""
 
 INTO = Path("studies")
-"""Where studies go unless the user says otherwise."""
-TOLD = 12
-"""Jobs that are named as they begin; of more, how many more."""
+"""The default folder of studies."""
+SHOWN = 12
+"""Jobs that are named as they begin; of others, their number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyFlags:
-    """What `sparring study` may be given beside its words."""
+    """The flags of `sparring study`."""
 
     scale: Annotated[
         str, flag("--scale", one_of("smoke", "short", "paper"), "smoke|short|paper"), PLAIN
@@ -65,9 +65,9 @@ class StudyFlags:
     only: Annotated[tuple[str, ...], several("--only", str, "NAME ..."), PLAIN] = ()
     """Only these of its networks."""
     until: Annotated[int | None, flag("--until", whole, "N"), PLAIN] = None
-    """So many updates of each network are enough for now."""
+    """Train each network to N updates only."""
     jobs: Annotated[int, flag("--jobs", whole, "N"), PLAIN] = 0
-    """Networks and measurements side by side; by default one a core."""
+    """Networks and measurements in parallel; by default one a core."""
     into: Annotated[Path, flag("--into", path, "FOLDER"), PLAIN] = INTO
     """Folder of all studies; studies by default."""
 
@@ -78,61 +78,66 @@ FORM = Form(
 
 
 def run(argv: list[str]) -> int:
-    """Do what the words ask; return the exit code."""
+    """List, show or run studies; return the exit code."""
     flags, words = FORM.read_all(argv)
     action, *names = words or ["list"]
-    if action not in ACTIONS:
-        hint = did_you_mean(nearest(action, ACTIONS)) or " See sparring study --help."
-        raise ConfigError(
-            f"sparring study must be told what to do, one of {', '.join(ACTIONS)}; got {action}."
-            f"{hint}"
-        )
+    choice("the word after sparring study", action, ACTIONS)
     at_least("--jobs", flags.jobs, 0)
     if flags.until is not None:
         at_least("--until", flags.until, 1)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.studies import STUDIES
+    from sparring.studies import named_study
 
-    if unknown := [name for name in names if name not in STUDIES]:
-        hint = did_you_mean(nearest(unknown[0], STUDIES)) or " See sparring study list."
-        raise ConfigError(
-            f"a study must be one of {', '.join(STUDIES)}; got {', '.join(unknown)}.{hint}"
-        )
-    ACTIONS[action]([STUDIES[name] for name in names], flags)
+    found = {study.name: study for study in map(named_study, names)}
+    ACTIONS[action](list(found.values()), flags)
     return 0
 
 
 def _list(studies: "Sequence[Study]", flags: StudyFlags) -> None:
     """All of them, or those named."""
-    from sparring.studies import STUDIES
+    from sparring.studies import MAKES, STUDIES
 
     for study in studies or STUDIES.values():
         print_result(study.name)
         print_result(f"  {study.title}")
         print_result(f"  the paper's {study.covers}")
-    print_ending("nothing", "sparring study run attacker-power --scale smoke")
+        if also := [name for name, made_by in MAKES.items() if made_by == study.name]:
+            print_result(f"  also by the names {', '.join(also)}")
+    print_ending("", "sparring study run attacker-power --scale smoke")
 
 
 def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
-    """What they would train, and how far that is."""
+    """Their networks with the updates done, and their findings."""
     from sparring.records import RunDirectory
-    from sparring.studies import StudyRun
-    from sparring.studies.networks import reached
+    from sparring.studies import RESULT, StudyRun
+    from sparring.studies.study import network_label
 
+    is_complete = True
     for study in _some(studies, "show"):
         print_result(f"{study.name}: {study.title}")
         print_result(f"the paper's {study.covers}")
         runs = StudyRun(
             study=study, scale=_scale(flags), into=flags.into, only=flags.only, until=flags.until
         )
-        table = result_table("network", "updates", "done", "steps", "staleness", "images a batch")
+        table = result_table("--only", "network", "κ", "s", "updates", "done", "images a batch")
+        table.columns[1].justify = "left"
         for name, config in runs.networks.items():
-            done = reached(RunDirectory(runs.network_folder(name)))
-            numbers = (runs.until_for(config), done, config.pgd.steps, config.source.bound)
-            table.add_row(name, *map(count_text, (*numbers, config.batch_size)))
+            wanted = runs.until_for(config)
+            done = RunDirectory(runs.network_folder(name)).saved_updates
+            is_complete &= done >= wanted
+            numbers = (config.pgd.steps, config.source.bound, wanted, done, config.batch_size)
+            table.add_row(name, network_label(name), *map(count_text, numbers))
         print_table(table)
+        result = runs.folder / RESULT
+        if result.exists():
+            _print_claims(StudyResult.load(result))
+        is_complete &= result.exists()
         print_result()
-    print_ending("nothing", _command(studies, flags))
+    if is_complete:
+        folders = [str(flags.into / flags.scale / study.name) for study in studies]
+        print_ending("", f"{shlex.join(['sparring', 'report', *folders])} -o report.html")
+    else:
+        print_ending("", _command(studies, flags))
 
 
 def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
@@ -150,8 +155,11 @@ def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
             until=flags.until,
             jobs=flags.jobs or available_cores(),
         )
-        with watched_study(study.name) as watch, _kept(_command(studies, flags)):
-            found = one.run(watch.told, watch.begins)
+        with displayed(study.name) as display, _kept(_command(studies, flags)):
+            if forecast := one.forecast():
+                display.say(f"{study.name}, {flags.scale}: {forecast_text(forecast, one.jobs)}")
+            shown = StudyDisplay(display)
+            found = one.run(shown.told, shown.begins)
         for figure in found.figures:
             draw(figure, one.folder / f"{figure.name}.svg")
         _print_found(found)
@@ -168,15 +176,14 @@ ACTIONS = {"list": _list, "show": _show, "run": _run}
 
 def _some(studies: "Sequence[Study]", action: str) -> "Sequence[Study]":
     if not studies:
-        raise ConfigError(
-            f"sparring study {action} must be told which study, because each takes minutes or "
-            "more; got none. See sparring study list."
+        raise ConfigError.expected(
+            f"sparring study {action} needs the name of a study", "none", "See sparring study list."
         )
     return studies
 
 
 def _command(studies: "Sequence[Study]", flags: StudyFlags) -> str:
-    """What runs these studies with these flags."""
+    """The command that runs these studies with these flags."""
     from sparring.studies.study import command_words
 
     names = [study.name for study in studies]
@@ -188,11 +195,11 @@ def _command(studies: "Sequence[Study]", flags: StudyFlags) -> str:
 
 @contextmanager
 def _kept(command: str) -> Iterator[None]:
-    """Says after Ctrl-C that nothing is lost, and how to go on."""
+    """Print the command that resumes the study after Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        PROGRESS.print(f"what was done is kept; go on with: {command}", soft_wrap=True)
+        PROGRESS.print(f"finished work is kept; resume with: {command}", soft_wrap=True)
         raise
 
 
@@ -202,92 +209,60 @@ def _scale(flags: StudyFlags) -> "Scale":
     return next(scale for scale in SCALES if scale == flags.scale)
 
 
+def forecast_text(forecast: "Forecast", jobs: int) -> str:
+    """What a study is about to train, and for how long."""
+    networks = counted(forecast.networks, "network")
+    text = f"{networks} to train, {counted(forecast.updates, 'update')} in all"
+    if forecast.seconds is None:
+        return text
+    long = duration_text(forecast.seconds)
+    return f"{text}, about {long} with {counted(jobs, 'job')} in parallel, then measurements"
+
+
 def _print_found(found: StudyResult) -> None:
-    """What was claimed and found."""
+    """Networks, claims, hardware and time."""
     print_result(f"{found.study}, {found.scale}: {found.title}")
     for trained in found.networks:
         if trained.updates < trained.planned:
             of = f"{count_text(trained.updates)} of {counted(trained.planned, 'update')}"
             print_result(f"{trained.name}: {of} so far")
-    for claim in found.claims:
-        print_result()
-        _print_claim(claim)
+    _print_claims(found)
     print_result()
     for where in (found.provenance.environment, *found.provenance.others):
         print_prose(hardware_text(where))
     print_result(f"measured in {duration_text(found.seconds)}")
 
 
-def _print_claim(claim: Claim) -> None:
-    for word, text in (("claimed", claim.paper), ("found", claim.found)):
-        print_prose(text or "nothing", first=f"{word:<8} ", rest=f"{'':<8} ")
-    print_result(f"{'':<8} {claim.verdict}")
+def _print_claims(found: StudyResult) -> None:
+    for claim in found.claims:
+        print_result()
+        for word, text in (("claimed", claim.paper), ("found", claim.found)):
+            print_prose(text or "nothing", first=f"{word:<8} ", rest=f"{'':<8} ")
+        print_result(f"{'':<8} {claim.verdict}")
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class StudyWatch:
-    """Follows a study's jobs: in lines, or with `show` as a bar that is redrawn."""
+class StudyDisplay:
+    """Shows the jobs of a study: a line when they begin and end, and their progress between."""
 
-    of: int = 0
-    """Jobs of this round."""
-    done: int = 0
-    """Those that are over."""
-    shares: dict[str, float] = field(default_factory=dict)
-    """How far those under way are."""
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._of = self._done = 0
+        self._shares: dict[str, float] = {}
 
     def begins(self, jobs: "Sequence[Job]") -> None:
         """A round of jobs begins."""
-        self.of, self.done, self.shares = len(jobs), 0, {}
-        self.announced(jobs)
-        self.show()
+        self._of, self._done, self._shares = len(jobs), 0, {}
+        if jobs:
+            names = few([job.name for job in jobs], SHOWN)
+            self._display.note(f"{counted(len(jobs), 'job')}: {names}")
 
     def told(self, job: "Job", share: float) -> None:
-        """One of them is so far."""
-        self.shares[job.name] = share
+        """This share of a job is done."""
+        self._shares[job.name] = share
         if share >= 1:
-            del self.shares[job.name]
-            self.done += 1
-            self.ended(job)
-        self.show()
-
-    def announced(self, jobs: "Sequence[Job]") -> None:
-        """A line about what is to be done."""
-        if jobs:
-            names = ", ".join(job.name for job in jobs[:TOLD])
-            names += f" and {len(jobs) - TOLD} more" if len(jobs) > TOLD else ""
-            PROGRESS.print(f"{counted(len(jobs), 'piece')} of work: {names}", soft_wrap=True)
-
-    def ended(self, job: "Job") -> None:
-        """A line for each job that is over."""
-        PROGRESS.print(f"{self.done} of {self.of}: {job.name}, done", soft_wrap=True)
-
-    def show(self) -> None:
-        """Nothing: lines come at the end of jobs."""
-
-
-@contextmanager
-def watched_study(name: str) -> Iterator[StudyWatch]:
-    """Shows the progress of a study while the block lasts."""
-    if not PROGRESS.is_interactive:
-        yield StudyWatch()
-        return
-    with progress_bar("under_way") as bar:
-        task = bar.add_task(name, total=None, under_way="")
-
-        class Drawn(StudyWatch):
-            def announced(self, jobs: "Sequence[Job]") -> None:
-                pass
-
-            def ended(self, job: "Job") -> None:
-                pass
-
-            def show(self) -> None:
-                each = (f"{job[:24]} {share:.0%}" for job, share in self.shares.items())
-                bar.update(
-                    task,
-                    total=self.of,
-                    completed=self.done + sum(self.shares.values()),
-                    under_way=", ".join(each),
-                )
-
-        yield Drawn()
+            del self._shares[job.name]
+            self._done += 1
+            self._display.note(f"{self._done} of {self._of}: {job.name}, done")
+        if self._of:
+            each = [f"{name[:24]} {part:.0%}" for name, part in self._shares.items()]
+            self._display.show((self._done + sum(self._shares.values())) / self._of, few(each))

@@ -137,8 +137,9 @@ class RunDirectory:
                 return run
             missing = not run.path.exists()
         hint = did_you_mean(_similar_run(run.path))
-        state = "does not exist" if missing else "has no config.json"
-        raise RunError(f"a run directory must exist and hold config.json; {path} {state}.{hint}")
+        if missing:
+            raise RunError(f"the run directory {path} does not exist.{hint}")
+        raise RunError(f"{path} has no config.json, so it is no run directory.{hint}")
 
     @classmethod
     @typed

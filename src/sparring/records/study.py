@@ -1,5 +1,6 @@
-"""What a study came to: claims beside what was found, and figures, readable without torch."""
+"""The result of a study: claims beside what was found, and figures, readable without torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,13 @@ class Claim:
     """Something that the paper says, and what was found here."""
 
     paper: str
-    """What it says, and where."""
+    """The statement, and where it stands."""
     found: str
-    """What the study's numbers say to that."""
+    """The study's numbers."""
     holds: bool | None
-    """Whether it holds here; null where that cannot be told."""
-    untold: str = ""
-    """Why it cannot be told, and what would tell it."""
+    """Whether it holds here; `None` without a verdict."""
+    open: str = ""
+    """Why there is no verdict, and what is needed for one."""
     so_far: str = ""
     """How far its networks are trained, where that is not to the end: the verdict may change."""
 
@@ -28,7 +29,7 @@ class Claim:
     def verdict(self) -> str:
         """The verdict in words, with its reservation."""
         if self.holds is None:
-            return "cannot be told" + (f": {self.untold}" if self.untold else "")
+            return "no verdict" + (f": {self.open}" if self.open else "")
         holds = "holds" if self.holds else "does not hold"
         return f"so far: {holds} ({self.so_far})" if self.so_far else f"{holds} here"
 
@@ -54,19 +55,19 @@ class StudyResult:
     study: str
     """Its name, as the command line knows it."""
     title: str
-    """What it asks, in a line."""
+    """Its question."""
     scale: str
     """smoke, short or paper."""
     claims: tuple[Claim, ...]
-    """What was claimed and what was found."""
+    """The paper's claims beside the findings."""
     figures: tuple[Figure, ...]
-    """What there is to see."""
+    """Its figures."""
     networks: tuple[Trained, ...]
-    """What was trained for it."""
+    """The networks that were trained for it."""
     provenance: Provenance
-    """Where it comes from."""
+    """The command, seeds, software and hardware."""
     seconds: float
-    """Wall-clock time of its measurements over all sittings; training counts in its runs."""
+    """Wall-clock seconds of its measurements over all sessions, training not included."""
 
     def save(self, path: Path) -> None:
         """Write study.json atomically. Raises `RunError` if it cannot be written."""
@@ -76,4 +77,15 @@ class StudyResult:
     @typed
     def load(cls, path: Path | str) -> "StudyResult":
         """Read study.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
-        return from_json(cls, read_json(Path(path)), where=str(path))
+        value = read_json(Path(path))
+        for claim in _earlier_claims(value):
+            claim["open"] = claim.pop("untold")
+        return from_json(cls, value, where=str(path))
+
+
+def _earlier_claims(value: object) -> Iterator[dict[str, object]]:
+    """Claims in files of earlier versions, where `open` had another name."""
+    claims = value.get("claims") if isinstance(value, dict) else None
+    for claim in claims if isinstance(claims, list) else ():
+        if isinstance(claim, dict) and "untold" in claim:
+            yield claim

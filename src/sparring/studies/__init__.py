@@ -1,8 +1,10 @@
-"""Every figure and table of the paper, asked again: studies, and what carries them out."""
+"""Studies: every figure and table of the paper, made again."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from sparring.records.checks import choice
 from sparring.studies.asynchrony import Asynchrony
 from sparring.studies.attacker_power import AttackerPower
 from sparring.studies.cycling import Cycling
@@ -26,8 +28,36 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
     }
 )
 """All studies by name, in the paper's order."""
+MAKES: Mapping[str, str] = MappingProxyType(
+    {
+        "figure2": Landscape().name,
+        "figure3": AttackerPower().name,
+        "figure4": AttackerPower().name,
+        "table1": AttackerPower().name,
+        "figure5": Staleness().name,
+        "figure6": Cycling().name,
+        "figure7": Staleness().name,
+        "figure8": Staleness().name,
+        "figure9": Asynchrony().name,
+    }
+)
+"""The study that makes each figure and table of the paper, or takes its place."""
+
+
+def named_study(name: str) -> Study:
+    """The study of this name, or the one that makes this figure or table, such as fig8 or table-1.
+
+    Raises `ConfigError` for another name.
+    """
+    word = re.sub(r"[\s_.-]", "", name.casefold())
+    word = re.sub(r"^fig(?=\d)", "figure", re.sub(r"^tab(?=\d)", "table", word))
+    known = MAKES.get(word, name)
+    choice("a study", known, [*STUDIES, *MAKES])
+    return STUDIES[known]
+
 
 __all__ = [
+    "MAKES",
     "RESULT",
     "SCALES",
     "STUDIES",
@@ -38,4 +68,5 @@ __all__ = [
     "Scale",
     "Study",
     "StudyRun",
+    "named_study",
 ]

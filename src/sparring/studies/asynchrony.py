@@ -17,8 +17,10 @@ from sparring.studies.study import (
     Measurements,
     Runs,
     Scale,
+    Standing,
     judged,
     per_cent,
+    standing,
     too_small,
 )
 from sparring.training import Asynchronous, TrainConfig
@@ -255,50 +257,54 @@ class Asynchrony:
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         """What the paper says of two devices, of eight, of where it ends, and of staleness."""
-        standing = too_small(scale)
+        any_network = too_small(scale)
+        cores = self._standing(scale, found, (ONE_CORE, PAPERS_ENGINE))
         return [
             judged(
                 "With 2 GPUs speed-up is slightly worse than linear, since the trainer waits for "
                 "most of its time (section 5, Figure 9).",
                 _told(found, 2),
-                standing=standing,
+                standing=any_network,
                 holds=lambda: _near_two(found, "waits"),
             ),
             judged(
                 "That can be fixed if the trainer attacks in the time for which it waits "
                 "(section 5).",
                 _told(found, 2),
-                standing=standing,
+                standing=any_network,
                 holds=lambda: _near_two(found, "helps"),
             ),
             judged(
                 "Speed-up is almost linear in the number of GPUs from there on: nearly 5 "
                 "with 7, over 5 with 8 (section 5, Figure 9).",
                 f"{_told(found, 7)} {_told(found, 8)}",
-                standing=standing,
+                standing=any_network,
                 holds=lambda: _reached(found, 8),
             ),
             judged(
                 "It saturates with about 8 GPUs, because an attack of κ = 8 takes about "
                 "eight times as long as an update (section 5).",
                 f"{_told(found, 9)} {_told(found, 10)} {_far_told(found)}",
-                standing=standing,
+                standing=any_network,
                 holds=lambda: _saturates(found),
             ),
             judged(
                 "An asynchronous implementation gives a nearly linear speed-up (section 1).",
                 _cores_told(found),
-                standing=standing,
+                standing=cores,
                 holds=lambda: _pays(found),
             ),
             judged(
                 "A bounded queue and weights that are re-saved every 100 updates curb "
                 "staleness; up to 32 does no harm (section 5).",
                 _ages_told(found),
-                standing=standing,
+                standing=self._standing(scale, found, (PAPERS_ENGINE,)),
                 holds=lambda: _curbed(found),
             ),
         ]
+
+    def _standing(self, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
+        return standing(self, scale, found, names)
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """Figure 9, the same far past it, and the staleness that real runs have."""

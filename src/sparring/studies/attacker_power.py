@@ -44,6 +44,7 @@ from sparring.studies.study import (
     Standing,
     all_of,
     judged,
+    network_label,
     per_cent,
     standing,
 )
@@ -137,8 +138,8 @@ def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         drawing=HeatMap(
             rows=Axis(label="target: judged"),
             columns=Axis(label="source: attacked"),
-            row_names=names,
-            column_names=names,
+            row_names=tuple(map(network_label, names)),
+            column_names=tuple(map(network_label, names)),
             value=Axis(label="right", unit="%"),
             tables=tables,
             outlined=True,
@@ -385,5 +386,6 @@ def _transferred(found: Measurements, kappa: int) -> str:
     (white,), (other,) = (Measurements(rows=[row]).shares for row in (own, worst))
     return (
         f"κ = {kappa}: {per_cent(white.share)} correct under its own attack, and "
-        f"{per_cent(other.share)} under the same attack crafted on {worst['source']}."
+        f"{per_cent(other.share)} under the same attack crafted on "
+        f"{network_label(str(worst['source']))}."
     )

@@ -27,7 +27,7 @@ from sparring.records import (
     Strip,
 )
 from sparring.studies.networks import enough, reached, stale, weights_digest
-from sparring.studies.staleness import network_name
+from sparring.studies.staleness import network_name, setting
 from sparring.studies.study import Measurement, Measurements, Runs, Scale, judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
@@ -117,8 +117,9 @@ class Cycling:
         """The perturbation of s = 64 comes back, that of s = 0 does not."""
         filmed = {name: _return(found, name) for name in found.names("network")}
         told = [
-            f"{name}: the correlation of the perturbation with itself falls to {seen.low:.2f} "
-            f"after {seen.after} updates and then rises to {seen.high:.2f} at {seen.again}."
+            f"s = {_staleness(name)}: the correlation of the perturbation with itself falls to "
+            f"{seen.low:.2f} after {seen.after} updates and then rises to {seen.high:.2f} at "
+            f"{seen.again}."
             for name, seen in filmed.items()
         ]
         names = [network_name(scale, lag) for lag in LAGS[scale]]
@@ -136,6 +137,11 @@ class Cycling:
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         """The films, and how the perturbations resemble themselves later."""
         return [*_films(found, provenance), *_correlations(found, provenance)]
+
+
+def _staleness(network: str) -> int:
+    """Its s, also of attacker power's network, which has none."""
+    return setting(network)[1]
 
 
 def _perturbations(found: Measurements, network: str) -> np.ndarray:
@@ -192,7 +198,7 @@ def _films(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         chosen = rows[:: -(-len(rows) // SHOWN)]
         films.append(
             Film(
-                title=network,
+                title=f"s = {_staleness(network)}",
                 frames=tuple(str(row["pixels"]) for row in chosen),
                 captions=tuple(f"after {int(row['version'] or 0):,} updates" for row in chosen),
             )
@@ -214,7 +220,7 @@ def _correlations(found: Measurements, provenance: Provenance) -> Iterator[Figur
     for network in found.names("network"):
         curve = autocorrelation(_perturbations(found, network))
         x, y = tuple(map(float, range(len(curve)))), tuple(map(float, curve))
-        lines.append(Series(name=network, x=x, y=y))
+        lines.append(Series(name=f"s = {_staleness(network)}", x=x, y=y))
     if lines:
         yield Figure(
             name="autocorrelation",

@@ -13,7 +13,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,9 @@ from sparring.records import (
     write_atomically,
 )
 from sparring.records.environment import available_cores
-from sparring.records.files import exclusive_lock
+from sparring.records.files import exclusive_lock, temporary_folder
 from sparring.records.metrics import number
-from sparring.studies.networks import reached
+from sparring.studies.networks import hardly_watched, pace, reached
 from sparring.studies.processes import Job, JobProcesses, Tell
 from sparring.studies.study import (
     Demanding,
@@ -52,7 +52,7 @@ from sparring.studies.study import (
     command_words,
     planned,
 )
-from sparring.training import Asynchronous, RowKind, Sink, TrainConfig, resume, train
+from sparring.training import Asynchronous, Fresh, RowKind, Sink, TrainConfig, resume, train
 
 WHERE = tuple(item.name for item in fields(Environment))
 """Columns of a last row that say where it was made."""
@@ -60,7 +60,7 @@ WHERE = tuple(item.name for item in fields(Environment))
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """The table in a file, which need not exist yet."""
+    """A study's table, in a file that need not exist yet."""
 
     path: Path
     """The file, a row a line."""
@@ -72,7 +72,7 @@ class StudyTable:
         seconds: float,
         environment: Environment,
     ) -> None:
-        """A measurement's rows, and last the one that says that they are all there."""
+        """Write a measurement's rows, and a last one that says that they are complete."""
         log = MetricsLog(self.path)
         about: Row = {"measurement": measurement.name}
         for row in rows:
@@ -81,12 +81,12 @@ class StudyTable:
         log.append({**about, **made, **{name: getattr(environment, name) for name in WHERE}})
 
     def lacks(self, wanted: Sequence[Measurement]) -> list[Measurement]:
-        """Those that are not there, or only of other weights or settings than there are now."""
+        """The measurements that are missing, or were made of other weights or settings."""
         there = {(row["measurement"], row.get("subject")) for row in self._ends()}
         return [each for each in wanted if (each.name, each.subject) not in there]
 
     def clear(self, measurements: Sequence[Measurement]) -> None:
-        """Take out what is there of these, and rows that a crash left without their last one."""
+        """Remove the rows of these, and rows that a crash left without their last one."""
         rows = self._rows()
         names = {each.name for each in measurements}
         whole = {row["measurement"] for row in rows if "seconds" in row} - names
@@ -102,29 +102,28 @@ class StudyTable:
         return Measurements(rows=rows)
 
     def seconds(self, wanted: Sequence[Measurement]) -> float:
-        """What these took."""
+        """The duration of these."""
         return sum(number(row, "seconds") for row in self._ends(wanted))
 
     def environments(self, wanted: Sequence[Measurement]) -> tuple[Environment, ...]:
-        """Where these were made, each once, in order of the first."""
+        """The environments of these, each once, in order of the first."""
         columns = ({name: row.get(name) for name in WHERE} for row in self._ends(wanted))
         seen = (from_json(Environment, each, where=str(self.path)) for each in columns)
         return tuple(dict.fromkeys(seen))
 
     def names(self) -> tuple[str, ...]:
-        """The measurements of which there are all rows, in order."""
+        """The complete measurements, in order."""
         return tuple(dict.fromkeys(str(row["measurement"]) for row in self._ends()))
 
     def _rows(self) -> list[Row]:
-        """All rows. Raises `RunError` for one that says not of what it is, or what it took."""
+        """All rows. Raises `RunError` for one without a measurement or with damaged seconds."""
         rows = MetricsLog(self.path).rows()
         for line, row in enumerate(rows, start=1):
             took = row.get("seconds", 0.0)
             timed = isinstance(took, int | float) and took >= 0
             if not (isinstance(row.get("measurement"), str) and timed):
                 raise RunError(
-                    f"each row of {self.path} must name its measurement, and its seconds must be "
-                    f"0 or more; row {line} is damaged. Remove that line: it is measured again."
+                    f"row {line} of {self.path} is damaged. Remove that line: it is measured again."
                 )
         return rows
 
@@ -141,10 +140,10 @@ TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """A network to be trained, or trained further."""
+    """A network to be trained, or resumed."""
 
     name: str
-    """What the study calls it."""
+    """Its name in the study."""
     config: TrainConfig
     """Its settings."""
     folder: Path
@@ -153,13 +152,23 @@ class Training:
     """Updates after which this is enough for now."""
 
     @property
+    def done(self) -> int:
+        """Updates that it has seen."""
+        return RunDirectory(self.folder).saved_updates
+
+    @property
+    def pass_cost(self) -> float:
+        """Images that pass through the network in an update, about."""
+        return self.config.batch_size * (self.config.pgd.steps + 2.0)
+
+    @property
     def cost(self) -> float:
-        """What orders trainings: passes of all of its updates, about."""
-        return self.until * self.config.batch_size * (self.config.pgd.steps + 2.0)
+        """The same of all updates that are left."""
+        return max(0, self.until - self.done) * self.pass_cost
 
     @property
     def alone(self) -> bool:
-        """Whether it takes more than one core: workers attack for it, or it has more threads."""
+        """Whether it uses more than one core: it has workers, or more than one thread."""
         return isinstance(self.config.source, Asynchronous) or self.config.threads != 1
 
     def work(self, tell: Tell) -> None:
@@ -173,23 +182,23 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measuring:
-    """A measurement to be carried out."""
+    """A measurement to be made."""
 
     measurement: Measurement
-    """Which one."""
+    """The measurement."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The measurement's name."""
         return self.measurement.name
 
     @property
     def alone(self) -> bool:
-        """Whether it says that nothing may run beside it."""
+        """Whether nothing else may run at the same time."""
         return isinstance(self.measurement, Demanding) and self.measurement.alone
 
     def work(self, tell: Tell) -> tuple[Sequence[Row], float]:
-        """Its rows, and the seconds that they took."""
+        """Its rows and its duration in seconds."""
         begun = time.perf_counter()
         return self.measurement(), time.perf_counter() - begun
 
@@ -208,42 +217,57 @@ class _Progress(Sink):
 
 
 Told = Callable[[Job, float], None]
+TRIED = 4
+"""Updates from which the duration of a study is estimated; the second half is timed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """The training that a study has before it."""
+
+    networks: int
+    """Networks to train."""
+    updates: int
+    """Updates of all of them together."""
+    seconds: float | None
+    """Estimated wall-clock time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyRun:
-    """One study at one scale, and how it is to be carried out."""
+    """A study at one scale, and how it is run."""
 
     study: Study
-    """Which one."""
+    """The study."""
     scale: Scale
-    """How large."""
+    """The size of its networks and measurements."""
     into: Path
     """Folder of all studies."""
     only: tuple[str, ...] = ()
-    """Networks to train and measure; all if there are none."""
+    """Networks to train and measure; empty for all."""
     until: int | None = None
-    """Updates of each network that are enough for now; all of them if not given."""
+    """Updates of each network that are enough for now; `None` for all."""
     jobs: int = 1
-    """Processes beside each other, with one thread each; what needs all cores runs by itself."""
+    """Processes in parallel, with one thread each; a job that needs all cores runs alone."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for networks that the study does not have."""
         known = self.study.networks(self.scale)
         if unknown := [name for name in self.only if name not in known]:
-            raise ConfigError(
-                f"networks of the study {self.study.name} must be among {', '.join(known)}; got "
-                f"{', '.join(unknown)}. Leave the others out."
+            raise ConfigError.expected(
+                f"networks of the study {self.study.name} must be among {', '.join(known)}",
+                ", ".join(unknown),
+                "Leave the others out.",
             )
 
     @property
     def folder(self) -> Path:
-        """Where its table and result go."""
+        """The folder of its table and result."""
         return self.into / self.scale / self.study.name
 
     @property
     def networks(self) -> Mapping[str, TrainConfig]:
-        """What it trains."""
+        """The networks that it trains."""
         known = self.study.networks(self.scale)
         return {name: known[name] for name in self.only or known}
 
@@ -255,12 +279,35 @@ class StudyRun:
         """Updates of a network that are enough for now."""
         return min(config.updates, self.until or planned(self.study, self.scale, config))
 
+    def forecast(self) -> Forecast | None:
+        """What is to be trained, and for how long; `None` if nothing is.
+
+        Cost: `TRIED` updates of one network, with which the others are compared by their number of
+        passes. At the scale smoke no time is estimated.
+        """
+        trainings = self._trainings()
+        if not trainings:
+            return None
+        updates = sum(each.until - each.done for each in trainings)
+        if self.scale == "smoke":
+            return Forecast(networks=len(trainings), updates=updates, seconds=None)
+        tried = min(trainings, key=lambda training: training.pass_cost)
+        config = replace(hardly_watched(tried.config), source=Fresh(), threads=1, snapshot_every=0)
+        with temporary_folder() as folder:
+            timed = pace(train(config, folder / "run", until=TRIED).run)
+        of_pass = timed.seconds_per_update / tried.pass_cost
+        beside = sum(each.cost for each in trainings if not each.alone) / self.jobs
+        longest = max((each.cost for each in trainings if not each.alone), default=0.0)
+        alone = sum(each.cost for each in trainings if each.alone)
+        seconds = of_pass * (max(beside, longest) + alone)
+        return Forecast(networks=len(trainings), updates=updates, seconds=seconds)
+
     def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
-        """Train, measure and sum up; `begins` hears what is about to be done.
+        """Train, measure and sum up. `begins` is called with the jobs of each round.
 
         Raises `ConfigError` where a network's folder holds another one, `RunError` for folders that
-        cannot be written or that another process works in, and what training raises. What is done
-        before that is kept.
+        cannot be written or that another process uses, and the errors of training. Finished work is
+        kept.
         """
         with run_errors("create the folder of the study", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -282,14 +329,14 @@ class StudyRun:
     def _done(
         self, workers: JobProcesses, jobs: Sequence[Training | Measuring]
     ) -> Iterator[tuple[Job, Any]]:
-        """Each job with its result; those that need the whole machine last, one at a time."""
+        """Each job with its result; jobs that need the whole machine come last, one at a time."""
         beside = [job for job in jobs if not job.alone]
         yield from workers.carry_out(beside, at_once=self.jobs)
         alone = [job for job in jobs if job.alone]
         yield from workers.carry_out(alone, at_once=1, threads=available_cores())
 
     def sum_up(self) -> StudyResult:
-        """What the table says now of these networks as far as they have come, left as study.json.
+        """The result for these networks in their present state, written as study.json.
 
         Rows of other networks, and of the same at earlier stops, stay in the table.
         """
@@ -319,17 +366,17 @@ class StudyRun:
 
     @property
     def table(self) -> StudyTable:
-        """What has been measured."""
+        """The measurements so far."""
         return StudyTable(self.folder / TABLE)
 
     @property
     def command(self) -> str:
-        """What to type to get it again."""
+        """The command that makes it again."""
         words = command_words([self.study.name], self.scale, only=self.only, until=self.until)
         return shlex.join(words)
 
     def _trainings(self) -> list[Training]:
-        """What is not trained far enough, the longest first."""
+        """Networks with too few updates, the longest training first."""
         found = []
         for name, config in self.networks.items():
             folder = self.network_folder(name)
@@ -345,16 +392,16 @@ class StudyRun:
         return Trained(name=name, updates=reached(run), planned=enough, seed=config.seed)
 
     def _wanted(self) -> Sequence[Measurement]:
-        """What is to be measured of the networks as far as they have come."""
+        """The measurements of the networks in their present state."""
         return self.study.measurements(self.scale, self._runs())
 
     def _environment(self) -> Environment:
-        """Where its measurements are made now; threads are the most that a network has."""
+        """The environment of its measurements; threads are the most that a network has."""
         known = self.study.networks(self.scale)
         return describe(threads=_threads(known), device="cpu", precision=_arithmetic(known))
 
     def _runs(self) -> Runs:
-        """Networks that have come to a snapshot, in the study's order."""
+        """Networks with a snapshot, in the study's order."""
         runs = {name: RunDirectory(self.network_folder(name)) for name in self.networks}
         return {name: run for name, run in runs.items() if reached(run)}
 
@@ -362,9 +409,9 @@ class StudyRun:
 def summed_up(
     study: Study, scale: Scale, found: Measurements, provenance: Provenance, where: str
 ) -> tuple[tuple[Claim, ...], tuple[Figure, ...]]:
-    """What a study says of its rows, which stand in the file `where`.
+    """The claims and figures of a study from its rows in the file `where`.
 
-    Raises `RunError` for rows that lack something, or hold numbers that cannot be.
+    Raises `RunError` for damaged rows.
     """
     try:
         claims = tuple(study.claims(scale, found))
@@ -372,9 +419,8 @@ def summed_up(
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise RunError(
-            f"{where} must hold rows as the study {study.name} measured them; nothing can be made "
-            f"of these ({type(error).__name__}: {said}). Remove the file, and run the study again: "
-            "what it lacks is measured again."
+            f"{where} is damaged: the study {study.name} cannot use its rows "
+            f"({type(error).__name__}: {said}). Remove the file and run the study again."
         ) from error
 
 
@@ -386,13 +432,13 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
     there = from_json(TrainConfig, read_json(run.config), where=str(run.config))
     if there != config:
         raise ConfigError(
-            f"{folder} must hold the network that the study names so; its config.json has other "
-            "settings. It comes from another version: move the folder away to train it again."
+            f"{folder} holds another network than the study's of this name, perhaps of another "
+            "version. Move the folder away to train it again."
         )
 
 
 def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
-    """What attacks are computed in here."""
+    """The arithmetic of attacks on this machine."""
     for config in networks.values():
         return working_copy(config.model.build(0), config.precision).name
     return "none"

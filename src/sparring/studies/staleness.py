@@ -175,7 +175,7 @@ class Staleness:
         return [*_ends(found, provenance), *_along(found, provenance)]
 
 
-def _setting(network: str) -> tuple[int, int]:
+def setting(network: str) -> tuple[int, int]:
     """Fresh steps and s of a network, in the order in which networks are shown."""
     lag, _, fresh = network[1:].partition("f")
     return (int(fresh or 0), int(lag)) if network.startswith("s") else (0, 0)
@@ -184,7 +184,7 @@ def _setting(network: str) -> tuple[int, int]:
 def _named(found: Measurements) -> dict[tuple[int, int], str]:
     """The measured networks, by fresh steps and s."""
     names = found.where(of="training").names("network")
-    return {_setting(name): name for name in sorted(names, key=_setting)}
+    return {setting(name): name for name in sorted(names, key=setting)}
 
 
 def _lags(found: Measurements) -> list[int]:

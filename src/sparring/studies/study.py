@@ -1,14 +1,16 @@
-"""What a study is: networks to train, measurements of them, and claims judged by the results.
+"""A study: networks to train, measurements of them, and claims judged by the results.
 
-A study owns no process and no file: the runner trains its networks, carries its measurements out
-side by side, and keeps their rows in one tidy table.
+A study owns no process and no file. The runner trains its networks, makes its measurements in
+parallel, and keeps their rows in one tidy table.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from sparring.records import Claim, Figure, Proportion, Provenance, Row, RunDirectory
+from sparring.records.text import counted
 from sparring.training import TrainConfig
 
 Scale = Literal["smoke", "short", "paper"]
@@ -22,13 +24,13 @@ Runs = Mapping[str, RunDirectory]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Measurements:
-    """All rows that a study has measured: a row is one number or a few of one thing."""
+    """All rows that a study has measured."""
 
     rows: Sequence[Row]
     """The rows, oldest first."""
 
     def where(self, **wanted: int | float | str) -> "Measurements":
-        """Those that say exactly this in these columns."""
+        """The rows with these values in these columns."""
         kept = [row for row in self.rows if all(row.get(name) == wanted[name] for name in wanted)]
         return Measurements(rows=kept)
 
@@ -38,26 +40,26 @@ class Measurements:
         return tuple(float(v) if isinstance(v, int | float) else float("nan") for v in values)
 
     def names(self, name: str) -> tuple[str, ...]:
-        """What occurs in a column of words, each once, in order of first occurrence."""
+        """The values of a column of text, each once, in order of first occurrence."""
         return tuple(dict.fromkeys(str(row[name]) for row in self.rows if name in row))
 
     def having(self, column: str) -> "Measurements":
-        """Those that say anything in this column."""
+        """The rows that have this column."""
         return Measurements(rows=[row for row in self.rows if column in row])
 
     def last(self, column: str) -> float | None:
-        """The last number of a column; none if there is none."""
+        """The last number of a column; `None` without one."""
         found = self.having(column).column(column)
         return found[-1] if found else None
 
     @property
     def shares(self) -> tuple[Proportion, ...]:
-        """Right images of all, row by row."""
+        """The share of images that are right, row by row."""
         counts = zip(self.column("right"), self.column("images"), strict=True)
         return tuple(Proportion(successes=int(r), total=int(n)) for r, n in counts)
 
     def sorted(self, column: str) -> "Measurements":
-        """The same rows in order of a column of numbers."""
+        """The rows in order of a column of numbers."""
         return Measurements(rows=sorted(self.rows, key=lambda row: float(row[column] or 0)))
 
     def __bool__(self) -> bool:
@@ -68,7 +70,7 @@ class Measurements:
 def command_words(
     names: Sequence[str], scale: str, *, only: Sequence[str] = (), until: int | None = None
 ) -> list[str]:
-    """What to type to run studies."""
+    """The command that runs studies."""
     words = ["sparring", "study", "run", *names, "--scale", scale]
     words += ["--only", *only] if only else []
     words += ["--until", str(until)] if until is not None else []
@@ -77,16 +79,16 @@ def command_words(
 
 @runtime_checkable
 class Measurement(Protocol):
-    """Something to be measured, once; it pickles and is carried out in a process of its own."""
+    """A measurement that is made once, in a process of its own; it pickles."""
 
     @property
     def name(self) -> str:
-        """What it is known by within its study: its rows carry it, and so it is not repeated."""
+        """Its name within its study. Rows carry it, so a measurement is not repeated."""
         ...
 
     @property
     def subject(self) -> str:
-        """A digest of the weights or settings that it is made of: of others it is made anew."""
+        """A digest of the measured weights or settings; for others it is measured again."""
         ...
 
     def __call__(self) -> Sequence[Row]:
@@ -96,90 +98,90 @@ class Measurement(Protocol):
 
 @runtime_checkable
 class Demanding(Measurement, Protocol):
-    """A measurement that says whether it needs the whole machine; others do with one core."""
+    """A measurement that may need the whole machine; others need one core."""
 
     @property
     def alone(self) -> bool:
-        """Whether nothing else may run beside it: it starts processes, or times something."""
+        """Whether nothing else may run at the same time: it starts processes, or times work."""
         ...
 
 
 @runtime_checkable
 class Study(Protocol):
-    """One question that the paper answers, asked again."""
+    """A question of the paper, asked again."""
 
     @property
     def name(self) -> str:
-        """What the command line calls it."""
+        """Its name on the command line."""
         ...
 
     @property
     def title(self) -> str:
-        """The question, in a line."""
+        """The question."""
         ...
 
     @property
     def covers(self) -> str:
-        """Which figures and tables of the paper it is about."""
+        """The sections, figures and tables of the paper that it is about."""
         ...
 
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """What is to be trained, by name; a name means the same network in every study."""
+        """The networks to train; a name means the same network in every study."""
         ...
 
     def enough(self, scale: Scale) -> int | None:
-        """Updates of each network after which it can answer; all of them if none are told."""
+        """Updates of each network that the study needs; `None` for all of them."""
         ...
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """What is to be measured of the networks as far as they have come."""
+        """The measurements of the networks in their present state."""
         ...
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """What the paper says beside what was found."""
+        """The paper's claims beside the findings."""
         ...
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """What there is to see of it."""
+        """Its figures."""
         ...
 
 
 def planned(study: Study, scale: Scale, config: TrainConfig) -> int:
-    """Updates of a network that are enough for a study."""
+    """Updates of a network that a study needs."""
     return min(config.updates, study.enough(scale) or config.updates)
 
 
 SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
-"""Why smoke tells nothing."""
-UNMEASURED = "not all that it takes has been measured"
+"""Why smoke gives no verdict."""
+UNMEASURED = "not everything that it needs has been measured"
 
 
 class Standing(NamedTuple):
-    """What stands between a study and a verdict."""
+    """Whether there can be a verdict on a claim, and how final it is."""
 
-    untold: str = ""
-    """Why there is no verdict, and what it takes; empty if there is one."""
+    open: str = ""
+    """Why there is no verdict, and what is needed for one; empty if there is one."""
     so_far: str = ""
-    """Which networks are not trained to the end, and how far they are; empty if all are."""
+    """Networks that are not trained to the end, and how far they are; empty if all are."""
 
 
 def judged(
     paper: str, found: str, *, standing: Standing, holds: Callable[[], bool | None]
 ) -> Claim:
-    """A claim with its verdict; `holds` is called only where there is one."""
-    verdict = None if standing.untold else holds()
+    """A claim with its verdict; `holds` is called only where one is possible."""
+    verdict = None if standing.open else holds()
     return Claim(
         paper=paper,
         found=found,
         holds=verdict,
-        untold=standing.untold or (UNMEASURED if verdict is None else ""),
+        open=standing.open or (UNMEASURED if verdict is None else ""),
         so_far=standing.so_far,
     )
 
 
 def too_small(scale: Scale) -> Standing:
     """That the scale smoke gives no verdict."""
-    return Standing(untold=SECONDS_ONLY if scale == "smoke" else "")
+    return Standing(open=SECONDS_ONLY if scale == "smoke" else "")
 
 
 def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
@@ -190,13 +192,13 @@ def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[st
     if scale == "smoke":
         return too_small(scale)
     come = {name: _come(found, name) for name in names}
-    if missing := [name for name, updates in come.items() if not updates]:
+    if missing := [network_label(name) for name, updates in come.items() if not updates]:
         command = " ".join(command_words([study.name], scale))
-        return Standing(untold=f"it takes {', '.join(missing)} as well: {command}")
+        return Standing(open=f"it needs the networks {', '.join(missing)} as well: {command}")
     known = study.networks(scale)
     enough = {name: planned(study, scale, known[name]) for name in names}
     under_way = (
-        f"{name}: {come[name]:,} of {enough[name]:,} updates"
+        f"{network_label(name)}: {come[name]:,} of {enough[name]:,} updates"
         for name in names
         if come[name] < enough[name]
     )
@@ -209,8 +211,20 @@ def _come(found: Measurements, network: str) -> int:
     return int(max(rows.column("version"), default=0))
 
 
+def network_label(name: str) -> str:
+    """A network's name in figures and findings: `κ = 8` for k8, `s = 64` for s64.
+
+    s64f2 has s = 64 and 2 fresh steps; other names stay as they are.
+    """
+    found = re.fullmatch(r"([ks])(\d+)(?:f(\d+))?", name)
+    if found is None:
+        return name
+    fresh = f", {counted(int(found[3]), 'fresh step')}" if found[3] else ""
+    return f"{'κ' if found[1] == 'k' else 's'} = {found[2]}{fresh}"
+
+
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:
-    """Whether all hold; none of them, or one that cannot be told, leaves it open."""
+    """Whether all hold; `None` if there are none, or one is open and no other fails."""
     seen = list(verdicts)
     if False in seen:
         return False
