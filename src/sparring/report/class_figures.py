@@ -62,8 +62,8 @@ def class_figures(
     yield Figure(
         name="confusion",
         title="Classes mistaken for others",
-        caption="Numbers of images. The diagonal counts what is right; an image that no attack "
-        "broke counts as it is when clean.",
+        caption="Numbers of images. The diagonal counts correct ones; an image that no attack "
+        "broke counts as when clean.",
         alternative="Two matrices of true classes in rows and predicted classes in columns, of "
         "clean and of attacked images.",
         drawing=HeatMap(

@@ -243,6 +243,8 @@ class LengthPlan:
         base = 1.0 if self.lengths.value.scale == "log" else 0.0
         axes.grid(visible=True, axis="x")
         self.value.lay(axes, "x")
+        if self.lengths.value.unit == "%":
+            axes.set_xticks(range(0, 101, 20))
         for number, (group, style) in enumerate(zip(self.lengths.groups, self.styles, strict=True)):
             for name, length in enumerate(group.numbers):
                 if not math.isfinite(length):
