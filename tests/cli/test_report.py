@@ -16,7 +16,7 @@ MISTAKES = {
     "nowhere": "nowhere does not exist. A study's folder must hold study.json.",
     "run-b": "run-b does not exist. Did you mean run-a?",
     "study nowhere": "nowhere does not exist.",
-    "empty": "empty has no config.json. A study's folder must hold study.json.",
+    "empty": "empty has no config.json",
     "damaged": "damaged/study.json must hold JSON, as sparring wrote it",
     "run-a -o": "followed by one value each; got run-a -o.",
     "run-a --out": "--out must be followed by its value; got nothing.",
