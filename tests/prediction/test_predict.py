@@ -43,6 +43,19 @@ def test_a_picture_is_predicted_as_the_test_image_that_it_holds(run, tmp_path):
         assert one.true == str(int(label))
 
 
+def test_pixels_are_predicted_as_the_test_images_that_they_are(run):
+    images, _ = TEST.batch(torch.arange(3))
+    known = [one.top for one in predict(run, test=3).found]
+    for pixels in (images, images.double(), images.numpy()):
+        found = predict(run, pixels)
+        assert [one.source for one in found.found] == ["image 0", "image 1", "image 2"]
+        assert [one.top for one in found.found] == known
+    with pytest.raises(ConfigError, match=r"shape \(N, 1, 28, 28\); got \(28, 28\)"):
+        predict(run, images[0, 0])
+    with pytest.raises(ConfigError, match=r"in \[0, 1\]; got torch.float32 from 0 to 255"):
+        predict(run, 255 * images)
+
+
 def test_colour_becomes_grey_and_folders_are_read_in_order(run, tmp_path):
     picture(tmp_path / "b.png", 1)
     picture(tmp_path / "a.png", 1, mode="RGB")

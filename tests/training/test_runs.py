@@ -308,6 +308,25 @@ def test_a_dead_start_advises_nothing_that_the_settings_do() -> None:
         assert ("kind=WarmUp" in said) is (schedule == Constant())
 
 
+@pytest.mark.parametrize(
+    ("later", "natural", "recovers"), [(1.2, 0.6, True), (GUESS, 0.6, False), (9.0, 0.1, False)]
+)
+def test_a_dead_start_is_over_once_the_network_is_right_on_clean_images(
+    later: float, natural: float, recovers: bool
+) -> None:
+    watched, answers = DeadStart(10), [0.1, 0.1]
+    losses = [GUESS] * 200 + [later] * 300
+    said = [
+        watched.notice(step_of(number, loss), lambda: answers.pop() if answers else natural)
+        for number, loss in enumerate(losses, 1)
+    ]
+    told = [notice for notice in said if notice]
+    assert told[0].startswith("dead start:")
+    assert told[1:] == (
+        ["no longer so: dead start; natural accuracy is 60% (step 300)."] if recovers else []
+    )
+
+
 @pytest.mark.parametrize(("natural", "dead"), [(0.1, True), (0.83, False)])
 def test_a_network_that_knows_clean_images_is_not_dead_however_long_it_guesses_attacked_ones(
     natural: float, dead: bool

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from sparring.records.typed import typed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unread:
-    """A file of which nothing can be said."""
+    """A file that cannot be used."""
 
     source: str
     """The file."""
@@ -112,12 +113,14 @@ def _levels(
     return scaled[0].round().clamp(0, 255).to(torch.uint8)
 
 
+ImagesToPredict = Sequence[Path | str] | Path | str | Tensor | np.ndarray
+"""Files and folders, or pixels."""
 TOP = 3
-"""Classes told of an image."""
+"""Classes that are named for an image."""
 STEPS = 40
 """Steps of each of the two attacks."""
 ATTACKED_LOSSES = ("cross-entropy", "margin")
-"""What they climb, one after the other."""
+"""The losses that they maximise, one after the other."""
 ON_CPU = 256
 """Images of one batch on a CPU: a few MB of pixels."""
 
@@ -136,35 +139,35 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """What the network says of one image."""
+    """The prediction for one image."""
 
     source: str
-    """The file, or "test 0" for the first test image."""
+    """The file, "image 0" for the first of given pixels, or "test 0" for the first test image."""
     top: tuple[Candidate, ...]
     """The likeliest classes, at most three, likeliest first; the first is the prediction."""
     true: str | None = None
     """The true class of a test image."""
     withstands: bool | None = None
-    """Whether no attack changed the prediction; none if that was not asked for."""
+    """Whether no attack changed the prediction; `None` without an attack."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """Of all images, in the order in which they were named."""
+    """The predictions for all images, in the order in which they were named."""
 
     found: tuple[Prediction, ...]
     """Those that could be read."""
     unread: tuple[Unread, ...]
     """The others."""
     attack: str | None = None
-    """What they were attacked with, in words; none if they were not."""
+    """The attack in words; `None` without one."""
 
 
 @typed
 @plain_settings()
 def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     run: RunDirectory | Path | str,
-    images: Sequence[Path | str] = (),
+    images: ImagesToPredict = (),
     *,
     test: int = 0,
     resize: bool = False,
@@ -176,9 +179,11 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     data: Dataset | None = None,
     trust_code: bool = False,
 ) -> Predictions:
-    """The class of each picture file, of those in folders, and of the first `test` test images.
+    """The class of each image: picture files, those in folders, pixels, and `test` test images.
 
-    Files are read as in training, made grey or coloured as the network needs them; `resize` fits
+    Pixels are a tensor or an array of shape (N, C, H, W) with values in [0, 1], named "image 0" and
+    so on. The first `test` test images of the run's data come after them. Files are read as in
+    training, made grey or coloured as the network needs them; `resize` fits
     others' sizes. With `attack`, PGD of 40 steps on the cross-entropy and 40 on the margin, within
     the run's threat and away from the prediction, from starts that every image has from `seed`
     alone. To withstand it is no proof. `batch_size` images are read and asked about at once, 256 by
@@ -191,39 +196,69 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     at_least("test", test, 0)
     at_once = chosen_batch_size(batch_size, torch.device("cpu"), on_cpu=ON_CPU)
-    if not images and not test:
-        raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
     known = run.read_data()
     if test or data is not None or known is None:
         own = dataset_of(run, data).test
         size, count = own.image_shape, len(own)
     else:
         own, size, count = None, known.shape, 0
+    pixels, named = _pixels_and_names(images, size)
+    if not (len(pixels) or named or test):
+        raise ConfigError("images must be named, or test be above 0; got neither. Name a file.")
     if test > count:
         raise ConfigError(f"test must be at most {count}, the number of test images; got {test}.")
     built = trained_network(run, network=network, trust_code=trust_code)
-    files, unread = picture_files(images)
+    files, unread = picture_files(named)
     asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
     found: list[Prediction] = []
     with computing_threads(threads):
+        for start in range(0, len(pixels), at_once):
+            some = pixels[start : start + at_once]
+            names = [f"image {start + place}" for place in range(len(some))]
+            found += asked.answers(some, names, None)
         for start in range(0, len(files), at_once):
             part = files[start : start + at_once]
-            pixels, sources, wrong = read_pictures(part, run, size, resize=resize)
+            some, sources, wrong = read_pictures(part, run, size, resize=resize)
             unread += wrong
             if sources:
-                found += asked.answers(pixels, sources, None)
+                found += asked.answers(some, sources, None)
         for start in range(0, test, at_once):
             assert own is not None  # it has more than `test` images
             places = torch.arange(start, min(start + at_once, test))
-            pixels, labels = own.batch(places)
-            found += asked.answers(pixels, [f"test {int(place)}" for place in places], labels)
+            some, labels = own.batch(places)
+            found += asked.answers(some, [f"test {int(place)}" for place in places], labels)
     words = f"PGD, {STEPS} steps, {' and '.join(ATTACKED_LOSSES)}, seed {seed}" if attack else None
     return Predictions(found=tuple(found), unread=tuple(unread), attack=words)
 
 
+def _pixels_and_names(
+    images: ImagesToPredict, size: tuple[int, int, int]
+) -> tuple[Float[Tensor, " B C H W"], Sequence[Path | str]]:
+    """Pixels that were passed, and names of files and folders."""
+    if isinstance(images, Tensor | np.ndarray):
+        return _pixels(images, size), ()
+    return torch.empty(0, *size), [images] if isinstance(images, Path | str) else images
+
+
+def _pixels(images: Tensor | np.ndarray, size: tuple[int, int, int]) -> Float[Tensor, " B C H W"]:
+    """Pixels as the network takes them. Raises `ConfigError` for other shapes or values."""
+    found = torch.as_tensor(images)
+    if found.dim() != 4 or found.shape[1:] != size:
+        raise ConfigError.expected(
+            f"images must have the shape (N, {', '.join(map(str, size))})", tuple(found.shape)
+        )
+    if not found.is_floating_point() or not ((found >= 0) & (found <= 1)).all():
+        raise ConfigError.expected(
+            "images must be floating-point numbers in [0, 1]",
+            f"{found.dtype} from {found.min():g} to {found.max():g}" if len(found) else found.dtype,
+            "Divide grey levels by 255.",
+        )
+    return found.float().cpu()
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A network that is asked about one batch after the other."""
+    """A network, and how its predictions are made."""
 
     network: nn.Module
     names: tuple[str, ...]

@@ -154,20 +154,23 @@ class DeadStart:
         self._guessing = math.log(num_classes)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._guessed = 0
-        self._said = False
+        self._said = self._recovered = False
         self._advice = _advice(config)
 
     def notice(
         self, step: Step, natural_accuracy: Callable[[], float], *, last: bool = False
     ) -> str | None:
-        """The notice, once, after two windows of guessing in a row, or at the end of the run.
+        """A notice of a dead start, and one if training recovers; `None` otherwise.
 
+        A dead start takes two windows of guessing in a row, or the end of the run.
         `natural_accuracy` is called at the end of each window.
         """
         self._losses.append(step.loss)
         ended = len(self._losses) == WINDOW or (last and self._guessed > 0)
-        if self._said or not ended:
+        if not ended or self._recovered:
             return None
+        if self._said:
+            return self._recovery(step, natural_accuracy)
         if not self._looks_like_guessing():
             if len(self._losses) == WINDOW:
                 self._guessed = 0
@@ -185,6 +188,15 @@ class DeadStart:
             f"for {self._guessed} updates, and natural accuracy is {known:.0%} (step {step.step})"
             f". {self._advice}"
         )
+
+    def _recovery(self, step: Step, natural_accuracy: Callable[[], float]) -> str | None:
+        """The notice that the start was not dead, once the network is right on clean images."""
+        guesses = self._looks_like_guessing()
+        self._losses.clear()
+        if guesses or (known := natural_accuracy()) <= 2 * math.exp(-self._guessing):
+            return None
+        self._recovered = True
+        return f"no longer so: dead start; natural accuracy is {known:.0%} (step {step.step})."
 
     def _looks_like_guessing(self) -> bool:
         if max(self._losses) > 2 * self._guessing:
