@@ -8,19 +8,18 @@
     │   └── NoRoom          a file cannot be written, because its disk is full
     ├── CheckpointError     a checkpoint cannot be read, or belongs to another run
     │   ├── CheckpointNotWritten   it could not be written; the previous one is whole
-    │   └── OtherNetwork           the network that comes of it is not the one that was trained
+    │   └── OtherNetwork           the rebuilt network is not the one that was trained
     ├── OutputNotWritten    standard output is closed, or what it goes to is full
-    ├── FailedElsewhere     another trainer of the same run failed at this
-    └── TrainingError       training cannot go on
+    ├── FailedElsewhere     another trainer of the same run failed
+    └── TrainingError       training cannot continue
         ├── NonFiniteLoss   the loss became infinite or NaN
         ├── TrainerLost     another trainer of the same run ended, or cannot be reached
-        └── Interrupted     someone asked it to stop; the checkpoint is written
+        └── Interrupted     asked to stop; the checkpoint is written
 
-Every message says what must hold and why, what came instead and where, and what to do.
-The command line prints it as one sentence. The exit code is 2 for what the user can mend in the
-command or its input, and 1 (`TrainingError`, `CheckpointNotWritten`, `NoRoom`, `OutputNotWritten`)
-for a failed run or results that cannot be written or printed. It is 128 plus the signal's number
-for one that was asked to stop; for `FailedElsewhere` that of the other's error.
+A message says what must hold, what came instead and where, and what to do. The exit code is 2 for
+what can be mended in the command or its input, and 1 (`TrainingError`, `CheckpointNotWritten`,
+`NoRoom`, `OutputNotWritten`) for a failed run or results that cannot be written or printed. It is
+128 plus the signal's number after a stop; for `FailedElsewhere` that of the other trainer's error.
 """
 
 import re
@@ -28,6 +27,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
+from typing import TypeVar
 
 LONGEST = 2000
 """Characters of a message, about a screen."""
@@ -35,6 +35,9 @@ UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 """Control characters but tab and newline, what reverses the direction of text, lone surrogates."""
+
+
+Raised = TypeVar("Raised", bound="SparringError")
 
 
 def printable(text: str, most: int | None = LONGEST) -> str:
@@ -51,10 +54,10 @@ class SparringError(Exception):
     """Base of every error that sparring raises on purpose."""
 
     exit_code = 2
-    """What the command line exits with."""
+    """Of the command line."""
 
     @classmethod
-    def expected(cls, rule: str, got: object, do: str = "") -> "SparringError":
+    def expected(cls: type[Raised], rule: str, got: object, do: str = "") -> Raised:
         """The error "`rule`; got `got`. `do`": what must hold, what came instead, what to do."""
         shown = f"{got:g}" if isinstance(got, float) else str(got)
         return cls(f"{rule}; got {shown}. {do}".rstrip())
@@ -74,21 +77,21 @@ class NonFiniteLogits(ConfigError):
     def __init__(self, rows: Sequence[int | str], total: int, images: str = "images") -> None:
         super().__init__(rows, total, images)
         self.rows = tuple(rows)
-        """The images in question: places among those that were asked about, or names."""
+        """Numbers or names of these images."""
         self.total = total
-        """How many were asked about."""
+        """Images in all."""
 
     def __str__(self) -> str:
         rows, total, images = self.args
         first = rows[0] if isinstance(rows[0], str) else f"image {rows[0]} (counted from 0)"
         return (
             f"the logits of {len(rows)} of {total} {images} are NaN or infinite, first those of "
-            f"{first}; a prediction needs finite logits. Look at the model's weights, and at "
-            "divisions, roots, logarithms and exponentials in it."
+            f"{first}. Look at the model's weights, and at divisions, roots, logarithms and "
+            "exponentials in it."
         )
 
     def among(self, places: Sequence[int | str], images: str = "images") -> "NonFiniteLogits":
-        """The same, where the images that were asked about have these places or names."""
+        """The same error with these numbers or names of the images."""
         rows = [places[row] if isinstance(row, int) else row for row in self.rows]
         return NonFiniteLogits(rows, self.total, images)
 
@@ -128,15 +131,15 @@ class OutputNotWritten(SparringError):
 
 
 class FailedElsewhere(SparringError):
-    """An error that another trainer of the same run met, and tells."""
+    """An error of another trainer of the same run."""
 
     def __init__(self, rank: int, message: str, exit_code: int) -> None:
-        super().__init__(f"trainer {rank} cannot go on, and none can without it: {message}")
+        super().__init__(f"trainer {rank} failed, and the others need it: {message}")
         self.exit_code = exit_code
 
 
 class TrainingError(SparringError):
-    """Training that cannot go on."""
+    """Training that cannot continue."""
 
     exit_code = 1
 
@@ -148,10 +151,10 @@ class NonFiniteLoss(TrainingError):
 class TrainerLost(TrainingError):
     """Another trainer that ended, or cannot be reached, in the middle of a run."""
 
-    def __init__(self, reason: str, remedy: str = "then start all again") -> None:
+    def __init__(self, reason: str, remedy: str = "then start all of them again") -> None:
         super().__init__(
-            "all trainers of a run must stay to its end, because each trains a part of every "
-            f"batch; one is gone or cannot be reached ({reason}). See what it said last, {remedy}."
+            f"another trainer of this run is gone or cannot be reached ({reason}). See its last "
+            f"message, {remedy}."
         )
         self.reason = reason
 
@@ -162,15 +165,15 @@ class Interrupted(TrainingError):
     def __init__(self, signal: Signals, step: int, run: Path, trainers: int = 1) -> None:
         super().__init__(
             f"stopped at step {step} by {signal.name}; the checkpoint is written. "
-            f"Go on with: {resume_command(run, trainers)}"
+            f"Resume with: {resume_command(run, trainers)}"
         )
         self.exit_code = 128 + signal
 
 
 def cause(error: BaseException) -> str:
-    """An error of code that is not sparring's, as a part of a sentence: its type and first line.
+    """An error of other code as a part of a sentence: its type and first line.
 
-    Where that ends in a colon, the next line as well.
+    If that ends in a colon, the next line as well.
     """
     first, *rest = str(error).strip().splitlines() or [""]
     said = " ".join(f"{first} {rest[0] if rest and first.endswith(':') else ''}".split())
@@ -179,10 +182,10 @@ def cause(error: BaseException) -> str:
 
 
 def resume_command(run: Path | str, trainers: int = 1) -> str:
-    """What to type to go on with a run; of several trainers, all on one machine."""
+    """The command that resumes a run; of several trainers, all on one machine."""
     return f"{launcher(trainers)} train --resume {shlex.quote(str(run))}"
 
 
 def launcher(trainers: int) -> str:
-    """How a command line of so many trainers begins, all on one machine."""
+    """The beginning of a command line of `trainers` processes on one machine."""
     return "sparring" if trainers == 1 else f"torchrun --nproc-per-node {trainers} -m sparring"

@@ -94,7 +94,7 @@ def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     out, err = asked(capsys, str(pets), code=2)
     problems = [line for line in out.splitlines() if line.startswith("problem: ")]
     assert len(problems) == 4
-    for part in ("without any: bird", "broken.png must be a whole", "gone.png must be a read"):
+    for part in ("without any: bird", "broken.png is no whole", "gone.png cannot be read"):
         assert any(part in problem for problem in problems)
     assert any("1 grey, 5 x 8 (train/cat/grey.png)" in problem for problem in problems)
     assert "2 names left aside, no pictures by ending or place: old, train/cat/notes.txt" in out
@@ -114,7 +114,7 @@ def test_with_channels_a_mixture_of_grey_and_colour_is_no_problem(pets, capsys):
 
 def test_classes_of_too_few_pictures_and_without_test_images_are_told(tmp_path, capsys):
     root = write_pictures(tmp_path / "set", {"train": 1, "test": 1})
-    assert "at least 2 images here" in asked(capsys, str(root), code=2)[1]
+    assert "so it needs at least 2" in asked(capsys, str(root), code=2)[1]
     picture(90).save(root / "train/cat/90.png")
     shutil.rmtree(root / "test/dog")
     assert "without a test image: dog" in asked(capsys, str(root), code=2)[0]
@@ -160,10 +160,10 @@ def test_what_to_type_next_is_a_command_that_is_right(tmp_path, capsys):
     ("words", "complaint"),
     [
         ([], "sparring data needs the path of a data set"),
-        (["nowhere"], "there is nothing there"),
+        (["nowhere"], "there is no file or folder nowhere"),
         (["mnits"], "Did you mean mnist?"),
-        (["empty"], "must hold a folder of pictures for each class"),
-        (["words.txt"], "a file of another kind"),
+        (["empty"], "there is no data set in"),
+        (["words.txt"], "neither an .npz nor"),
         (
             ["mnist", "--image-size", "9"],
             "convert picture files only; mnist holds arrays",

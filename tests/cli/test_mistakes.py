@@ -90,7 +90,7 @@ MISTAKES = {
     "train --set steps=3": "Did you mean attack.steps?",
     "train --set batch_size": "--set must be followed by name=value",
     "train --set data=mnits": "Did you mean mnist?",
-    "train --set device=gpu9": "device must name one that this machine has",
+    "train --set device=gpu9": "device 'gpu9' cannot be used",
     "train --out ''": "--out must be a path",
     "train --out a-run": "a new run needs an empty folder",
     "train --out settings.json": "cannot create the run directory",

@@ -58,21 +58,21 @@ def test_a_file_beside_another_gzipped_file_of_its_name_is_ambiguous(tmp_path):
     folder = write_folder(tmp_path / "toy", small_arrays())
     name = STANDARD["y_test"]
     (folder / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(np.array([1, 2, 0, 1, 2, 0]))))
-    with pytest.raises(DataError, match=rf"one data set only.*found: {name}, {name}.gz"):
+    with pytest.raises(DataError, match=rf"several data sets: {name}, {name}.gz"):
         load_dataset(str(folder))
 
 
 def test_two_data_sets_in_one_folder_are_ambiguous(tmp_path):
     folder = write_folder(tmp_path / "toy", small_arrays())
     write_folder(folder, small_arrays(), EMNIST)
-    with pytest.raises(DataError, match=r"one data set only.*found: emnist-balanced-.*own"):
+    with pytest.raises(DataError, match=r"several data sets: emnist-balanced-.*own"):
         load_dataset(str(folder))
 
 
 def test_files_of_two_data_sets_do_not_make_one(tmp_path):
     mixed = STANDARD | {key: EMNIST[key] for key in ("x_test", "y_test")}
     folder = write_folder(tmp_path / "toy", small_arrays(), mixed)
-    with pytest.raises(DataError, match=r"one data set only.*train-labels-idx1-ubyte"):
+    with pytest.raises(DataError, match=r"several data sets: .*train-labels-idx1-ubyte"):
         load_dataset(str(folder))
 
 
@@ -82,7 +82,7 @@ def test_a_missing_file_is_named_with_what_was_found(tmp_path):
     (folder / "raw").mkdir()
     with pytest.raises(
         DataError,
-        match=r"missing: t10k-labels-idx1-ubyte; found: raw/, t10k-images-idx3-ubyte, t10k-labels,",
+        match=r"t10k-labels-idx1-ubyte \(.gz or not\) is missing in .*; it holds raw/, t10k-",
     ):
         load_dataset(str(folder))
 
@@ -90,13 +90,13 @@ def test_a_missing_file_is_named_with_what_was_found(tmp_path):
 def test_a_folder_of_many_other_files_is_listed_in_part(tmp_path):
     for number in range(30):
         (tmp_path / f"{number:02d}.png").touch()
-    with pytest.raises(DataError, match=r"found: 00\.png, .*19\.png, and 10 more\. Give the"):
+    with pytest.raises(DataError, match=r"it holds 00\.png, .*19\.png, and 10 more\. Give the"):
         load_dataset(str(tmp_path))
 
 
 def test_an_empty_folder_holds_nothing(tmp_path):
     with pytest.raises(
-        DataError, match=r"a folder of pictures for each class.*four IDX files.*found: nothing\."
+        DataError, match=r"no data set in .*; it holds nothing\. .*each class.*four IDX files"
     ):
         load_dataset(str(tmp_path))
 

@@ -79,7 +79,7 @@ def test_an_empty_set_is_refused():
 
 
 def test_one_class_is_no_classification():
-    with pytest.raises(DataError, match=r"at least two classes.*num_classes = 1"):
+    with pytest.raises(DataError, match=r"num_classes must be 2 or more; got 1"):
         image_set(num_classes=1)
 
 
@@ -89,7 +89,7 @@ def test_the_sets_of_a_data_set_have_one_shape_and_one_set_of_classes():
     assert fitting.num_classes == 3
     with pytest.raises(DataError, match=r"one shape.*test: 1 x 4 x 6, 3 classes.*'toy'"):
         Dataset(name="toy", train=image_set(), validation=image_set(), test=image_set(columns=6))
-    with pytest.raises(DataError, match=r"one set of classes.*validation: 1 x 4 x 5, 2 classes"):
+    with pytest.raises(DataError, match=r"the same classes.*validation: 1 x 4 x 5, 2 classes"):
         Dataset(
             name="toy", train=image_set(), validation=image_set(num_classes=2), test=image_set()
         )

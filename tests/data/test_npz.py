@@ -93,23 +93,26 @@ Y = small_arrays()["y_train"].astype(np.int64)
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"y_test": None}, r"must hold the arrays x_train.*missing: y_test; found: x_test, x_tr"),
-        ({"x_validation": X}, r"missing: y_validation"),
-        ({"y_validation": Y}, r"missing: x_validation"),
+        ({"y_test": None}, r"lacks the arrays y_test; it has x_test, x_tr"),
+        ({"x_validation": X}, r"lacks the arrays y_validation"),
+        ({"y_validation": Y}, r"lacks the arrays x_validation"),
         ({"x_train": X.astype(np.int64)}, r"unsigned bytes.*got int64 \(x_train.*astype"),
         ({"x_train": X > 127}, r"unsigned bytes.*got bool \(x_train"),
-        ({"x_train": (X > 127).astype(np.uint8)}, r"none above 1.*Multiply 0/1 images by 255"),
+        (
+            {"x_train": (X > 127).astype(np.uint8)},
+            r"No pixel is above 1.*Multiply 0/1 images by 255",
+        ),
         ({"x_train": X / 255 - 0.5}, r"Float pixels must lie in \[0, 1\].*from -0\.5.*normalis"),
-        ({"x_train": X.astype(np.float32)}, r"must lie in \[0, 1\].*to 255.*divide grey levels"),
+        ({"x_train": X.astype(np.float32)}, r"must lie in \[0, 1\].*to 255.*Divide grey levels"),
         ({"x_train": np.full(X.shape, np.inf)}, r"must lie in \[0, 1\].*to inf"),
-        ({"x_test": np.full((6, 4, 5), np.nan)}, r"must be numbers; got NaN \(x_test of"),
+        ({"x_test": np.full((6, 4, 5), np.nan)}, r"Pixels are NaN \(x_test of"),
         ({"x_train": X / 256}, r"whole grey levels.*levels away from the nearest \(x_train"),
-        ({"x_train": (X / 255).astype(np.float16)}, r"whole grey levels.*one byte a pixel"),
-        ({"x_train": X[0]}, r"N H W, N H W C or N C H W.*got shape \(4, 5\): this is none"),
+        ({"x_train": (X / 255).astype(np.float16)}, r"whole grey levels.*To round them"),
+        ({"x_train": X[0]}, r"N H W, N H W C or N C H W.*got shape \(4, 5\) "),
         ({"x_train": X[:, None, None]}, r"got shape \(24, 1, 1, 4, 5\)"),
-        ({"x_train": np.stack([X, X], 1)}, r"got shape \(24, 2, 4, 5\): this is none"),
+        ({"x_train": np.stack([X, X], 1)}, r"got shape \(24, 2, 4, 5\) "),
         ({"x_train": X[:, None, :, :3]}, r"\(24, 1, 4, 3\): this could be either"),
-        ({"x_train": X[:0], "y_train": Y[:0]}, r"not empty; got shape \(0, 4, 5\)"),
+        ({"x_train": X[:0], "y_train": Y[:0]}, r"not empty, .*got shape \(0, 4, 5\)"),
         ({"x_train": np.uint8(3)}, r"got shape \(\)"),
         ({"x_train": np.float32(0.2)}, r"Images must be N H W"),
         ({"y_train": Y / 1}, r"Labels must be whole numbers.*got float64.*argmax"),
@@ -117,7 +120,7 @@ Y = small_arrays()["y_train"].astype(np.int64)
         ({"y_train": Y[:-1]}, r"23 labels in y_train.*24 images in x_train"),
         ({"y_train": Y - 1}, r"0 to 1.*got -1 for image 0 \(y_train.*8 such"),
         ({"y_train": Y * 0 - 1}, r"must lie in 0 to 0.*got -1"),
-        ({"y_train": Y * 0}, r"at least two classes.*every training label is 0 \(y_train"),
+        ({"y_train": Y * 0}, r"Every training label is 0 \(y_train"),
         ({"y_train": Y + 1}, r"0 to 3.*without any: 0 \(y_train.*Number the classes 0, 1"),
         ({"y_train": Y * 10**12}, r"without any: 1, 2, 3, 4, 5, … \(y_train"),
         ({"y_train": [*np.sort(Y)[:22].tolist(), 3, 3]}, r"without any: 3.*last 2 of the 24.*shuf"),
@@ -140,7 +143,7 @@ class Trap:
 def test_python_objects_in_a_file_are_refused_and_never_run(tmp_path):
     trap = np.empty(24, dtype=object)
     trap[:] = [Trap() for _ in range(24)]
-    with pytest.raises(DataError, match=r"plain arrays of numbers.*could run code"):
+    with pytest.raises(DataError, match=r"holds Python objects, which could run code"):
         load_dataset(saved(tmp_path, y_train=trap))
 
 
@@ -151,7 +154,7 @@ def test_a_file_that_is_no_zip_archive_is_refused(tmp_path):
     np.savez(whole, allow_pickle=False, **small_arrays())
     for content in (b"", b"hello", single.getvalue(), whole.read_bytes()[:-40]):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(DataError, match=r"bad\.npz must be an \.npz file.*whole zip archive"):
+        with pytest.raises(DataError, match=r"bad\.npz is no whole zip archive"):
             load_dataset(str(tmp_path / "bad.npz"))
 
 
@@ -160,7 +163,7 @@ def test_a_flipped_byte_is_noticed(tmp_path):
     content = bytearray((tmp_path / "toy.npz").read_bytes())
     content[content.index(X.tobytes()) + 5] ^= 1
     (tmp_path / "toy.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"x_train of .* undamaged; got: Bad CRC"):
+    with pytest.raises(DataError, match=r"x_train of .* undamaged; got Bad CRC"):
         load_dataset(source)
 
 
@@ -218,7 +221,9 @@ def test_a_header_that_is_not_what_follows_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_ways_to_pack_are_refused(tmp_path, method):
-    with pytest.raises(DataError, match=r"stored or deflated.*packed in another way"):
+    with pytest.raises(
+        DataError, match=r"packed in another way; arrays must be stored or deflated"
+    ):
         load_dataset(archive_with(tmp_path, PLAIN, compression=method))
 
 
@@ -245,16 +250,16 @@ def test_an_array_that_unpacks_to_gigabytes_is_refused_before_it_is(tmp_path):
         member.write(header)
         for _ in range(24):
             member.write(bytes(4096 * 4096))
-    with pytest.raises(DataError, match=r"more than 200 times.*unpacks from .*KiB to 384MiB"):
+    with pytest.raises(DataError, match=r"unpacks from .*KiB to 384MiB; at most 200 times"):
         load_dataset(str(path))
-    with pytest.raises(DataError, match=r"more than 200 times"):
+    with pytest.raises(DataError, match=r"at most 200 times"):
         load_dataset(str(path), data_memory=1 << 20)
 
 
 @pytest.mark.parametrize("name", ["y_train", "y_test"])
 def test_labels_that_are_not_as_many_as_images_are_not_unpacked(tmp_path, name):
     header = npy(SHAPED.format("|u1", f"({1 << 40},)"))
-    with pytest.raises(DataError, match=r"must hold what its header announces"):
+    with pytest.raises(DataError, match=r"is damaged: its header announces"):
         load_dataset(archive_with(tmp_path, header, name))
 
 
@@ -274,7 +279,7 @@ def test_the_order_of_numbers_in_the_file_does_not_matter(tmp_path, dtype, layou
 
 def test_images_in_columns_must_fit_into_memory(tmp_path):
     x = np.asfortranarray(X / 255)
-    with pytest.raises(DataError, match=r"must fit into data_memory, 1KiB.*ascontiguousarray"):
+    with pytest.raises(DataError, match=r"more than data_memory, 1KiB.*ascontiguousarray"):
         load_dataset(saved(tmp_path, x_train=x), data_memory=1024)
 
 
@@ -301,5 +306,5 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=r"must be a readable file; got: it must be a regular"):
+    with pytest.raises(DataError, match=r"cannot be read: it must be a regular"):
         load_npz(path)

@@ -155,7 +155,7 @@ def test_conversion_repeats_grey_levels_and_leaves_what_has_the_channels_already
     "content", [b"", b"hello", saved(COLOUR)[:60], saved(COLOUR, "JPEG")[:200]]
 )
 def test_damaged_pictures_are_named(content):
-    with pytest.raises(DataError, match=r"upload\.png must be a whole picture.*Fetch the file"):
+    with pytest.raises(DataError, match=r"upload\.png is no whole picture.*Fetch the file"):
         read_picture(content, name="upload.png")
 
 
@@ -169,7 +169,7 @@ def test_numbers_without_a_range_are_refused():
 
 def test_files_that_cannot_be_opened_are_named(tmp_path: Path):
     for path in (tmp_path / "none.png", tmp_path):
-        with pytest.raises(DataError, match=rf"{path} must be a readable file"):
+        with pytest.raises(DataError, match=rf"{path} cannot be read"):
             read_picture(path)
 
 
@@ -277,12 +277,12 @@ def header_of_png(columns: int, rows: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "image_size", "complaint"),
     [
-        ((13_000, 13_000), None, r"at most 67,108,864 pixels; it is 13,000 x 13,000"),
-        ((9_000, 9_000), 32, r"at most 67,108,864 pixels; it is 9,000 x 9,000"),
+        ((13_000, 13_000), None, r"it is 13,000 x 13,000, more than 67,108,864 pixels"),
+        ((9_000, 9_000), 32, r"it is 9,000 x 9,000, more than 67,108,864 pixels"),
         ((1_000_000, 1_000_000), None, r"picture"),
-        ((1, 60_000), 32, r"at most 64 times as long as wide.*it is 1 x 60,000"),
+        ((1, 60_000), 32, r"it is 1 x 60,000; image_size needs sides of at most 64 to 1"),
         ((60_000, 1), 1, r"it is 60,000 x 1"),
-        ((100, 100), 100_000, r"at most 67,108,864 pixels; with 100,000, one of 100 x 100"),
+        ((100, 100), 100_000, r"to image_size 100,000, its 100 x 100 become more than 67,108,864"),
     ],
 )
 @pytest.mark.parametrize("read", [read_kind, read_picture])
@@ -311,12 +311,12 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind
         path.symlink_to(path)
     named = {"device": Path("/dev/zero"), "null byte": Path("a\0.png")}.get(kind, path)
     for read in (read_kind, read_picture):
-        with pytest.raises(DataError, match=r"must be a readable file; got: "):
+        with pytest.raises(DataError, match=r"cannot be read: "):
             read(named)
 
 
 def test_a_kind_that_would_start_programs_is_not_opened():
-    with pytest.raises(DataError, match=r"of no kind that Pillow knows"):
+    with pytest.raises(DataError, match=r"unknown format"):
         read_picture(saved(COLOUR, "EPS"))
 
 

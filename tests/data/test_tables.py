@@ -172,13 +172,16 @@ def spoilt(kind: str, root: Path) -> None:
     ("kind", "complaint"),
     [
         ("torn", r"train-0.*must be a whole file that pyarrow can read"),
-        ("no train", r"a part named train.*found: test-0.*Rename"),
+        ("no train", r"has no part named train, only test-0.*Rename"),
         ("sizes", r"one size.*12 colour, 5 x 5 \(row 0 of .*image_size=5"),
-        ("damage", r"row 0 of .*train.* must be a whole picture"),
-        ("nothing", r"row 0 of .* must hold a picture; it is empty"),
+        ("damage", r"row 0 of .*train.* is no whole picture"),
+        ("nothing", r"row 0 of .* has no picture"),
         ("path", r"gone\.png, the picture of row 0 of .*No such file"),
-        ("two labels", r"called label if there are more; found: image \(struct<.*fine \(int64\)"),
-        ("unlabelled", r"row 0 of .* must have a label"),
+        (
+            "two labels",
+            r"called label if there are several; found: image \(struct<.*fine \(int64\)",
+        ),
+        ("unlabelled", r"row 0 of .* has no label"),
         ("negative", r"got -1 for image 0 \(train of"),
     ],
 )
@@ -222,14 +225,14 @@ def test_rows_may_name_pictures_in_the_folder_of_the_table(tmp_path):
     ("name", "complaint"),
     [
         ("pipe.png", r"pipe\.png, the picture of row 0 .*must be a regular file, not a pipe"),
-        ("folder.png", r"must be a readable file; got: "),
+        ("folder.png", r"cannot be read: "),
         ("circle.png", r"symbolic links"),
-        ("../outside.png", r"row 0 of .* must name files in its own folder.*got \.\./outside"),
-        ("below/../../outside.png", r"must name files in its own folder"),
-        ("/etc/passwd", r"must name files in its own folder.*got /etc/passwd"),
-        ("/dev/zero", r"must name files in its own folder"),
-        ("a\0b", r"must be a readable file; got: "),
-        ("a" * 5000, r"must be a readable file; got: File name too long"),
+        ("../outside.png", r"row 0 of .* must name files in .*got \.\./outside"),
+        ("below/../../outside.png", r"must name files in "),
+        ("/etc/passwd", r"must name files in .*got /etc/passwd"),
+        ("/dev/zero", r"must name files in "),
+        ("a\0b", r"cannot be read: "),
+        ("a" * 5000, r"cannot be read: File name too long"),
     ],
 )
 def test_rows_that_name_anything_else_are_refused(tmp_path, name, complaint):
@@ -246,7 +249,7 @@ def test_saved_sets_name_files_in_their_own_folder(tmp_path):
     saved_dict(tmp_path / "set")
     state = {"_data_files": [{"filename": "../../elsewhere.arrow"}]}
     (tmp_path / "set" / "train" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(DataError, match=r"state\.json must name files in its own folder"):
+    with pytest.raises(DataError, match=r"state\.json must name files in "):
         load_dataset(str(tmp_path / "set"))
 
 
@@ -279,7 +282,7 @@ def test_tables_that_unpack_to_far_more_are_refused(tmp_path, monkeypatch, use_d
     rows = pa.table({"image": images, "label": [n % 2 for n in range(160)]})
     path = tmp_path / "a.parquet"
     pq.write_table(rows, path, compression="zstd", use_dictionary=use_dictionary)
-    with pytest.raises(DataError, match=r"more than 200 times their size"):
+    with pytest.raises(DataError, match=r"at most 200 times"):
         load_dataset(str(path))
 
 
@@ -330,5 +333,5 @@ def test_a_copy_that_cannot_be_written_or_is_gone_is_told(tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"the copy of the pictures of .*No such file"):
         data.train.batch(torch.arange(1))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"copied to a temporary file; got: No such.*TMPDIR"):
+    with pytest.raises(DataError, match=r"copied to a temporary file: No such.*TMPDIR"):
         open_dataset(path)

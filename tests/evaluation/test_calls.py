@@ -236,12 +236,15 @@ def inference_module() -> nn.Module:
 
 
 REFUSED = {
-    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "not initialised.*Call the"),
+    "lazy": (
+        lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)),
+        "belongs to a lazy layer.*Call the",
+    ),
     "meta": (lambda: linear().to("meta"), "on the meta device.*to_empty"),
     "inference": (inference_module, "made in torch.inference_mode.*deepcopy"),
-    "double": (lambda: linear().double(), r"dtype of the model's weights.*images\.double\(\)"),
-    "half": (lambda: linear().half(), r"dtype of the model's weights.*model\.float\(\)"),
-    "complex": (lambda: linear().to(torch.complex64), "dtype of the model's weights.*complex64"),
+    "double": (lambda: linear().double(), r"the model's weights.*images\.double\(\)"),
+    "half": (lambda: linear().half(), r"the model's weights.*model\.float\(\)"),
+    "complex": (lambda: linear().to(torch.complex64), "the model's weights.*complex64"),
     "complex logits": (
         lambda: Own(lambda own, images: own.logits(images) + 0j),
         "real floating-point dtype.*complex64",
@@ -249,9 +252,9 @@ REFUSED = {
     "classes": (lambda: Own(lambda own, x: own.logits(x).long()), "floating-point.*int64"),
     "a tuple": (lambda: Own(lambda own, x: (own.logits(x),)), "must return logits.*tuple"),
     "a list of modules": (lambda: nn.ModuleList([linear()]), "ModuleList failed.*forward"),
-    "other images": (lambda: nn.Linear(63, 4), r"of shape \(1, 8, 8\).*Linear failed"),
+    "other images": (lambda: nn.Linear(63, 4), r"Linear failed .* of shape \(1, 8, 8\)"),
     "no images": (lambda: Own(lambda own, x: own.missing), "Own failed.*missing"),
-    "a class": (lambda: nn.Linear, "not its class.*Linear"),
+    "a class": (lambda: nn.Linear, "is the class Linear"),
 }
 
 

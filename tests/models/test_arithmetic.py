@@ -209,7 +209,7 @@ def test_a_network_with_float_buffers_of_its_own_stays_in_single_precision():
     copy = working_copy(network)
     assert copy.name == "fp32 direct"
     torch.testing.assert_close(copy.attacked(images), network(images).detach())
-    with pytest.raises(ConfigError, match=r"buffers of its own.*Standardised has some in itself"):
+    with pytest.raises(ConfigError, match=r"Standardised has floating-point buffers in itself"):
         working_copy(network, "bf16")
 
 
@@ -293,7 +293,9 @@ def test_a_network_that_fails_in_bf16_is_not_computed_in_it(monkeypatch, capabil
     plain = nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten())
     assert [possible_precision(plain, p, images) for p in ("auto", "bf16")] == ["auto", "bf16"]
     assert not images.requires_grad
-    with pytest.raises(ConfigError, match=r"Centred failed \(RuntimeError: .*--mean, --std"):
+    with pytest.raises(
+        ConfigError, match=r"Centred failed in precision bf16 \(RuntimeError: .*--mean, --std"
+    ):
         possible_precision(Centred(), "bf16", images)
 
 
@@ -310,7 +312,7 @@ def test_an_input_smaller_than_a_stride_is_not_computed_in_bf16(monkeypatch):
     network, images = strided(1)
     assert possible_precision(network, "auto", images) == "fp32"
     assert possible_precision(network, "fp32", images) == "fp32"
-    with pytest.raises(ConfigError, match=r"stride 2 gets an input of 1 x 1, smaller than its str"):
+    with pytest.raises(ConfigError, match=r"stride 2 gets a smaller input, 1 x 1"):
         possible_precision(network, "bf16", images)
     assert possible_precision(*strided(2)[:1], "auto", strided(2)[1]) == "auto"
 
@@ -362,7 +364,7 @@ def unchecked(network: nn.Module, precision: object) -> object:
 
 @pytest.mark.parametrize("precision", ["fp16", "float32", ""])
 def test_an_unknown_precision_is_refused(precision):
-    with pytest.raises(ConfigError, match=rf"auto, bf16 or fp32; got '{precision}'"):
+    with pytest.raises(ConfigError, match=rf'fp32; got "{precision}"'):
         unchecked(nn.Linear(3, 2), precision)
 
 
@@ -420,5 +422,7 @@ def test_a_network_that_fails_in_bf16_only_in_training_mode_has_single_precision
     images = torch.rand(4, 1, 8, 8)
     assert possible_precision(InTraining(always=False), "auto", images) == "fp32"
     assert possible_precision(InTraining(always=True), "auto", images) == "auto"
-    with pytest.raises(ConfigError, match=r"failed .TypeError: neither here nor there"):
+    with pytest.raises(
+        ConfigError, match=r"failed in precision bf16 .TypeError: neither here nor there"
+    ):
         possible_precision(InTraining(always=False), "bf16", images)

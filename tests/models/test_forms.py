@@ -178,11 +178,11 @@ class Untrained(Product):
         (Wrong, "Wrong that a form of Own built gives other logits .* differ by .* of the largest"),
         (
             Narrow,
-            r"Narrow .* shape \(8, 9\); those of the network have \(8, 10\)",
+            r"Narrow .* shape \(8, 9\), not \(8, 10\)",
         ),
         (Untrained, r"Untrained .* failed \(RuntimeError: .*Correct the form"),
         (lambda _: 1 / 0, "the form Building of Own failed: ZeroDivisionError"),
-        (lambda _: "none", "returned a str; it must return a WorkingCopy or None"),
+        (lambda _: "none", "returned a str, not None or a WorkingCopy"),
     ],
 )
 def test_a_form_that_does_not_compute_the_network_is_refused(tmp_path, build, complaint):
@@ -212,10 +212,10 @@ def test_an_evaluation_does_without_passes_that_are_not_the_networks(caplog):
         (
             Factored,
             Multiplied,
-            "not its class; got the class Multiplied. Build it",
+            "form is the class Multiplied. Build it",
         ),
-        (Factored, Product, r"not its class; got the class Product"),
-        (Factored, object(), "methods working_copy and attack_passes; object has not. Inherit"),
+        (Factored, Product, r"form is the class Product"),
+        (Factored, object(), "object lacks the methods of a form. Inherit"),
     ],
 )
 def test_what_is_no_form_of_a_network_cannot_be_registered(network_type, form, complaint):

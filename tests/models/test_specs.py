@@ -92,10 +92,10 @@ def test_a_normalisation_is_subtract_and_divide():
 @pytest.mark.parametrize(
     ("mean", "std", "complaint"),
     [
-        ((0.5,), (0.0,), "a std in"),
+        ((0.5,), (0.0,), "and std in"),
         ((125.3,), (63.0,), "Divide those of grey levels by 255"),
-        ((0.5, 0.5), (0.5,), "a number for each channel"),
-        ((), (), "a number for each channel"),
+        ((0.5, 0.5), (0.5,), "one number for each channel"),
+        ((), (), "one number for each channel"),
     ],
 )
 def test_a_normalisation_of_other_units_is_refused(mean, std, complaint):
@@ -107,11 +107,11 @@ def test_a_normalisation_of_other_units_is_refused(mean, std, complaint):
     ("spec", "shape", "complaint"),
     [
         (PaperNetwork(), (3, 32, 32), r"takes images of shape \(1, 28, 28\).*small-cnn"),
-        (SmallNetwork(channels=1), (3, 32, 32), "images of 1 channels.*have 3 channels"),
+        (SmallNetwork(channels=1), (3, 32, 32), "images of 1 channels.*got 3 channels"),
         (
             Normalised(mean=(0.5, 0.5), std=(1.0, 1.0), network=SmallNetwork()),
             (3, 8, 8),
-            "one for each of the 3 channels",
+            "one for each of 3 channels",
         ),
     ],
 )
@@ -170,9 +170,9 @@ def test_a_factory_in_a_module_is_found_from_the_folder_one_stands_in(own, monke
         ("no_such_module_of_ours:small", "there is no module no_such_module_of_ours"),
         ("{}/nowhere.py:small", "there is no .*nowhere.py"),
         ("{}/own_nets.py:smal", "it has no smal. Did you mean small"),
-        ("{}/own_nets.py:ANSWER", "must be a function or a class; .* is a int"),
+        ("{}/own_nets.py:ANSWER", "is a int, not a function or class"),
         ("{}/own_nets.py:failing", "failed with no arguments: OSError: no weights here"),
-        ("{}/own_nets.py:nothing", "must return a torch.nn.Module; .* returned a NoneType"),
+        ("{}/own_nets.py:nothing", "returned a NoneType, not a torch.nn.Module"),
         ("{}/broken.py:small", "whose own code must run; it failed: ZeroDivisionError"),
     ],
 )

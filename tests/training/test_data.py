@@ -151,14 +151,16 @@ GOING_ON: list[Callable[[Path], object]] = [
 @pytest.mark.parametrize("going_on", GOING_ON)
 def test_without_the_data_it_says_so(going_on: Callable[[Path], object], tmp_path: Path) -> None:
     train(small(model=THREE, updates=1), tmp_path / "run", data=mine())
-    with pytest.raises(DataError, match=r"The data 'mine' were handed over in Python.*data=…"):
+    with pytest.raises(DataError, match=r"the data 'mine' came from Python.*data=…"):
         going_on(tmp_path / "run")
 
 
 def test_other_data_than_the_runs_are_refused(tmp_path: Path) -> None:
     train(small(model=THREE, updates=1), tmp_path / "run", data=mine())
     other = replace(mine(), name="other")
-    with pytest.raises(ConfigError, match=r"what the run was trained on, given:mine; got.*other"):
+    with pytest.raises(
+        ConfigError, match=r"what the run was trained on, given:mine; got given:other"
+    ):
         resume(tmp_path / "run", data=other)
 
 
@@ -169,7 +171,7 @@ def test_a_damaged_picture_ends_a_streamed_run_with_its_name(
     for path in root.glob("*/*"):
         path.write_bytes(path.read_bytes()[:-60])
     torn = replace(config, data=str(root), data_memory=0)
-    with pytest.raises(DataError, match=r"\.png must be a whole picture"):
+    with pytest.raises(DataError, match=r"\.png is no whole picture"):
         train(torn, tmp_path / "run", sinks=[Watching()])
 
 

@@ -221,7 +221,7 @@ def test_who_cannot_begin_says_why_and_the_others_that_they_cannot_either(found)
     other, own = found["lying"]
     assert (own["error"], own["code"]) == ("DataError", 2)
     assert (other["error"], other["code"]) == ("FailedElsewhere", 2)
-    assert other["text"].startswith("trainer 1 cannot go on")
+    assert other["text"].startswith("trainer 1 failed")
     assert own["text"] in other["text"]
     assert not (found["folder"] / "lying").exists()
     leader, follower = found["occupied"]

@@ -67,8 +67,8 @@ REFUSED = {
     "no gradient in training mode": (in_training(lambda z: z.detach()), "no detach"),
     "another size of batch": (in_training(lambda z: z.view(7, 4)), "over 8 images.*invalid"),
     "one image squeezed": (odd(lambda _, z: z.squeeze()), r"shape \(4,\) for 1 image"),
-    "one image failing": (odd(lambda _, z: z if len(z) > 1 else 1 // 0), "batch of 1: Zero"),
-    "extra state": (WithExtraState, "_extra_state.*is a dict, but checkpoints store"),
+    "one image failing": (odd(lambda _, z: z if len(z) > 1 else 1 // 0), r"shape \(1, .*Zero"),
+    "extra state": (WithExtraState, "_extra_state.*is a dict; checkpoints store"),
     "a state_dict of a part": (PartlyStored, r"cannot be written and read back.*layer\.bias"),
     "a lock": (Locked, "cannot be copied: TypeError"),
     "answers by a count": (Counting, "must follow from its state_dict"),
@@ -79,8 +79,8 @@ REFUSED = {
     ),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "belongs to a lazy layer"),
     "meta": (lambda: Keeping().to("meta"), "on the meta device"),
-    "no weights": (nn.Flatten, "must have weights to train"),
-    "all frozen": (lambda: Keeping().requires_grad_(requires_grad=False), "must have weights"),
+    "no weights": (nn.Flatten, "requires a gradient"),
+    "all frozen": (lambda: Keeping().requires_grad_(requires_grad=False), "requires a gradient"),
 }
 
 

@@ -118,8 +118,8 @@ def test_an_occupied_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> Non
     ("changes", "error", "message"),
     [
         ({"data": "mnits"}, DataError, "mnits"),
-        ({"device": "cuda:99"}, ConfigError, "device must name one"),
-        ({"device": "gpu"}, ConfigError, "device must name one"),
+        ({"device": "cuda:99"}, ConfigError, "cannot be used: RuntimeError"),
+        ({"device": "gpu"}, ConfigError, "cannot be used: RuntimeError"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(

@@ -1,7 +1,6 @@
 """Labelled images: reading and checking them, and the seeded order they are trained in.
 
-Nothing here is downloaded, executed or drawn from a global random state: a data set comes from
-files whose every defect is named, and an order of tickets is a pure function of its seed.
+Nothing is downloaded or executed, and the global random state is not used.
 """
 
 from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images

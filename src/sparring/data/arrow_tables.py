@@ -1,7 +1,7 @@
 """Tables of pictures as Hugging Face keeps them: Parquet files, and data sets saved to disk.
 
 A row has a picture, as a struct of its file's bytes and path or as bytes only, and a label, a whole
-number. Names of classes are taken from the `ClassLabel` in the table's metadata where there is one.
+number. Names of classes are those of the `ClassLabel` in the table's metadata.
 Needs pyarrow, the extra `parquet`; nothing else imports it.
 """
 
@@ -22,36 +22,35 @@ from sparring.records.files import LARGEST_JSON, parse_json
 
 _NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z]).*", re.IGNORECASE)
 _ROWS = 64
-"""Rows that are in memory at a time: with large pictures some 100 MB."""
+"""Rows in memory at a time."""
 _LABELS = ("label", "labels", "class", "target")
-"""Names of the column of labels, where several hold whole numbers."""
+"""Names of the column of labels, if several hold whole numbers."""
 
 
 class Picture(NamedTuple):
     """A row of a table."""
 
     content: bytes
-    """The picture, encoded."""
+    """The encoded picture."""
     label: int
     name: str
-    """What messages call it."""
+    """For messages."""
     is_elsewhere: bool
     """Whether the row names a file that holds the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tables:
-    """The files of a data set by part; only train, if it does not say what is held out."""
+    """The files of a data set by part; only train, if there are no parts."""
 
     root: Path
-    """The folder or file."""
     parts: dict[str, tuple[Path, ...]]
-    """Files of each part, in order of their names."""
+    """Files of each part, sorted."""
     is_arrow: bool
     """Whether they are Arrow streams, as `save_to_disk` writes them, and not Parquet."""
 
     def rows(self, part: str) -> Iterator[Picture]:
-        """Every row of a part, in order. Raises `DataError` for what cannot be read."""
+        """Every row of a part. Raises `DataError` for a damaged file."""
         for path in self.parts[part]:
             with _naming(path):
                 number = 0
@@ -63,7 +62,7 @@ class Tables:
                         number += 1
 
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, if the first file's metadata has them."""
+        """Names of the classes in the first file's metadata; empty if there are none."""
         path = self.parts["train"][0]
         with _naming(path):
             schema = _schema(path, self.is_arrow)
@@ -73,13 +72,13 @@ class Tables:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the files that are there."""
+        """Bytes of all files."""
         files = (path for paths in self.parts.values() for path in paths if path.is_file())
         return sum(path.stat().st_size for path in files)
 
 
 def find_tables(root: Path) -> Tables | None:
-    """The tables of a folder or file; none if there are none. No file is opened but small JSON."""
+    """The tables of a folder or file; `None` if there are none. Only JSON files are opened."""
     if root.is_file():
         return Tables(root=root, parts={"train": (root,)}, is_arrow=False)
     if (root / "dataset_dict.json").is_file():
@@ -115,13 +114,13 @@ def _with_train(
     if "train" in parts:
         return {"train": parts["train"]} | parts
     raise DataError(
-        f"{root} must hold a part named train, to train on; found: {', '.join(found[:20])}. "
-        "Rename the files (train-0.parquet, test-0.parquet) or folders."
+        f"{root} has no part named train, only {', '.join(found[:20])}. Rename the files "
+        "(train-0.parquet, test-0.parquet) or folders."
     )
 
 
 def _part_of(path: Path) -> str:
-    """The part that a file's name, or a folder above it, begins with; empty if none does."""
+    """The part that the name of a file or folder begins with; empty if none does."""
     for name in (path.name, *reversed(path.parts[:-1])):
         if found := _NAME.fullmatch(name):
             return PARTS[found[1].lower()]
@@ -143,18 +142,16 @@ def _listed(path: Path, name: str) -> list[str]:
         found: Any = parse_json(file.read())
         listed = [item["filename"] if isinstance(item, dict) else item for item in found[name]]
         if not all(isinstance(item, str) for item in listed):
-            raise TypeError("it lists something else than names")
+            raise TypeError("not all are names")
         return listed
 
 
 def _below(folder: Path, name: str, where: str) -> Path:
-    """A file that something in a folder names; it must lie below that folder."""
+    """A file below a folder. Raises `DataError` for one elsewhere."""
     path = folder / name
     if not path.is_relative_to(folder) or ".." in path.relative_to(folder).parts:
-        raise DataError(
-            f"{where} must name files in its own folder, {folder}; got {name}. "
-            "Save the data set with its pictures."
-        )
+        rule = f"{where} must name files in {folder}"
+        raise DataError.expected(rule, name, "Save the data set with its pictures.")
     return path
 
 
@@ -165,20 +162,19 @@ def _pyarrow() -> ModuleType:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            "Parquet files and data sets saved to disk are read with pyarrow, which is not "
-            "installed. Install the extra: pip install 'sparring[parquet]'"
+            "pyarrow, which reads tables, is not installed: pip install 'sparring[parquet]'"
         ) from error
     return pyarrow
 
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[Any]:
-    """A file that pyarrow can read where it lies, never further than it is long."""
+    """A memory-mapped file for pyarrow."""
     arrow = _pyarrow()
     with data_file(path) as file:
         if not file.seek(0, 2):
             raise ValueError("it is empty")
-        # Not closed: pyarrow's buffers may still point into it. It goes with the last of them.
+        # Not closed: pyarrow's buffers may still point into it.
         yield arrow.BufferReader(
             arrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         )
@@ -199,7 +195,6 @@ def _batches(path: Path, is_arrow: bool) -> Iterator[Any]:
 
 
 def _check_groups(about: Any, path: Path) -> None:
-    """Refuse a file whose groups of rows unpack to far more than they take."""
     for number in range(about.num_row_groups):
         group = about.row_group(number)
         columns = [group.column(place) for place in range(group.num_columns)]
@@ -210,7 +205,7 @@ def _check_groups(about: Any, path: Path) -> None:
 
 def _stored(batch: Any, path: Path) -> Iterator[tuple[object, object]]:
     """Pictures and labels of a batch as they are stored."""
-    # A damaged file may point anywhere in memory until that is checked.
+    # A damaged file may point anywhere in memory.
     batch.validate(full=True)
     image, label = _columns(batch.schema, path)
     return zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True)
@@ -226,7 +221,7 @@ def _schema(path: Path, is_arrow: bool) -> Any:
 
 
 def _names_in(stored: bytes | None, label: str) -> tuple[str, ...]:
-    """Names of the classes in what Hugging Face keeps beside a table; none if there are none."""
+    """Names of the classes in Hugging Face's metadata; empty if there are none."""
     try:
         known: Any = parse_json(stored or b"{}")
         names = known["info"]["features"][label]["names"]
@@ -253,14 +248,13 @@ def _columns(schema: Any, path: Path) -> tuple[str, str]:
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise DataError(
             f"{path} must have one column of pictures (bytes, or bytes and path) and one of whole "
-            f"numbers as labels, called label if there are more; found: {found}. "
-            "Leave out or rename columns."
+            f"numbers, called label if there are several; found: {found}. Rename the columns."
         )
     return images[0], labels[0]
 
 
 def _content(stored: object, path: Path, name: str) -> tuple[bytes, bool]:
-    """A picture's bytes, or those of the file that the row names, and which of both."""
+    """A picture's bytes, and whether they are from a file that the row names."""
     content = stored.get("bytes") if isinstance(stored, dict) else stored
     if isinstance(content, bytes):
         return content, False
@@ -271,17 +265,16 @@ def _content(stored: object, path: Path, name: str) -> tuple[bytes, bool]:
             below, at_most=LARGEST_FILE, name=f"{elsewhere}, the picture of {name},"
         ) as file:
             return file.read(), True
-    raise DataError(f"{name} must hold a picture; it is empty. Leave the row out.")
+    raise DataError(f"{name} has no picture. Leave the row out.")
 
 
 def _label(stored: object, name: str) -> int:
     if isinstance(stored, int):
         return whole_label(stored, name)
-    raise DataError(f"{name} must have a label, a whole number; it has none. Leave the row out.")
+    raise DataError(f"{name} has no label that is a whole number. Leave the row out.")
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn what pyarrow raises for a damaged file into a `DataError`."""
     with damage(f"{path} must be a whole file that pyarrow can read", "Fetch the file again."):
         yield

@@ -1,14 +1,13 @@
-"""A folder of class folders of pictures: found, checked, and decoded when they are needed.
+"""A folder of class folders of pictures, decoded when they are needed.
 
     PATH/train/cat/1.png       PATH/train, PATH/test and, if wanted, PATH/validation (or valid, or
     PATH/test/cat/2.png        val), in any capitals, each with a folder for every class; or
     PATH/cat/1.png             a folder for every class only: a sixth is held out as test set
 
 The name of a class is that of its folder in train. Classes are numbered in the order of their
-names, by code points: `10` comes before `9`, `Z` before `a`. A folder of another part is the class
-whose name looks the same, however its accents are stored. Links are followed. Hidden files and
-folders (`.DS_Store`, macOS' `._1.png`, `.ipynb_checkpoints`), those that systems leave there
-(`__MACOSX`, `Thumbs.db`) and files of other endings are no pictures and are left aside.
+names, by code points: `10` comes before `9`, `Z` before `a`. Names are compared in their NFC form.
+Links are followed. Hidden files and folders, those that systems leave there (`__MACOSX`,
+`Thumbs.db`) and files of other endings are left aside.
 
 Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  grey levels 0 to 255.
@@ -37,7 +36,7 @@ from sparring.errors import DataError
 from sparring.records.files import open_regular
 
 _NAMED = 5
-"""Names in a message: enough to see the pattern."""
+"""Names in a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,16 +44,12 @@ class ClassFolders:
     """The picture files of a folder, by part and by class."""
 
     root: Path
-    """The folder."""
     classes: tuple[str, ...]
     """Names of the training set's folders, in order."""
     parts: Mapping[str, Mapping[str, tuple[str, ...]]]
-    """Files by part (train, test, validation) and class, below the root, in order of their names.
-
-    Only train, if the folder does not say what is held out."""
+    """Paths below the root by part and class, in order; only train, if there are no parts."""
     aside: tuple[str, ...]
-    """What lies beside them: files that are no pictures by their endings, and folders beside the
-    parts; hidden ones are not listed."""
+    """Visible files that are no pictures by their endings, and folders beside the parts."""
     problems: tuple[str, ...]
     """Reasons this folder cannot be trained on, each with its remedy; empty if there are none."""
 
@@ -70,14 +65,14 @@ def has_folders(folder: Path) -> bool:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is taken for a picture, by its ending."""
+    """Whether a file has the ending of a picture."""
     return path.suffix.lower() in SUFFIXES
 
 
 def find_class_folders(root: Path) -> ClassFolders:
-    """What a folder of class folders holds; no picture is opened.
+    """List the folders; no picture is opened.
 
-    Cost: listing every folder. Raises `DataError` if one cannot be read, or there is no picture.
+    Raises `DataError` if a folder cannot be read, or there is no picture.
     """
     folders = [path for path in visible(root) if is_folder(path)]
     at_parts = _are_parts(folders)
@@ -102,33 +97,32 @@ def find_class_folders(root: Path) -> ClassFolders:
     if not (found.num_files or problems or search.problems):
         names = [path.name for path in folders]
         raise DataError(
-            f"{root} must hold pictures in a folder for each class ({_example(at_parts)}); there "
-            f"is no picture in its folders {_some(names)}. Pictures end in .png, .jpg, "
-            ".webp and the like; give the folder above the classes."
+            f"there is no picture (.png, .jpg, .webp …) in the folders {_some(names)} of {root}. "
+            f"Give a folder with a folder for each class ({_example(at_parts)})."
         )
     return found
 
 
 def _are_parts(folders: Sequence[Path]) -> bool:
-    """Whether folders are the parts of a data set, and not its classes."""
+    """Whether folders are parts of a data set rather than classes."""
     named = [path for path in folders if part_of(path.name)]
     with_classes = {part_of(path.name) for path in named if has_folders(path)}
     only_parts = len(named) == len(folders)
     if "train" in with_classes or (with_classes and only_parts):
         return True
     has_train = any(part_of(path.name) == "train" for path in named)
-    # Pictures in train and test, without classes: two classes of these names are not meant.
+    # Folders train and test without classes are not meant as classes.
     return has_train and len(named) > 1 and (only_parts or bool(with_classes))
 
 
 def _rank(folder: Path) -> int:
-    """Train first, because the others' classes are its own."""
+    """Train first, whose classes the others share."""
     return [*PARTS].index(folder.name.lower()) if part_of(folder.name) else len(PARTS)
 
 
 @dataclass
 class _Search:
-    """Collects what the folders of the parts hold."""
+    """The contents of the folders of all parts."""
 
     root: Path
     parts: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -136,7 +130,7 @@ class _Search:
     problems: list[str] = field(default_factory=list)
 
     def part(self, part: str, folder: Path) -> None:
-        """Adds the classes of one part."""
+        """Add the classes of one part."""
         inside = visible(folder)
         classes = [path for path in inside if is_folder(path)]
         loose = [path for path in inside if not is_folder(path)]
@@ -144,9 +138,8 @@ class _Search:
         if folder != self.root and not classes:
             pictures = sum(map(is_picture, loose))
             self.problems.append(
-                f"{folder} must have a folder for each class, such as {folder.name}/cat/1.png; it "
-                f"has none{f', and {pictures:,} pictures without a class' if pictures else ''}. "
-                "Move pictures into folders of their classes, or it elsewhere."
+                f"{folder} has no class folders but {pictures:,} pictures. Move them into folders "
+                f"of their classes, such as {folder.name}/cat/1.png."
             )
             return
         self._check_looks(folder, classes)
@@ -160,20 +153,16 @@ class _Search:
         looks = Counter(same_name(path.name) for path in classes)
         for name in (name for name, count in looks.items() if count > 1):
             self.problems.append(
-                f"Names of classes must look different; two folders in {folder} look the same, "
-                f"{name}, because accents are stored in two ways (NFC and NFD). Put their pictures "
-                "into one folder."
+                f"Two folders of {folder} look the same, {name}, but store accents in two ways "
+                "(NFC and NFD). Put their pictures into one folder."
             )
 
     def _pictures(self, folder: Path) -> Iterator[str]:
-        """The pictures of one class."""
         for path in visible(folder):
             below = str(path.relative_to(self.root))
             if is_folder(path):
                 self.problems.append(
-                    f"The pictures of a class must lie in its folder itself, because folders are "
-                    f"classes; {below} is a folder inside one. Move its pictures up or it "
-                    "elsewhere."
+                    f"{below} is a folder inside a class. Move its pictures up, or it elsewhere."
                 )
             elif is_picture(path):
                 yield below
@@ -182,7 +171,7 @@ class _Search:
 
 
 def _between_folders(root: Path, folders: Sequence[Path]) -> Iterator[str]:
-    """What is wrong with the folders of parts beside each other."""
+    """Problems of the folders of parts."""
     by_part: dict[str, list[Path]] = {}
     for path in sorted(folders, key=_rank):
         if (part := part_of(path.name)) is not None:
@@ -190,34 +179,29 @@ def _between_folders(root: Path, folders: Sequence[Path]) -> Iterator[str]:
     found = _some([path.name for path in folders])
     for part, paths in by_part.items():
         if len(paths) > 1:
-            yield (
-                f"Only one of {' and '.join(path.name for path in paths)} may be there, because "
-                f"each names the {part} set; found {len(paths)} ({root}). Rename or move one away."
-            )
+            names = " and ".join(path.name for path in paths)
+            yield f"{names} in {root} both name the {part} set. Rename or move one away."
     if "train" not in by_part:
         yield (
-            f"There must be a folder train with a folder for each class, to train on; found "
-            f"{found} ({root}). Give the folder above it, or rename the one that is meant."
+            f"There is no folder train in {root}, only {found}. Give the folder above it, or "
+            "rename the one that is meant."
         )
     elif "test" not in by_part:
         yield (
-            "Beside train there must be a folder test with a folder for each class, because what "
-            f"a classifier is judged on is yours to say; found {found} ({root}). "
-            "If another folder is meant for that, rename it to test; the validation set is then "
-            "held out of train."
+            f"There is no folder test beside train in {root}, only {found}. Rename the folder of "
+            "test images to test; a validation set is then held out of train."
         )
 
 
 def _about_classes(
     root: Path, parts: Mapping[str, Mapping[str, Sequence[str]]], at_parts: bool
 ) -> Iterator[str]:
-    """What is wrong with the classes."""
+    """Problems of the classes."""
     classes = parts["train"]
     if len(classes) < 2:
         yield (
-            "A classifier needs at least two classes to tell apart; the folders that hold "
-            f"pictures of classes are {_some(sorted(classes)) or 'none'} ({root}). Give every "
-            f"class a folder of its own ({_example(at_parts)})."
+            f"There must be at least two classes; the folders with pictures in {root} are "
+            f"{_some(sorted(classes)) or 'none'}. Give every class a folder ({_example(at_parts)})."
         )
     empty = sorted(name for name, files in classes.items() if not files)
     if empty:
@@ -227,11 +211,11 @@ def _about_classes(
         if unknown and classes:
             yield only_elsewhere(part, unknown, _spelling(unknown, classes))
         if not any(parts[part].values()):
-            yield f"There must be at least one picture in {root / part}; there is none."
+            yield f"There is no picture in {root / part}."
 
 
 def _spelling(unknown: Sequence[str], known: Mapping[str, object]) -> str:
-    """What to do about classes that train does not have, or spells in other capitals."""
+    """The remedy for classes that train does not have, or spells in other capitals."""
     same = {name.casefold(): name for name in known}
     for name in unknown:
         if name.casefold() in same:
@@ -250,16 +234,14 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureFiles:
-    """Pictures of one kind in files."""
+    """Picture files of one kind."""
 
     root: Path
-    """The folder they are below."""
     files: tuple[str, ...] = field(repr=False)
-    """Their paths from there."""
+    """Paths below the root."""
     kind: Kind
-    """What each of them is."""
+    """Of each picture."""
     conversion: Conversion = AS_IS
-    """How they are converted."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -267,7 +249,6 @@ class PictureFiles:
         return self.kind.channels, self.kind.rows, self.kind.columns
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.files)
 
     def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
@@ -278,14 +259,13 @@ class PictureFiles:
             image = read_picture(path, self.conversion)
             if image.shape != images.shape[1:]:
                 raise DataError(
-                    f"All pictures must be {self.kind}, as the first ones are; {path} is "
-                    f"{Kind(*image.shape)}. Was it changed meanwhile?"
+                    f"{path} is {Kind(*image.shape)} and was {self.kind}. Was it changed meanwhile?"
                 )
             images[row] = image
         return images
 
     def encoded_size(self, place: int) -> int:
-        """Bytes of the file at this place. Raises `DataError` if it is gone."""
+        """Bytes of the file. Raises `DataError` if it is gone."""
         path = self.root / self.files[place]
         with _readable(path):
             return path.stat().st_size
@@ -298,7 +278,7 @@ class PictureFiles:
             return file.read(stop - start)
 
     def encoded_name(self, place: int) -> str:
-        """Its class and its own name."""
+        """Its class and name."""
         return _key(self.files[place])
 
 
@@ -307,26 +287,25 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}. Check the file, or leave it out."
-        ) from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def open_class_folders(root: Path, conversion: Conversion = AS_IS) -> Dataset:
-    """The data set of a folder of class folders; the pictures are decoded when they are asked for.
+    """The data set of a folder of class folders; pictures are decoded when they are needed.
 
-    Where there is no test folder, a sixth of every class is the test set; where there is no
-    validation folder, a twelfth of every class of what is left; at least one picture each. Which
-    ones, and the order of every part, depends on the files' names alone.
-    Cost: opening every picture, without decoding it. Raises `DataError` for whatever keeps a
-    classifier from being trained on it, damage behind a picture's header excepted.
+    Without a test folder, a sixth of every class is the test set; without a validation folder, a
+    twelfth of every class of what is left; at least one picture each. Which ones, and the order of
+    every part, depends on the files' names only.
+    Cost: reading every header. Raises `DataError` for anything that prevents training, except
+    damage after a header.
     """
     root = root.resolve()
     found = find_class_folders(root)
     if found.problems:
         more = len(found.problems) - 1
-        told = f" ({more} more: sparring data {root})" if more else ""
-        raise DataError(found.problems[0] + told)
+        raise DataError(
+            found.problems[0] + (f" ({more} more: sparring data {root})" if more else "")
+        )
     files = tuple(chain.from_iterable(f for part in found.parts.values() for f in part.values()))
     pixels = PictureFiles(
         root=root, files=files, kind=_only_kind(root, files, conversion), conversion=conversion
@@ -342,10 +321,7 @@ def open_class_folders(root: Path, conversion: Conversion = AS_IS) -> Dataset:
 
 
 def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tensor, " N"]]:
-    """Which files are train, validation and test, each part in its order.
-
-    A file's key is the name of its class and its own, wherever the part's folder lies.
-    """
+    """Numbers of the files of train, validation and test, in order."""
     numbers = {file: place for place, file in enumerate(files)}
     own: dict[str, Tensor] = {}
     for part, classes in found.parts.items():
@@ -355,7 +331,7 @@ def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tenso
     shares = [{"validation": VALIDATION, "test": TEST}[part] for part in missing]
     train = own.pop("train")
     if not len(train):
-        raise DataError(f"There must be pictures to train on; there is none ({found.root}).")
+        raise DataError(f"There is no picture to train on in {found.root}.")
     chosen = _those(files, train)
     label_of = label_by_class(found)
     labels = torch.tensor([label_of[class_of(file)] for file in chosen])
@@ -367,13 +343,13 @@ def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tenso
 
 
 def each(files: Sequence[str], do: Callable[[str], Kind | DataError]) -> list[Kind | DataError]:
-    """Do something with every file, on some threads."""
+    """Map all files on some threads."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(do, files, chunksize=64))
 
 
 def kind_or_error(root: Path, conversion: Conversion) -> Callable[[str], Kind | DataError]:
-    """Answers a file's kind, or what is wrong with it."""
+    """A function that returns a file's kind, or the error of reading it."""
 
     def answer(file: str) -> Kind | DataError:
         try:
@@ -398,19 +374,15 @@ def _only_kind(root: Path, files: Sequence[str], conversion: Conversion) -> Kind
 
 
 def differing(counts: Counter[Kind], example: dict[Kind, str]) -> str:
-    """Why pictures of several kinds are no data set, and what to do."""
+    """The message about pictures of several kinds."""
     first, *_ = common = counts.most_common(4)
     listed = "; ".join(f"{count:,} {kind} ({example[kind]})" for kind, count in common)
     more = f"; and {len(counts) - len(common)} kinds more" if len(counts) > len(common) else ""
-    sentences = [
-        "All pictures must have one size and the same channels, because one network sees them "
-        f"all; got {listed}{more}."
-    ]
+    sentences = [f"All pictures must have one size and the same channels; got {listed}{more}."]
     if len({(kind.rows, kind.columns) for kind in counts}) > 1:
         side = min(first[0].rows, first[0].columns)
         sentences.append(
-            f"--set image_size={side} resizes the shorter side to {side} and cuts a square from "
-            "the middle."
+            f"--set image_size={side} resizes the shorter side to {side} and cuts out the middle."
         )
     if len({kind.channels for kind in counts}) > 1:
         sentences.append(
@@ -421,12 +393,12 @@ def differing(counts: Counter[Kind], example: dict[Kind, str]) -> str:
 
 
 def label_by_class(found: ClassFolders) -> dict[str, int]:
-    """The number of each class, by the form of its name that `class_of` gives."""
+    """The number of each class by its name in NFC form."""
     return {same_name(name): label for label, name in enumerate(found.classes)}
 
 
 def class_of(file: str) -> str:
-    """The class of a file, by the name of its folder, however its accents are stored."""
+    """The class of a file in NFC form."""
     return same_name(Path(file).parent.name)
 
 

@@ -46,16 +46,15 @@ _LEFT_BY_SYSTEMS = frozenset(
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, but for hidden entries and what systems leave there.
+    """A folder's entries by name, without hidden ones and those that systems leave there.
 
-    Data sets, training and prediction all list folders by this function. Raises `DataError` if the
-    folder cannot be read.
+    Raises `DataError` if the folder cannot be read.
     """
     try:
         entries = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(
-            f"{folder} must be a readable folder; got: {error.strerror}. Check its permissions."
+            f"{folder} cannot be read: {error.strerror}. Check its permissions."
         ) from error
     return [
         path
@@ -65,7 +64,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder, or a link to one; false for what may not be looked at."""
+    """Whether there is a readable folder, or a link to one."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -73,15 +72,12 @@ def is_folder(path: Path) -> bool:
 
 
 def part_of(name: str) -> str | None:
-    """The part that a folder of this name is, whatever its capitals; none if it is no part."""
+    """The part that a folder of this name is, in any capitals; `None` if it is no part."""
     return PARTS.get(name.lower())
 
 
 def same_name(name: str) -> str:
-    """A form that names have in common which look the same.
-
-    One system stores an accent with its letter and another behind it (Unicode's NFC and NFD).
-    """
+    """The NFC form of a name; systems store accents in two ways that look the same."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -89,22 +85,21 @@ LARGEST = 1 << 44
 """Bytes of a data file, 16 TiB: they are read piece by piece."""
 _SMALL = 256 << 20
 _UNLIKELY = 200
-"""Times its size that a large file of images or labels does not unpack to, unless on purpose."""
+"""Most times its size that a large file may unpack to."""
 
 
 @contextmanager
 def data_file(path: Path, *, at_most: int = LARGEST, name: str | None = None) -> Iterator[BinaryIO]:
     """A data file, open for reading; `name` is what messages call it.
 
-    Raises `DataError` for what is not there, not a regular file, or larger than `at_most` bytes.
+    Raises `DataError` if it is missing, not a regular file, or larger than `at_most` bytes.
     """
     try:
         file = open_regular(path, at_most)
     except (OSError, ValueError) as error:  # a path that holds a null byte is a ValueError
-        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{name or path} must be a readable file; got: {reason}. "
-            "Check the path, where a link leads, and its permissions."
+            f"{name or path} cannot be read: {told(error)}. Check the path, where a link leads, "
+            "and its permissions."
         ) from error
     with file:
         yield file
@@ -112,21 +107,17 @@ def data_file(path: Path, *, at_most: int = LARGEST, name: str | None = None) ->
 
 @contextmanager
 def damage(must: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a parser raises for damaged bytes into a `DataError`.
-
-    It reads "<must>; got: <reason>. <remedy>". Parsers of others raise errors of any kind for bytes
-    that they did not expect.
-    """
+    """Turn any error of a parser into a `DataError` "<must>; got: <reason>. <remedy>"."""
     try:
         yield
     except SparringError:
         raise
     except Exception as error:
-        raise DataError(f"{must}; got: {told(error)}. {remedy}") from error
+        raise DataError.expected(must, told(error), remedy) from error
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words: its first line, or else its type."""
+    """The first line of an error, or its type."""
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     reason = getattr(error, "strerror", None) or str(error)
@@ -135,28 +126,22 @@ def told(error: BaseException) -> str:
 
 
 def check_unpacked(where: str, stored: int, unpacked: int) -> None:
-    """Refuse data that unpack to far more than they take on disk. Raises `DataError`.
-
-    No images do that; files made to fill the memory of their reader do.
-    """
+    """Refuse files that are made to fill the memory of their reader. Raises `DataError`."""
     if unpacked > _SMALL and unpacked > _UNLIKELY * stored:
         raise DataError(
-            f"Compressed data must not unpack to more than {_UNLIKELY} times their size; {where} "
-            f"unpacks from {bytes_text(stored)} to {bytes_text(unpacked)}, so that it holds almost "
-            "nothing but repetition. Save it again without compression if that is meant."
+            f"{where} unpacks from {bytes_text(stored)} to {bytes_text(unpacked)}; at most "
+            f"{_UNLIKELY} times its size is allowed. Save it without compression if that is meant."
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RawPixels:
-    """Unsigned bytes in an uncompressed file, read image by image: nothing is kept or mapped."""
+    """Unsigned bytes in an uncompressed file, read image by image."""
 
     path: Path
-    """The file."""
     offset: int
     """Bytes before the first image."""
     count: int
-    """Number of images."""
     image_shape: tuple[int, int, int]
     """Channels, rows and columns of one image."""
     channels_last: bool = False
@@ -179,8 +164,8 @@ class RawPixels:
                         raise OSError(f"it ends before image {place}")
         except OSError as error:
             raise DataError(
-                f"{self.path} must stay as it was while images are read from it; got: "
-                f"{error.strerror or error}. Put it back."
+                f"{self.path} changed while images were read from it: {error.strerror or error}. "
+                "Put it back."
             ) from error
         levels = torch.frombuffer(images, dtype=torch.uint8)
         channels, rows, columns = self.image_shape

@@ -38,11 +38,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTES = 8
 _FETCH_AGAIN = "Fetch the file again from where it came from."
 _PIECE = 1 << 20
-"""Bytes of one read: what a header announces is never allocated before it is there."""
+"""Bytes of one read, so that no more is allocated than the file holds."""
 
 
 class IdxHeader(NamedTuple):
-    """What an IDX file says of itself."""
+    """The header of an IDX file."""
 
     shape: tuple[int, ...]
     is_gzipped: bool
@@ -51,20 +51,19 @@ class IdxHeader(NamedTuple):
 
     @property
     def begin(self) -> int:
-        """Bytes before the numbers."""
+        """Bytes of the header."""
         return 4 + 4 * len(self.shape)
 
     @property
     def numbers(self) -> int:
-        """How many numbers it announces."""
+        """Numbers in all."""
         return math.prod(self.shape)
 
 
 def read_header(path: Path, num_dimensions: int) -> IdxHeader:
-    """What the header of an IDX file announces; the numbers are not read.
+    """Read the header only.
 
-    Raises `DataError` if it is no such file, empty, or not as long as it says, as far as that can
-    be seen without unpacking it.
+    Raises `DataError` for another or an empty file, or one that is not as long as it says.
     """
     with _unpacked(path) as (file, stored, is_gzipped):
         begin = file.read(4 + 4 * num_dimensions)
@@ -78,37 +77,28 @@ def read_header(path: Path, num_dimensions: int) -> IdxHeader:
 
 
 def read_images(path: Path) -> UInt8[Tensor, " N H W"]:
-    """The images of an IDX file, gzipped or not.
-
-    Raises `DataError` if the file is not a whole IDX file of unsigned bytes in three dimensions.
-    """
+    """The images of an IDX file. Raises `DataError` for a damaged or another file."""
     return _read(path, read_header(path, 3))
 
 
 def read_labels(path: Path) -> Int64[Tensor, " N"]:
-    """The labels of an IDX file, gzipped or not.
-
-    Raises `DataError` if the file is not a whole IDX file of unsigned bytes in one dimension.
-    """
+    """The labels of an IDX file. Raises `DataError` for a damaged or another file."""
     return _read(path, read_header(path, 1)).to(torch.int64)
 
 
 def read_content(path: Path, at_most: int) -> bytes:
-    """The bytes of a file, uncompressed if it is gzipped, whatever its name says.
+    """The bytes of a file, unpacked if it is gzipped.
 
-    Raises `DataError` if it cannot be read, its gzip stream is damaged or cut short, or there are
-    more than `at_most` bytes.
+    Raises `DataError` for a damaged file, or for more than `at_most` bytes.
     """
     content = b"".join(_pieces(path, at_most + 1))
     if len(content) > at_most:
-        raise DataError(
-            f"{path} must hold at most {at_most:,} bytes; it holds more. {_FETCH_AGAIN}"
-        )
+        raise DataError(f"{path} holds more than {at_most:,} bytes. {_FETCH_AGAIN}")
     return content
 
 
 def have_same_content(one: Path, other: Path) -> bool:
-    """Whether two files hold the same, uncompressed. Raises `DataError` as `read_content`."""
+    """Whether two files are equal, unpacked. Raises `DataError` as `read_content`."""
     pieces = zip_longest(_pieces(one), _pieces(other))
     return all(piece == of_other for piece, of_other in pieces)
 
@@ -116,11 +106,7 @@ def have_same_content(one: Path, other: Path) -> bool:
 def parse_idx(
     content: bytes | bytearray, path: Path, num_dimensions: int
 ) -> Shaped[Tensor, " ..."]:
-    """The numbers of an IDX file, as unsigned bytes of `num_dimensions` dimensions.
-
-    Raises `DataError` naming `path` if `content` is anything else, is empty, or is longer or
-    shorter than its own header says.
-    """
+    """The unsigned bytes of an IDX file. Raises `DataError`, with `path`, for other content."""
     start = 4 + 4 * num_dimensions
     shape = _shape(bytes(content[:start]), path, num_dimensions)
     _check_length(path, shape, len(content), str(len(content)))
@@ -128,7 +114,6 @@ def parse_idx(
 
 
 def _read(path: Path, header: IdxHeader) -> Shaped[Tensor, " ..."]:
-    """The numbers that the header announces."""
     expected = header.begin + header.numbers
     content = bytearray()
     for piece in _pieces(path, expected + 1):
@@ -139,7 +124,7 @@ def _read(path: Path, header: IdxHeader) -> Shaped[Tensor, " ..."]:
 
 
 def _pieces(path: Path, at_most: int | None = None) -> Iterator[bytes]:
-    """A file's bytes, uncompressed, in pieces of one size; the first `at_most` of them."""
+    """The first `at_most` bytes of a file, unpacked, in pieces."""
     left = at_most
     with _unpacked(path) as (file, _, _):
         while left is None or left > 0:
@@ -152,7 +137,7 @@ def _pieces(path: Path, at_most: int | None = None) -> Iterator[bytes]:
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[tuple[IO[bytes], int, bool]]:
-    """A file that unpacks while it is read; its size on disk, and whether it is gzipped."""
+    """A file that unpacks on reading; its size on disk, and whether it is gzipped."""
     with data_file(path) as file:
         stored = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -163,13 +148,11 @@ def _unpacked(path: Path) -> Iterator[tuple[IO[bytes], int, bool]]:
             yield unpacked, stored, is_gzipped
         except EOFError as error:
             raise DataError(
-                f"{path} must hold a whole gzip stream; it ends too early, after {stored} bytes: "
-                f"the file is truncated. {_FETCH_AGAIN}"
+                f"{path} is truncated: its gzip stream ends after {stored} bytes. {_FETCH_AGAIN}"
             ) from error
         except (OSError, ValueError, struct.error, zlib.error) as error:
             raise DataError(
-                f"{path} must hold one intact gzip stream; it is corrupt ({told(error)}). "
-                f"{_FETCH_AGAIN}"
+                f"{path} is a corrupt gzip stream ({told(error)}). {_FETCH_AGAIN}"
             ) from error
 
 
@@ -178,13 +161,13 @@ def _shape(begin: bytes, path: Path, num_dimensions: int) -> tuple[int, ...]:
     start = 4 + 4 * num_dimensions
     _check_magic(begin[:4], path, num_dimensions)
     if len(begin) < start:
-        raise _truncated_header(path, start, len(begin))
+        raise DataError(
+            f"{path} is truncated: it holds {len(begin)} bytes, its header alone {start}. "
+            f"{_FETCH_AGAIN}"
+        )
     shape = struct.unpack(f">{num_dimensions}I", begin[4:])
     if 0 in shape:
-        raise DataError(
-            f"{path} must hold at least one number; its header announces {_announced(shape)}. "
-            "Give a file with data in it."
-        )
+        raise DataError(f"{path} is empty: its header announces {_announced(shape)} numbers.")
     return shape
 
 
@@ -193,45 +176,32 @@ def _announced(shape: tuple[int, ...]) -> str:
 
 
 def _check_length(path: Path, shape: tuple[int, ...], found: int, told: str) -> None:
-    """Refuse a file that is longer or shorter than its header says."""
     expected = 4 + 4 * len(shape) + math.prod(shape)
     if found != expected:
-        verdict = "truncated" if found < expected else "followed by trailing bytes"
+        verdict = "is truncated" if found < expected else "has trailing bytes"
         raise DataError(
-            f"{path} must hold exactly {expected} bytes (uncompressed), because its header "
-            f"announces {_announced(shape)} numbers; it holds {told}: the data are {verdict}. "
-            f"{_FETCH_AGAIN}"
+            f"{path} {verdict}: its header announces {_announced(shape)} numbers, {expected} bytes "
+            f"in all (unpacked); it holds {told}. {_FETCH_AGAIN}"
         )
-
-
-def _truncated_header(path: Path, start: int, found: int) -> DataError:
-    return DataError(
-        f"{path} must begin with a header of {start} bytes; it holds {found} bytes "
-        f"in all: the file is truncated. {_FETCH_AGAIN}"
-    )
 
 
 def _check_magic(magic: bytes, path: Path, num_dimensions: int) -> None:
-    """Refuse what does not begin as an IDX file of unsigned bytes does."""
     if len(magic) < 4 or magic[:2] != b"\0\0":
         found = magic.hex(" ") or "nothing"
         raise DataError(
-            f"{path} must be an IDX file, whose first bytes are "
-            f"00 00 {_UNSIGNED_BYTES:02x} {num_dimensions:02x}; they are {found}. "
-            "Is it another kind of file, saved under this name?"
+            f"{path} is no IDX file: its first bytes are {found}, not "
+            f"00 00 {_UNSIGNED_BYTES:02x} {num_dimensions:02x}."
         )
     if magic[2] != _UNSIGNED_BYTES:
         raise DataError(
-            f"{path} must hold unsigned bytes (IDX type 0x08), because pixels are grey levels "
-            f"0 to 255 and labels small counts; its type is 0x{magic[2]:02x}. "
-            "Write the file again as unsigned bytes."
+            f"{path} holds numbers of type 0x{magic[2]:02x}. Write it again as unsigned bytes "
+            "(IDX type 0x08)."
         )
     if magic[3] != num_dimensions:
         kind = {1: "labels", 3: "images"}
         raise DataError(
-            f"{path} must have {num_dimensions} dimension(s), as a file of "
-            f"{kind[num_dimensions]} has; it has {magic[3]}. "
-            "Are the files of images and labels swapped?"
+            f"{path} has {magic[3]} dimension(s), a file of {kind[num_dimensions]} has "
+            f"{num_dimensions}. Are the files of images and labels swapped?"
         )
 
 
@@ -248,21 +218,20 @@ _STANDARD = {
 }
 _DIMENSIONS = {"images": 3, "labels": 1}
 _LISTED = 20
-"""Names in a message: enough to see what kind of folder it is."""
+"""Names in a message."""
 
 
 def is_idx_folder(folder: Path) -> bool:
-    """Whether a file there is called as those of IDX data sets are."""
+    """Whether a file has a name of IDX data sets."""
     return any(_NAME.fullmatch(path.name) and path.is_file() for path in visible(folder))
 
 
 def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     """The data set of a folder with four IDX files, gzipped or not; other files are ignored.
 
-    A file that lies beside its own gzipped copy counts once. The last twelfth of the training
-    images is held out for validation. Images of more than `data_memory` bytes are streamed.
-    Raises `DataError` if one of the four is missing, if several could be meant, if a file is
-    damaged, or if images are to be streamed from a gzipped one.
+    A file beside its own gzipped copy counts once. The last twelfth of the training images is held
+    out for validation. Images of more than `data_memory` bytes are streamed. Raises `DataError` if
+    a file is missing, ambiguous, damaged, or gzipped and too large.
     """
     files = _find(folder)
     headers = {role: read_header(path, _DIMENSIONS[role[1]]) for role, path in files.items()}
@@ -286,18 +255,16 @@ def load_folder(folder: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
 
 
 def listing(folder: Path) -> str:
-    """What lies in a folder, for a message."""
+    """The entries of a folder, for a message."""
     return _listing(visible(folder))
 
 
 def _check_pair(images: Path, of_images: IdxHeader, labels: Path, of_labels: IdxHeader) -> None:
-    """Refuse two files that do not announce one label for each image, before they are read."""
     if of_images.shape[0] != of_labels.shape[0]:
         raise one_label_each(of_labels.shape[0], str(labels), of_images.shape[0], str(images))
 
 
 def _streamed(path: Path, header: IdxHeader, size: int, data_memory: int) -> RawPixels:
-    """The images of a file, where they lie."""
     if header.is_gzipped:
         raise too_large(str(path), size, data_memory, "Unpack the files (gunzip)")
     num_images, rows, columns = header.shape
@@ -307,7 +274,7 @@ def _streamed(path: Path, header: IdxHeader, size: int, data_memory: int) -> Raw
 
 
 def _find(folder: Path) -> dict[tuple[str, str], Path]:
-    """Which file is which of the four."""
+    """The four files by part and kind."""
     candidates: dict[tuple[str, str], list[Path]] = defaultdict(list)
     entries = visible(folder)
     for path in entries:
@@ -322,9 +289,8 @@ def _find(folder: Path) -> dict[tuple[str, str], Path]:
     ]
     if missing:
         raise DataError(
-            f"{folder} must hold four IDX files, {', '.join(_STANDARD.values())} (.gz or not); "
-            f"missing: {', '.join(missing)}; found: {_listing(entries)}. "
-            "Give the folder that the files lie in, or an .npz file."
+            f"{', '.join(missing)} (.gz or not) is missing in {folder}; it holds "
+            f"{_listing(entries)}. Give the folder of all four IDX files, or an .npz file."
         )
     files = {role: _only(paths, folder) for role, paths in candidates.items()}
     prefixes = {match["prefix"] for p in files.values() if (match := _NAME.fullmatch(p.name))}
@@ -334,7 +300,7 @@ def _find(folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def _only(paths: list[Path], folder: Path) -> Path:
-    """The one file meant: a file and its own gzipped copy are one."""
+    """The only file; a file and its gzipped copy count as one."""
     first, *others = paths
     if not others:
         return first
@@ -345,11 +311,9 @@ def _only(paths: list[Path], folder: Path) -> Path:
 
 
 def _ambiguous(folder: Path, paths: list[Path]) -> DataError:
-    """Several files claim one place."""
     return DataError(
-        f"{folder} must hold the four IDX files of one data set only, because otherwise it is "
-        f"unclear which are meant; found: {_listing(paths)}. "
-        "Keep each data set in a folder of its own, and each file once."
+        f"{folder} holds the IDX files of several data sets: {_listing(paths)}. Keep each data set "
+        "in a folder of its own, and each file once."
     )
 
 

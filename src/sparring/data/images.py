@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Images(Protocol):
-    """What training and evaluation need of a set of labelled images, wherever its pixels lie."""
+    """A set of labelled images, in memory or streamed."""
 
     @property
     def labels(self) -> Int64[Tensor, " N"]:
@@ -45,7 +45,7 @@ class Images(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, at least 2."""
+        """At least 2."""
         ...
 
     @property
@@ -55,19 +55,17 @@ class Images(Protocol):
 
     @property
     def reads_ahead(self) -> int:
-        """For how many tickets to come `expect` is worth calling; 0 in memory."""
+        """Tickets ahead for which `expect` is worth calling; 0 in memory."""
         ...
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def expect(self, indices: Int64[Tensor, " B"]) -> None:
-        """These images will be asked for soon: a set that is streamed begins to read them."""
+        """Begin to read these images, which are needed soon."""
         ...
 
     def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
-        """The images at `indices`, in that order, as grey levels."""
+        """The images at `indices` as grey levels."""
         ...
 
     def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
@@ -178,22 +176,21 @@ class ImageSet(Indexed):
     """Number of classes, at least 2."""
 
     def __post_init__(self) -> None:
-        """Refuse a set that no classifier could be trained or judged on."""
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            raise DataError(
-                "pixels must be grey levels, torch.uint8 of shape (images, channels, rows, "
-                f"columns); got {self.pixels.dtype} of shape {tuple(self.pixels.shape)}. Of pixels "
-                "in [0, 1] pass (255 * pixels).round().to(torch.uint8)."
+            raise DataError.expected(
+                "pixels must be torch.uint8 of shape (images, channels, rows, columns)",
+                f"{self.pixels.dtype} of shape {tuple(self.pixels.shape)}",
+                "Of pixels in [0, 1] pass (255 * pixels).round().to(torch.uint8).",
             )
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise DataError(
-                "labels must be class indices, torch.int64 of shape (images,); got "
-                f"{self.labels.dtype} of shape {tuple(self.labels.shape)}. Pass labels.long()."
+            raise DataError.expected(
+                "labels must be torch.int64 of shape (images,)",
+                f"{self.labels.dtype} of shape {tuple(self.labels.shape)}",
+                "Pass labels.long().",
             )
         check_labelled(len(self.pixels), self.labels, self.num_classes)
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.labels)
 
     @property
@@ -204,21 +201,20 @@ class ImageSet(Indexed):
 
     @property
     def reads_ahead(self) -> int:
-        """None: it is all here."""
+        """Nothing is read ahead."""
         return 0
 
     def expect(self, indices: Int64[Tensor, " B"]) -> None:
         """Nothing to do."""
 
     def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
-        """The images at `indices`, in that order, as grey levels; a copy."""
+        """The images at `indices` as grey levels; a copy."""
         return self.pixels[indices]
 
     def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
-        """The images at `indices`, in that order, as 32-bit floats in [0, 1], and their labels.
+        """The images at `indices` as 32-bit floats in [0, 1], and their labels; a copy.
 
-        Pixels are grey level / 255, rounded once. The batch shares no memory with the set.
-        Cost: one gather of B images. Raises `IndexError` for an index outside the set.
+        Raises `IndexError` for an index outside the set.
         """
         images = self.pixels[indices].to(torch.float32).div_(255)
         return Batch(images=images, labels=self.labels[indices])
@@ -229,10 +225,8 @@ class ImageSet(Indexed):
         Raises `DataError` unless 0 <= start < stop <= len(self).
         """
         if not 0 <= start < stop <= len(self):
-            raise DataError(
-                f"A subset must lie within the {len(self)} images and hold at least one; "
-                f"got images {start} to {stop}."
-            )
+            rule = f"a subset must lie within the {len(self)} images and hold at least one"
+            raise DataError.expected(rule, f"images {start} to {stop}")
         return ImageSet(
             pixels=self.pixels[start:stop],
             labels=self.labels[start:stop],
@@ -243,51 +237,45 @@ class ImageSet(Indexed):
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Dataset:
-    """One classification task: images to train on, to steer training by, and to judge it by.
+    """One classification task: images for training, validation and test.
 
-    Raises `DataError` if the three sets differ in image shape or in number of classes, or if
-    the names are not as many as the classes.
+    Raises `DataError` if the three sets differ in image shape or number of classes, or if there is
+    not one name for each class.
     """
 
     name: str
-    """What people call it, such as mnist."""
+    """Such as mnist."""
 
     train: Images
-    """What the weights are fitted to."""
+    """For updates of the weights."""
 
     validation: Images
-    """What choices during training may look at; never trained on."""
+    """For choices during training; never trained on."""
 
     test: Images
-    """What only the evaluation may look at."""
+    """For the evaluation only."""
 
     class_names: tuple[str, ...] = ()
     """A name for each class, in order of its number; by default the numbers."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that do not belong to one task."""
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
         kinds = {name: (*s.image_shape, s.num_classes) for name, s in sets.items()}
         if len(set(kinds.values())) > 1:
             found = "; ".join(
                 f"{name}: {c} x {h} x {w}, {k} classes" for name, (c, h, w, k) in kinds.items()
             )
-            raise DataError(
-                "All images of a data set must have one shape (channels x rows x columns) and "
-                f"one set of classes, because one model sees them all; got {found} in the data "
-                f"set {self.name!r}. Resize the images or separate the data sets."
-            )
+            rule = "all images of a data set must have one shape and the same classes"
+            raise DataError.expected(rule, f"{found} in {self.name!r}")
         if not self.class_names:
             object.__setattr__(self, "class_names", numbered(self.num_classes))
         if len(self.class_names) != self.num_classes:
-            raise DataError(
-                f"There must be one name for each class; got {len(self.class_names)} names for "
-                f"{self.num_classes} classes in the data set {self.name!r}."
-            )
+            names = f"{len(self.class_names)} names for {self.num_classes} classes"
+            raise DataError.expected("there must be one name for each class", names)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, at least 2."""
+        """At least 2."""
         return self.train.num_classes
 
     @property
@@ -306,30 +294,25 @@ class Dataset:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether training images are read when they are needed, and not held in memory."""
+        """Whether training images are read when they are needed."""
         return not isinstance(self.train, ImageSet)
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """Names of classes that have none: their numbers."""
+    """The numbers as names of the classes."""
     return tuple(map(str, range(num_classes)))
 
 
 def check_labelled(num_images: int, labels: Int64[Tensor, " N"], num_classes: int) -> None:
-    """Raise `DataError` for a set of images that no classifier could be trained or judged on."""
+    """Refuse a set without images, labels for all, or two classes. Raises `DataError`."""
     if num_images != len(labels) or not num_images:
-        raise DataError(
-            "A set of images must hold at least one image and one label for each; "
-            f"got {num_images} images and {len(labels)} labels."
-        )
+        rule = "a set must hold at least one image and one label for each"
+        raise DataError.expected(rule, f"{num_images} images and {len(labels)} labels")
     if num_classes < 2:
-        raise DataError(
-            "A classifier needs at least two classes to tell apart; "
-            f"got num_classes = {num_classes}. Labels count the classes from 0."
-        )
+        raise DataError.expected("num_classes must be 2 or more", num_classes)
     check_labels(labels, num_classes, "the labels of a set of images")
 
 
 def first_images(images: Images, count: int) -> Tensor:
-    """The first so many of a set, or all there are, [N C H W] in [0, 1]."""
+    """The first `count` images, or all if there are fewer, in [0, 1]."""
     return images.batch(torch.arange(min(count, len(images))))[0]

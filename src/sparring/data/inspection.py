@@ -1,4 +1,4 @@
-"""Statistics of a data set, and what may be wrong with it, before hours are spent on it.
+"""Statistics of a data set, and its problems.
 
 Shapes: C channels, H rows, W columns. Units: counts are in images, pixels lie in [0, 1].
 """
@@ -32,11 +32,11 @@ from sparring.data.streamed import DATA_MEMORY, THREADS
 from sparring.errors import DataError
 
 _EXAMPLES = 5
-"""Pairs that are named: enough to see where they come from."""
+"""Pairs of duplicates that are named."""
 
 
 class Measured(NamedTuple):
-    """One image in a few numbers; those of the levels by channel."""
+    """Statistics of one image; those of the levels by channel."""
 
     kind: Kind
     digest: bytes
@@ -51,31 +51,26 @@ class PixelRange:
     """Pixels of one channel, in [0, 1]."""
 
     least: float
-    """Smallest value."""
     largest: float
-    """Largest value."""
     mean: float
-    """Mean over all pixels."""
     std: float
-    """Standard deviation over all pixels."""
+    """Standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duplicates:
-    """Images whose pixels are the same, bit for bit."""
+    """Images with equal pixels."""
 
     train_test: int
     """Test images that are also trained on."""
     train_test_examples: tuple[str, ...]
-    """The first of them."""
     contradicting: int
-    """Images within one part that are there again with another label."""
+    """Images of one part that occur again with another label."""
     contradicting_examples: tuple[str, ...]
-    """The first of them."""
 
 
 def measured(levels: UInt8[Tensor, " C H W"]) -> Measured:
-    """An image in a few numbers. Cost: about 50 microseconds, and a nanosecond a pixel."""
+    """Cost: about 50 microseconds, and a nanosecond a pixel."""
     array = np.ascontiguousarray(levels.numpy())
     flat = array.reshape(len(array), -1)
     return Measured(
@@ -89,17 +84,17 @@ def measured(levels: UInt8[Tensor, " C H W"]) -> Measured:
 
 
 class Statistics:
-    """What has been seen so far."""
+    """Statistics of the images so far."""
 
     def __init__(self) -> None:
         self.kinds: Counter[Kind] = Counter()
         self.seen: list[tuple[str, int]] = []
-        """Part and label of every image; the label is -1 if its class is not known."""
+        """Part and label of every image; -1 for an unknown class."""
         self._names: dict[bytes, list[tuple[str, int, str]]] = defaultdict(list)
         self._ranges: dict[int, _Sums] = {}
 
     def add(self, part: str, label: int, name: str, image: Measured) -> None:
-        """One image more."""
+        """Add an image."""
         self.kinds[image.kind] += 1
         self.seen.append((part, label))
         self._names[image.digest].append((part, label, name))
@@ -121,7 +116,7 @@ class Statistics:
         return tuple(self._ranges[channels.most_common(1)[0][0]].ranges())
 
     def duplicates(self, classes: Sequence[str]) -> Duplicates:
-        """Which images are there twice where they should not be."""
+        """Images that should not occur twice, and do."""
         leaked = list(self._leaked())
         contradicting = list(self._contradicting(classes))
         return Duplicates(
@@ -184,47 +179,38 @@ def _called(label: int, classes: Sequence[str]) -> str:
 
 PARTS = ("train", "validation", "test")
 _AT_ONCE = 1024
-"""Images between two looks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassCounts:
-    """Images of one class."""
+    """Images of one class, by part."""
 
     name: str
-    """Its name."""
     train: int
-    """Images to train on."""
     validation: int
-    """Images that steer training."""
     test: int
-    """Images that it is judged by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindCount:
-    """How many images are alike in size and channels."""
+    """The number of images of one size and number of channels."""
 
     channels: int
     """1 or 3."""
     rows: int
-    """Pixels from top to bottom."""
     columns: int
-    """Pixels from left to right."""
     images: int
-    """How many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What was found."""
+    """Statistics and problems of a data set."""
 
     source: str
-    """What was looked at."""
     kind: str
-    """What it is, such as class folders."""
+    """Such as class folders."""
     classes: tuple[ClassCounts, ...]
-    """The classes, in order of their numbers."""
+    """In order of their numbers."""
     kinds: tuple[KindCount, ...]
     """Sizes and channels, the most common first."""
     pixels: tuple[PixelRange, ...]
@@ -232,17 +218,16 @@ class Inspection:
     pixel_bytes: int
     """Memory that all pixels would take."""
     data_memory: int
-    """Memory that they may take."""
+    """Bytes of pixels that are held in memory."""
     duplicates: Duplicates
-    """Images that are there twice."""
     aside: tuple[str, ...]
-    """Files that are no pictures by their endings; hidden ones are not listed."""
+    """Visible files that are no pictures by their endings."""
     problems: tuple[str, ...]
     """Reasons this data set cannot be trained on; empty if there are none."""
 
     @property
     def is_streamed(self) -> bool:
-        """Whether it would be streamed."""
+        """Whether training would stream it."""
         return self.pixel_bytes > self.data_memory
 
     @property
@@ -252,17 +237,16 @@ class Inspection:
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """Classes without a test image: nothing will be known of them."""
+        """Classes without a test image."""
         return tuple(found.name for found in self.classes if not found.test)
 
 
 def inspect_data(
     source: str, conversion: Conversion = AS_IS, *, data_memory: int = DATA_MEMORY
 ) -> Inspection:
-    """Look at every image of a data set.
+    """Read every image of a data set; damage and other reasons against training are `problems`.
 
-    Damaged pictures, and whatever else keeps class folders from being trained on, are listed as
-    problems. Cost: decoding every image. Raises `DataError` if nothing can be said of it at all.
+    Cost: decoding every image. Raises `DataError` if there is no data set.
     """
     kind = source_kind(source)
     statistics = Statistics()
@@ -334,7 +318,7 @@ def _look_at_files(
 
 
 def _files(found: ClassFolders) -> tuple[list[str], list[str]]:
-    """Every file and its part: that of its folder, where nothing can be held out yet."""
+    """Every file and its part."""
     pairs = [
         (file, part)
         for part, classes in found.parts.items()

@@ -1,7 +1,6 @@
-"""What labels must be, for every reader alike.
+"""Checks of labels, the same for every reader.
 
-A label is a whole number from 0, and every class has images to train on. A class that only another
-part has is refused, because a network that never saw it cannot be judged by it.
+A label is a whole number from 0. Every class has images to train on, also those of other parts.
 
 Shapes: N images.
 """
@@ -19,15 +18,14 @@ from torch import Tensor
 from sparring.errors import DataError
 
 _NAMED = 5
-"""Classes in a message: enough to see the pattern."""
+"""Classes named in a message."""
 _LARGEST = (1 << 63) - 1
-"""Largest label that can be held."""
 _ONE_HOT = "Turn one-hot rows into classes with y.argmax(axis=1), and floats with y.astype('int64')"
-_AGAIN = "Number the classes 0, 1, 2, … without gaps, in all parts alike"
+_AGAIN = "Number the classes 0, 1, 2, … without gaps, in all parts"
 
 
 class PartLabels(NamedTuple):
-    """Labels of one part, of any value yet."""
+    """Labels of one part, not checked yet."""
 
     labels: Int64[Tensor, " N"]
     where: str
@@ -35,10 +33,7 @@ class PartLabels(NamedTuple):
 
 
 def whole_label(label: object, where: str) -> int:
-    """One label as a number: a whole number in any of the types that hold one.
-
-    Raises `DataError`, with `where`, for anything else.
-    """
+    """A whole number of any type as an `int`. Raises `DataError`, with `where`, for others."""
     array = _as_array(label)
     if array is not None and (array.dtype.kind not in "iu" or array.size != 1):
         remedy = _ONE_HOT if array.size != 1 else "int(label) makes whole numbers of others"
@@ -55,7 +50,7 @@ def whole_label(label: object, where: str) -> int:
 
 
 def whole_labels(labels: np.ndarray, where: str) -> Int64[Tensor, " N"]:
-    """Labels as a list of whole numbers; a column of them (Keras' CIFAR-10) is one too."""
+    """Labels of one dimension, or of one column as in Keras' CIFAR-10."""
     check_label_array(labels.dtype, labels.shape, where)
     return torch.from_numpy(labels.reshape(-1).astype(np.int64))
 
@@ -64,10 +59,8 @@ def check_label_array(dtype: np.dtype, shape: tuple[int, ...], where: str) -> No
     """Refuse an array that cannot be labels by its type or shape. Raises `DataError`."""
     is_column = len(shape) == 2 and shape[1] == 1
     if dtype.kind not in "iu" or not (len(shape) == 1 or is_column):
-        raise DataError(
-            "Labels must be whole numbers in one dimension, one for each image; got "
-            f"{dtype} of shape {shape} ({where}). {_ONE_HOT}."
-        )
+        rule = "Labels must be whole numbers in one dimension"
+        raise DataError.expected(rule, f"{dtype} of shape {shape} ({where})", f"{_ONE_HOT}.")
 
 
 def num_classes_of(
@@ -77,18 +70,16 @@ def num_classes_of(
     names: Sequence[str] = (),
     num_train: int | None = None,
 ) -> int:
-    """The number of classes: that of `names`, or else one more than the largest training label.
+    """The number of `names`, or else one more than the largest training label.
 
-    Of the training labels the first `num_train` are trained on, by default all of them.
-    Raises `DataError` for fewer than two classes, for a label that is no class, and for a class
-    without images to train on.
+    The first `num_train` labels are trained on, by default all. Raises `DataError` for fewer than
+    two classes, a label that is no class, or a class without images to train on.
     """
     num_classes = len(names) or max(int(train.labels.max()) + 1, 1)
     check_labels(train.labels, num_classes, train.where)
     if num_classes < 2:
         raise DataError(
-            "A classifier needs at least two classes to tell apart; every training label is 0 "
-            f"({train.where}). Give images of several classes."
+            f"Every training label is 0 ({train.where}); at least two classes are needed."
         )
     missing = untrained(train.labels[:num_train], num_classes)
     if missing:
@@ -117,15 +108,15 @@ def check_labels(labels: Int64[Tensor, " N"], num_classes: int, where: str) -> N
         if label < 0
         else "Renumber the labels, or give the training set images of every class"
     )
-    raise DataError(
-        f"Labels must lie in 0 to {num_classes - 1}, because the classes are counted from 0 "
-        f"and the training labels have {num_classes} of them; got {label} for "
-        f"image {first} ({where}; {len(outside)} such in all). {remedy}."
+    raise DataError.expected(
+        f"Labels must lie in 0 to {num_classes - 1}",
+        f"{label} for image {first} ({where}; {len(outside)} such in all)",
+        f"{remedy}.",
     )
 
 
 def untrained(labels: Int64[Tensor, " N"], num_classes: int) -> tuple[int, ...]:
-    """Classes without an image, a few more than messages name at most."""
+    """The first classes without an image."""
     present = set(labels.unique().tolist())
     return tuple(islice((c for c in range(num_classes) if c not in present), _NAMED + 1))
 
@@ -139,37 +130,32 @@ def check_judged(train: PartLabels, other: PartLabels, names: Sequence[str]) -> 
 
 
 def never_trained(names: Sequence[str], *, scope: str = "", where: str = "", remedy: str) -> str:
-    """Why classes without images to train on are refused."""
+    """The message about classes without images to train on."""
     return (
-        f"Every class{scope} must have images to train on, because a model cannot learn a class it "
-        f"never sees; without any: {some(names)}{where}. {remedy}."
+        f"Every class{scope} must have images to train on; without any: {some(names)}{where}. "
+        f"{remedy}."
     )
 
 
 def only_elsewhere(part: str, names: Sequence[str], remedy: str = "") -> str:
-    """Why classes that only another part than train has are refused."""
+    """The message about classes that train does not have."""
     remedy = remedy or "Give train images of it, or leave those images out"
-    return (
-        f"Every class of {part} must be one of train's, because a classifier knows no other; only "
-        f"in {part}: {some(names)}. {remedy}."
-    )
+    return f"Every class of {part} must be one of train's; only in {part}: {some(names)}. {remedy}."
 
 
 def some(names: Sequence[str]) -> str:
-    """A few names for a message."""
+    """The first few names, for a message."""
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _remedy(
     labels: Int64[Tensor, " N"], num_train: int | None, missing: Sequence[int], *, named: bool
 ) -> str:
-    """What to do about classes without images to train on."""
     num_train = len(labels) if num_train is None else num_train
     if not set(missing).isdisjoint(labels[num_train:].tolist()):
         return (
             f"The last {len(labels) - num_train} of the {len(labels)} training images are held out "
-            "for validation: shuffle images and labels together if they are sorted by class, and "
-            "give every class several images"
+            "for validation: shuffle images and labels together if they are sorted by class"
         )
     if named:
         return "Add images of them, or leave out their names and renumber the labels"
@@ -177,7 +163,7 @@ def _remedy(
 
 
 def _as_array(label: object) -> np.ndarray | None:
-    """A label that is an array or a tensor, as an array; none if it is neither."""
+    """An array or tensor as an array; `None` for anything else."""
     if isinstance(label, np.ndarray | np.generic):
         return np.asarray(label)
     if isinstance(label, Tensor):
@@ -192,6 +178,4 @@ def _as_array(label: object) -> np.ndarray | None:
 
 
 def _no_label(found: str, where: str, remedy: str) -> DataError:
-    return DataError(
-        f"Labels must be whole numbers, counted from 0; got {found} ({where}). {remedy}."
-    )
+    return DataError.expected("Labels must be whole numbers", f"{found} ({where})", f"{remedy}.")

@@ -1,8 +1,7 @@
 """Data sets in one .npz file, laid out as Keras' mnist.npz is.
 
 Arrays: x_train, y_train, x_test, y_test, and optionally x_validation with y_validation. The file is
-a zip archive of .npy files: every header is checked against the archive's own before memory is
-taken for the array.
+a zip archive of .npy files: every header is checked before memory is allocated.
 
 Shapes: N images, H rows, W columns, C channels (1 or 3): N H W, N H W C or N C H W.
 Units:  pixels are grey levels 0 to 255 as unsigned bytes, or floats in [0, 1].
@@ -35,14 +34,14 @@ _LOCAL_HEADER = 30
 _ENCRYPTED = 1
 """The bit of a member's flags that says so (4.4.4)."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""How NumPy compresses. Others may take gigabytes to unpack a few bytes."""
+"""As NumPy compresses; others may take gigabytes for a few bytes."""
 _PIECE = 32 << 20
-"""Bytes of an array that are unpacked at a time."""
+"""Bytes that are unpacked at a time."""
 AGAIN = "Write it again with numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)."
 
 
 class Member(NamedTuple):
-    """One array of the archive, as its header tells."""
+    """The header of one array."""
 
     name: str
     dtype: np.dtype
@@ -54,11 +53,11 @@ class Member(NamedTuple):
     size: int
     """Bytes of its numbers."""
     offset: int | None
-    """Bytes of the archive before its numbers; none if they do not lie there in C order as such."""
+    """Bytes of the archive before its numbers; `None` if compressed or in Fortran order."""
 
 
 class Archive:
-    """An .npz file that is open."""
+    """An open .npz file."""
 
     def __init__(self, path: Path, file: io.BufferedIOBase, archive: zipfile.ZipFile) -> None:
         self._path, self._file, self._zip = path, file, archive
@@ -67,10 +66,7 @@ class Archive:
         )
 
     def member(self, name: str) -> Member:
-        """The array of this name, its header checked. Cost: reading that.
-
-        Raises `DataError` if its bytes are not what the header announces, or could run code.
-        """
+        """The checked header of an array. Raises `DataError` if the array does not match it."""
         about = self._zip.getinfo(f"{name}.npy")
         where = f"{name} of {self._path}"
         self._check_packing(about, where)
@@ -81,23 +77,17 @@ class Archive:
             begin = _begin(self._file, about) + header
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
-            raise DataError(
-                f"{self._path} must hold plain arrays of numbers, because arrays of Python objects "
-                f"could run code; {name} holds objects. {AGAIN}"
-            )
+            raise DataError(f"{where} holds Python objects, which could run code. {AGAIN}")
         if size != about.file_size - header:
             raise DataError(
-                f"{where} must hold what its header announces, {size:,} bytes of {dtype} of shape "
-                f"{shape}; it holds {about.file_size - header:,}: the file is damaged. {AGAIN}"
+                f"{where} is damaged: its header announces {size:,} bytes of {dtype} of shape "
+                f"{shape}; it holds {about.file_size - header:,}. {AGAIN}"
             )
         plain = about.compress_type == zipfile.ZIP_STORED and not in_columns
         return Member(name, dtype, shape, in_columns, header, size, begin if plain else None)
 
     def pieces(self, member: Member) -> Iterator[np.ndarray]:
-        """The numbers of an array of one dimension or more, some of its first dimension at a time.
-
-        Raises `DataError` for damaged bytes.
-        """
+        """An array in pieces along its first dimension. Raises `DataError` for damaged bytes."""
         count, *inner = member.shape
         size = math.prod(inner) * member.dtype.itemsize
         at_once = count if member.in_columns else max(1, _PIECE // max(size, 1))
@@ -116,15 +106,12 @@ class Archive:
                     yield numbers.reshape(member.shape[::-1]).transpose()
                 else:
                     yield numbers.reshape(rows, *inner)
-            file.read(1)  # at its end the checksum is compared
+            file.read(1)  # compares the checksum
 
     def _check_packing(self, about: zipfile.ZipInfo, where: str) -> None:
         if about.compress_type not in _METHODS or about.flag_bits & _ENCRYPTED:
             how = "encrypted" if about.flag_bits & _ENCRYPTED else "packed in another way"
-            raise DataError(
-                f"Arrays must be stored or deflated, as NumPy writes them; {where} is {how}. "
-                f"{AGAIN}"
-            )
+            raise DataError(f"{where} is {how}; arrays must be stored or deflated. {AGAIN}")
         check_unpacked(where, about.compress_size, about.file_size)
 
     @contextmanager
@@ -138,10 +125,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     """An .npz file. Raises `DataError` if it is none."""
     with data_file(path) as file:
         if not zipfile.is_zipfile(file):
-            raise DataError(
-                f"{path} must be an .npz file, which is a whole zip archive; it is not one: "
-                f"truncated, or another kind of file. {AGAIN}"
-            )
+            raise DataError(f"{path} is no whole zip archive, as .npz files are. {AGAIN}")
         with damage(f"{path} must be a whole zip archive of arrays, undamaged", AGAIN):
             archive = zipfile.ZipFile(file)
         with archive:
@@ -163,7 +147,7 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _begin(file: io.BufferedIOBase, about: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its own header, whose length only it knows."""
+    """Offset of a member's bytes, after its own header."""
     file.seek(about.header_offset)
     name, extra = struct.unpack("<26xHH", file.read(_LOCAL_HEADER))
     return about.header_offset + _LOCAL_HEADER + name + extra
@@ -174,18 +158,15 @@ _OPTIONAL = ("x_validation", "y_validation")
 _CHANNELS = (1, 3)
 
 _NAMED = 20
-"""Names in a message."""
 _AT_ONCE = 16 << 20
-"""Bytes of one read."""
 
 
 def load_npz(path: Path, *, data_memory: int = DATA_MEMORY) -> Dataset:
     """The data set of an .npz file; nothing in the file is ever executed.
 
     Without validation arrays, the last twelfth of the training images is held out. Images of more
-    than `data_memory` bytes are streamed. Raises `DataError` if the file is damaged, an array is
-    missing or not what it must be, float pixels are not whole grey levels, or images are to be
-    streamed that are compressed or no unsigned bytes.
+    than `data_memory` bytes are streamed. Raises `DataError` for a missing, damaged or unsuitable
+    array, or one that cannot be streamed.
     """
     with open_archive(path) as archive:
         names = _checked_names(archive.names, path)
@@ -215,7 +196,6 @@ def _parts(members: Mapping[str, Member]) -> list[str]:
 
 
 def _check_pair(images: Member, labels: Member, path: Path) -> None:
-    """Refuse images and labels of the wrong kind, by their headers."""
     pixels_from, labels_from = f"{images.name} of {path}", f"{labels.name} of {path}"
     _layout(images.shape, pixels_from)
     if images.dtype.kind != "f" and images.dtype != np.uint8:
@@ -226,14 +206,14 @@ def _check_pair(images: Member, labels: Member, path: Path) -> None:
 
 
 def _check_order(images: Member, path: Path, data_memory: int) -> None:
-    """Refuse images that could only be read all at once, and take too much memory for that."""
+    """Refuse large images in Fortran order, which cannot be read in pieces."""
     if images.in_columns and images.size > data_memory:
         where = f"{images.name} of {path}"
         raise too_large(where, images.size, data_memory, "Save numpy.ascontiguousarray of it")
 
 
 def _levels(archive: Archive, member: Member, path: Path) -> UInt8[Tensor, " N C H W"]:
-    """Images as grey levels with the channels before the rows, wherever they were."""
+    """Images as grey levels N C H W."""
     where = f"{member.name} of {path}"
     shape = _image_shape(member.shape, where)
     levels = np.empty((member.shape[0], *shape), dtype=np.uint8)
@@ -254,7 +234,6 @@ def _labels(archive: Archive, member: Member, path: Path) -> Int64[Tensor, " N"]
 
 
 def _streamed(member: Member, path: Path, size: int, data_memory: int) -> RawPixels:
-    """Images where they lie in the file."""
     where = f"{member.name} of {path}"
     if member.offset is None or member.dtype != np.uint8:
         raise too_large(where, size, data_memory, "Save unsigned bytes with numpy.savez")
@@ -278,29 +257,29 @@ def _where_they_lie(path: Path, member: Member, where: str) -> RawPixels:
 
 
 def _checked_names(found: Iterable[str], path: Path) -> list[str]:
-    """The arrays to read. Refuses an archive that lacks one, or has half a validation set."""
+    """The arrays to read. Raises `DataError` if one is missing."""
     names = set(found)
     wanted = _REQUIRED if names.isdisjoint(_OPTIONAL) else (*_REQUIRED, *_OPTIONAL)
     missing = [name for name in wanted if name not in names]
     if missing:
         listed = ", ".join(sorted(names)[:_NAMED]) or "none"
         raise DataError(
-            f"{path} must hold the arrays {', '.join(wanted)}; missing: {', '.join(missing)}; "
-            f"found: {listed}. Save the arrays under these names."
+            f"{path} lacks the arrays {', '.join(missing)}; it has {listed}. Save all of "
+            f"{', '.join(wanted)}."
         )
     return list(wanted)
 
 
 def _layout(shape: tuple[int, ...], where: str) -> Literal["grey", "first", "last"]:
-    """Where the channels are in an array of images of this shape."""
+    """The place of the channels in an array of images."""
     first = len(shape) == 4 and shape[1] in _CHANNELS
     last = len(shape) == 4 and shape[3] in _CHANNELS
     if 0 in shape or len(shape) not in (3, 4) or (len(shape) == 4 and first == last):
-        reason = "this could be either of the last two" if first and last else "this is none"
-        raise DataError(
-            "Images must be N H W, N H W C or N C H W with 1 or 3 channels C, and not empty; "
-            f"got shape {shape}: {reason} ({where}). Reshape the array; grey images need "
-            "no dimension for channels."
+        reason = ": this could be either of the last two" if first and last else ""
+        raise DataError.expected(
+            "Images must be N H W, N H W C or N C H W, not empty, with 1 or 3 channels C",
+            f"shape {shape}{reason} ({where})",
+            "Reshape the array; grey images need no dimension for channels.",
         )
     if len(shape) == 3:
         return "grey"
@@ -308,7 +287,7 @@ def _layout(shape: tuple[int, ...], where: str) -> Literal["grey", "first", "las
 
 
 def _image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
-    """Channels, rows and columns of the images in an array of this shape."""
+    """Channels, rows and columns."""
     layout = _layout(shape, where)
     if layout == "grey":
         return 1, shape[1], shape[2]

@@ -1,7 +1,7 @@
 """A data set of pictures in tables, decoded when they are needed.
 
-Pictures are copied once, still encoded, from the tables to a temporary file (in TMPDIR), because
-tables can only be read group by group and training asks for one picture here and one there.
+The encoded pictures are copied once to a temporary file (in TMPDIR), because tables can only be
+read group by group.
 
 Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  grey levels 0 to 255.
@@ -33,7 +33,7 @@ from sparring.records.files import temporary_file
 
 
 class Spool:
-    """A temporary file that goes with whoever made it; another process knows it by its path."""
+    """A temporary file that is removed with this object; another process gets its path."""
 
     def __init__(self) -> None:
         self.file, self.path = temporary_file()
@@ -50,18 +50,15 @@ def _remove(file: BinaryIO, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PictureBytes:
-    """Encoded pictures of one kind, one behind the other in a file."""
+    """Encoded pictures of one kind, one after another in a file."""
 
     spool: Spool | Path
-    """The file; its maker's, or its path only."""
     ends: Int64[Tensor, " N"]
-    """Where each ends."""
+    """Offset after each picture."""
     kind: Kind
-    """What each of them is."""
     root: Path
-    """Where they came from, for messages."""
+    """Their origin, for messages."""
     conversion: Conversion = AS_IS
-    """How they are converted."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,7 +66,6 @@ class PictureBytes:
         return self.kind.channels, self.kind.rows, self.kind.columns
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.ends)
 
     def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
@@ -80,15 +76,13 @@ class PictureBytes:
             name = f"picture {place} of {self.root}"
             image = read_picture(content, self.conversion, name=name)
             if image.shape != images.shape[1:]:
-                raise DataError(
-                    f"All pictures must be {self.kind}, as their headers say; {name} is "
-                    f"{Kind(*image.shape)}. Leave it out."
-                )
+                found = Kind(*image.shape)
+                raise DataError(f"{name} is {found}; its header says {self.kind}. Leave it out.")
             images[row] = image
         return images
 
     def encoded_size(self, place: int) -> int:
-        """Bytes of the picture at this place."""
+        """Bytes of the picture."""
         return int(self.ends[place]) - self._start(place)
 
     def encoded(self, place: int, start: int, stop: int) -> bytes:
@@ -98,8 +92,8 @@ class PictureBytes:
                 return os.pread(file.fileno(), stop - start, self._start(place) + start)
         except OSError as error:
             raise DataError(
-                f"{self._path}, the copy of the pictures of {self.root}, must stay while they are "
-                f"used; got: {error.strerror or error}. Start again."
+                f"{self._path}, the copy of the pictures of {self.root}, cannot be read: "
+                f"{error.strerror or error}. Start again."
             ) from error
 
     def encoded_name(self, place: int) -> str:
@@ -115,13 +109,12 @@ class PictureBytes:
 
 
 def open_tables(tables: Tables, conversion: Conversion = AS_IS) -> Dataset:
-    """The data set of tables of pictures; they are decoded when they are asked for.
+    """The data set of tables of pictures; they are decoded when they are needed.
 
-    Where no test part is there, a sixth of every class is held out as one; where no validation part
-    is there, a twelfth. Which rows, and the order of every part, depends on their numbers alone.
-    Cost: reading every file once, and a copy of the encoded pictures on disk.
-    Raises `DataError` for whatever keeps a classifier from being trained on it, damage behind a
-    picture's header excepted, and if pyarrow is not installed.
+    Without a test part, a sixth of every class is held out; without a validation part, a twelfth.
+    Which rows, and the order of every part, depends on their numbers only.
+    Cost: reading every file once, and a copy of the encoded pictures on disk. Raises `DataError`
+    for anything that prevents training, except damage after a header, or without pyarrow.
     """
     root = tables.root.resolve()
     ends, labels = [], {part: [] for part in tables.parts}
@@ -141,7 +134,7 @@ def open_tables(tables: Tables, conversion: Conversion = AS_IS) -> Dataset:
             stored += len(row.content) if row.is_elsewhere else 0
             check_unpacked(str(root), stored, end)
     if not all(labels.values()):
-        raise DataError(f"Every part must have at least one picture; one of {root} has none.")
+        raise DataError(f"A part of {root} has no picture.")
     if len(kinds) > 1:
         raise DataError(differing(kinds, example))
     pixels = PictureBytes(
@@ -156,12 +149,11 @@ def open_tables(tables: Tables, conversion: Conversion = AS_IS) -> Dataset:
 
 @contextmanager
 def _copying(root: Path) -> Iterator[None]:
-    """Turn what keeps a copy from being written into a `DataError`."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"The pictures of {root} must be copied to a temporary file; got: "
+            f"The pictures of {root} cannot be copied to a temporary file: "
             f"{error.strerror or error}. Set the environment variable TMPDIR to a folder with room."
         ) from error
 
@@ -175,7 +167,7 @@ def _rows(tables: Tables) -> Iterator[tuple[str, Picture]]:
 def _dealt(
     pixels: PictureBytes, labels: dict[str, Int64[Tensor, " _"]], names: tuple[str, ...]
 ) -> Dataset:
-    """The parts, what is missing of them held out."""
+    """All parts; missing ones are held out."""
     train, *others = (PartLabels(of, f"{part} of {pixels.root}") for part, of in labels.items())
     num_classes = num_classes_of(train, others, names=names)
     names = names or numbered(num_classes)

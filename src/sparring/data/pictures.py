@@ -36,16 +36,15 @@ from sparring.records.checks import at_least, choice
 _SIGNATURE = 8
 """Bytes before the first chunk (PNG, third edition, 5.2)."""
 _NOTES = frozenset({b"eXIf", b"iTXt", b"zTXt", b"tEXt"})
-"""Chunks that may say how the picture is turned."""
+"""Chunks that may hold the orientation."""
 _MOST = 1_000_000
 """Chunks: a picture of 67 million pixels has fewer."""
 
 
 def has_notes_behind_pixels(file: BufferedIOBase | None) -> bool:
-    """Whether a PNG file holds text or EXIF data behind its pixels; false once it is closed.
+    """Whether an open PNG file holds text or EXIF data after its pixels.
 
-    Cost: two short reads a chunk. Leaves the file where it was. Raises `DataError` for more chunks
-    than a picture has.
+    Cost: two short reads a chunk. Raises `DataError` for more than `_MOST` chunks.
     """
     if file is None or file.closed:
         return False
@@ -70,19 +69,19 @@ def _has_notes(file: BufferedIOBase) -> bool:
             return True
         seen_pixels = seen_pixels or name == b"IDAT"
         file.seek(length + 4, 1)
-    raise DataError(f"a PNG must have at most {_MOST:,} chunks; it has more. Save it again")
+    raise DataError(f"it has more than {_MOST:,} chunks. Save it again")
 
 
 SUFFIXES = frozenset(
     f".{ending}"
     for ending in "png jpg jpeg jpe jfif bmp gif webp tif tiff ppm pgm pbm pnm avif jp2".split()  # noqa: SIM905
 )
-"""Endings of files that are taken for pictures, in lower case."""
+"""Lower-case endings of picture files."""
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""Pillow's names of the kinds that are read. Among the others are some that start programs."""
+"""Pillow's names of the formats that are read; some others start programs."""
 _ORIENTATION = 0x0112
 _UPRIGHT = MappingProxyType(
     {
@@ -95,20 +94,19 @@ _UPRIGHT = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
-"""What turns a picture of each orientation (EXIF 2.32, tag 0x0112) upright."""
+"""The transposition of each orientation (EXIF 2.32, tag 0x0112)."""
 _TURNED = frozenset({5, 6, 7, 8})
 """Orientations that swap rows and columns."""
 LARGEST_PICTURE = 1 << 26
-"""Pixels of a picture, 67 million: decoding one takes some 500 MB."""
+"""Pixels, 67 million: decoding takes some 500 MB."""
 LARGEST_FILE = 1 << 30
-"""Bytes of a picture's file."""
 _LARGE = 1 << 23
-"""Pixels from which decoding takes more memory than four threads should at once."""
+"""Pixels above which one picture is decoded at a time."""
 _ONE_LARGE = threading.Lock()
 _THINNEST = 64
-"""Times that a picture's longer side may be its shorter one where a square is cut out."""
+"""Largest ratio of the sides of a picture of which a square is cut."""
 _16_BITS = 257
-"""65,535 / 255: what a level of 8 bits is in 16."""
+"""65,535 / 255."""
 _LAYOUT = MappingProxyType({1: "L", 3: "RGB"})
 Channels = Literal["rgb", "grey"]
 """What all pictures of a data set can be converted to."""
@@ -135,24 +133,22 @@ AS_IS = Conversion()
 
 
 class Kind(NamedTuple):
-    """What a picture becomes, as far as its header tells."""
+    """Shape of a decoded picture, as its header says."""
 
     channels: int
     rows: int
     columns: int
 
     def __str__(self) -> str:
-        """As messages and tables show it: columns by rows, as people say it of pictures."""
         return f"{'grey' if self.channels == 1 else 'colour'}, {self.columns} x {self.rows}"
 
 
 def read_picture(
     source: Path | bytes, conversion: Conversion = AS_IS, *, name: str | None = None
 ) -> UInt8[Tensor, " C H W"]:
-    """The picture of a file, or of a file's bytes, in one channel if it is grey and three if not.
+    """Decode a file or its bytes; `name` is what messages call bytes.
 
-    `name` is what messages call bytes.
-    Cost: decoding it. Raises `DataError` that says what is wrong with the file.
+    Raises `DataError` for a damaged file.
     """
     with _opened(source, name, conversion) as opened, _memory_for(opened):
         return _converted(opened, conversion)
@@ -161,7 +157,7 @@ def read_picture(
 def picture_levels(
     picture: Image.Image, conversion: Conversion = AS_IS, *, name: str = "the picture"
 ) -> UInt8[Tensor, " C H W"]:
-    """As `read_picture`, of a picture that Pillow holds open already."""
+    """As `read_picture`, of an open PIL image."""
     with _naming(name):
         _check(picture, conversion.image_size)
         return _converted(picture, conversion)
@@ -180,9 +176,9 @@ def _converted(opened: Image.Image, conversion: Conversion) -> UInt8[Tensor, " C
 def read_kind(
     source: Path | bytes, conversion: Conversion = AS_IS, *, name: str | None = None
 ) -> Kind:
-    """What `read_picture` would give, without decoding: a header says nothing of damage behind it.
+    """The shape that `read_picture` would give, from the header only.
 
-    Cost: opening the file. Raises `DataError` if it is no picture, or one that cannot be used.
+    Raises `DataError` if it is no picture, or one that cannot be used.
     """
     with _opened(source, name, conversion) as opened:
         columns, rows = opened.size
@@ -198,7 +194,7 @@ def read_kind(
 def _opened(
     source: Path | bytes, name: str | None, conversion: Conversion
 ) -> Iterator[Image.Image]:
-    """A picture of which the header is read and found usable."""
+    """A picture whose header has been checked."""
     called = name or (str(source) if isinstance(source, Path) else "the picture")
     if isinstance(source, bytes):
         with _naming(called), Image.open(io.BytesIO(source), formats=_FORMATS) as opened:
@@ -219,44 +215,42 @@ def _channels(picture: Image.Image) -> int:
 
 
 def _memory_for(opened: Image.Image) -> AbstractContextManager[object]:
-    """Held while a picture is decoded: of large ones only one is at a time, on all threads."""
+    """A lock for large pictures, of which one is decoded at a time."""
     columns, rows = opened.size
     return _ONE_LARGE if columns * rows > _LARGE else nullcontext()
 
 
 def _check(picture: Image.Image, image_size: int | None) -> None:
-    """Refuse what is not to be decoded, by its header."""
+    """Check the header. Raises `DataError` that `_naming` completes."""
     if picture.mode not in _GREY | _COLOUR:
         raise DataError(
-            f"its pixels must be grey levels or colours of 8 bits, or grey of 16; they are of "
-            f"Pillow's mode {picture.mode}, whose range is not known. Convert it to PNG"
+            f"its pixels are of Pillow's mode {picture.mode}, whose range is not known. Convert it "
+            "to 8 bits, or 16 bits of grey"
         )
     columns, rows = picture.size
     if columns * rows > LARGEST_PICTURE:
         raise DataError(
-            f"a picture must have at most {LARGEST_PICTURE:,} pixels; it is {columns:,} x "
-            f"{rows:,}. Make it smaller"
+            f"it is {columns:,} x {rows:,}, more than {LARGEST_PICTURE:,} pixels. Make it smaller"
         )
     if not columns * rows:
-        raise DataError(f"a picture must have pixels; it is {columns} x {rows}. Save it again")
+        raise DataError(f"it has no pixels: {columns} x {rows}. Save it again")
     shorter, longer = sorted(picture.size)
     if image_size is not None and longer > _THINNEST * shorter:
         raise DataError(
-            f"image_size needs pictures at most {_THINNEST} times as long as wide, because it cuts "
-            f"a square from the middle; it is {columns:,} x {rows:,}. Cut it yourself"
+            f"it is {columns:,} x {rows:,}; image_size needs sides of at most {_THINNEST} to 1. "
+            "Cut it yourself"
         )
     if image_size is not None and longer * image_size * image_size > LARGEST_PICTURE * shorter:
         raise DataError(
-            f"image_size must resize pictures to at most {LARGEST_PICTURE:,} pixels; with "
-            f"{image_size:,}, one of {columns:,} x {rows:,} has more. Give a smaller one"
+            f"resized to image_size {image_size:,}, its {columns:,} x {rows:,} become more than "
+            f"{LARGEST_PICTURE:,} pixels. Give a smaller one"
         )
 
 
 def _orientation(picture: Image.Image) -> int:
-    """How a picture is turned; 1 if it is not, or no note says so.
+    """The EXIF orientation, 1 if there is none.
 
-    The header and the decoded picture are told by this function alone. It must be asked before the
-    pixels are decoded, because Pillow changes the note of a TIFF with them.
+    It must be read before the pixels are decoded: Pillow then changes that of a TIFF.
     """
     if picture.format == "PNG" and has_notes_behind_pixels(getattr(picture, "fp", None)):
         picture.load()
@@ -266,12 +260,12 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _is_size_turned(opened: Image.Image) -> bool:
-    """Whether Pillow gives the upright size before it decodes: of a TIFF, by its own tag."""
+    """Whether Pillow gives the upright size before decoding, as of a TIFF."""
     return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(_ORIENTATION) in _TURNED
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """Upright, in mode L or RGB, nothing transparent."""
+    """Upright, opaque, in mode L or RGB."""
     orientation = _orientation(picture)
     picture.load()  # which turns a TIFF
     flat = _opaque(picture)
@@ -294,7 +288,6 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 
 def _square(picture: Image.Image, size: int) -> Image.Image:
-    """The shorter side resized to `size`, and the middle of the longer one."""
     columns, rows = picture.size
     shorter = min(columns, rows)
     columns, rows = (max(size, round(side * size / shorter)) for side in (columns, rows))
@@ -310,23 +303,23 @@ def _tensor(picture: Image.Image) -> UInt8[Tensor, " C H W"]:
 
 @contextmanager
 def _naming(called: str) -> Iterator[None]:
-    """Turn whatever reading a picture raises into a `DataError` that names it."""
+    """Turn any error of reading a picture into a `DataError` that names it."""
     try:
         yield
     except DataError as error:
         raise DataError(f"{called} cannot be used: {error} or leave it out.") from error
     except Exception as error:  # Pillow raises errors of any kind for bytes it did not expect
         raise DataError(
-            f"{called} must be a whole picture that Pillow can read; got: {_why(error)}. "
-            "Fetch the file again, or leave it out."
+            f"{called} is no whole picture that Pillow can read: {_why(error)}. Fetch the file "
+            "again, or leave it out."
         ) from error
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "its content is of no kind that Pillow knows, or damaged at its beginning"
+        return "unknown format, or damaged at its beginning"
     return told(error)
 
 
-# A picture that is too large is refused by its header, with a sentence.
+# `_check` refuses too large pictures.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

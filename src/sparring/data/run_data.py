@@ -1,14 +1,14 @@
 """The data set of a run: its identity, and how it is found and compared again.
 
-The identity is the same for the same images and labels, wherever they lie. It covers every label,
-and every pixel of sets of up to `WHOLE` bytes of pixels; of pictures in files or tables the encoded
-bytes, up to `WHOLE_FILES` of them. Of larger sets it covers a sample: `SAMPLE` images, evenly
-spaced; of encoded pictures the name and size of each, and its first and last `ENDS` bytes, where
-PNG has its checksums. It does not depend on the time or order of files, or on how much of the set
-is held in memory.
+The identity is the same for the same images and labels. It covers every label, and every pixel of
+sets of up to `WHOLE` bytes of pixels; of pictures in files or tables the encoded bytes, up to
+`WHOLE_FILES` of them. Of larger sets it covers a sample: `SAMPLE` images, evenly spaced; of encoded
+pictures the name and size of each, and its first and last `ENDS` bytes, where PNG has its
+checksums. It does not depend on paths, times or order of files, or on how much is held in memory.
 
-The run's data.json holds the identity and where the data lie from the run's folder; config.json
-holds their whole path. A project that was moved with its data works on; other data are refused.
+The run's data.json holds the identity and the path of the data from the run's folder; config.json
+holds their absolute path. A project that is moved with its data still works; other data are
+refused.
 
 Shapes: N images of a set.
 """
@@ -39,13 +39,13 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 WHOLE = 4 << 30
-"""Bytes of pixels up to which every pixel counts; some seconds."""
+"""Bytes of pixels up to which every pixel counts."""
 WHOLE_FILES = 1 << 30
-"""Bytes of encoded pictures up to which every byte counts; some seconds."""
+"""Bytes of encoded pictures up to which every byte counts."""
 SAMPLE = 4096
-"""Images of a larger set that count."""
+"""Images of a sample."""
 ENDS = 4096
-"""Bytes of each end of a picture of a larger set that count."""
+"""Bytes of each end of a picture of a larger set."""
 
 
 @runtime_checkable
@@ -53,7 +53,7 @@ class Encoded(Protocol):
     """Pictures whose encoded bytes can be read without decoding them."""
 
     def encoded_size(self, place: int) -> int:
-        """Bytes of the picture at this place. Raises `DataError` if it is gone."""
+        """Bytes of the picture. Raises `DataError` if it is gone."""
         ...
 
     def encoded(self, place: int, start: int, stop: int) -> bytes:
@@ -61,16 +61,15 @@ class Encoded(Protocol):
         ...
 
     def encoded_name(self, place: int) -> str:
-        """What it is called within the set."""
+        """Its name within the set."""
         ...
 
 
 def identity(dataset: Dataset, *, decoded: bool = False) -> DataIdentity:
-    """What a data set is known by.
+    """The identity of a data set; `decoded` uses pixels even if encoded bytes are available.
 
-    `decoded` looks at pixels also where encoded bytes are at hand: for data from Python, which may
-    be held in memory one time and streamed the next.
-    Cost: one read of what the digest covers. Raises `DataError` for images that cannot be read.
+    Data from Python need that: they may be in memory one time and streamed the next.
+    Raises `DataError` for images that cannot be read.
     """
     return DataIdentity(
         shape=dataset.image_shape,
@@ -122,7 +121,7 @@ def _of_encoded(pixels: Encoded, places: Int64[Tensor, " N"]) -> str:
 
 
 def _on_threads(do: Callable[[Item], Found], given: Sequence[Item]) -> list[Found]:
-    """What comes of each, in order."""
+    """Map in order, on some threads."""
 
     def of_some(start: int) -> list[Found]:
         return [do(one) for one in given[start : start + AT_ONCE]]
@@ -132,11 +131,11 @@ def _on_threads(do: Callable[[Item], Found], given: Sequence[Item]) -> list[Foun
 
 
 _NAMED = 10
-"""Classes in a message: enough to see which is new or gone."""
+"""Classes in a message."""
 
 
 def given_name(dataset: Dataset) -> str:
-    """What a run calls data that were passed to it in Python."""
+    """The name in a run's settings of data that were passed in Python."""
     return GIVEN + dataset.name
 
 
@@ -147,10 +146,10 @@ def new_data(
     *,
     data_memory: int = DATA_MEMORY,
 ) -> tuple[Dataset, DataIdentity]:
-    """The data of a new run, in memory if they fit, and what they are known by.
+    """The data of a new run, in memory if they fit, and their identity.
 
-    Raises `DataError` as `load_dataset` does, and `ConfigError` for `given` data of another name
-    than the settings have.
+    Raises `DataError` as `load_dataset`, and `ConfigError` if the settings name other data than
+    `given`.
     """
     if given is not None:
         _check_given(source, given)
@@ -161,20 +160,18 @@ def new_data(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunData:
-    """What a run says about its data, enough to find them again in any process."""
+    """What a run stored about its data."""
 
     run: Path
-    """The run's folder."""
     source: str
-    """What config.json calls them."""
+    """Path or name in config.json."""
     conversion: Conversion
-    """How pictures are converted."""
     data_memory: int
-    """Bytes of pixels that are held in memory."""
+    """Bytes."""
     class_names: tuple[str, ...]
-    """Names of the classes; none of runs that stored none."""
+    """Empty if the run stored none."""
     stored: DataIdentity | None
-    """What they are known by; none of runs that stored none."""
+    """The identity; `None` if the run stored none."""
 
     @classmethod
     def of(cls, run: RunDirectory) -> "RunData":
@@ -189,10 +186,10 @@ class RunData:
         )
 
     def find(self, given: Dataset | None = None) -> tuple[Dataset, DataIdentity]:
-        """The data, or those that are `given`, compared with the run's; and what they are known by.
+        """The run's data, or the `given` ones if they equal them; and their identity.
 
-        Pictures are decoded when they are used. Raises `DataError` for data that are missing or
-        that are not the run's, `ConfigError` for `given` data of another name.
+        Pictures are decoded when they are needed. Raises `DataError` for missing or other data,
+        `ConfigError` for `given` data of another name.
         """
         if given is not None:
             _check_given(self.source, given)
@@ -209,7 +206,7 @@ class RunData:
                 refused = refused or error
             else:
                 return dataset, found
-        assert refused is not None  # there is a place at least
+        assert refused is not None  # `places` is not empty
         raise refused
 
     def load(self, given: Dataset | None = None) -> tuple[Dataset, DataIdentity]:
@@ -218,16 +215,13 @@ class RunData:
         return (dataset if given is not None else within(self.data_memory, dataset)), found
 
     def open(self, source: str, *, converted: bool = True) -> Dataset:
-        """Data at another place, read as the run reads its own. Raises `DataError`."""
+        """Data at another place, read like the run's own. Raises `DataError`."""
         return open_dataset(
             source, self.conversion if converted else AS_IS, data_memory=self.data_memory
         )
 
     def places(self) -> list[str]:
-        """Where they may lie: where they were, and where they lie from the run's folder.
-
-        Raises `DataError` if there is nothing at either.
-        """
+        """The data's path, and that relative to the run. Raises `DataError` if both are missing."""
         if self.stored is None or self.stored.path is None or not is_path(self.source):
             return [self.source]
         beside = os.path.normpath(self.run / self.stored.path)
@@ -235,38 +229,33 @@ class RunData:
         there = [place for place in known if os.path.exists(place)]  # noqa: PTH110 - any text
         if not there:
             raise DataError(
-                f"There are no data at {' nor at '.join(known)}, where those of {self.run} were. "
-                f"Put them back, or write into {RunDirectory(self.run).data} (path) where they lie "
-                "now."
+                f"The data of {self.run} are not at {' nor at '.join(known)}. Put them back, or "
+                f"write their path into {RunDirectory(self.run).data}."
             )
         return there
 
     def _check(self, dataset: Dataset, found: DataIdentity, place: str) -> None:
-        """Refuse other data than the run's; runs that stored nothing are taken at their word."""
+        """Refuse other data than the run's, if it stored an identity."""
         check_classes(self, dataset)
         if self.stored is None or self.stored.digest == found.digest:
             return
         raise DataError(
             f"{place} holds other data than {self.run} was trained on; different are "
             f"{'; '.join(self.stored.differences(found))}. The run's data have "
-            f"{self.stored.words}; these have {found.words}. Put the run's data back. To judge the "
-            "network on others: sparring evaluate RUN --data PATH (in Python other_data=)."
+            f"{self.stored.words}; these have {found.words}. To evaluate on other data: sparring "
+            "evaluate RUN --data PATH (in Python other_data=)."
         )
 
 
 def dataset_of(run: RunDirectory, given: Dataset | None = None) -> Dataset:
-    """The data of a run, those that it was trained on; pictures are decoded when they are used.
-
-    Raises what `RunData.of` and `RunData.find` raise.
-    """
+    """The data that a run was trained on. Raises what `RunData.of` and `RunData.find` raise."""
     return RunData.of(run).find(given)[0]
 
 
 def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset, DataIdentity]:
-    """Data that a run is to be judged on, though it was not trained on them.
+    """Other data to evaluate a run on.
 
-    Raises `DataError` if they cannot be read, or have other classes or images of another shape
-    than the network takes.
+    Raises `DataError` if they cannot be read, or do not have the run's classes and image shape.
     """
     run_data = RunData.of(run)
     if isinstance(other, Dataset):
@@ -277,10 +266,9 @@ def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset,
         found = identity(dataset)
     own = run_data.stored or run_data.find()[1]
     if (found.shape, found.classes) != (own.shape, own.classes):
-        raise DataError(
-            f"The network takes images of shape {own.shape} (channels, rows, columns) in "
-            f"{own.classes} classes; those of {dataset.name} have shape {found.shape} in "
-            f"{found.classes} classes. Judge it on data that fit."
+        raise DataError.expected(
+            f"the network takes images of shape {own.shape} in {own.classes} classes",
+            f"{found.shape} in {found.classes} classes from {dataset.name}",
         )
     if dataset.class_names != numbered(found.classes):
         check_classes(run_data, dataset)
@@ -288,13 +276,10 @@ def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset,
 
 
 def store_identity(run: RunDirectory, source: str, found: DataIdentity) -> None:
-    """Write what a run's data are known by, and where they lie from its folder.
-
-    Raises `RunError` if it cannot be written.
-    """
+    """Write a run's data.json. Raises `RunError` if that fails."""
     path = None
     if is_path(source):
-        with suppress(ValueError):  # another drive: there is no way from here to there
+        with suppress(ValueError):  # another drive
             path = os.path.relpath(absolute(source), run.path.resolve())
     run.write_data(replace(found, path=path))
 
@@ -308,16 +293,12 @@ def conversion_of(run: RunDirectory) -> Conversion:
 
 
 def check_classes(run: RunData, dataset: Dataset) -> None:
-    """Refuse data whose classes are not those that the run was trained on. Raises `DataError`.
-
-    Runs that stored no names are taken at their word.
-    """
+    """Refuse data with other classes than the run's, if it stored them. Raises `DataError`."""
     before = run.class_names
     if before and before != dataset.class_names:
         raise DataError(
-            f"The classes of {dataset.name} must be those that {run.run} was trained on, because "
-            f"the network's outputs are numbered by them; they were {_some(before)}, and are "
-            f"{_some(dataset.class_names)}. Put the class folders back as they were."
+            f"The classes of {dataset.name} are {_some(dataset.class_names)}; {run.run} was "
+            f"trained on {_some(before)}. Put the class folders back as they were."
         )
 
 
@@ -328,8 +309,6 @@ def _some(names: tuple[str, ...]) -> str:
 
 def _check_given(source: str, given: Dataset) -> None:
     if source != given_name(given):
-        raise ConfigError(
-            f"data must be left out, or be what the run was trained on, {source}; got a data set "
-            f"of the name {given.name}, which runs call {given_name(given)}. Give that one, under "
-            "the name that it had."
+        raise ConfigError.expected(
+            f"data must be what the run was trained on, {source}", given_name(given)
         )

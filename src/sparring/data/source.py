@@ -1,9 +1,8 @@
 """Where a data set comes from: the bundled MNIST, or the files at a path.
 
 Nothing is downloaded. Whenever MNIST is read, the SHA-256 of each file's uncompressed bytes is
-checked. They are the bytes that LeCun, Cortes and Burges published: their MD5 sums, which others
-have listed for years, are in the README beside the files and hold too. The gzip wrapping is not
-theirs.
+checked. They are the bytes that LeCun, Cortes and Burges published: their well-known MD5 sums, in
+the README beside the files, hold too. Only the gzip wrapping is new.
 """
 
 import os
@@ -17,6 +16,7 @@ import torch
 
 from sparring.data.arrow_tables import find_tables
 from sparring.data.class_folders import has_folders, open_class_folders
+from sparring.data.files import told
 from sparring.data.idx import is_idx_folder, listing, load_folder, parse_idx, read_content
 from sparring.data.images import Dataset
 from sparring.data.npz import load_npz
@@ -28,7 +28,6 @@ from sparring.errors import DataError
 from sparring.records.typed import typed
 
 FOLDER = Path(__file__).with_name("mnist")
-"""Where the four files lie."""
 
 SHA256 = MappingProxyType(
     {
@@ -48,7 +47,7 @@ SHA256 = MappingProxyType(
 )
 """Checksum of each file's uncompressed bytes."""
 _LARGEST = 64 << 20
-"""Bytes of a file: the largest has 47 million."""
+"""Bytes of a file; the largest has 47 million."""
 
 
 def load_mnist(folder: Path = FOLDER) -> Dataset:
@@ -62,7 +61,6 @@ def load_mnist(folder: Path = FOLDER) -> Dataset:
 
 
 def _part(folder: Path, part: str) -> Labelled:
-    """One part's images and labels."""
     images, labels = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
     return Labelled(
         pixels=parse_idx(_verified(folder, images), folder / images, 3).unsqueeze(1),
@@ -73,18 +71,16 @@ def _part(folder: Path, part: str) -> Labelled:
 
 
 def _verified(folder: Path, name: str) -> bytes:
-    """The uncompressed bytes of one bundled file, known to be the published ones."""
+    """The uncompressed bytes of one file, if they are the published ones."""
     path = folder / f"{name}.gz"
     if not path.is_file():
-        raise DataError(
-            f"The bundled MNIST must lie in {folder}; {path.name} is missing. Reinstall sparring."
-        )
+        raise DataError(f"there is no {path}. Reinstall sparring.")
     content = read_content(path, _LARGEST)
     found = sha256(content).hexdigest()
     if found != SHA256[name]:
         raise DataError(
-            f"{path} must be MNIST as published, whose uncompressed SHA-256 is {SHA256[name]}; "
-            f"it is {found}. Reinstall sparring, or give your own files as a folder."
+            f"{path} is not MNIST as published: its uncompressed SHA-256 is {found}, not "
+            f"{SHA256[name]}. Reinstall sparring, or give your own files as a folder."
         )
     return content
 
@@ -93,7 +89,7 @@ _BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnis
 _TABLES = "tables of pictures"
 _FOLDERS = "class folders"
 GIVEN = "given:"
-"""Begins what a run calls data that were handed to it in Python."""
+"""Begins the names of data sets that were passed in Python."""
 
 
 @typed
@@ -124,14 +120,14 @@ def load_dataset(
 
 
 def absolute(source: str) -> str:
-    """The same source, a path counted from the root, so that it holds in every folder."""
+    """The source, a path made absolute."""
     if not is_path(source):
         return source
     return os.path.abspath(Path(source).expanduser())  # noqa: PTH100 - links stay links
 
 
 def is_path(source: str) -> bool:
-    """Whether a source is the path of files, and neither bundled nor from Python."""
+    """Whether a source is a path, neither bundled nor from Python."""
     return source not in _BUNDLED and not source.startswith(GIVEN)
 
 
@@ -143,17 +139,13 @@ def takes_conversion(source: str) -> bool:
 def open_dataset(
     source: str, conversion: Conversion = AS_IS, *, data_memory: int = DATA_MEMORY
 ) -> Dataset:
-    """As `load_dataset`, but pictures are not decoded before they are asked for.
-
-    For whoever needs a part of them only.
-    """
+    """As `load_dataset`, but pictures are decoded when they are needed."""
     if source in _BUNDLED:
         _refuse_conversion(source, conversion)
         return _BUNDLED[source]()
     if source.startswith(GIVEN):
         raise DataError(
-            f"The data {source.removeprefix(GIVEN)!r} were handed over in Python, and only who has "
-            "them can go on with them: give them again (data=…) from there."
+            f"the data {source.removeprefix(GIVEN)!r} came from Python. Pass them again: data=…"
         )
     path, is_folder = _existing(source)
     if is_folder:
@@ -164,22 +156,19 @@ def open_dataset(
     if path.suffix.lower() == ".parquet":
         return _open_tables(path, conversion)
     raise DataError(
-        f"{_what_must_hold(source)}; it is a file of another kind. For IDX files, give the folder "
-        "that holds all four; for anything else, save it with numpy.savez."
+        f"{source} is neither an .npz nor a .parquet file. Of IDX files give the folder; save "
+        "anything else with numpy.savez."
     )
 
 
 def _open_tables(path: Path, conversion: Conversion) -> Dataset:
     tables = find_tables(path)
-    assert tables is not None  # whoever asks has found them
+    assert tables is not None  # the callers have found them
     return open_tables(tables, conversion)
 
 
 def source_kind(source: str) -> str:
-    """What kind of data set a source is, by its name and the names in it, without opening it.
-
-    Raises `DataError` if it is none.
-    """
+    """The kind of data set, by names only. Raises `DataError` if it is none."""
     if source in _BUNDLED:
         return "bundled"
     path, is_folder = _existing(source)
@@ -187,14 +176,14 @@ def source_kind(source: str) -> str:
 
 
 def _existing(source: str) -> tuple[Path, bool]:
-    """A path where something is, and whether that is a folder."""
+    """The path of a source, and whether it is a folder. Raises `DataError` if it is missing."""
     try:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{_what_must_hold(source)}; it cannot be a path: {error}.") from error
+        raise DataError(f"{source!r:.200} is no path: {told(error)}. {_KINDS}") from error
     if not source or not (is_folder or is_file):
-        raise DataError(f"{_what_must_hold(source)}; there is nothing there. {_hint(source)}")
+        raise DataError(f"there is no file or folder {source or repr(source)}. {_hint(source)}")
     return path, is_folder
 
 
@@ -209,7 +198,7 @@ def _open_folder(folder: Path, conversion: Conversion, data_memory: int) -> Data
 
 
 def folder_kind(folder: Path) -> str:
-    """What kind of data set a folder holds, by the names in it. Raises `DataError` for none."""
+    """The kind of data set in a folder, by names only. Raises `DataError` if it is none."""
     if is_idx_folder(folder):
         return "IDX files"
     if find_tables(folder) is not None:
@@ -217,9 +206,9 @@ def folder_kind(folder: Path) -> str:
     if has_folders(folder):
         return _FOLDERS
     raise DataError(
-        f"{folder} must hold a folder of pictures for each class (cat/1.png, or train/cat/1.png "
-        "and test/cat/2.png), or the four IDX files of a data set (train-images-idx3-ubyte and so "
-        f"on); found: {listing(folder)}. Give the folder that the classes or the files lie in."
+        f"there is no data set in {folder}; it holds {listing(folder)}. Give the folder above a "
+        "folder of pictures for each class (cat/1.png, or train/cat/1.png and test/cat/2.png), or "
+        "that of four IDX files (train-images-idx3-ubyte and so on)."
     )
 
 
@@ -231,17 +220,13 @@ def _refuse_conversion(source: str, conversion: Conversion) -> None:
         )
 
 
-def _what_must_hold(source: str) -> str:
-    """The rule that every wrong source breaks."""
-    return (
-        f"The data must be {', '.join(_BUNDLED)} (bundled), a folder of class folders of pictures, "
-        "a folder with four IDX files, an .npz file, or Parquet files or a Hugging Face data set "
-        f"saved to disk (the extra parquet); got {source!r}"
-    )
+_KINDS = (
+    "Data are mnist (bundled), a folder of class folders of pictures, a folder of four IDX files, "
+    "an .npz file, Parquet files, or a Hugging Face data set saved to disk."
+)
 
 
 def _hint(source: str) -> str:
-    """What the user may have meant."""
     bundled = get_close_matches(source.lower(), _BUNDLED, n=1)
     if bundled:
         return f"Did you mean {bundled[0]}?"
@@ -249,7 +234,7 @@ def _hint(source: str) -> str:
     try:
         near = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
     except OSError:
-        return f"The folder {path.parent} cannot be read either."
+        return f"The folder {path.parent} cannot be read either. {_KINDS}"
     if near:
         return f"Did you mean {path.parent / near[0]}?"
-    return f"The path counts from {Path.cwd()} unless it begins with a slash."
+    return f"Paths are relative to {Path.cwd()}. {_KINDS}"

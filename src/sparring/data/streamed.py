@@ -1,6 +1,4 @@
-"""Images that are read when they are needed, because all of them do not fit into memory.
-
-A few threads read, ahead of time where the next images are known.
+"""Images that do not fit into memory, read by a few threads, ahead of time where possible.
 
 Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  grey levels 0 to 255; pixels of a batch lie in [0, 1].
@@ -21,24 +19,24 @@ from sparring.errors import DataError
 from sparring.records.text import bytes_text
 
 THREADS = 4
-"""Most threads that read: decoding leaves the interpreter free, and waits for discs."""
+"""Most threads that read; decoding releases the GIL."""
 PIECE = 16
-"""Images of one errand: many enough to outweigh handing it over, few enough to share them out."""
+"""Images of one task of a thread."""
 KEPT = 2
-"""Times the tickets that are read ahead: those of before may be recalled."""
+"""Tickets that are kept, as a multiple of those that are read ahead."""
 
 
 class _Place(NamedTuple):
     """Where an image is, or will be."""
 
-    errand: Future[Tensor]
+    piece: Future[Tensor]
     row: int
 
 
 class Reader:
-    """Keeps the images that were expected: those of the newest `KEPT` times `tickets` + 1 tickets.
+    """Reads ahead, and keeps the images of the newest `KEPT` times (`tickets` + 1) tickets.
 
-    It belongs to one thread. With no tickets it keeps nothing and reads only what it is asked for.
+    It belongs to one thread. Without tickets it reads only the images that are taken.
     """
 
     def __init__(
@@ -56,13 +54,13 @@ class Reader:
         self._forget()
 
     def take(self, places: Int64[Tensor, " B"], *, into: UInt8[Tensor, " B C H W"]) -> None:
-        """Put the images at these places there. Raises what reading them raised."""
+        """Copy the images at these places. Raises the errors of reading them."""
         begun = self._begin(places)
         if self._room:
             self._kept.update(begun)
         for row, place in enumerate(places.tolist()):
             found = begun.get(place) or self._kept[place]
-            into[row] = found.errand.result()[found.row]
+            into[row] = found.piece.result()[found.row]
         self._forget()
 
     def _forget(self) -> None:
@@ -70,57 +68,51 @@ class Reader:
             self._kept.popitem(last=False)
 
     def _begin(self, places: Int64[Tensor, " B"]) -> dict[int, _Place]:
-        """Errands for what is neither here nor under way."""
+        """Start to read what is neither kept nor being read."""
         missing = [place for place in dict.fromkeys(places.tolist()) if place not in self._kept]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sparring reads")
         begun = {}
         for start in range(0, len(missing), PIECE):
-            piece = missing[start : start + PIECE]
-            errand = self._pool.submit(self._read, torch.tensor(piece))
-            begun |= {place: _Place(errand, row) for row, place in enumerate(piece)}
+            places_of = missing[start : start + PIECE]
+            piece = self._pool.submit(self._read, torch.tensor(places_of))
+            begun |= {place: _Place(piece, row) for row, place in enumerate(places_of)}
         return begun
 
 
 AHEAD = 4
-"""Tickets that are read ahead: an attack takes longer than a read, so that few are enough."""
+"""Tickets that are read ahead."""
 AT_ONCE = 256
-"""Images between pixels and floats: a large batch takes its own memory and little more."""
+"""Images that are converted at a time, to save memory."""
 DATA_MEMORY = 4 << 30
-"""Bytes of pixels that are held in memory unless a setting says otherwise."""
+"""Bytes of pixels that are held in memory by default."""
 
 
 @runtime_checkable
 class Pixels(Protocol):
-    """Pixels that can be read in any order. It pickles, and then reads in another process."""
+    """Pixels that can be read in any order, also in another process: it pickles."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of one image."""
         ...
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
-        """The images at these places, in that order; several threads may ask at once.
-
-        Raises `DataError` if one cannot be read.
-        """
+        """The images at these places; thread-safe. Raises `DataError` if one cannot be read."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class StreamedSet(Indexed):
-    """Images with their labels, read when they are asked for, the next tickets' ahead of time.
+    """Images with their labels, read when they are needed, those of the next tickets ahead.
 
-    The images are the same, bit for bit, as if all were held in memory. Sent to another process it
-    reads for itself there, and only what is asked for. Raises what `ImageSet` raises.
+    They equal those of an `ImageSet` bit for bit. A pickled copy in another process reads for
+    itself, nothing ahead. Raises what `ImageSet` raises.
     """
 
     pixels: Pixels
-    """Where the pixels are read."""
 
     places: Int64[Tensor, " N"]
     """Which of those images are the set's, in its order."""
@@ -132,12 +124,11 @@ class StreamedSet(Indexed):
     """Number of classes, at least 2."""
 
     reads_ahead: int = AHEAD
-    """For how many tickets to come `expect` is worth calling."""
+    """Tickets ahead for which `expect` is worth calling."""
 
     _reader: Reader = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a set that no classifier could be trained or judged on."""
         check_labelled(len(self.places), self.labels, self.num_classes)
         object.__setattr__(self, "_reader", Reader(self.pixels.read, tickets=self.reads_ahead))
 
@@ -145,7 +136,6 @@ class StreamedSet(Indexed):
         return _elsewhere, (self.pixels, self.places, self.labels, self.num_classes)
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.labels)
 
     @property
@@ -154,17 +144,11 @@ class StreamedSet(Indexed):
         return self.pixels.image_shape
 
     def expect(self, indices: Int64[Tensor, " B"]) -> None:
-        """Begin to read these images on other threads; later ones push them out again.
-
-        What goes wrong in reading them is raised when they are asked for.
-        """
+        """Begin to read these images; errors are raised when they are used."""
         self._reader.expect(self.places[indices])
 
     def levels(self, indices: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
-        """The images at `indices`, in that order, as grey levels.
-
-        Cost: reading what was not expected. Raises `DataError` if an image cannot be read.
-        """
+        """The images at `indices` as grey levels. Raises `DataError` if one cannot be read."""
         images = torch.empty((len(indices), *self.image_shape), dtype=torch.uint8)
         for start in range(0, len(indices), AT_ONCE):
             piece = self.places[indices[start : start + AT_ONCE]]
@@ -172,10 +156,7 @@ class StreamedSet(Indexed):
         return images
 
     def batch(self, indices: Int64[Tensor, " B"]) -> Batch:
-        """The images at `indices`, in that order, as 32-bit floats in [0, 1], and their labels.
-
-        As `ImageSet.batch`, and with the same bits. Raises `DataError` if one cannot be read.
-        """
+        """As `ImageSet.batch`. Raises `DataError` if an image cannot be read."""
         images = torch.empty((len(indices), *self.image_shape))
         for start in range(0, len(indices), AT_ONCE):
             levels = self.levels(indices[start : start + AT_ONCE])
@@ -183,28 +164,26 @@ class StreamedSet(Indexed):
         return Batch(images=images, labels=self.labels[indices])
 
     def in_memory(self) -> ImageSet:
-        """The same set, read whole. Cost: one read of every image, and a byte a pixel."""
+        """The same set, held in memory. Cost: one read of every image, and a byte a pixel."""
         pixels = self.levels(torch.arange(len(self)))
         return ImageSet(pixels=pixels, labels=self.labels, num_classes=self.num_classes)
 
 
 def _elsewhere(pixels: Pixels, places: Tensor, labels: Tensor, num_classes: int) -> StreamedSet:
-    """The set in another process, which is told what to do one part of a ticket at a time."""
     return StreamedSet(
         pixels=pixels, places=places, labels=labels, num_classes=num_classes, reads_ahead=0
     )
 
 
 def pixel_bytes(images: Images) -> int:
-    """Memory that a set's pixels take if they are held."""
+    """Memory that a set's pixels take."""
     channels, rows, columns = images.image_shape
     return len(images) * channels * rows * columns
 
 
 def within(data_memory: int, dataset: Dataset) -> Dataset:
-    """The data set held in memory if its pixels take so many bytes at most, else as it is.
+    """The data set, in memory if its pixels take at most `data_memory` bytes.
 
-    Cost: where it is held, one read of every image that is not there yet.
     Raises `DataError` if an image cannot be read.
     """
     parts = (dataset.train, dataset.validation, dataset.test)
@@ -215,11 +194,11 @@ def within(data_memory: int, dataset: Dataset) -> Dataset:
 
 
 def too_large(what: str, size: int, data_memory: int, remedy: str) -> DataError:
-    """Pixels that neither fit into memory nor can be streamed."""
+    """The error for pixels that neither fit into memory nor can be streamed."""
     return DataError(
-        f"Pixels that cannot be read piece by piece must fit into data_memory, "
-        f"{bytes_text(data_memory)}; {what} holds {bytes_text(size)} of them. {remedy}, or raise "
-        f"data_memory (--set data_memory={bytes_text(size + size // 8)})."
+        f"{what} holds {bytes_text(size)} of pixels that cannot be streamed, more than "
+        f"data_memory, {bytes_text(data_memory)}. {remedy}, or raise data_memory "
+        f"(--set data_memory={bytes_text(size + size // 8)})."
     )
 
 

@@ -9,7 +9,7 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -33,25 +33,24 @@ from sparring.data.labels import (
     whole_label,
 )
 from sparring.data.pictures import AS_IS, Channels, Conversion, picture_levels
-from sparring.data.splits import VALIDATION, dealt
+from sparring.data.splits import VALIDATION, dealt, one_label_each
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
 from sparring.errors import ConfigError, DataError, SparringError, cause
+from sparring.records.checks import at_least
 from sparring.records.typed import typed
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "class", "target", "y")
 """Names of the image and of the label in items that are dicts, as Hugging Face's are."""
 _MOST = 1 << 28
-"""Items: labels of more alone would take gigabytes."""
+"""Items."""
 
 
 @runtime_checkable
 class Items(Protocol):
-    """What `torch.utils.data.Dataset` with a length is: pairs of an image and its label."""
+    """Images with labels, as a `torch.utils.data.Dataset` with a length holds them."""
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> object:
         """An image and its class: a PIL image or a tensor of 1 or 3 channels, and a number."""
@@ -60,7 +59,7 @@ class Items(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Images and labels that are held apart."""
+    """Images and labels in two arrays or lists."""
 
     images: Any
     labels: Any
@@ -73,53 +72,46 @@ class _Columns:
 
 
 def as_items(given: object, part: str) -> Items:
-    """What was given for a part, as items by number; at least one.
+    """A part as items by number, also if it is a pair of all images and all labels.
 
-    A pair of images and labels, each in one array or list, is taken apart. Raises `DataError` for
-    what has no items by number, such as a path, a `DataLoader` or a generator.
+    Raises `DataError` for a path, a `DataLoader`, a generator and anything else without items.
     """
     remedy = _remedy(given)
     if remedy or not isinstance(given, Items):
-        raise DataError(
-            "Data must have a length and items by number, as torch.utils.data.Dataset has; got a "
-            f"{type(given).__name__} ({part}). {remedy or 'list(…) makes a list of an iterable'}."
+        raise DataError.expected(
+            "Data must have a length and items by number, as torch.utils.data.Dataset",
+            f"a {type(given).__name__} ({part})",
+            f"{remedy or 'list(…) makes a list of an iterable'}.",
         )
     items = _taken_apart(given, part)
     try:
         count = len(items)
     except Exception as error:
-        raise DataError(
-            f"Data must have a length; asking for it raised {cause(error)} ({part}). "
-            "Give the data set a __len__."
-        ) from error
+        raise DataError(f"The length of {part} raised {cause(error)}.") from error
     if not count:
-        raise DataError(f"There must be at least one image; got none in {part}.")
+        raise DataError(f"There is no image in {part}.")
     if count > _MOST:
-        raise DataError(
-            f"There must be at most {_MOST:,} images; got {count:,} in {part}. Check its __len__."
-        )
+        raise DataError(f"{part} has {count:,} images, more than {_MOST:,}. Check its __len__.")
     return items
 
 
 def read_item(
     items: Items, place: int, part: str, conversion: Conversion = AS_IS
 ) -> tuple[UInt8[Tensor, " C H W"], int]:
-    """The image and the label at this place. Raises `DataError` for what is neither."""
+    """An image and its label. Raises `DataError` for anything else."""
     where = f"item {place} of {part}"
     try:
         item = items[place]
     except SparringError:
         raise
     except Exception as error:  # the data set is the caller's
-        raise DataError(
-            f"Every item must be readable; {where} raised {cause(error)}. Mend the data set."
-        ) from error
+        raise DataError(f"{where} raised {cause(error)}. Fix the data set.") from error
     image, label = _pair(item, where)
     return _levels(image, where, conversion), whole_label(label, where)
 
 
 def _remedy(given: object) -> str:
-    """What to give instead, for what is often given and has no items."""
+    """Advice for common things without items; empty for others."""
     if given is None:
         return "Give a data set"
     if isinstance(given, str | bytes | Path):
@@ -134,17 +126,14 @@ def _remedy(given: object) -> str:
 
 
 def _taken_apart(given: Items, part: str) -> Items:
-    """Items of a pair of images and labels; any other data set as it is."""
+    """Items of a pair of images and labels; anything else unchanged."""
     if not (isinstance(given, tuple | list) and len(given) == 2):
         return given
     images, labels = given
     if not (_is_column(labels) and _may_be_images(images)):
         return given
     if len(images) != len(labels):
-        raise DataError(
-            f"There must be one label for each image; got {len(labels)} labels for {len(images)} "
-            f"images ({part}). Take both from the same data set and the same part of it."
-        )
+        raise one_label_each(len(labels), part, len(images), part)
     return _Columns(images, labels)
 
 
@@ -172,18 +161,17 @@ def _pair(item: object, where: str) -> tuple[object, object]:
         )
         if len(images) == len(labels) == 1:
             return item[images[0]], item[labels[0]]
-        raise DataError(
+        raise DataError.expected(
             f"Items that are dicts must hold one image (under {', '.join(_IMAGE_KEYS)}) and one "
-            f"label (under {', '.join(_LABEL_KEYS)}); got {_some_keys(item)} ({where}). "
-            "Rename its keys, or give pairs (image, label)."
+            f"label (under {', '.join(_LABEL_KEYS)})",
+            f"{_some_keys(item)} ({where})",
+            "Rename its keys, or give pairs (image, label).",
         )
     if not isinstance(item, tuple | list) or len(item) != 2:
         found = type(item).__name__
         count = f" of {len(item)}" if isinstance(item, tuple | list) else ""
-        raise DataError(
-            f"Items must be pairs of an image and its label; got a {found}{count} ({where})."
-            " Give a data set whose items are (image, label)."
-        )
+        rule = "Items must be pairs (image, label)"
+        raise DataError.expected(rule, f"a {found}{count} ({where})")
     return item[0], item[1]
 
 
@@ -197,7 +185,7 @@ def _levels(image: object, where: str, conversion: Conversion) -> UInt8[Tensor, 
             f"({where}). Convert such items in the data set."
         )
     pixels = channels_first(pixels, isinstance(image, Tensor), where)
-    if pixels.dtype != np.uint8:  # one dark image of bytes alone says nothing about its unit
+    if pixels.dtype != np.uint8:  # one dark image does not show its unit
         pixels = grey_levels(pixels, where)
     return torch.from_numpy(np.array(pixels, order="C"))
 
@@ -206,25 +194,18 @@ def _some_keys(found: Mapping[Any, Any]) -> str:
     return ", ".join(map(str, list(found)[:10])) or "nothing"
 
 
-MOST_CLASSES = 1_000_000
-"""More than any data set has."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ItemPixels:
-    """The images of items, asked for when they are needed."""
+    """The images of items, read when they are needed."""
 
-    items: Items
-    """Where they are."""
+    items: Items = field(repr=False)
     part: str
-    """What messages call them."""
+    """For messages."""
     image_shape: tuple[int, int, int]
     """Channels, rows and columns of one image."""
     conversion: Conversion = AS_IS
-    """How PIL images are converted."""
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.items)
 
     def read(self, places: Int64[Tensor, " B"]) -> UInt8[Tensor, " B C H W"]:
@@ -235,13 +216,12 @@ class ItemPixels:
         return images
 
     def one(self, place: int) -> tuple[UInt8[Tensor, " C H W"], int]:
-        """An image and its label."""
+        """An image and its label. Raises `DataError` for one of another shape."""
         image, label = read_item(self.items, place, self.part, self.conversion)
         if image.shape != self.image_shape:
             raise DataError(
-                f"All images must have one shape, because one network sees them all; got "
-                f"{tuple(image.shape)} for item {place} of {self.part}, and {self.image_shape} "
-                "before. Convert them; image_size and channels do it to PIL images."
+                f"item {place} of {self.part} has shape {tuple(image.shape)}, the first one "
+                f"{self.image_shape}. Convert them; image_size and channels do it for PIL images."
             )
         return image, label
 
@@ -264,16 +244,15 @@ def dataset_from(  # noqa: PLR0913 - the parts, what is known of them by keyword
     An item is (image, label), or a dict with one of each under names such as image and label. An
     image is a PIL image, or a tensor or NumPy array H W, C H W or H W C of unsigned bytes or of
     floats in [0, 1] that are whole grey levels / 255. A label is a whole number from 0. A pair
-    (images, labels) of arrays or lists is taken apart. An item must be the same whenever
-    it is asked for: leave random changes to the setting `augmentation`. Without `validation` a
-    twelfth of every class of train is held out. The classes are `class_names`, or `num_classes` of
-    them, or else 0 up to the largest training label. Every class must have images to train on; for
-    one that only `class_names` or `num_classes` name, a warning says that it has none. Runs call
-    the data "given:" and their `name`, and need them again to be resumed or replayed. Pixels of
-    more than `data_memory` bytes are streamed: items are then asked for again, by several threads
-    at once.
-    Cost: every item once. Raises `DataError` for items that are none of this, and `ConfigError` for
-    other arguments that mean nothing.
+    (images, labels) of arrays or lists is a part as well. An item must be the same each time: leave
+    random changes to the setting `augmentation`. Without `validation` a twelfth of every class of
+    train is held out. The classes are `class_names`, or `num_classes` of them, or else 0 up to the
+    largest training label. Every class must have images to train on; if `class_names` or
+    `num_classes` add others, there is a warning. `image_size` and `channels` convert PIL images as
+    `load_dataset` does. Runs call the data "given:" and their `name`; pass the data again to resume
+    or replay. Pixels of more than `data_memory` bytes are streamed: items are then read again, by
+    several threads at once.
+    Cost: every item once. Raises `DataError` for other items, `ConfigError` for other arguments.
     """
     known = _class_names(class_names, num_classes)
     given = {"train": train, "test": test, "validation": validation}
@@ -315,7 +294,7 @@ def images_from(
     num_classes: int | None = None,
     data_memory: int = DATA_MEMORY,
 ) -> Images:
-    """A set of images from anything that `dataset_from` takes for one of its parts.
+    """A set of images from anything that `dataset_from` takes for a part.
 
     The classes are `num_classes`, or else 0 up to the largest label.
     Cost: every item once. Raises `DataError` for items that are no images with labels.
@@ -332,14 +311,13 @@ def images_from(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Read:
-    """Labels, and pixels where they are held."""
+    """Labels, and pixels if they are held in memory."""
 
     pixels: ItemPixels
     labels: Int64[Tensor, " N"]
     held: UInt8[Tensor, " N C H W"] | None
 
     def as_set(self, places: Int64[Tensor, " M"], num_classes: int) -> Images:
-        """Some of the images."""
         labels = self.labels[places]
         if self.held is not None:
             return ImageSet(pixels=self.held[places], labels=labels, num_classes=num_classes)
@@ -349,7 +327,7 @@ class _Read:
 
 
 def _read(pixels: ItemPixels, *, held: bool) -> _Read:
-    """Every item once."""
+    """Read every item once."""
     count = len(pixels)
     brightest = 0
     levels = torch.empty((count if held else 0, *pixels.image_shape), dtype=torch.uint8)
@@ -368,9 +346,8 @@ def _all(pixels: ItemPixels) -> Iterator[tuple[Tensor, int]]:
     first = pixels.one(0)
     if not torch.equal(first[0], pixels.one(0)[0]):
         raise DataError(
-            f"An item must be the same whenever it is asked for, because runs are repeatable bit "
-            f"for bit; item 0 of {pixels.part} was not. Take random changes out of it, and use the "
-            "setting augmentation."
+            f"item 0 of {pixels.part} is another one each time; runs are repeatable bit for bit. "
+            "Leave random changes to the setting augmentation."
         )
     yield first
     for place in range(1, len(pixels)):
@@ -378,11 +355,7 @@ def _all(pixels: ItemPixels) -> Iterator[tuple[Tensor, int]]:
 
 
 def _num_classes(read: Mapping[str, _Read], names: tuple[str, ...]) -> int:
-    """How many classes there are, all labels checked; a warning for any that is never trained on.
-
-    Naming classes that have no images is allowed on purpose: a network with more outputs may be
-    wanted.
-    """
+    """The number of classes, all labels checked; warns of classes without images to train on."""
     train, *others = (PartLabels(found.labels, part) for part, found in read.items())
     if not names:
         return num_classes_of(train, others)
@@ -392,18 +365,15 @@ def _num_classes(read: Mapping[str, _Read], names: tuple[str, ...]) -> int:
     for part in others if missing else ():
         check_judged(train, part, names)
     if missing:
-        remedy = "Leave them out of class_names or num_classes if that is not meant"
+        remedy = "Leave them out of class_names or num_classes if you did not mean them"
         warnings.warn(never_trained(missing, remedy=remedy), stacklevel=3)
     return len(names)
 
 
 def _class_names(class_names: Sequence[str], num_classes: int | None) -> tuple[str, ...]:
-    """Names of the classes, as far as they were named or counted; none if they were not."""
+    """Names of the classes; empty if neither names nor a number were given."""
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
-        raise ConfigError(
-            f"class_names must be a list of texts; got {class_names!r:.200}. Give one name for "
-            "each class, in order of the labels."
-        )
+        raise ConfigError.expected("class_names must be a list of texts", f"{class_names!r:.200}")
     names = tuple(class_names)
     if len(set(names)) < len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -411,16 +381,13 @@ def _class_names(class_names: Sequence[str], num_classes: int | None) -> tuple[s
     if num_classes is None:
         return names
     if isinstance(num_classes, bool) or not isinstance(num_classes, SupportsIndex):
-        raise ConfigError(f"num_classes must be a whole number; got {num_classes!r:.200}.")
+        raise ConfigError.expected("num_classes must be a whole number", f"{num_classes!r:.200}")
     count = operator.index(num_classes)
-    if not 2 <= count <= MOST_CLASSES:
-        raise ConfigError(
-            f"num_classes must lie in 2 to {MOST_CLASSES:,}, because a classifier tells classes "
-            f"apart; got {count}."
-        )
+    at_least("num_classes", count, 2)
     if names and len(names) != count:
-        raise ConfigError(
-            f"There must be one name for each class; got {len(names)} names in class_names and "
-            f"num_classes = {count}. Leave out num_classes."
+        rule, found = (
+            "num_classes must be the number of class_names",
+            f"{count} and {len(names)} names",
         )
+        raise ConfigError.expected(rule, found, "Leave out num_classes.")
     return names or numbered(count)

@@ -1,9 +1,8 @@
-"""In which numbers, and in which order, a network's passes are computed.
+"""Working copies: the precision and form in which a network's passes are computed.
 
-Training keeps its weights in single precision. A *working copy* holds them in the form in which
-passes are cheapest on the hardware at hand; it is derived afresh after every update, once, and
-serves the many passes of an attack and the one of the update. The derivation is differentiable,
-so the update's gradient arrives at the single-precision weights.
+Training keeps its weights in single precision. A *working copy* holds them in the cheapest form for
+the hardware; it is derived once after every update, for all passes of the attack and the update.
+The derivation is differentiable, so the update's gradient arrives at the single-precision weights.
 
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
@@ -25,14 +24,15 @@ from sparring.models.hardware import has_bf16_units
 from sparring.models.networks import Normalisation
 from sparring.models.spec import drawing_from
 from sparring.models.state import copied, evaluation_mode, training_mode
+from sparring.records.checks import choice
 
 Precision = Literal["auto", "bf16", "fp32"]
-"""What the user asks for; "auto" takes bf16 where the hardware has units for it."""
+""""auto" is bf16 if the hardware has units for it."""
 
 PROBES = 8
-"""Images that a network is asked about before anything depends on it."""
+"""Images on which a network is tried."""
 WIDER = (torch.float64, torch.complex128)
-"""Types of parameters that only an express wish rounds to bf16."""
+"""Types of parameters that "auto" does not round to bf16."""
 ALIKE = 1e-3
 """Largest difference of a form's logits from the network's, in units of the largest or `LEAST`."""
 LEAST = 1e-2
@@ -69,12 +69,10 @@ class BFloat16Copy(WorkingCopy):
     """A bf16 shadow of the weights, convolutions channels-last.
 
     Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
-    precision, which PyTorch mixes with bf16 activations there, and nowhere else: so other buffers
-    of floating-point numbers cannot be had, but for those of a `Normalisation`. Complex and integer
-    parameters stay as they are.
+    precision, which PyTorch mixes with bf16 activations there only: other floating-point buffers
+    are not possible, except those of a `Normalisation`. Complex and integer parameters stay.
 
-    Autocast would cast the weights again at every attack step, because it caches only those that
-    require a gradient; a shadow is cast once per update.
+    Autocast would cast constant weights again at every attack step.
     """
 
     name = "bf16 shadow, channels-last"
@@ -116,23 +114,17 @@ class BFloat16Copy(WorkingCopy):
 def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCopy:
     """The cheapest faithful way to compute this network's passes on its device.
 
-    bf16 where the device multiplies faster in it (`has_bf16_units`) and `precision` is not "fp32";
-    with parameters of double precision only if `precision` is "bf16".
-    A registered form of the network's class (`register_form`) where it has one for this device and
-    precision, such as the paper's CNN by frequencies (docs/decisions/0003); otherwise layer by
-    layer. "bf16" takes bf16 on any hardware: without units for it, up to many times slower.
-    Raises `ConfigError` for a precision that is none of the three, for bf16 asked of a network with
-    floating-point buffers of its own, and for a form that fails.
+    "auto" takes bf16 if the device is faster in it (`has_bf16_units`), except with parameters of
+    double precision; "bf16" takes it on any hardware, where it may be many times slower. The result
+    is a registered form of the network's class (`register_form`) that fits, such as the paper's CNN
+    by frequencies (docs/decisions/0003), or else layer by layer. Raises `ConfigError` for another
+    precision, for bf16 of a network with floating-point buffers, and for a form that fails.
     """
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ConfigError(
-            f"precision must be auto, bf16 or fp32; got {precision!r}. Use auto if in doubt."
-        )
+    choice("precision", precision, ("auto", "bf16", "fp32"))
     if precision == "bf16" and (buffered := _buffered(network)):
         raise ConfigError(
-            "precision bf16 needs a network without floating-point buffers of its own, because "
-            f"PyTorch does not mix them with bf16 weights; {type(network).__name__} has some in "
-            f"{', '.join(buffered)}. Take fp32 or auto."
+            f"{type(network).__name__} has floating-point buffers in {', '.join(buffered)}, "
+            "which PyTorch does not mix with precision bf16. Take fp32 or auto."
         )
     rounded = _is_rounded(network, precision)
     own = registered_copy(network, device=device_of(network), rounded=rounded)
@@ -142,15 +134,13 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
 
 
 def possible_precision(network: nn.Module, precision: Precision, images: Tensor) -> Precision:
-    """The same precision, or fp32 where auto would take bf16 and the network fails in it.
+    """The same precision; fp32 if it is "auto" and the network fails in bf16.
 
     It fails with a constant that is neither parameter nor buffer, which nothing casts, and with a
-    convolution whose input is smaller than its stride (`_NoSmallInputs`). A copy of the network
-    makes the passes of an attack and of an update over a few `images` [B C H W]; a registered
-    form is compared with the network.
-    Cost: two copies and the passes, where bf16 or a registered form would be taken.
-    Raises `ConfigError` where bf16 is asked of such a network, and for a form that fails or, in
-    single precision, gives other logits than the network.
+    convolution whose input is smaller than its stride (`_NoSmallInputs`). A copy of the network is
+    tried on a few `images` [B C H W]; a registered form is compared with the network.
+    Raises `ConfigError` for "bf16" and such a network, and for a form that fails or, in single
+    precision, gives other logits than the network.
     """
     copy = working_copy(network, precision)
     if isinstance(copy, DirectCopy):
@@ -159,7 +149,7 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     own, direct = copied(network), copied(network)
     wanted = _tried(DirectCopy(direct), direct, asked)
     if isinstance(wanted, Exception):
-        return precision  # `check_network` says what fails in any precision
+        return precision  # `check_network` reports failures of any precision
     with _NoSmallInputs() if isinstance(copy, BFloat16Copy) else nullcontext():
         found = _tried(working_copy(own, precision), own, asked)
     if not isinstance(copy, BFloat16Copy):
@@ -172,10 +162,9 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
         raise found
     if precision == "bf16":
         raise ConfigError(
-            "precision bf16 needs a network whose every number is a parameter, or follows from its "
-            "images, because nothing else is cast; "
-            f"{type(network).__name__} failed ({cause(found)}). "
-            "Give constants as a normalisation (--mean, --std), or take fp32 or auto."
+            f"{type(network).__name__} failed in precision bf16 ({cause(found)}), which casts "
+            "parameters and images only. Give constants as a normalisation (--mean, --std), or "
+            "take fp32 or auto."
         ) from found
     return "fp32"
 
@@ -183,8 +172,8 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
 class _NoSmallInputs(TorchFunctionMode):
     """While active, refuses convolutions whose input is smaller than their stride.
 
-    On CPUs, PyTorch 2.13 computes the gradient of such a convolution's weights in bf16 from memory
-    that was never written: NaN, or any other number. In single precision it is right.
+    On CPUs, PyTorch 2.13 computes the gradient of their weights in bf16 from memory that was never
+    written.
     """
 
     def __torch_function__(
@@ -202,10 +191,9 @@ class _NoSmallInputs(TorchFunctionMode):
             steps = [stride] * len(sizes) if isinstance(stride, int) else stride
             if any(size < step for size, step in zip(sizes, steps, strict=False)):
                 raise ConfigError(
-                    f"a convolution with stride {max(steps)} gets an input of "
-                    f"{' x '.join(map(str, sizes))}, smaller than its stride, for which bf16 gives "
-                    "wrong gradients on a CPU. Take precision auto or fp32, larger images, or "
-                    "fewer strides."
+                    f"a convolution with stride {max(steps)} gets a smaller input, "
+                    f"{' x '.join(map(str, sizes))}; bf16 gives wrong gradients then on a CPU. "
+                    "Take precision auto or fp32, larger images, or fewer strides."
                 )
         return func(*args, **(kwargs or {}))
 
@@ -213,7 +201,6 @@ class _NoSmallInputs(TorchFunctionMode):
 def _check_form(
     copy: WorkingCopy, name: str, found: Tensor | Exception, wanted: Tensor, within: float
 ) -> None:
-    """Refuse a registered form that fails, or gives other logits than the network."""
     form, rule = f"the {type(copy).__name__} that a form of {name} built", "Correct the form"
     if isinstance(found, Exception):
         raise ConfigError(
@@ -221,14 +208,14 @@ def _check_form(
         ) from found
     if found.shape != wanted.shape:
         raise ConfigError(
-            f"{form} returned logits of shape {tuple(found.shape)}; those of the network have "
-            f"{tuple(wanted.shape)}. {rule}."
+            f"{form} returned logits of shape {tuple(found.shape)}, not {tuple(wanted.shape)}. "
+            f"{rule}."
         )
     apart = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(LEAST))
     if apart > within or math.isnan(apart):
         raise ConfigError(
             f"{form} gives other logits than the network: they differ by {apart:.2g} of the "
-            f"largest, where {within:g} is allowed. {rule}, or do not register it."
+            f"largest, more than {within:g}. {rule}, or do not register it."
         )
 
 
@@ -241,15 +228,12 @@ def _is_rounded(network: nn.Module, precision: Precision) -> bool:
 
 
 def real_view(value: Tensor) -> Tensor:
-    """The same numbers; a complex one as two real ones, in a dimension of their own."""
+    """A complex tensor as a real one with a last dimension of 2; others unchanged."""
     return torch.view_as_real(value) if value.is_complex() else value
 
 
 def _tried(copy: WorkingCopy, network: nn.Module, images: Tensor) -> Tensor | Exception:
-    """The logits of an attack's pass, or what fails in it or in an update's.
-
-    The network, of which `copy` is, does not stay as it is.
-    """
+    """The logits of an attack's pass, or the error of it or of an update's; changes `network`."""
     weights = [value for value in network.parameters() if value.requires_grad]
     try:
         with drawing_from(0), torch.enable_grad():
@@ -259,13 +243,13 @@ def _tried(copy: WorkingCopy, network: nn.Module, images: Tensor) -> Tensor | Ex
             trained = copy.trained(images.detach())
             if weights:
                 torch.autograd.grad(trained.sum(), weights, allow_unused=True)
-    except Exception as error:  # of any kind: a network or a form may be the user's own
+    except Exception as error:  # code of your own may raise anything
         return error
     return attacked.detach()
 
 
 def _buffered(network: nn.Module) -> list[str]:
-    """Layers with buffers that cannot stay beside bf16 weights."""
+    """Layers with buffers that cannot be mixed with bf16 weights."""
     return [
         path or "itself"
         for path, layer in network.named_modules()
@@ -275,7 +259,7 @@ def _buffered(network: nn.Module) -> list[str]:
 
 
 def _places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every place of a parameter, once: two places of a tied one, one place of a shared layer."""
+    """Every place of a parameter: two of a tied one, one of a shared layer."""
     for path, layer in network.named_modules():
         for name, value in layer.named_parameters(recurse=False):
             yield f"{path}.{name}" if path else name, value

@@ -1,4 +1,4 @@
-"""What a caller has set in PyTorch, put aside for a call; and why a module cannot be called."""
+"""Calls of a model under PyTorch's default settings; why a model cannot be called."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,14 +9,15 @@ from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError, cause
 from sparring.models.state import module_of
+from sparring.records.text import counted
 
 
 @contextmanager
 def plain_settings() -> Iterator[None]:
-    """PyTorch as it is by default, so that a call gives the same whatever surrounds it.
+    """Restore PyTorch's default settings inside the block.
 
-    Gradients are recorded, outside of inference mode, without autocast and without the detection
-    of anomalies; new tensors are float32 and on the CPU. All of it is put back afterwards.
+    Gradients are recorded; inference mode, autocast and anomaly detection are off; new tensors are
+    float32 and on the CPU.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
@@ -43,25 +44,21 @@ def original_module(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 
 
 def check_callable(model: object) -> None:
-    """Refuse what is no classifier, or is a module without usable weights. Raises `ConfigError`."""
+    """Refuse what cannot be called, or has unusable weights. Raises `ConfigError`."""
     if isinstance(model, type):
-        raise ConfigError(
-            f"model must be a network, not its class; got the class {model.__name__}. Build it: "
-            f"{model.__name__}(...)."
-        )
+        raise ConfigError(f"model is the class {model.__name__}. Build it: {model.__name__}(...).")
     if not callable(model):
-        raise ConfigError(
-            "model must be a torch.nn.Module or a function from images to logits; got "
-            f"{type(model).__name__}. Pass a network, such as sparring.PaperCNN()."
-        )
-    if not isinstance(model, nn.Module):
-        return
+        rule = "model must be a torch.nn.Module or a function from images to logits"
+        raise ConfigError.expected(rule, f"a {type(model).__name__}")
+    if isinstance(model, nn.Module):
+        check_numbers(model)
+
+
+def check_numbers(model: nn.Module) -> None:
+    """Refuse lazy, meta and inference tensors among weights and buffers. Raises `ConfigError`."""
     for name, value in _values(model):
         if (reason := _unusable(value)) is not None:
-            raise ConfigError(
-                f"the weights of the model must hold numbers that can be computed with; {name} of "
-                f"{type(model).__name__} {reason}"
-            )
+            raise ConfigError(f"{name} of {type(model).__name__} {reason}")
 
 
 MODEL_ERRORS = (
@@ -73,11 +70,11 @@ MODEL_ERRORS = (
     ArithmeticError,
     AssertionError,
 )
-"""What Python and PyTorch raise where a model does not bear its images."""
+"""Errors of Python and PyTorch for unsuitable images."""
 
 
 def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> ConfigError:
-    """A sentence for a model that failed on a batch of images."""
+    """The error for a model that failed on a batch of images."""
     module = module_of(model)
     name = "the function" if module is None else type(module).__name__
     failed = f"{name} failed ({cause(error)})"
@@ -88,24 +85,21 @@ def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tens
         if torch.float64 in kinds:
             advice = "Pass images.double(), or model.float()."
         return ConfigError(
-            f"images must have the dtype of the model's weights; got {images.dtype} and "
-            f"{_listed(kinds)}, and {failed}. {advice}"
+            f"images are {images.dtype}, the model's weights {_listed(kinds)}: {failed}. {advice}"
         )
     if devices and images.device not in devices:
         return ConfigError(
-            f"images must be where the model is; got images on {images.device} and weights on "
-            f"{_listed(devices)}, and {failed}. Move one of them: images.to(device)."
+            f"images are on {images.device}, the model's weights on {_listed(devices)}: {failed}. "
+            "Move one of them: images.to(device)."
         )
-    count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     return ConfigError(
-        f"the model must answer {count} of shape {tuple(images.shape[1:])}, as any other number, "
-        f"because a search goes on with the images that are left, down to one; {failed}. Make it "
-        "take batches of any size, or pass a function that pads them."
+        f"{failed} on {counted(len(images), 'image')} of shape {tuple(images.shape[1:])}. A model "
+        "must take batches of any size, down to one image; or pass a function that pads them."
     )
 
 
 def has_no_numbers(value: Tensor) -> bool:
-    """Whether a tensor is on the meta device; subclasses there keep their numbers elsewhere."""
+    """Whether a tensor is on the meta device; subclasses may keep their numbers elsewhere."""
     return value.is_meta and type(value) in (Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -124,18 +118,15 @@ def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _unusable(value: Tensor) -> str | None:
     if is_lazy(value):
-        return (
-            "is not initialised yet, as lazy layers are before their first batch. Call the model "
-            "once on a batch of images first."
-        )
+        return "belongs to a lazy layer. Call the model once on a batch of images first."
     if has_no_numbers(value):
         return (
-            "is on the meta device, which holds no numbers. Build the model on a real device, or "
-            "use model.to_empty(device=...) and load its weights."
+            "is on the meta device, without numbers. Use model.to_empty(device=...) and load its "
+            "weights."
         )
     if value.is_inference():
         return (
-            "was made in torch.inference_mode(), and no gradient passes such tensors. Build the "
-            "model outside of it, or pass copy.deepcopy(model)."
+            "was made in torch.inference_mode(), so that no gradient passes. Build the model "
+            "outside of it, or pass copy.deepcopy(model)."
         )
     return None

@@ -1,7 +1,7 @@
-"""Cheaper forms of a network: how they are registered, and for which networks they stand in.
+"""Cheaper forms of a network, and their registry.
 
-A form computes what the networks of one class compute, from their weights, in another way. It knows
-nothing of hooks, patches and parametrisations, so it stands in only for a network without them.
+A form computes the networks of one class in another way. It ignores hooks, patches and
+parametrisations, so it is used only for networks without them.
 
 Shapes: B batch, C H W image, K classes.  Units: pixels in [0, 1].
 """
@@ -23,13 +23,13 @@ Built = TypeVar("Built")
 
 @runtime_checkable
 class WorkingCopy(Protocol):
-    """A network's weights in the form in which training computes its passes."""
+    """A network in the form in which training computes its passes."""
 
     name: str
-    """Precision and method, as environment.json gives them."""
+    """Precision and method, for environment.json."""
 
     def refresh(self) -> None:
-        """Derive the weights afresh; called after every update. Cost: less than one pass."""
+        """Derive the weights again; called after every update. Cost: less than one pass."""
         ...
 
     def attacked(self, images: Tensor) -> Tensor:
@@ -43,12 +43,12 @@ class WorkingCopy(Protocol):
 
 @runtime_checkable
 class AttackPasses(Protocol):
-    """A network with the weights that it had when this was built, for an evaluation's attacks."""
+    """A network with its present weights, for an evaluation's attacks."""
 
     name: str
-    """Precision and method, as evaluation.json gives them."""
+    """Precision and method, for evaluation.json."""
     threads: int
-    """CPU threads that PyTorch has while this is attacked; 0 leaves their number as it is."""
+    """CPU threads of PyTorch during attacks; 0 leaves their number as it is."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [B, K] in evaluation mode, differentiable in the images."""
@@ -59,23 +59,18 @@ class AttackPasses(Protocol):
 class Form(Protocol[Of]):
     """A cheaper way to compute the networks of one class; inherit from it, and register it.
 
-    Both methods get a network of exactly that class, without hooks, patches or parametrisations,
-    and return `None` where the form is not for this network, device or precision. A method that is
-    not overridden returns `None`.
+    Both methods get a network of exactly that class, without hooks, patches or parametrisations.
+    They return `None`, as by default, if the form does not fit the network, device or precision.
     """
 
     def working_copy(
         self, network: Of, *, device: torch.device, rounded: bool
     ) -> WorkingCopy | None:
-        """The network as training computes it on this device.
-
-        With `rounded` from weights and images that are rounded to bf16, otherwise in the network's
-        own precision.
-        """
+        """The form for training: in bf16 if `rounded`, else in the network's own precision."""
         return None
 
     def attack_passes(self, network: Of, *, device: torch.device) -> AttackPasses | None:
-        """The network as evaluations attack it, in its own precision on this device."""
+        """The form for evaluations, in the network's own precision."""
         return None
 
 
@@ -86,27 +81,20 @@ _FORMS: dict[type[nn.Module], list[Form[Any]]] = {}
 def register_form(network_type: type[Network], form: Form[Network]) -> None:
     """Compute the networks of exactly this class by a form, in this process.
 
-    A subclass has none of its class's forms. Of several forms, the newest is used that is for the
-    device and the precision. Call this in the module that defines the class: each process that
-    builds the network, such as a worker, then has the form.
-    A form must compute what a call of the network computes, up to rounding. Training compares the
-    two on a few images before it starts; an evaluation does without a form that differs.
+    Subclasses do not inherit forms. The newest form that fits is used. Call this in the module that
+    defines the class, so that workers register the form as well.
+    A form must compute the same as the network, up to rounding. Training compares the two on a few
+    images before it starts; an evaluation does not use a form that differs.
     Raises `ConfigError` for what is no class of networks or no form.
     """
     if not isinstance(network_type, type) or not issubclass(network_type, nn.Module):
-        raise ConfigError(
-            f"network_type must be a subclass of torch.nn.Module; got {network_type!r}. Pass the "
-            "class of the network, not a network."
-        )
+        rule = "network_type must be a subclass of torch.nn.Module"
+        raise ConfigError.expected(rule, repr(network_type))
     if isinstance(form, type):
-        raise ConfigError(
-            f"form must be an object, not its class; got the class {form.__name__}. Build it: "
-            f"{form.__name__}()."
-        )
+        raise ConfigError(f"form is the class {form.__name__}. Build it: {form.__name__}().")
     if not isinstance(form, Form):
         raise ConfigError(
-            "form must have the methods working_copy and attack_passes; "
-            f"{type(form).__name__} has not. Inherit from sparring.models.Form."
+            f"{type(form).__name__} lacks the methods of a form. Inherit from sparring.models.Form."
         )
     _FORMS.setdefault(network_type, []).append(form)
 
@@ -135,15 +123,12 @@ def attack_passes(network: nn.Module) -> AttackPasses | None:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the network's parameters are; the CPU if it has none."""
+    """The device of the parameters; the CPU if there are none."""
     return next((value.device for value in network.parameters()), torch.device("cpu"))
 
 
 def alterations(network: nn.Module) -> Iterator[str]:
-    """What a call of a network does beside the code of its classes: hooks and patches.
-
-    Each in a few words, with the layer's name. Parametrised layers are not among them.
-    """
+    """Descriptions of a network's hooks and patches, but not of parametrisations."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         yield "a forward hook on all modules"
     for name, layer in network.named_modules():
@@ -169,7 +154,7 @@ def _alterations_of_one(layer: nn.Module) -> Iterator[str]:
 
 
 def _is_plain(network: nn.Module) -> bool:
-    """Whether a call of the network is the code of its classes on its weights."""
+    """Whether a network has no hooks, patches and parametrisations."""
     return next(alterations(network), None) is None and not any(
         map(parametrize.is_parametrized, network.modules())
     )
@@ -178,7 +163,7 @@ def _is_plain(network: nn.Module) -> bool:
 def _first(
     network: nn.Module, kind: type[Built], build: Callable[[Form[Any]], Built | None]
 ) -> Built | None:
-    """What the newest form builds that builds something."""
+    """The result of the newest form that fits."""
     forms = _FORMS.get(type(network), [])
     if not forms or not _is_plain(network):
         return None
@@ -186,15 +171,15 @@ def _first(
         name = f"the form {type(form).__name__} of {type(network).__name__}"
         try:
             found = build(form)
-        except Exception as error:  # of any kind: a form may be the user's own
+        except Exception as error:  # a form of your own may raise anything
             raise ConfigError(
-                f"{name} failed: {cause(error)}. It must return None where it cannot be used; "
-                "--debug shows where."
+                f"{name} failed: {cause(error)}. It must return None if it cannot be used; --debug "
+                "shows where."
             ) from error
         if found is not None and not isinstance(found, kind):
             raise ConfigError(
-                f"{name} returned a {type(found).__name__}; it must return a {kind.__name__} or "
-                f"None. Inherit from sparring.models.{kind.__name__}."
+                f"{name} returned a {type(found).__name__}, not None or a {kind.__name__}. Inherit "
+                f"from sparring.models.{kind.__name__}."
             )
         if found is not None:
             return found

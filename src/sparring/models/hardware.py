@@ -1,18 +1,18 @@
-"""Where passes are computed: the device, its units, the size of batches, threads of the CPU."""
+"""The device of passes, its units, the size of batches, and CPU threads."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.records.checks import at_least
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the first CUDA device, or the CPU where there is none.
+    """The device of this name; "auto" is the first CUDA device if there is one, else the CPU.
 
-    Raises `ConfigError` for a name that PyTorch does not know or a device that is not there.
+    Raises `ConfigError` for a device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,19 +20,17 @@ def chosen_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device must name one that this machine has; {name!r} cannot be used ({reason[:100]})."
-            f" Take cpu, or auto."
+            f"device {name!r} cannot be used: {cause(error)}. Take cpu, or auto."
         ) from error
     return device
 
 
 def neighbours(device: torch.device, number: int = 0, of: int = 1) -> list[torch.device]:
-    """Devices for a trainer's workers on this machine, where the trainer has `device`.
+    """Devices for the workers of a trainer on `device`: all other CUDA devices, or the same one.
 
-    All other CUDA devices; the same one, where it is the only one or the CPU. Of several trainers,
-    which have the first devices, the one with this `number` gets an even share of the others.
+    Of several trainers, which have the first devices, trainer `number` gets an even share of the
+    others.
     """
     if device.type != "cuda":
         return [device]
@@ -45,10 +43,8 @@ def neighbours(device: torch.device, number: int = 0, of: int = 1) -> list[torch
 
 
 def chosen_batch_size(asked: int | None, device: torch.device, *, on_cpu: int = 128) -> int:
-    """Images that pass through a network together: as many as `asked`, or by the device if `None`.
+    """Images of one pass: `asked`, or `on_cpu` on a CPU and eight times as many elsewhere.
 
-    By default `on_cpu` images on a CPU, where more are no faster for the paper's network, and eight
-    times as many on other devices, which is untested.
     Raises `ConfigError` for fewer than one.
     """
     if asked is None:
@@ -59,7 +55,7 @@ def chosen_batch_size(asked: int | None, device: torch.device, *, on_cpu: int = 
 
 @contextmanager
 def computing_threads(count: int) -> Iterator[None]:
-    """Compute with `count` CPU threads within a block; 0 leaves their number as it is.
+    """Use `count` CPU threads inside the block; 0 leaves their number as it is.
 
     Raises `ConfigError` for a negative number.
     """
@@ -82,9 +78,8 @@ def has_matrix_units(device: torch.device) -> bool:
 def has_bf16_units(device: torch.device) -> bool:
     """Whether bf16 products are several times faster than single precision on this device.
 
-    Matrix units, or AVX-512 bf16 as AMD builds it (Zen 4 and 5: 2.8 times the speed of single
-    precision). Intel's AVX-512 bf16 without AMX multiplied slower than single precision did
-    (docs/decisions/0003), so it does not count.
+    So they are with matrix units, or AVX-512 bf16 of AMD (2.8 times). Intel's AVX-512 bf16 without
+    AMX was slower than single precision (docs/decisions/0003).
     """
     if device.type == "cpu":
         found = _capabilities()

@@ -1,4 +1,4 @@
-"""What a module keeps, put back after a call or copied.
+"""The state of a module: restored after a call, or copied.
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -17,19 +17,18 @@ from torch.overrides import TorchFunctionMode
 from sparring.errors import ConfigError, cause
 
 _HELD: set[int] = set()
-"""Modules, by their identity, that are in evaluation mode already."""
+"""Ids of modules that are in evaluation mode already."""
 
 
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
-    """Dropout off, BatchNorm by its running statistics, weights held constant, for a module.
+    """Put a module into evaluation mode with constant weights, and restore it afterwards.
 
-    All that a module keeps is as before afterwards, also after an error: the training flag of
-    every submodule, `requires_grad` of the parameters, and the values of buffers and parameters
-    whatever its passes wrote there. A backward pass must end inside the block, because activation
-    checkpointing computes its layers again in it. The method `attacked` of a working copy stands
-    for its network. Any other function is left alone.
-    Cost: a copy of the buffers and, of a module itself, of the parameters. Blocks may be nested.
+    Restored are the training flag of every submodule, `requires_grad` of the parameters, and the
+    values of buffers and parameters, also after an error. A backward pass must end inside the
+    block: activation checkpointing computes layers again in it. The method `attacked` of a working
+    copy stands for its network. Other functions are left alone. Blocks may be nested.
+    Cost: a copy of the buffers and, of a module itself, of the parameters.
     """
     module = module_of(model)
     if module is None or id(module) in _HELD:
@@ -48,21 +47,21 @@ def evaluation_mode(model: object) -> Iterator[None]:
 
 
 class OnCopies:
-    """A classifier that is called on a copy of the images, so that what it writes there is lost.
+    """Calls a model on a copy of the images, which it may change in place.
 
-    The copy is no leaf of the graph: a gradient passes through what a model does in place.
+    The copy is no leaf of the graph, so that gradients pass.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
         self.model = model
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The answer of the model."""
+        """The model's logits."""
         return self.model(images.clone())
 
 
 def module_of(model: object) -> nn.Module | None:
-    """The module that a classifier is known to compute with: itself, or that of a working copy."""
+    """The module of a classifier: itself, or the network of a working copy."""
     if isinstance(model, nn.Module):
         return model
     if isinstance(model, OnCopies):
@@ -115,12 +114,11 @@ def _evaluate(module: nn.Module | None) -> None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether TorchScript holds what the module has."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
 def _write(value: Tensor, before: Tensor) -> None:
-    """Put a value back where it differs: any other write would spoil a backward pass to come."""
+    """Write only changes: any other write would spoil a later backward pass."""
     if value.shape != before.shape:
         value.data = before
     elif not torch.equal(value, before):
@@ -128,10 +126,7 @@ def _write(value: Tensor, before: Tensor) -> None:
 
 
 def training_mode(network: nn.Module) -> None:
-    """Put a network into training mode; layers that are in evaluation mode stay so.
-
-    So do those that the network's own `train` puts there.
-    """
+    """Put a network into training mode, except layers that are in evaluation mode now."""
     kept = [module for module in network.modules() if not module.training]
     network.train()
     for module in kept:
@@ -139,7 +134,7 @@ def training_mode(network: nn.Module) -> None:
 
 
 def kept_layers(network: nn.Module) -> dict[str, list[str]]:
-    """Names of the layers that are in evaluation mode, and of the weights that are frozen."""
+    """Names of the layers in evaluation mode, and of the frozen weights."""
     return {
         "evaluation": [name for name, module in network.named_modules() if not module.training],
         "frozen": [name for name, each in network.named_parameters() if not each.requires_grad],
@@ -150,12 +145,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def copied(network: Network) -> Network:
-    """A deep copy, in which tensors that were computed from others are constants.
+    """A deep copy, in which tensors with a history, which PyTorch cannot copy, are constants.
 
-    PyTorch refuses to copy such tensors. Networks keep them as features of the last pass, or as
-    weights that a hook computes again before every pass (`weight_norm`, pruning).
-    Raises `ConfigError` if something else in the network cannot be copied, or if two weights share
-    memory: their copies would not.
+    Such tensors are features of the last pass, or weights that a hook computes before every pass
+    (`weight_norm`, pruning). Raises `ConfigError` if the network cannot be copied, or if two
+    weights share memory.
     """
     try:
         _check_apart(network)
@@ -163,10 +157,10 @@ def copied(network: Network) -> Network:
             return copy.deepcopy(network)
     except ConfigError:
         raise
-    except Exception as error:  # of anything that a network of one's own may hold
+    except Exception as error:  # a network of your own may hold anything
         raise ConfigError(
-            f"the network, a {type(network).__name__}, cannot be copied: {cause(error)}. A copy is "
-            "trained and another one is averaged. Keep locks, open files and generators out of it."
+            f"the network, a {type(network).__name__}, cannot be copied: {cause(error)}. Keep "
+            "locks, open files and generators out of it."
         ) from error
 
 
@@ -183,8 +177,8 @@ def _check_apart(network: nn.Module) -> None:
         if storage == next_storage and begin < end and trained & {name, other}:
             raise ConfigError(
                 f"{name} and {other} of the network, a {type(network).__name__}, are different "
-                "tensors in the same memory, which copies of the network would not share. Assign "
-                "one parameter to both places, or give each a clone()."
+                "tensors in the same memory. Assign one parameter to both places, or give each a "
+                "clone()."
             )
 
 
@@ -195,7 +189,7 @@ def _extent(value: Tensor) -> int:
 
 
 class _ConstantResults(TorchFunctionMode):
-    """While active, `copy.deepcopy` copies the numbers of a computed tensor, not its history."""
+    """While active, `copy.deepcopy` copies tensors without their history."""
 
     def __torch_function__(
         self,
