@@ -1,16 +1,19 @@
 """Whole runs by real processes: trained, stopped, resumed, inspected, evaluated."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from itertools import pairwise
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
+from processes import started
 from sparring.cli.inspect import evenly, setting_text
 from sparring.cli.main import main
 from sparring.records import RunDirectory, to_json
@@ -52,7 +55,7 @@ def test_a_run_goes_into_a_folder_of_its_own_and_is_told_to_machines(trained):
     assert 0 <= told["robust_accuracy"] <= told["natural_accuracy"] <= 1
     assert told["validation_images"] == 16
     assert (folder / told["run"] / "weights.safetensors").is_file()
-    assert [line[:11] for line in err.splitlines()[1:]] == ["update 2 of", "update 3 of"]
+    assert {"update 2 of", "update 3 of"} <= {line[:11] for line in err.splitlines()[1:]}
 
 
 def test_inspect_tells_everything_to_machines(trained, monkeypatch, capsys):
@@ -75,10 +78,10 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
     assert main(["inspect"]) == 0
     assert capsys.readouterr().out.endswith(f"next: sparring evaluate {run}\n")
 
-    assert main(["evaluate", "--images", "32", "--threads", "1"]) == 0
+    assert main(["evaluate", "--images", "16", "--threads", "1"]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert lines[0] == f"{run} against Linf 0.3 on 32 test images"
+    assert lines[0] == f"{run} against Linf 0.3 on 16 test images"
     rows = [line for line in lines if re.search(r"%\s+\[", line)]
     assert [row.split("  ")[0] for row in rows][0::3] == ["natural", "robust"]
     assert max(map(len, rows)) <= 80
@@ -105,7 +108,7 @@ def test_a_run_is_evaluated_then_shown_with_what_was_found(trained, monkeypatch,
     shown = capsys.readouterr().out
     assert re.findall(r"suite (\S+), Linf 0\.3, (\d+) test", shown) == [
         ("pgd-40", "8"),
-        ("pgd", "32"),
+        ("pgd", "16"),
     ]
     assert shown.endswith(f"next: sparring evaluate {run} --suite standard\n")
 
@@ -160,30 +163,23 @@ def test_two_runs_of_one_second_go_into_two_folders(tmp_path, monkeypatch, capsy
     )
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_run_with_its_checkpoint_and_resume_finishes_it(
     sent, code, tmp_path, monkeypatch, capsys
 ):
     run = RunDirectory(tmp_path / "a run")
-    words = ("--updates", "8", "--steps", "20", *TINY)
-    with subprocess.Popen(
-        sparring("train", "--out", "a run", *words),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            _wait_for(run.metrics, process)
-            process.send_signal(sent)
-            out, err = process.communicate(timeout=500)
-        finally:
-            process.kill()
-    assert process.returncode == code, err
-    assert out == ""
+    program = "import sys; from sparring.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ("train", "--out", "a run", "--updates", "8", "--steps", "20", *TINY)
+    process = started(program, *words, cwd=tmp_path, printed=tmp_path)
+    try:
+        _wait_for(run.metrics, process)
+        os.kill(process.pid or 0, sent)
+        process.join()
+    finally:
+        process.kill()
+    err = (tmp_path / "stderr").read_text()
+    assert process.exitcode == code, err
+    assert (tmp_path / "stdout").read_text() == ""
     assert err.splitlines()[-1].startswith("error: stopped at step ")
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", "a run", "--json"]) == 0
@@ -195,11 +191,11 @@ def test_a_signal_stops_a_run_with_its_checkpoint_and_resume_finishes_it(
     assert json.loads(capsys.readouterr().out)["updates"] == 8
 
 
-def _wait_for(metrics: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for(metrics: Path, process: ForkServerProcess) -> None:
     """Until the run has done an update."""
     until = time.monotonic() + 500
     while not (metrics.exists() and metrics.stat().st_size):
-        assert process.poll() is None, "it ended before the signal"
+        assert process.is_alive(), "it ended before the signal"
         assert time.monotonic() < until
         time.sleep(0.02)
 
