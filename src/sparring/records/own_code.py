@@ -34,7 +34,9 @@ from sparring.records.text import did_you_mean, nearest, one_line
 STANDARD = {*sys.stdlib_module_names, *sys.builtin_module_names}
 """Modules that have no factory of a network or an objective."""
 CLOSED = ("sparring", "torch")
-"""Packages of which only subclasses of `torch.nn.Module` are factories."""
+"""Packages of which only subclasses of `FACTORIES` are factories."""
+FACTORIES = (("torch.nn.modules.module", "Module"), ("torch.optim.optimizer", "Optimizer"))
+"""Modules and names of base classes."""
 LONGEST_REASON = 400
 """Characters that a message repeats of what a user's code raised."""
 
@@ -266,11 +268,11 @@ def _check_factory(found: object, place: _Place, wanted: str) -> None:
             f"{found.__module__}.{found.__name__}, and names of Python's standard library are "
             "never run as factories. Name a function or class of your own."
         )
-    if place.file is None and place.module.partition(".")[0] in CLOSED and not _is_network(found):
+    if place.file is None and place.module.partition(".")[0] in CLOSED and not _is_factory(found):
         raise ConfigError(
-            f"{wanted} must not be {place.name} of {place.module}: of that package only classes "
-            "that are a torch.nn.Module are factories. Write a function of your own, such as "
-            "nets.py:small."
+            f"{wanted} must not be {place.name} of {place.module}: of that package only subclasses "
+            "of torch.nn.Module and torch.optim.Optimizer are factories. Write a function of your "
+            "own, such as nets.py:small."
         )
 
 
@@ -279,12 +281,10 @@ def _is_defined_there(found: type | FunctionType | BuiltinFunctionType) -> bool:
     return getattr(module, found.__name__, None) is found
 
 
-def _is_network(found: object) -> bool:
-    """Whether it is a subclass of `torch.nn.Module`, without importing PyTorch."""
+def _is_factory(found: object) -> bool:
+    """Whether it is a class of networks or optimizers, without importing PyTorch."""
     bases = found.__mro__ if isinstance(found, type) else ()
-    return any(
-        (base.__module__, base.__name__) == ("torch.nn.modules.module", "Module") for base in bases
-    )
+    return any((base.__module__, base.__name__) in FACTORIES for base in bases)
 
 
 def _hidden(project: Project | None, place: _Place) -> str:
