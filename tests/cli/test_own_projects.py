@@ -43,7 +43,7 @@ def project(folder: Path, activation: str, sign: int) -> Path:
     (folder / "nets.py").write_text(NETS)
     (folder / "layers.py").write_text(LAYERS.replace("{0}", activation))
     (folder / "parts" / "sign.py").write_text(f"SIGN = {sign}\n")
-    (folder / "cattrs.py").write_text("raise SystemExit('the wrong cattrs')\n")
+    (folder / "safetensors.py").write_text("raise SystemExit('the wrong safetensors')\n")
     return folder
 
 

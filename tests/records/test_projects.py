@@ -141,15 +141,17 @@ def test_an_installed_module_stays_what_it_is(reference):
 
 
 def test_installed_packages_are_shared(tmp_path):
-    folder = written(tmp_path, {"nets.py": "import numpy, cattrs\ndef found(): return cattrs\n"}, 0)
-    assert found(f"{folder}/nets.py:found")() is sys.modules["cattrs"]
+    folder = written(
+        tmp_path, {"nets.py": "import numpy, safetensors\ndef found(): return safetensors\n"}, 0
+    )
+    assert found(f"{folder}/nets.py:found")() is sys.modules["safetensors"]
 
 
 @pytest.mark.parametrize(
     ("name", "own", "answer"),
     [
         ("colorsys", "import colorsys\ndef found(): return colorsys.VALUE", 7),
-        ("cattrs", "from cattrs import VALUE\ndef found(): return VALUE", 7),
+        ("safetensors", "from safetensors import VALUE\ndef found(): return VALUE", 7),
         ("sys", "import sys\ndef found(): return sys.path", sys.path),
         ("torch", "def found(): return __import__('layers').VALUE", 7),
     ],
@@ -162,11 +164,13 @@ def test_a_file_named_as_an_installed_module_is_what_python_takes_it_for(
 
 
 def test_a_file_may_import_the_module_that_it_is_named_after(tmp_path):
-    folder = written(tmp_path, {"cattrs.py": "import cattrs\ndef found(): return cattrs\n"}, 0)
-    assert found(f"{folder}/cattrs.py:found")() is sys.modules["cattrs"]
+    folder = written(
+        tmp_path, {"safetensors.py": "import safetensors\ndef found(): return safetensors\n"}, 0
+    )
+    assert found(f"{folder}/safetensors.py:found")() is sys.modules["safetensors"]
 
 
-@pytest.mark.parametrize("name", ["cattrs", "random", "torch"])
+@pytest.mark.parametrize("name", ["safetensors", "random", "torch"])
 def test_what_fails_for_such_a_name_says_so(tmp_path, name):
     folder = written(tmp_path, {f"{name}.py": "", "nets.py": f"from {name} import not_there\n"}, 0)
     with pytest.raises(ConfigError, match=f"import {name} means .*/{name}.py, which has the name"):

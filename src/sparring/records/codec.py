@@ -10,13 +10,10 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from types import GenericAlias, UnionType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from types import GenericAlias, MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
-
-from cattrs import Converter
-from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
 from sparring.errors import ConfigError
 from sparring.records.files import parse_json
@@ -60,50 +57,7 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_ECHO else f"{text[: LONGEST_ECHO - 1]}…"
 
 
-def sentences(error: Exception, path: str = "") -> Iterator[str]:
-    """What is wrong, setting by setting, each named by its dotted path below `path`.
-
-    Raises `error`, or the part of it at fault, if it is no fault of the JSON.
-    """
-    if isinstance(error, ExceptionGroup):
-        for part in error.exceptions:
-            yield from sentences(part, _place(part, path))
-    elif isinstance(error, ForbiddenExtraKeysError):
-        yield from (_unknown(name, error.cl, path) for name in sorted(error.extra_fields))
-    elif isinstance(error, Refusal):
-        yield f"{path or 'the whole'} {error}"
-    elif isinstance(error, ValueError):
-        yield f"{path}: {error}" if path else str(error)
-    elif isinstance(error, KeyError) and _is_missing(error, path):
-        yield f"{path} must be given, because it has no default; got nothing."
-    else:
-        raise error
-
-
-def _place(error: Exception, path: str) -> str:
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return f"{path}.{note.name}".removeprefix(".")
-        if isinstance(note, IterableValidationNote):
-            return f"{path}[{note.index}]"
-    return path
-
-
-def _is_missing(error: KeyError, path: str) -> bool:
-    return error.args == (path.rpartition(".")[2],)
-
-
-def _unknown(name: str, cls: type, path: str) -> str:
-    prefix = f"{path}." if path else ""
-    near = nearest_setting(name, cls)
-    fact = f"{prefix}{name} is not a setting of {cls.__name__}"
-    if near is not None:
-        return f"{fact}.{did_you_mean(f'{prefix}{near}')}"
-    return f"{fact}, which has {', '.join(setting_types(cls)) or 'none'}."
-
-
 Record = TypeVar("Record")
-_Structure = Callable[[Any, Any], Any]
 
 _LARGEST = sys.float_info.max
 """Converting a larger integer to float raises instead of giving infinity."""
@@ -118,7 +72,20 @@ def to_json(record: object) -> dict[str, object]:
     """
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"only a record has a JSON form; got a {type(record).__name__}.")
-    return _CONVERTER.unstructure(record)
+    return cast("dict[str, object]", _form(type(record), record))
+
+
+def _form(hint: object, value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError.expected("a stored number must be finite", value)
+    if isinstance(value, tuple):
+        return [_form(part, item) for part, item in zip(_parts(hint, value), value, strict=True)]
+    if not is_dataclass(value):
+        return value
+    kind = type(value).__name__
+    tag = {"kind": kind} if is_tagged(hint) and kind != default_kind(hint) else {}
+    inner = setting_types(type(value)).items()
+    return {**tag, **{name: _form(part, getattr(value, name)) for name, part in inner}}
 
 
 def from_json(
@@ -129,27 +96,141 @@ def from_json(
     `where` names the file or option the values came from, `path` their dotted place in it.
     Raises `ConfigError` that lists every wrong setting, one a line.
     """
-    try:
-        return _CONVERTER.structure(data, cast("type[Record]", cls))
-    except (ConfigError, ExceptionGroup) as error:
+    wrong: list[str] = []
+    value = _read(cls, data, path, wrong)
+    if wrong:
         prefix = f"{where}: " if where else ""
-        lines = [prefix + sentence for sentence in sentences(error, path)]
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError("\n".join(prefix + sentence for sentence in wrong))
+    return cast("Record", value)
 
 
-def _text(value: object, _: object) -> str:
+def _read(hint: object, value: object, path: str, wrong: list[str]) -> object:
+    """The value; what is wrong with it is added to `wrong`, in a sentence that names its place."""
+    try:
+        return _typed(hint, value, path, wrong)
+    except Refusal as refusal:
+        wrong.append(f"{path or 'the whole'} {refusal}")
+    except ValueError as error:
+        wrong.append(f"{path}: {error}" if path else str(error))
+    return None
+
+
+def _typed(hint: object, value: object, path: str, wrong: list[str]) -> object:
+    """As `_read`, but raises `Refusal` where the value itself is of another type."""
+    if hint in _PLAIN:
+        return _PLAIN[hint](value)
+    if _is_byte_count(hint):
+        return _byte_count(value)
+    alternatives = members(hint)
+    if value is None and type(None) in alternatives:
+        return None
+    if is_tagged(hint):
+        return _record(*_kind(hint, value), path, wrong)
+    (inner,) = (one for one in alternatives if one is not type(None))
+    if inner == hint:
+        return _structured(hint, value, path, wrong)
+    try:
+        return _typed(inner, value, path, wrong)
+    except Refusal as refusal:
+        optional = ", or null" if type(None) in alternatives else ""
+        raise Refusal(f"{refusal.wanted}{optional}", value, refusal.hint) from None
+
+
+def _structured(hint: Any, value: object, path: str, wrong: list[str]) -> object:
+    """As `_typed`, for a record, a tuple, a `Literal` or a `dict` of anything."""
+    if get_origin(hint) is Literal:
+        return _choice(get_args(hint), value)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise Refusal("a list", value)
+        each = zip(_parts(hint, value), value, strict=True)
+        return tuple(_read(part, one, f"{path}[{n}]", wrong) for n, (part, one) in enumerate(each))
+    if is_dataclass(hint):
+        return _record(hint, value, path, wrong)
+    if not isinstance(value, dict):
+        raise Refusal("an object", value)
+    return value
+
+
+def _parts(hint: object, values: Sequence[object]) -> tuple[object, ...]:
+    """The type of each item of a tuple of this type."""
+    parts = next((get_args(one) for one in members(hint) if get_origin(one) is tuple), ())
+    if Ellipsis in parts:
+        return parts[:1] * len(values)
+    if len(parts) != len(values):
+        raise Refusal(f"a list of {len(parts)} values", values)
+    return parts
+
+
+def _choice(choices: Sequence[object], value: object) -> object:
+    for choice in choices:
+        if type(choice) is type(value) and choice == value:
+            return choice
+    near = nearest(str(value), [str(choice) for choice in choices])
+    raise Refusal(f"one of {', '.join(map(str, choices))}", value, did_you_mean(near))
+
+
+def _kind(hint: object, value: object) -> tuple[type, Mapping[str, object]]:
+    """The record class that a tagged value names, and its settings."""
+    classes, first = kinds(hint), default_kind(hint)
+    listed = ", ".join(classes)
+    if not isinstance(value, Mapping) or ("kind" not in value and not first):
+        raise Refusal(f'an object with its "kind", which is one of {listed}', value)
+    kind = value.get("kind", first)
+    former = {old: cls for cls in classes.values() for old in getattr(cls, "former_kinds", ())}
+    found = {**former, **classes}.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        near = did_you_mean(nearest(str(kind), classes))
+        raise Refusal(f"of a kind that exists ({listed})", kind, near)
+    return found, {name: part for name, part in value.items() if name != "kind"}
+
+
+def _record(cls: Any, value: object, path: str, wrong: list[str]) -> object:
+    types = setting_types(cls)
+    if not isinstance(value, Mapping):
+        listed = ", ".join(types) or "none"
+        raise Refusal(f"an object with the settings of {cls.__name__} ({listed})", value)
+    before, prefix = len(wrong), f"{path}." if path else ""
+    read = {
+        name: _read(part, value[name], prefix + name, wrong)
+        for name, part in types.items()
+        if name in value
+    }
+    needed = [one.name for one in fields(cls) if one.init and _is_needed(one)]
+    wrong += [
+        f"{prefix}{name} must be given, because it has no default; got nothing."
+        for name in needed
+        if name not in value
+    ]
+    wrong += [_unknown(str(name), cls, prefix) for name in sorted(value.keys() - types.keys())]
+    return None if len(wrong) > before else cls(**read)
+
+
+def _is_needed(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _unknown(name: str, cls: type, prefix: str) -> str:
+    near = nearest_setting(name, cls)
+    fact = f"{prefix}{name} is not a setting of {cls.__name__}"
+    if near is not None:
+        return f"{fact}.{did_you_mean(f'{prefix}{near}')}"
+    return f"{fact}, which has {', '.join(setting_types(cls)) or 'none'}."
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Refusal("text", value)
     return value
 
 
-def _truth(value: object, _: object) -> bool:
+def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise Refusal("true or false", value)
     return value
 
 
-def _byte_count(value: object, _: object) -> int:
+def _byte_count(value: object) -> int:
     if isinstance(value, str):
         try:
             return bytes_from(value)
@@ -164,13 +245,13 @@ def _is_byte_count(hint: object) -> bool:
     return get_origin(hint) is Annotated and BYTES in get_args(hint)
 
 
-def _integer(value: object, _: object) -> int:
+def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise Refusal("an integer", value)
     return value
 
 
-def _number(value: object, _: object) -> float:
+def _number(value: object) -> float:
     if isinstance(value, str) and (fraction := _FRACTION.fullmatch(value)):
         above, below = map(float, fraction.groups())
         quotient = above / below if below else math.inf
@@ -183,150 +264,9 @@ def _number(value: object, _: object) -> float:
     return quotient
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ConfigError(
-            f"a stored number must be finite, because JSON has no other; got {value}."
-        )
-    return value
-
-
-def _literal(hint: object) -> _Structure:
-    choices = get_args(hint)
-    listed = ", ".join(str(choice) for choice in choices)
-
-    def structure(value: object, _: object) -> object:
-        for choice in choices:
-            if type(choice) is type(value) and choice == value:
-                return choice
-        near = nearest(str(value), [str(choice) for choice in choices])
-        raise Refusal(f"one of {listed}", value, did_you_mean(near))
-
-    return structure
-
-
-def _record(cls: type, converter: Converter) -> _Structure:
-    structure_fields = converter.gen_structure_attrs_fromdict(cls)
-    wanted = f"an object with the settings of {cls.__name__}"
-    listed = ", ".join(setting_types(cls)) or "none"
-
-    def structure(value: object, _: object) -> object:
-        if not isinstance(value, Mapping):
-            raise Refusal(f"{wanted} ({listed})", value)
-        return structure_fields(value, cls)
-
-    return structure
-
-
-def _optional(hint: object, converter: Converter) -> _Structure:
-    (inner,) = (member for member in members(hint) if member is not type(None))
-
-    def structure(value: object, _: object) -> object:
-        if value is None:
-            return None
-        try:
-            return converter.structure(value, cast("type[object]", inner))
-        except Refusal as refusal:
-            raise Refusal(f"{refusal.wanted}, or null", value, refusal.hint) from None
-
-    return structure
-
-
-def _tagged(hint: object, converter: Converter) -> _Structure:
-    classes = kinds(hint)
-    listed = ", ".join(classes)
-    classes |= {name: cls for cls in classes.values() for name in getattr(cls, "former_kinds", ())}
-    first = default_kind(hint)
-
-    def structure(value: object, _: object) -> object:
-        if value is None and type(None) in members(hint):
-            return None
-        if not isinstance(value, Mapping) or ("kind" not in value and not first):
-            raise Refusal(f'an object with its "kind", which is one of {listed}', value)
-        kind = value.get("kind", first)
-        if not isinstance(kind, str) or kind not in classes:
-            near = did_you_mean(nearest(str(kind), classes))
-            raise Refusal(f"of a kind that exists ({listed})", kind, near)
-        settings = {name: part for name, part in value.items() if name != "kind"}
-        return converter.structure(settings, classes[kind])
-
-    return structure
-
-
-def _tagged_form(hint: object, converter: Converter) -> Callable[[Any], Any]:
-    def unstructure(value: object) -> object:
-        if value is None:
-            return None
-        kind = type(value).__name__
-        tag = {} if kind == default_kind(hint) else {"kind": kind}
-        return {**tag, **converter.unstructure(value)}
-
-    return unstructure
-
-
-def _tuple(hint: object, converter: Converter) -> _Structure:
-    parts = get_args(hint)
-
-    def structure(value: object, _: object) -> tuple[object, ...]:
-        if not isinstance(value, list | tuple):
-            raise Refusal("a list", value)
-        types = parts[:1] * len(value) if Ellipsis in parts else parts
-        if len(types) != len(value):
-            raise Refusal(f"a list of {len(types)} values", value)
-        built, errors = [], []
-        for index, (item, part) in enumerate(zip(value, types, strict=True)):
-            try:
-                built.append(converter.structure(item, part))
-            except (ConfigError, ExceptionGroup) as error:
-                error.add_note(IterableValidationNote(f"at index {index}", index, part))
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("while reading a list", errors)
-        return tuple(built)
-
-    return structure
-
-
-def _tuple_form(hint: object, converter: Converter) -> Callable[[Any], Any]:
-    parts = get_args(hint)
-
-    def unstructure(value: tuple[object, ...]) -> list[object]:
-        types = parts[:1] * len(value) if Ellipsis in parts else parts
-        return [converter.unstructure(item, part) for item, part in zip(value, types, strict=True)]
-
-    return unstructure
-
-
-def _is_optional(hint: object) -> bool:
-    alternatives = members(hint)
-    return len(alternatives) == 2 and type(None) in alternatives
-
-
-def _is_tuple(hint: object) -> bool:
-    return get_origin(hint) is tuple
-
-
-def _converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-    for cls, hook in ((str, _text), (bool, _truth), (int, _integer), (float, _number)):
-        converter.register_structure_hook(cls, hook)
-    factories: list[tuple[Callable[[Any], bool], Callable[..., _Structure]]] = [
-        (lambda hint: get_origin(hint) is Literal, lambda hint, _: _literal(hint)),
-        (lambda hint: isinstance(hint, type) and is_dataclass(hint), _record),
-        (_is_tuple, _tuple),
-        (_is_byte_count, lambda *_: _byte_count),
-        (_is_optional, _optional),
-        (is_tagged, _tagged),
-    ]
-    for applies, factory in factories:
-        converter.register_structure_hook_factory(applies, factory)
-    converter.register_unstructure_hook(float, _finite)
-    converter.register_unstructure_hook_factory(is_tagged, _tagged_form)
-    converter.register_unstructure_hook_factory(_is_tuple, _tuple_form)
-    return converter
-
-
-_CONVERTER = _converter()
+_PLAIN: Mapping[object, Callable[[object], object]] = MappingProxyType(
+    {str: _text, bool: _truth, int: _integer, float: _number}
+)
 
 
 def override(record: Record, assignments: Sequence[str]) -> Record:
@@ -366,7 +306,7 @@ def _assign(
                 f"got {name}. Set it as a whole."
             )
         holder = inner
-    value = _value(text)
+    value = _parsed(text)
     if last == "kind" and isinstance(value, str) and value in classes:
         kept = {"kind", *setting_types(classes[value])}
         kept.update(other.split(".")[len(above)] for other in assigned if _is_below(other, above))
@@ -388,7 +328,7 @@ def _classes_of(part: str, holder: dict[str, object], classes: dict[str, type]) 
     return {}
 
 
-def _value(text: str) -> object:
+def _parsed(text: str) -> object:
     try:
         return parse_json(text)
     except ValueError:

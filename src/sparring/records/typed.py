@@ -39,6 +39,7 @@ def members(hint: object) -> tuple[object, ...]:
     return (hint,)
 
 
+@functools.cache
 def kinds(hint: object) -> dict[str, type]:
     """Record classes that may stand where `hint` does, by class name; empty if others may too.
 
@@ -76,11 +77,13 @@ UNTAGGED = "the first kind is stored without its name"
 """Marks a union that was one record class once, as stored settings still have it."""
 
 
+@functools.cache
 def default_kind(hint: object) -> str | None:
     """The kind of a record that is stored without it; `None` where every kind is stored."""
     return next(iter(kinds(hint))) if UNTAGGED in get_args(hint) else None
 
 
+@functools.cache
 def setting_types(cls: type) -> dict[str, object]:
     """Type of each setting of a record class, in order of declaration."""
     hints = get_type_hints(cls, include_extras=True)
@@ -288,7 +291,7 @@ def _advice(hint: object, value: object) -> str:
     if records and callable(value) and not isinstance(value, type):
         return " Call it, and pass what it returns."
     if records:
-        calls = (f"{one.__name__}({_argument(one, value)})" for one in records)
+        calls = (_example(one, value) for one in records)
         return f" Pass {' or '.join(dict.fromkeys(calls))}."
     if "Tensor" in _wanted(hint):
         return " Pass one tensor: torch.as_tensor(...), or torch.stack(...) of several."
@@ -299,10 +302,11 @@ def _advice(hint: object, value: object) -> str:
     return " Pass value.item()." if hasattr(value, "item") and {int, float} & set(kinds) else ""
 
 
-def _argument(record: Any, value: object) -> str:
-    """The number itself, for a record whose first setting is one."""
+def _example(record: Any, value: object) -> str:
+    """A call that makes such a record; with the number itself, where its first setting is one."""
     first = next(iter(setting_types(record).values()), None)
-    return f"{value:g}" if first is float and isinstance(value, float) else "..."
+    number = f"{value:g}" if first is float and isinstance(value, float) else "..."
+    return getattr(record, "example", f"{record.__name__}({number})")
 
 
 def _advice_for_text(kinds: Sequence[object], value: str) -> str:

@@ -10,7 +10,7 @@ discussion.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from sparring.attacks import PGD, BatchAttack, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation, Dataset, open_dataset
@@ -83,6 +83,9 @@ class TrainConfig:
     and `schedule`, so may an object of your own. Of that, config.json stores the name alone, and
     `resume` needs it again (`given`); a `Custom` record names a factory and is stored whole.
     """
+
+    example: ClassVar = "presets.fast()"
+    """How to make one, for messages."""
 
     data: str = "mnist"
     """"mnist" (bundled), a folder of class folders of pictures or of IDX files, an .npz file; of
