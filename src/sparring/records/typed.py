@@ -65,7 +65,8 @@ def _implementations(member: object) -> Sequence[object]:
         return [member]
     package, _, _ = member.__module__.partition(".")
     records = (one for one in member.__subclasses__() if is_dataclass(one))
-    return [one for one in records if one.__module__.partition(".")[0] == package]
+    public = (one for one in records if not one.__name__.startswith("_"))
+    return [one for one in public if one.__module__.partition(".")[0] == package]
 
 
 def is_tagged(hint: object) -> bool:
