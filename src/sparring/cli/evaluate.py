@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ABOUT = """Measure natural and robust accuracy on the test images, under the run's threat.
 
-RUN is a run directory; left out, the newest in runs/. An evaluation that was
-stopped goes on where it was when the same command is given again.
+RUN is a run directory; left out, the newest in runs/. After a stop, the same
+command resumes the evaluation.
 
 examples:
   sparring evaluate
@@ -35,7 +35,7 @@ examples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateFlags:
-    """What `sparring evaluate` may be given beside the run."""
+    """The flags of `sparring evaluate`."""
 
     suite: Annotated[str, flag("--suite", str, "NAME"), PLAIN] = "pgd"
     """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""

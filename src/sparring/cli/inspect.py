@@ -40,7 +40,7 @@ examples:
 Item = TypeVar("Item")
 
 ROWS = 10
-"""Most looks that the table shows."""
+"""Most validations in the table."""
 BARS = 8
 """Most rows of the histogram of staleness."""
 LENGTH = 40
@@ -52,10 +52,10 @@ STRONGEST = "standard"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectFlags:
-    """What `sparring inspect` may be given beside the run."""
+    """The flags of `sparring inspect`."""
 
     json: Annotated[bool, PLAIN] = False
-    """Print everything as JSON, all looks at the validation images included."""
+    """Print everything as JSON, all validations included."""
 
 
 FORM = Form(verb="inspect", flags=InspectFlags, about=ABOUT, word="RUN")
@@ -74,7 +74,7 @@ def run(argv: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Story:
-    """All that a run directory tells."""
+    """The content of a run directory."""
 
     run: RunDirectory
     config: Mapping[str, object]
@@ -86,9 +86,9 @@ class Story:
     steps: Sequence[Row]
     """Rows about updates."""
     looks: Sequence[Row]
-    """Rows about looks at the validation images."""
+    """Rows of validations."""
     events: Sequence[str]
-    """What a person should know."""
+    """Notices."""
     engine: EngineStats | None
     """Statistics of an asynchronous run's engine."""
     saved: int
@@ -131,7 +131,7 @@ class Story:
 
     @property
     def command(self) -> str:
-        """What to type next."""
+        """The next command."""
         path = shlex.quote(str(self.run.path))
         trainers = self.run.section_or("trainers", int, 1)
         if not self.is_complete:
@@ -215,7 +215,7 @@ def _print_verdict(found: Evaluation, is_current: bool) -> None:
 
 
 def _lines(story: Story) -> Iterator[str]:
-    """What can be said of a run in a line each."""
+    """Environment, time, engine and notices, a line each."""
     if story.environment:
         yield ""
         yield hardware_text(story.environment)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ABOUT = """Say which class each picture is of, and with --attack whether that withstands.
 
 RUN is a run directory, IMAGE a picture file or a folder of some. Exits with 2
-if a file could not be used; the others are told all the same.
+if a file could not be used; the others are printed.
 
 examples:
   sparring predict runs/fast-20300101-120000 seven.png three.png
@@ -25,7 +25,7 @@ examples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictFlags:
-    """What `sparring predict` may be given beside the run and the images."""
+    """The flags of `sparring predict`."""
 
     test: Annotated[int, flag("--test", whole, "N"), PLAIN] = 0
     """Also the first N test images of the run's data."""

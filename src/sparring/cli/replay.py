@@ -29,7 +29,7 @@ examples:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayFlags:
-    """What `sparring replay` may be given beside the run."""
+    """The flags of `sparring replay`."""
 
     trust_code: Annotated[bool, PLAIN] = False
     """Run code that the run names, though not trained here by you."""
@@ -78,7 +78,7 @@ def _as_json(found: "Replay") -> dict[str, object]:
 
 
 def _lines(found: "Replay") -> Iterator[str]:
-    """What came of it, in a line each."""
+    """The result, a line each."""
     yield (
         f"{found.run.path}: {counted(found.updates, 'update')} replayed in "
         f"{duration_text(found.seconds)}; staleness {found.max_staleness} at most"

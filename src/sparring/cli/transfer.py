@@ -47,7 +47,7 @@ NAME = 22
 
 
 def step_count(text: str) -> int:
-    """An integer. Raises `Refusal`, which tells where a run's path belongs."""
+    """An integer. Raises `Refusal`, which says where a run's path belongs."""
     try:
         return whole(text)
     except Refusal as error:

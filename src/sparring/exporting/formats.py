@@ -134,7 +134,7 @@ def _read_onnx(network: nn.Module, path: Path) -> Answers:
 
 @contextmanager
 def _traced(name: str) -> Iterator[None]:
-    """Torch's own warnings kept quiet, and a network that it cannot follow told in a sentence."""
+    """Silence torch's warnings, and raise a sentence for a network that it cannot trace."""
     log = logging.getLogger(_NOISY)
     level = log.level
     log.setLevel(logging.ERROR)

@@ -81,7 +81,7 @@ class MetricsLog:
         return rows
 
     def truncate(self, step: int) -> None:
-        """Keep the rows up to a step, and those without a `step`: a resumed run goes on from there.
+        """Keep the rows up to a step, and those without a `step`.
 
         The file is replaced as a whole. Raises `RunError` if it cannot be read or written.
         """

@@ -102,7 +102,7 @@ Section = TypeVar("Section")
 @typed_record
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """One run on disk: how it was made, how it went, and what came out."""
+    """A run on disk: settings, environment, log, weights and evaluations."""
 
     path: Path
     """The folder."""
@@ -187,12 +187,12 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """What the run's data are known by, and where they lie."""
+        """The identity of the run's data, and where they lie."""
         return self.path / "data.json"
 
     @property
     def launch(self) -> Path:
-        """Who started the trainers of the run, where torchrun did."""
+        """The launcher of the trainers, where it was torchrun."""
         return self.path / "launch.json"
 
     @property
@@ -212,15 +212,15 @@ class RunDirectory:
 
     @property
     def resume(self) -> Path:
-        """All that an interrupted run needs to go on."""
+        """The state from which a run is resumed."""
         return self.path / "resume.pt"
 
     def snapshot(self, version: int) -> Path:
-        """The weights as they were after so many updates, where the run kept them."""
+        """The weights after this number of updates, where the run kept them."""
         return self.path / "snapshots" / f"{version:08d}.safetensors"
 
     def snapshots(self) -> list[int]:
-        """After how many updates weights were kept, in order; none if the run kept none."""
+        """Numbers of updates after which weights were kept, in order."""
         with run_errors("look for snapshots in", self.path):
             return sorted(int(path.stem) for path in self.snapshot(0).parent.glob("*.safetensors"))
 
@@ -244,7 +244,7 @@ class RunDirectory:
 
     @property
     def outcomes(self) -> Path:
-        """What that evaluation found, image by image."""
+        """Results of that evaluation, image by image."""
         return self.path / "outcomes.json"
 
     @property
@@ -254,7 +254,7 @@ class RunDirectory:
 
     @property
     def partial_evaluation(self) -> Path:
-        """An evaluation that is under way, to be gone on with after a stop."""
+        """An unfinished evaluation, which is resumed after a stop."""
         return self.path / "evaluation.partial.pt"
 
     def is_current(self, found: Evaluation) -> bool:
@@ -285,7 +285,7 @@ class RunDirectory:
                     path.replace(aside)
 
     def read_environment(self) -> Environment | None:
-        """What the run was computed with; none before it has begun.
+        """Software and hardware of the run; `None` before it has begun.
 
         Raises `RunError` or `ConfigError` if the file is damaged.
         """
@@ -307,7 +307,7 @@ class RunDirectory:
         write_json(self.classes, list(names))
 
     def read_data(self) -> DataIdentity | None:
-        """What the run's data are known by; none of runs of versions that stored none.
+        """The identity of the run's data; `None` for runs of versions that stored none.
 
         Raises `RunError` or `ConfigError` if the file is damaged.
         """
@@ -316,7 +316,7 @@ class RunDirectory:
         return from_json(DataIdentity, read_json(self.data), where=str(self.data))
 
     def write_data(self, data: DataIdentity) -> None:
-        """Store what the data are known by. Raises `RunError` if it cannot be written."""
+        """Store the identity of the data. Raises `RunError` if it cannot be written."""
         write_json(self.data, to_json(data))
 
     @property
@@ -364,7 +364,7 @@ class RunDirectory:
         return frozenset(map(digest_of_settings, found))
 
     def launcher(self) -> str | None:
-        """Who started the trainers that began the run; none where nobody starts them again.
+        """The launcher of the trainers that began the run; `None` without one.
 
         Raises `RunError` or `ConfigError` if the file is damaged.
         """
@@ -373,7 +373,7 @@ class RunDirectory:
         return from_json(str, read_json(self.launch), where=str(self.launch))
 
     def write_launcher(self, name: str) -> None:
-        """Store who started the trainers. Raises `RunError` if it cannot be written."""
+        """Store the launcher. Raises `RunError` if it cannot be written."""
         write_json(self.launch, name)
 
     def write_config(self, config: object) -> None:

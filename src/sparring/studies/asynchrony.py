@@ -42,13 +42,13 @@ FAILINGS = {
 
 
 def latest(found: Measurements, of: str, network: str) -> Measurements:
-    """A network's rows of a kind, as of the last time that it was looked at."""
+    """A network's rows of a kind, of its last measurement."""
     rows = found.where(of=of, network=network)
     return rows.where(version=max(map(int, rows.column("version")), default=0))
 
 
 def cores_speed_up(found: Measurements, network: str) -> float | None:
-    """How much faster its updates are than those on one core; none if either is missing."""
+    """How much faster its updates are than those on one core; `None` if either is missing."""
     seconds = [
         latest(found, "cores", name).where(network=name).last("update_seconds")
         for name in (ONE_CORE, network)
@@ -190,7 +190,7 @@ ALL_CORES, PAPERS_ENGINE, OWN_ENGINE = "all-cores", "papers-engine", "own-engine
 UPDATES = {"smoke": 8, "short": 300, "paper": PAPERS}
 """Of each network."""
 CREDITS = 8
-"""Length of the paper's queue, which it does not tell: that of the preset paper-async."""
+"""Length of the queue, which the paper does not state: that of the preset paper-async."""
 DEVICES = {"smoke": 2, "short": 10, "paper": 10}
 """Most emulated devices."""
 STEP = {"smoke": 0.005, "short": 0.05, "paper": 0.05}

@@ -202,8 +202,8 @@ class TransferTable:
     @property
     def name(self) -> str:
         """The networks, as far as they have come, and the attack."""
-        who = " ".join(f"{name}@{reached(run)}" for name, run in self.runs.items())
-        return f"transfer of {self.steps} steps among {who}, {self.images} test images"
+        networks = " ".join(f"{name}@{reached(run)}" for name, run in self.runs.items())
+        return f"transfer of {self.steps} steps among {networks}, {self.images} test images"
 
     @property
     def subject(self) -> str:
@@ -240,11 +240,11 @@ LENGTHS = {"smoke": (1, 8), "short": (1, 2, 4, 8, 16, 32, 64, 128)}
 ATTACKERS = {"smoke": (1, 2), "short": (1, 4, 8, 128)}
 """κ of the attacks that judge them, the paper's."""
 IMAGES = {"smoke": 16, "short": 256, "paper": 512}
-"""Images of a look along training."""
+"""Images for each snapshot along training."""
 CONTEST = {"smoke": 16, "short": 1000, "paper": 1000}
 """Test images of the transfer matrix."""
 TIMED = 20
-"""Updates from which a network's cost is told; half of them are timed."""
+"""Updates from which the cost of an update is measured; half of them are timed."""
 WEAK, STRONG = (1, 4), (8, 128)
 """κ that the paper finds too weak, and strong enough."""
 SAME = 0.05
@@ -268,7 +268,7 @@ class AttackerPower:
         return enough_attacked(scale)
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """Every snapshot under all attackers, on images trained on and not; who breaks whom."""
+        """Every snapshot under all attackers, on training and test images; transfer; cost."""
         attackers = ATTACKERS.get(scale, ATTACKERS["short"])
         looks = [
             SnapshotUnderAttack(
@@ -329,7 +329,7 @@ class AttackerPower:
 
 
 def _shares(found: Measurements, kappa: int) -> dict[int, float]:
-    """Share of test images that the network gets right under each attack, at its last look."""
+    """Share of test images that are right under each attack, at the last snapshot."""
     looks = found.where(network=f"k{kappa}", of="test").sorted("version")
     return {
         int(steps): counted.share

@@ -45,7 +45,7 @@ RETURNS = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filming:
-    """A run goes on for some updates; after each, the same image is attacked the same way."""
+    """A run continues for some updates; after each, the same image is attacked the same way."""
 
     network: str
     """What the study calls it."""
@@ -61,7 +61,7 @@ class Filming:
 
     @property
     def subject(self) -> str:
-        """The weights that it goes on from."""
+        """The weights from which it continues."""
         return weights_digest(self.run)
 
     def __call__(self) -> Sequence[Row]:

@@ -37,7 +37,7 @@ class EmulatedDevices:
 
     @property
     def alone(self) -> bool:
-        """Who sleeps must be woken in time."""
+        """Sleeping workers must wake up in time."""
         return True
 
     @property

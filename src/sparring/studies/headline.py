@@ -41,7 +41,7 @@ CHAIN = (PLAIN, BASELINE, FEWER_STEPS, PAPER, FAST, FAST_ASYNC)
 CAUSES = ("arithmetic", "attack steps", "batch and updates", "schedule", "asynchrony")
 """What each step of the chain changes."""
 UNITS = {3600: "h", 60: "min", 1: "s"}
-"""Seconds of a unit of time; two of it or more are told in it."""
+"""Seconds of a unit of time; it is used from two units on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +109,7 @@ PAPERS_WHOLE = 26.0
 PAPERS_STEPS = 5.0
 """The part of it that the paper ascribes to κ = 8 instead of 40."""
 PAPERS = (1.0, PAPERS_STEPS, 1.0, 1.0, PAPERS_WHOLE / PAPERS_STEPS)
-"""Its split by cause, in the order of `CAUSES`; 1 where it tells of no gain."""
+"""Its split by cause, in the order of `CAUSES`; 1 where it states no gain."""
 
 
 def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
@@ -152,7 +152,7 @@ def causes(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         "images against 60,000 of 128. Schedule: those against the preset fast, whose 980 updates "
         "take shorter attacks, too. Asynchrony: on the cores of this machine, which synchronous "
         "training uses as well. The paper: its 26, of which it ascribes 5 to κ and the rest "
-        "to asynchrony over 8 GPUs; 1 where it tells of no gain.",
+        "to asynchrony over 8 GPUs; 1 where it states no gain.",
         alternative="Bars of factors for each cause and the whole, this machine's and the paper's.",
         drawing=Lengths(
             names=(*CAUSES, "whole"),
@@ -232,7 +232,7 @@ class Headline:
         trials = [
             TimeTrial(recipe=name, config=config, updates=TRIAL[scale])
             for name, config in recipes(scale).items()
-            if name not in (FAST, FAST_ASYNC)  # their attacks grow longer as they go on
+            if name not in (FAST, FAST_ASYNC)  # their attacks grow longer later
         ]
         clocks = [Clock(name, run) for name, run in runs.items()]
         return [*judged, *clocks, SimulatedDevices(devices=DEVICES), *trials]

@@ -26,7 +26,7 @@ ATTACK = 8
 PAPERS = paper().updates
 """Updates of the paper's networks."""
 SPARE = 512
-"""Updates after these, in which a network can be seen to go on: its settings are constant."""
+"""Updates after these, in which the study cycling continues a network."""
 SNAPSHOTS = {"smoke": 4, "short": 98, "paper": 2000}
 """Updates between two snapshots."""
 
@@ -71,7 +71,7 @@ def stale(scale: Scale, staleness: int, fresh_steps: int = 0) -> TrainConfig:
 
 
 def enough_attacked(scale: Scale) -> int | None:
-    """Updates of a network of `attacked` that are all of its recipe's; none told, all there are.
+    """Updates of a network of `attacked` that are all of its recipe's; `None` for all.
 
     At the scale paper some are spare: cycling's networks are among these.
     """
@@ -81,7 +81,7 @@ def enough_attacked(scale: Scale) -> int | None:
 def enough(scale: Scale) -> int:
     """Updates of a stale network after which it has shown what becomes of it.
 
-    There are more, so that a network can be seen to go on, its queue being full.
+    There are more, so that the study cycling can continue a network while its queue is full.
     """
     return {"smoke": 8, "short": 1274, "paper": PAPERS}[scale]
 
@@ -97,7 +97,7 @@ def _tiny(config: TrainConfig, updates: int = 8) -> TrainConfig:
 
 
 def hardly_watched(config: TrainConfig) -> TrainConfig:
-    """One that looks at itself once, in the end, briefly."""
+    """The same with one short validation, at the end."""
     return replace(config, validation=Validation(every=0, images=16, steps=1, alarm_every=0))
 
 
@@ -189,7 +189,7 @@ def pace(run: RunDirectory) -> EngineStats:
 
 
 def weights_digest(run: RunDirectory, version: int | None = None) -> str:
-    """What tells a snapshot's weights from others, or those of the last one.
+    """A digest of a snapshot's weights, by default of the last one.
 
     Raises `RunError` if it cannot be read.
     """

@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 from sparring.errors import SparringError, TrainingError
 
 TOLD_EVERY = 0.5
-"""Seconds between two messages about progress: more often tells no person more."""
+"""Seconds between two messages about progress."""
 
 Tell = Callable[[float], None]
 """Takes the share of the work that is done."""
@@ -147,7 +147,7 @@ class JobProcesses:
                 worker.stop()
 
     def _done(self, worker: _Worker) -> tuple[Job, Any] | None:
-        """The job that a worker has come to the end of, and its result; none if it goes on."""
+        """The job that a worker has come to the end of, and its result; `None` while it runs."""
         job, message = worker.job, worker.heard()
         if job is None or not message.ended:
             if job is not None:
@@ -194,7 +194,7 @@ def _carried_out(job: Job, connection: Any) -> Message:
         return Message(ended=True, result=job.work(tell))
     except SparringError as error:
         return Message(ended=True, error=_picklable(error))
-    except Exception:  # the parent tells of it
+    except Exception:  # the parent raises it
         return Message(ended=True, error=traceback.format_exc())
 
 

@@ -35,7 +35,7 @@ from sparring.training.presets import fast, madry, paper, paper_async
 
 
 class PlainCNN(PaperCNN):
-    """The same function of the same weights; its passes are nobody's business but PyTorch's.
+    """The same function of the same weights; its passes are PyTorch's.
 
     `working_copy` finds faster passes for the paper's network alone, not for what derives from it.
     """
@@ -106,7 +106,7 @@ class TimeTrial:
 
     @property
     def alone(self) -> bool:
-        """Whatever is timed has the machine to itself."""
+        """Timed work needs the whole machine."""
         return True
 
     @property
@@ -132,7 +132,7 @@ class TimeTrial:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What a network's training has taken so far, looks and checkpoints included."""
+    """The duration of a network's training so far, validation and checkpoints included."""
 
     network: str
     """The recipe's name."""

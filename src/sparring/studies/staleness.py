@@ -45,9 +45,9 @@ LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 102
 FRESHENED = {"smoke": ((2, 1),), "short": ((64, 2), (1024, 2))}
 """s and fresh steps of networks that the paper does not have; paper has those of short."""
 IMAGES = {"smoke": 16, "short": 512, "paper": 512}
-"""Training images of a look along training."""
+"""Training images for each snapshot."""
 FINAL = {"smoke": 16, "short": 1000, "paper": 1000}
-"""Test images of the last look."""
+"""Test images for the last snapshot."""
 BEFORE = 25
 """Updates whose batches' accuracy is taken for that on stale examples: 3,200 images."""
 HARMLESS, HARMFUL = 32, 64
@@ -197,7 +197,7 @@ def _network(found: Measurements, lag: int) -> str:
 
 
 def _fresh(found: Measurements, lag: int) -> float:
-    """Share of training images right under fresh attacks, at the last look."""
+    """Share of training images that are right under fresh attacks, at the last snapshot."""
     looks = found.where(of="training", network=_network(found, lag)).sorted("version")
     return looks.shares[-1].share
 

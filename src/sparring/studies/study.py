@@ -185,9 +185,9 @@ def too_small(scale: Scale) -> Standing:
 
 
 def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
-    """What a verdict on these networks lacks: each must have been measured, at a scale that tells.
+    """Whether there can be a verdict: each network must be measured, at a scale above smoke.
 
-    Networks that the study has not trained to the end give a verdict so far.
+    Networks that are not trained to the end give a verdict so far.
     """
     if scale == "smoke":
         return too_small(scale)

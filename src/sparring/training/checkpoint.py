@@ -114,7 +114,7 @@ def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
         raise CheckpointNotWritten(
             f"The checkpoint of step {trainer.version} must be written for the run to be safe; "
             f"{run.path} refused it ({error.strerror or error}). The previous checkpoint is whole: "
-            f"make room, then go on with: {resume_command(run.path, trainer.team.size)}"
+            f"make room, then resume with: {resume_command(run.path, trainer.team.size)}"
         ) from error
 
 

@@ -38,7 +38,7 @@ from sparring.training.trainer import Step, Trainer
 SINGLE = (
     "single precision, though this device computes faster in bf16: the network fails in that, as "
     "with a constant that is neither parameter nor buffer, or with an input of a convolution that "
-    "is smaller than its stride; --precision bf16 tells where"
+    "is smaller than its stride; --precision bf16 says where"
 )
 """The notice of a network that cannot be computed in bf16."""
 UNTRAINED = (
@@ -102,7 +102,7 @@ class TrainingSession:
                 return self._train()
         except TrainerLost as error:
             command = resume_command(self.run.path, self.team.size)
-            remedy = f"then go on from the last checkpoint: {command}"
+            remedy = f"then resume from the last checkpoint: {command}"
             raise TrainerLost(error.reason, remedy) from error
 
     def _train(self) -> TrainedRun:

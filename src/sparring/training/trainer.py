@@ -415,7 +415,7 @@ def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torc
 
 
 def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
-    """Whether every number is. The least and the largest tell; a norm takes far longer."""
+    """Whether all numbers are finite, by the least and the largest; a norm takes far longer."""
     some = [real_view(each) for each in gradients if each is not None and each.numel()]
     ends = [end for each in some for end in each.aminmax()]
     return bool(torch.stack(ends).isfinite().all()) if ends else True
