@@ -249,7 +249,7 @@ def _partial(run: RunDirectory) -> None:
 
     every, evaluation_state.EVERY = evaluation_state.EVERY, 0.0
     with contextlib.suppress(KeyboardInterrupt):
-        evaluate_run(run, suite="pgd", num_images=2, checks=False, observer=stop)
+        evaluate_run(run, suite="pgd", num_images=2, checks=False, progress=stop)
     evaluation_state.EVERY = every
 
 

@@ -93,7 +93,7 @@ def test_an_evaluation_resumes_only_under_the_same_batch_size(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(Counting(), IMAGES, LABELS, THREAT, batch_size=4, observer=stop, **settings)
+        evaluate(Counting(), IMAGES, LABELS, THREAT, batch_size=4, progress=stop, **settings)
     evaluate(Counting(), IMAGES, LABELS, THREAT, batch_size=4, **settings)
     assert "another evaluation" not in caplog.text
     evaluate(Counting(), IMAGES, LABELS, THREAT, batch_size=3, **settings)

@@ -286,7 +286,7 @@ BATCHES = {
 def test_a_model_of_fixed_batches_is_refused_before_the_first_attack(kind: str) -> None:
     passes, complaint = BATCHES[kind]
     with pytest.raises(ConfigError, match=complaint):
-        evaluate(Own(passes), IMAGES, labels_of(), LINF, observer=lambda progress: pytest.fail())
+        evaluate(Own(passes), IMAGES, labels_of(), LINF, progress=lambda progress: pytest.fail())
 
 
 def test_images_that_an_attack_of_the_suite_cannot_change_are_refused_before_the_first():
@@ -297,7 +297,7 @@ def test_images_that_an_attack_of_the_suite_cannot_change_are_refused_before_the
             labels_of(),
             LINF,
             suite="standard",
-            observer=lambda progress: pytest.fail(),
+            progress=lambda progress: pytest.fail(),
         )
 
 

@@ -214,7 +214,7 @@ def test_a_model_that_fails_in_bf16_is_searched_without(monkeypatch: pytest.Monk
 def test_an_observer_sees_every_batch_and_the_robust_accuracy_so_far() -> None:
     seen: list[Progress] = []
     images, labels = images_of(300), torch.arange(300) % 2
-    verdict = evaluate(linear(), images, labels, Linf(eps=0.05), observer=seen.append)
+    verdict = evaluate(linear(), images, labels, Linf(eps=0.05), progress=seen.append)
     attacks = [attack.name for attack in verdict.evaluation.attacks]
     assert list(dict.fromkeys(step.attack for step in seen)) == attacks
     assert [step.robust for step in seen] == sorted((s.robust for s in seen), reverse=True)
@@ -262,8 +262,8 @@ def test_a_suite_has_distinct_attacks_and_takes_the_threat_it_is_given(name: str
     against = suite.against(L2(eps=2))
     assert suite.name == name
     assert len(against) == len(suite.attacks)
-    assert all(attack.threat == L2(eps=2) for attack in against.values())
-    assert [attack.against(Linf()) for attack in against.values()] == list(suite.attacks)
+    assert all(attack.threat == L2(eps=2) for attack in against)
+    assert [attack.against(Linf()) for attack in against] == list(suite.attacks)
 
 
 def test_the_strong_suite_is_100_steps_from_each_of_5_starts() -> None:
@@ -273,7 +273,7 @@ def test_the_strong_suite_is_100_steps_from_each_of_5_starts() -> None:
 
 def test_the_standard_suite_is_that_of_autoattack() -> None:
     """Its attacks in its order, with the parameters that its authors published."""
-    first, second, third, fourth = SUITES["standard"].attacks
+    first, second, third, fourth = SUITES["standard"].against(Linf())
     assert first == APGD(loss="cross-entropy", steps=100, restarts=1, targets=0)
     assert second == APGD(loss="dlr", steps=100, restarts=1, targets=9)
     assert third == FAB(steps=100, targets=9)
@@ -351,14 +351,14 @@ def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not(
 
     file = tmp_path / "partial.pt"
     with pytest.raises(KeyboardInterrupt):
-        judged(model, images, labels, threat, resume=file, observer=stopping)
+        judged(model, images, labels, threat, resume=file, progress=stopping)
     found = judged(model, images, labels, threat, resume=file)
     assert found.outcomes == whole.outcomes
     assert [a.robust for a in found.evaluation.attacks] == [
         a.robust for a in whole.evaluation.attacks
     ]
     again: list[Progress] = []
-    judged(model, images, labels, threat, resume=file, observer=again.append)
+    judged(model, images, labels, threat, resume=file, progress=again.append)
     assert len(again) < passes + stop
 
 

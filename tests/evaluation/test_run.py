@@ -102,7 +102,7 @@ def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False, observer=stop)
+        evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False, progress=stop)
     evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False)
     assert run.outcomes.exists()
     assert not run.examples.exists()
@@ -161,7 +161,7 @@ def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:
         with pytest.raises(ConfigError, match=rf"must lie in 1 to 10000.*got {count}"):
             evaluate_run(run, num_images=count)
     with pytest.raises(ConfigError, match="suite must be one of"):
-        evaluate_run(run, suite="autoattack")
+        evaluate_run(run, suite="quick")
     run.weights.write_bytes(run.weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"weights.safetensors must be a safetensors file"):
         evaluate_run(run, num_images=3)

@@ -150,7 +150,7 @@ def test_a_network_is_left_as_it_was_and_the_global_random_state_too(
 def test_an_observer_is_told_of_every_batch(batch: tuple[Tensor, Tensor]) -> None:
     told: list[TransferProgress] = []
     networks = {"a": Linear(0), "b": Linear(1)}
-    transfer(networks, *batch, Linf(eps=EPS), steps=(1, 3), observer=told.append)
+    transfer(networks, *batch, Linf(eps=EPS), steps=(1, 3), progress=told.append)
     assert [(last.number, last.steps, last.of) for last in told] == [(1, 1, 2)] * 4 + [
         (2, 3, 2)
     ] * 4
@@ -265,6 +265,6 @@ def test_a_folder_that_was_made_for_nothing_goes_again(
             steps=(1,),
             num_images=2,
             threads=1,
-            observer=stop,
+            progress=stop,
         )
     assert not (tmp_path / "out").exists()

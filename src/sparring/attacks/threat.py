@@ -89,7 +89,7 @@ class Threat(Protocol):
 
         Where the pixel range does not allow so much, as much as it allows (Croce & Hein 2020b).
         """
-        raise NotImplementedError
+        raise ConfigError(f"{type(self).__name__} has no method towards, which FAB needs.")
 
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "Threat | None":
         """The same threat, large enough to allow every image; `None` if there is none."""

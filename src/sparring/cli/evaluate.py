@@ -73,24 +73,22 @@ def run(argv: list[str]) -> int:
     flags, word = FORM.read(argv)
     chosen = RunDirectory.chosen(word)
     # torch takes seconds to load: after the words are known to be right.
-    from sparring.cli.progress import watched_evaluation
     from sparring.evaluation import evaluate_run
     from sparring.evaluation.run import kept_as, results_on
 
-    with watched_evaluation() as observer:
-        found = evaluate_run(
-            chosen,
-            suite=flags.suite,
-            other_data=flags.data,
-            num_images=flags.images,
-            seed=flags.seed,
-            threads=flags.threads,
-            precision=cast("Precision", flags.precision),
-            checks=not flags.no_checks,
-            batch_size=flags.batch_size,
-            observer=observer,
-            trust_code=flags.trust_code,
-        )
+    found = evaluate_run(
+        chosen,
+        suite=flags.suite,
+        other_data=flags.data,
+        num_images=flags.images,
+        seed=flags.seed,
+        threads=flags.threads,
+        precision=cast("Precision", flags.precision),
+        checks=not flags.no_checks,
+        batch_size=flags.batch_size,
+        progress=True,
+        trust_code=flags.trust_code,
+    )
     if flags.json:
         answer = {"run": str(chosen.path), **to_json(found)}
         print_json(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -3,22 +3,19 @@
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from sparring.cli.arguments import PLAIN, Form, flag, path, several, whole
 from sparring.cli.console import (
-    PROGRESS,
     print_ending,
     print_json,
     print_prose,
     print_result,
     print_table,
-    progress_bar,
     result_table,
 )
 from sparring.records import RunDirectory, TransferMatrix, to_json
@@ -26,9 +23,6 @@ from sparring.records.codec import Refusal
 from sparring.records.run import RUNS
 from sparring.records.text import counted, duration_text, hardware_text
 from sparring.records.transfer import SIGNIFICANT, STEPS, check_contest
-
-if TYPE_CHECKING:
-    from sparring.evaluation import TransferProgress
 
 ABOUT = """Judge every run's classifier on attacks made on each of them, its own included.
 
@@ -89,17 +83,16 @@ def run(argv: list[str]) -> int:
     from sparring.evaluation import transfer_runs
     from sparring.report import heat_map
 
-    with watched_transfer() as observer:
-        found = transfer_runs(
-            runs,
-            out,
-            steps=flags.steps,
-            num_images=flags.images,
-            seed=flags.seed,
-            threads=flags.threads,
-            observer=observer,
-            trust_code=flags.trust_code,
-        )
+    found = transfer_runs(
+        runs,
+        out,
+        steps=flags.steps,
+        num_images=flags.images,
+        seed=flags.seed,
+        threads=flags.threads,
+        progress=True,
+        trust_code=flags.trust_code,
+    )
     heat_map(found, out / "transfer.svg")
     if flags.json:
         answer = {"out": str(out), **to_json(found), "flags": found.flags}
@@ -167,30 +160,3 @@ def _print_table(found: TransferMatrix, number: int, sources: Sequence[int]) -> 
         )
         table.add_row(f"{target + 1} {short}", *cells)
     print_table(table)
-
-
-@contextmanager
-def watched_transfer() -> Iterator[Callable[["TransferProgress"], None]]:
-    """An observer that shows the progress of a transfer matrix while the block lasts."""
-    if not PROGRESS.is_interactive:
-        yield _line
-        return
-    with progress_bar() as bar:
-        task = bar.add_task("transfer", total=None)
-
-        def show(progress: "TransferProgress") -> None:
-            bar.update(
-                task,
-                description=f"{progress.number}/{progress.of} {counted(progress.steps, 'step')}",
-                total=1,
-                completed=progress.of_all,
-            )
-
-        yield show
-
-
-def _line(progress: "TransferProgress") -> None:
-    """A line after each number of steps."""
-    if progress.share == 1:
-        steps = counted(progress.steps, "step")
-        PROGRESS.print(f"{progress.number} of {progress.of}: {steps}, done", soft_wrap=True)

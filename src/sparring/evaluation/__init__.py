@@ -7,8 +7,8 @@ made on each of them.
 
 from sparring.evaluation.certificates import certified
 from sparring.evaluation.evaluate import Verdict, evaluate
-from sparring.evaluation.evaluation_state import Progress
 from sparring.evaluation.judge import Judge, slice_accuracy
+from sparring.evaluation.progress import Progress
 from sparring.evaluation.run import evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
 from sparring.evaluation.transfer import TransferProgress, transfer, transfer_runs

@@ -5,27 +5,34 @@ Shapes: N images of the set, S one image (C H W).  Units: pixels in [0, 1].
 
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
+from typing_extensions import override
 
-from sparring.attacks import Batch, Classifier, Threat, as_batch
+from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.evaluation_state import EvaluationState, Observer, Partial, Progress
-from sparring.evaluation.masking_checks import IMAGES, examine
+from sparring.evaluation.evaluation_state import SHOWN, EvaluationState, Partial
+from sparring.evaluation.inputs import Source, materialised
+from sparring.evaluation.masking_checks import EFFORT, IMAGES, examine
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
-from sparring.evaluation.suites import named_suite
+from sparring.evaluation.progress import Observer, Progress, watched
+from sparring.evaluation.suites import Suite, suite_of
 from sparring.models import (
     PROBES,
     Precision,
     check_callable,
+    chosen_device,
     computing_threads,
     evaluation_mode,
     has_matrix_units,
@@ -34,7 +41,15 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records import Evaluation, Examples, Outcomes, Proportion, describe
+from sparring.records import (
+    ClassAccuracy,
+    Evaluation,
+    Examples,
+    Outcomes,
+    Proportion,
+    describe,
+    to_json,
+)
 from sparring.records.typed import typed, typed_record
 
 
@@ -49,34 +64,109 @@ class Verdict:
     """What became of every image."""
     examples: Examples | None = None
     """The first images, clean and attacked, where they are pictures."""
+    adversarial: Tensor | None = field(default=None, compare=False)
+    """All images as the attacks left them [N, *S], on the CPU: misclassified where they could, else
+    where the last search ended. `None` for an evaluation with `resume`."""
+
+    @property
+    def natural(self) -> Proportion:
+        """Clean images classified correctly."""
+        return self.evaluation.natural
+
+    @property
+    def robust(self) -> Proportion:
+        """Images that no attack of the suite broke."""
+        return self.evaluation.robust
+
+    def per_class(self) -> tuple[ClassAccuracy, ...]:
+        """Natural and robust accuracy of each class that has images."""
+        return self.outcomes.per_class()
+
+    def confusion(self, *, attacked: bool) -> tuple[tuple[int, ...], ...]:
+        """How many images of each class were taken for each, as [true class][predicted class]."""
+        return self.outcomes.confusion(attacked=attacked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What evaluation.json and outcomes.json hold."""
+        return {**self.evaluation.to_dict(), "outcomes": to_json(self.outcomes)}
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row for each image."""
+        return self.outcomes.to_frame()
+
+    @override
+    def __repr__(self) -> str:
+        return repr(self.evaluation)
+
+    def _repr_html_(self) -> str:
+        """The accuracies as a table, for a notebook."""
+        return self.evaluation._repr_html_()
 
 
+Attacks = str | Suite | Attack | Sequence[Attack | Callable[..., object]]
+
+
+@overload
+def evaluate(
+    model: Classifier,
+    images: Batch | Source,
+    labels: Batch | Threat | None = None,
+    threat: Threat | None = None,
+    **settings: Any,
+) -> Verdict: ...
+@overload
+def evaluate(
+    model: Classifier,
+    images: Batch,
+    labels: Batch,
+    threat: Sequence[Threat],
+    **settings: Any,
+) -> tuple[Verdict, ...]: ...
+@overload
+def evaluate(
+    model: Classifier,
+    images: Source,
+    labels: Sequence[Threat],
+    **settings: Any,
+) -> tuple[Verdict, ...]: ...
 @typed
 @plain_settings()
 def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
     model: Classifier,
-    images: Batch,
-    labels: Batch,
-    threat: Threat,
+    images: Batch | Source,
+    labels: Batch | Threat | Sequence[Threat] | None = None,
+    threat: Threat | Sequence[Threat] | None = None,
     *,
-    suite: str = "pgd",
+    suite: Attacks = "pgd",
     seed: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
     batch_size: int | None = None,
+    device: str | torch.device | None = None,
     resume: Path | str | None = None,
-    observer: Observer | None = None,
-) -> Verdict:
+    progress: bool | Observer = False,
+) -> Verdict | tuple[Verdict, ...]:
     """How many of these images a model gets right, and how many no attack of a suite breaks.
 
     `model` maps images to logits: a `torch.nn.Module`, judged in evaluation mode and left as it
     was, or any differentiable function. It must take batches of any size. What is inside
     `DataParallel` or `torch.compile` is judged without it. `images` hold pixels in [0, 1], `labels`
-    class indices, both tensors or NumPy arrays; neither is written to. The gradient mode, autocast,
-    the default dtype and the default device around the call change nothing.
+    class indices, both tensors or NumPy arrays; neither is written to. In place of both, an
+    `ImageSet`, a `Dataset` (its test images), a `torch.utils.data.Dataset` or a `DataLoader` is
+    read into memory, in its order: `evaluate(model, loader, Linf(8/255))`. The gradient mode,
+    autocast, the default dtype and the default device around the call change nothing.
     An image counts as broken only once the model itself, in its own arithmetic, has misclassified
     a version of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
     attack, search, its place in the set) alone.
+
+    With a sequence of threats of one kind there is a verdict for each, in the same order. The
+    smallest is judged first, and an image that it broke counts as broken in the larger ones at
+    once, by the attack of that name. So robust accuracy does not increase with ε.
+
+    `suite` is a name (`autoattack` and `aa` are `standard`), a `Suite`, or a list of attacks. An
+    attack of your own may be any function `attack(model, images, labels)` that returns images; of
+    `threat` and `generator` it gets the keyword arguments that it takes. What it returns is judged
+    like everything else; images outside the threat are refused.
 
     `precision` is that of the search. "fp32" searches in single precision. "bf16" searches in bf16
     first, and what that leaves again in single precision, so that rounding cannot make a model look
@@ -85,11 +175,14 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 
     At most `batch_size` images pass through the model at once, by default 128 on a CPU and 1,024
     elsewhere (untested). Rounding depends on it, so an image at the margin may fall with one size
-    and not with another.
+    and not with another. With a `device` a module computes there, and is moved back afterwards.
 
     `resume` is a file in which an evaluation is kept while it runs: if it holds one of the same
     model, images and settings, this resumes from there, to the same outcomes; any other is
     overwritten. The file stays.
+
+    `progress=True` shows how far the evaluation is and how long it will take, in a terminal, a
+    notebook or, every ten seconds, a log; a function gets a `Progress` after every pass.
 
     Afterwards up to 128 images that the model gets right, in one batch, are checked for signs of
     gradient masking and of a broken evaluation, unless `checks` is false: the findings say what was
@@ -103,23 +196,78 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     of `examine`.
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
-    named_suite(suite)
-    images, labels = as_batch(images, labels, "an evaluation")
+    chosen = suite_of(suite)
+    images, labels, threat = _arguments(images, labels, threat)
     check_callable(model)
     model = original_module(model)
-    with evaluation_mode(model):
-        tested = ModelUnderTest(model, images, labels, threat, batch_size)
-        return _evaluated(
-            tested,
-            images,
-            labels,
-            suite=suite,
-            seed=seed,
-            precision=precision,
-            checks=checks,
-            resume=None if resume is None else Path(resume),
-            observer=observer,
+    threats = (threat,) if isinstance(threat, Threat) else threat
+    if len(threats) > 1 and resume is not None:
+        raise ConfigError("resume keeps one evaluation; got several threats. Leave it out.")
+    if device is not None and not isinstance(model, nn.Module):
+        images = images.to(chosen_device(str(device)))
+    verdicts: dict[int, Verdict] = {}
+    before: EvaluationState | None = None
+    with moved(model, device), evaluation_mode(model), watched(progress) as observer:
+        for number in sorted(range(len(threats)), key=lambda number: threats[number].eps):
+            tested = ModelUnderTest(model, images, labels, threats[number], batch_size)
+            verdicts[number], before = _evaluated(
+                tested,
+                images,
+                labels,
+                suite=chosen,
+                seed=seed,
+                precision=precision,
+                checks=checks,
+                resume=None if resume is None else Path(resume),
+                observer=observer,
+                before=before,
+            )
+    if isinstance(threat, Threat):
+        return verdicts[0]
+    return tuple(verdicts[number] for number in range(len(threats)))
+
+
+def _arguments(
+    images: Any, labels: Any, threat: Any
+) -> tuple[Tensor, Tensor, Threat | Sequence[Threat]]:
+    """Images, labels and threat, of a data set in the place of both, too."""
+    if not isinstance(images, Tensor | np.ndarray):
+        if threat is None:
+            labels, threat = None, labels
+        if labels is not None:
+            raise ConfigError.expected(
+                "a data set has its own labels", "labels as well", "Leave them out."
+            )
+        images, labels = materialised(images)
+    if isinstance(labels, Threat | None) or threat is None:
+        raise ConfigError(
+            "evaluate() takes images, labels and a threat, or a data set and a threat. "
+            "Pass evaluate(model, images, labels, Linf(8/255))."
         )
+    sizes = () if isinstance(threat, Threat) else tuple(threat)
+    kinds = {type(one) for one in sizes}
+    if not isinstance(threat, Threat) and len(kinds) != 1:
+        raise ConfigError.expected(
+            "a sequence of threats must hold one or more of one kind",
+            ", ".join(map(str, sizes)) or "none",
+            "Pass [Linf(e) for e in (2/255, 4/255, 8/255)].",
+        )
+    return *as_batch(images, labels, "an evaluation"), threat
+
+
+@contextmanager
+def moved(model: Classifier, device: str | torch.device | None) -> Iterator[None]:
+    """A module on another device while the block lasts."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if device is None or first is None or not isinstance(model, nn.Module):
+        yield
+        return
+    home = first.device
+    model.to(chosen_device(str(device)))
+    try:
+        yield
+    finally:
+        model.to(home)
 
 
 def _evaluated(  # noqa: PLR0913 - as `evaluate`
@@ -127,22 +275,23 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     images: Shaped[Tensor, " N *S"],
     labels: Int64[Tensor, " N"],
     *,
-    suite: str,
+    suite: Suite,
     seed: int,
     precision: Precision,
     checks: bool,
     resume: Path | None,
     observer: Observer | None,
-) -> Verdict:
-    chosen = named_suite(suite)
+    before: EvaluationState | None,
+) -> tuple[Verdict, EvaluationState]:
     begun = time.perf_counter()
     model, threat = tested.judge.model, tested.judge.threat
-    attacks = list(chosen.against(threat).values())
+    attacks = suite.against(threat)
     judge, device = tested.judge, tested.judge.device
     logits = tested.logits
-    chosen.check(tuple(images.shape[1:]), logits.shape[1])
+    suite.check(tuple(images.shape[1:]), logits.shape[1], threat)
     ask(model, images, labels)
     forms, arithmetic = _forms(tested, precision, images)
+    right = logits.argmax(1) == labels
     state = EvaluationState(
         judge=judge,
         forms=forms,
@@ -152,23 +301,27 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         attacks=attacks,
         seed=seed,
         batch_size=tested.batch_size,
+        kept=len(images) if resume is None else SHOWN,
+        after=EFFORT * min(IMAGES, int(right.sum())) if checks else 0.0,
     )
     natural = state.robust_so_far
+    if before is not None:
+        state.begin_with(before)
     threads = torch.get_num_threads()
-    settings = (suite, repr(attacks), seed, arithmetic, threads, state.batch_size)
+    settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
     partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
     spent = partial.restore(state)
     findings = None
     with computing_threads(tested.threads):
-        for progress in state.run():
+        for now in state.run():
             if observer is not None:
-                observer(progress)
+                observer(now)
             partial.keep(state, seconds=spent + time.perf_counter() - begun)
         if checks:
             findings = examine(
                 tested,
                 images,
-                right=state.logits.argmax(1) == labels,
+                right=right,
                 seed=derive_seed(seed, "checks"),
                 observer=_checking(state, observer),
             )
@@ -177,9 +330,9 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
         caveats.append(doubtful)
-    lower, why = _certificate(model, threat, state) if chosen.certifies else (None, None)
+    lower, why = _certificate(model, threat, state) if suite.certifies else (None, None)
     evaluation = Evaluation(
-        suite=suite,
+        suite=suite.name,
         threat=threat_text(threat),
         natural=natural,
         attacks=state.results(),
@@ -194,7 +347,13 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         checked_images=min(IMAGES, natural.successes) if checks else None,
         caveats=(*caveats, *([] if why is None else [why])),
     )
-    return Verdict(evaluation=evaluation, outcomes=state.outcomes(), examples=state.examples())
+    verdict = Verdict(
+        evaluation=evaluation,
+        outcomes=state.outcomes(),
+        examples=state.examples(),
+        adversarial=state.shown if resume is None else None,
+    )
+    return verdict, state
 
 
 def _certificate(
@@ -251,19 +410,26 @@ def _forms(
 
 def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[float], None]:
     """Tells an observer how far the checks are, as one more attack."""
-    number = len(state.attacks) + 1
-    robust = state.robust_so_far
+    number, robust = len(state.attacks), state.robust_so_far
+    images, done = state.after / EFFORT, 0.0
+    begun = last = time.perf_counter()
 
-    def tell(share: float) -> None:
+    def tell(effort: float) -> None:
+        nonlocal done, last
+        done, now = done + effort, time.perf_counter()
+        state.pace.measured(number, effort * images, now - last)
+        last = now
         if observer is not None:
             observer(
                 Progress(
                     attack="checks",
-                    number=number,
+                    number=number + 1,
                     of=number,
-                    share=share,
+                    share=min(done / EFFORT, 1.0),
                     robust=robust.successes,
                     total=robust.total,
+                    left=state.pace.left({number: max(EFFORT - done, 0) * images}),
+                    spent=sum(state.seconds) + now - begun,
                 )
             )
 

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparring.attacks import Attack, BatchedSearch, Classifier, Search, State, Task, ranked
+from sparring.attacks import (
+    Attack,
+    BatchedSearch,
+    Classifier,
+    OwnAttack,
+    Search,
+    State,
+    Task,
+    ranked,
+)
 from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge
+from sparring.evaluation.progress import Pace, Progress
 from sparring.models.saved import (
     Anything,
     Fields,
@@ -43,27 +53,6 @@ UNBROKEN = -1
 """Stands for the attack that broke an image which none has broken."""
 SHOWN = 12
 """Images that are kept to be looked at: enough for an impression, few enough for a page."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far an evaluation is; given to an observer after every pass."""
-
-    attack: str
-    """Name of the attack that is running."""
-    number: int
-    """Which attack of the suite, counted from 1."""
-    of: int
-    """Attacks of the suite."""
-    share: float
-    """Of this attack that is done, if no more images fall: 1 at its end."""
-    robust: int
-    """Images that no attack has broken so far."""
-    total: int
-    """Images that are evaluated in all."""
-
-
-Observer = Callable[[Progress], None]
 
 
 class SearchPass(NamedTuple):
@@ -99,6 +88,12 @@ class EvaluationState:
     """Of everything random."""
     batch_size: int
     """Most images that are searched at once."""
+    kept: int = SHOWN
+    """The first images of which the attacked versions are kept."""
+    after: float = 0.0
+    """Effort of what follows the attacks."""
+    pace: Pace = field(default_factory=Pace)
+    """How fast the parts are."""
     robust: Tensor = field(init=False)
     """Where the model has been right so far [N]."""
     adversarial: Tensor = field(init=False)
@@ -108,7 +103,7 @@ class EvaluationState:
     seconds: list[float] = field(init=False)
     """Time of each attack so far."""
     shown: Tensor = field(init=False)
-    """The first `SHOWN` images as the attacks left them so far; none if that was not kept."""
+    """The first images as the attacks left them so far; none if that was not kept."""
     left: list[int] = field(default_factory=list)
     """Robust images after each attack that is through."""
     search_pass: int = 0
@@ -122,7 +117,12 @@ class EvaluationState:
         self.robust, self.adversarial = natural == self.labels, natural.clone()
         self.broken_by = torch.full_like(self.labels, UNBROKEN)
         self.seconds = [0.0] * len(self.attacks)
-        self.shown = self.images[:SHOWN].to("cpu", copy=True)
+        self.shown = self.images[: self.kept].to("cpu", copy=True)
+
+    def begin_with(self, smaller: "EvaluationState") -> None:
+        """Count as broken what was broken in a smaller threat of the same kind."""
+        for name in ("robust", "adversarial", "broken_by", "shown"):
+            setattr(self, name, getattr(smaller, name).clone())
 
     @property
     def robust_so_far(self) -> Proportion:
@@ -135,9 +135,14 @@ class EvaluationState:
         return [
             SearchPass(number, place, search, form)
             for number, attack in enumerate(self.attacks)
-            for form in range(len(self.forms))
+            for form in self._forms(attack)
             for place, search in enumerate(attack.searches(self.logits.shape[1]))
         ]
+
+    def _forms(self, attack: Attack) -> Sequence[int]:
+        """An attack of your own gets the network itself, once."""
+        forms = range(len(self.forms))
+        return forms[-1:] if isinstance(attack, OwnAttack) else forms
 
     def run(self) -> Iterator[Progress]:
         """Search to the end; between two passes the state may be stored."""
@@ -150,13 +155,16 @@ class EvaluationState:
             )
             self.batched = batched
             if batched.left:
-                self._show(
-                    *batched.advance(
-                        lambda places, points, search_pass=search_pass: self._judge(
-                            search_pass, places, points
-                        )
+                effort = search_pass.search.effort
+                gone, last = batched.advance(
+                    lambda places, points, search_pass=search_pass: self._judge(
+                        search_pass, places, points
                     )
                 )
+                self._show(gone, last)
+                passed = len(batched.places) + len(gone)
+                seconds = time.perf_counter() - begun
+                self.pace.measured(search_pass.attack, effort * passed, seconds)
             self.seconds[search_pass.attack] += time.perf_counter() - begun
             if not batched.left:
                 self.batched, self.search_pass = None, self.search_pass + 1
@@ -192,14 +200,15 @@ class EvaluationState:
 
         Cost: a forward pass over `SHOWN` images.
         """
-        if not len(self.shown) or self.shown.ndim != 4 or self.shown.shape[1] not in (1, 3):
+        shown = self.shown[:SHOWN]
+        if not len(shown) or shown.ndim != 4 or shown.shape[1] not in (1, 3):
             return None
         outcomes = self.outcomes()
-        said = self.judge.predictions(self.shown)
+        said = self.judge.predictions(shown)
         broken = self.broken_by[: len(said)] != UNBROKEN
         said = torch.where(broken, self.adversarial[: len(said)], said).tolist()
-        clean, attacked = _pixels(self.images[: len(self.shown)]), _pixels(self.shown)
-        channels, height, width = self.shown.shape[1:]
+        clean, attacked = _pixels(self.images[: len(shown)]), _pixels(shown)
+        channels, height, width = shown.shape[1:]
         images = tuple(
             Example(
                 label=outcomes.labels[place],
@@ -209,7 +218,7 @@ class EvaluationState:
                 clean=clean[place],
                 attacked=attacked[place],
             )
-            for place in range(len(self.shown))
+            for place in range(len(shown))
         )
         return Examples(height=height, width=width, channels=channels, images=images)
 
@@ -297,6 +306,8 @@ class EvaluationState:
         seed = derive_seed(self.seed, self.attacks[search_pass.attack].name, search_pass.place)
         targets = ranked(self.logits, self.labels, search_pass.search.rank)
         device, form = self.judge.device, self.forms[search_pass.form]
+        if isinstance(self.attacks[search_pass.attack], OwnAttack):
+            form = self.judge.model
 
         def begin(places: Tensor) -> State:
             seeds = [derive_seed(seed, place) for place in places.tolist()]
@@ -335,8 +346,9 @@ class EvaluationState:
             place for place, other in enumerate(passes) if other.attack == search_pass.attack
         ]
         done, batched = self.search_pass - of_attack[0], self.batched
+        everyone, ahead = int(self.robust.sum()), 0
         if batched is not None:
-            queries, everyone = search_pass.search.queries, int(self.robust.sum())
+            queries = search_pass.search.queries
             flying = (queries - batched.state["done"]).clamp_min(0).sum()
             ahead = len(batched.waiting) * queries + int(flying)
             done += 1 - ahead / max(everyone * queries, ahead, 1)
@@ -345,9 +357,20 @@ class EvaluationState:
             number=search_pass.attack + 1,
             of=len(self.attacks),
             share=done / len(of_attack),
-            robust=int(self.robust.sum()),
+            robust=everyone,
             total=len(self.labels),
+            left=self.pace.left(self._efforts(passes, ahead, everyone)),
+            spent=sum(self.seconds),
         )
+
+    def _efforts(self, passes: Sequence[SearchPass], ahead: int, everyone: int) -> dict[int, float]:
+        """What is still to be done by attack, and after them, if no more images fall."""
+        efforts = {len(self.attacks): self.after}
+        for place, one in enumerate(passes[self.search_pass :]):
+            under_way = not place and self.batched is not None
+            queries = ahead if under_way else everyone * one.search.queries
+            efforts[one.attack] = efforts.get(one.attack, 0.0) + queries * one.search.effort
+        return efforts
 
 
 def _integer_in(state: object, name: str, otherwise: int) -> int:

@@ -62,6 +62,7 @@ def gradients(subset: Subset) -> Iterator[Finding]:
             gone[name] = float(vanishes.float().mean())
             odd = ~(there.isfinite() & near.isfinite()).all(1)
             broken[name] = float(odd.float().mean())
+    subset.observer(4)
     yield Finding(
         check="vanishing gradients",
         flagged=max(gone.values()) > SHARE or max(broken.values()) > 0,
@@ -142,7 +143,9 @@ def _withstands(subset: Subset, attack: PGD) -> Tensor:
 
 def _examples(subset: Subset, attack: PGD) -> Tensor:
     start = starts(attack, subset.images, subset.seed)
-    return subset.tested.examples(attack, start, subset.images, subset.labels)
+    found = subset.tested.examples(attack, start, subset.images, subset.labels)
+    subset.observer(attack.steps)
+    return found
 
 
 def _monotone(right: Mapping[int, Tensor]) -> Finding:
@@ -227,6 +230,7 @@ def _blind(subset: Subset, gradient: Tensor) -> Finding:
         blind = f"{QUERIES} queries of Square or {blind}"
         points = attack(tested.attacked, images, labels, generator=generator)
         square = tested.right(points, images, subset.labels)
+    subset.observer((QUERIES + RANDOM) / 3)
     only = gradient & ~(chance & square)
     share = float(only.float().mean())
     flagged = share > SHARE
@@ -254,6 +258,8 @@ def _accuracy(what: str, right: Tensor) -> Reading:
 
 IMAGES = 128
 """Of the slice: one batch."""
+EFFORT = sum(STEPS) + 1 + (QUERIES + RANDOM) / 3 + 64 + 8
+"""Forward and backward passes of all checks, about, for each image."""
 CHECKS = (outputs, gradients, steps, large)
 """In the order in which they are carried out, the cheap ones first."""
 
@@ -264,24 +270,20 @@ def examine(
     *,
     right: Tensor,
     seed: int,
-    observer: Callable[[float], None] = lambda share: None,
+    observer: Callable[[float], None] = lambda effort: None,
 ) -> tuple[Finding, ...]:
     """What the checks found, on images spread evenly over those that are `right` when clean [N].
 
-    `images` are those of the judge of `tested`. `observer` is given the share of checks that are
-    done. No finding at all if no image is right.
+    `images` are those of the judge of `tested`. `observer` gets the passes, of `EFFORT`, that were
+    taken since its last call. No finding at all if no image is right.
     Cost: about 330 passes there and back, and 400 forward passes, over at most `IMAGES` images.
     """
     places = right.nonzero().flatten()
     if not len(places):
         return ()
     chosen = evenly(places)
-    subset = Subset(tested, images[chosen], tested.judge.labels[chosen], seed)
-    found: list[Finding] = []
-    for number, check in enumerate(CHECKS, start=1):
-        found += check(subset)
-        observer(number / len(CHECKS))
-    return tuple(found)
+    subset = Subset(tested, images[chosen], tested.judge.labels[chosen], seed, observer)
+    return tuple(finding for check in CHECKS for finding in check(subset))
 
 
 def evenly(places: Tensor) -> Tensor:

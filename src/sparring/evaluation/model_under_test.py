@@ -5,7 +5,7 @@ Units: pixels in [0, 1]; differences of logits are shares of their spread.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -144,6 +144,8 @@ class Subset(NamedTuple):
     """Their classes."""
     seed: int
     """Of everything random."""
+    observer: Callable[[float], None] = lambda effort: None
+    """Gets the forward and backward passes that were taken."""
 
 
 def outputs(subset: Subset) -> Iterator[Finding]:
@@ -157,6 +159,7 @@ def outputs(subset: Subset) -> Iterator[Finding]:
         first, again = logits_of(images), logits_of(images)
         thirds = images.flip(0).tensor_split(min(3, len(images)))
         apart = torch.cat([logits_of(part) for part in thirds]).flip(0)
+    subset.observer(4)
     spread = float((first.amax(1) - first.amin(1)).mean().clamp_min(1e-12))
     noise = float((first - again).abs().max()) / spread
     yield _randomised(noise)

@@ -12,9 +12,9 @@ from sparring.data import Dataset, Images
 from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
-from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.evaluation_state import Observer
-from sparring.evaluation.suites import SUITES, named_suite
+from sparring.evaluation.evaluate import Attacks, evaluate
+from sparring.evaluation.progress import Observer
+from sparring.evaluation.suites import SUITES, suite_of
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
 from sparring.records.files import file_digest, run_errors
@@ -31,14 +31,14 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     *,
     data: Dataset | None = None,
     other_data: Dataset | Path | str | None = None,
-    suite: str = "pgd",
+    suite: Attacks = "pgd",
     num_images: int | None = None,
     seed: int = 0,
     threads: int = 0,
     precision: Precision = "auto",
     checks: bool = True,
     batch_size: int | None = None,
-    observer: Observer | None = None,
+    progress: bool | Observer = False,
     trust_code: bool = False,
 ) -> Evaluation:
     """Judge a run's network on its test set, and leave what was found there.
@@ -48,19 +48,21 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     single precision; with `threads` CPU threads, 0 for as many as there are cores. The strongest
     evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
     it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
-    with the same settings; `precision`, `checks` and `batch_size` are those of `evaluate`.
+    with the same settings; `suite`, `precision`, `checks`, `batch_size` and `progress` are those of
+    `evaluate`.
     `data` are those that the run was given, if it was; `trust_code` as in `trained_network`. With
     `other_data`, of which the test set is judged, everything goes into `results_on(run,
     other_data)` and nothing into the run's own files.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
-    named_suite(suite)
+    suite = suite_of(suite)
     test, place, stated = _judged_on(run, data, other_data)
     count = len(test) if num_images is None else num_images
     if not 1 <= count <= len(test):
-        raise ConfigError(
-            f"the number of images must lie in 1 to {len(test)}, because the test set has so many; "
-            f"got {count}. Leave it out for all."
+        raise ConfigError.expected(
+            f"the number of images must lie in 1 to {len(test)}, as many as the test set has",
+            count,
+            "Leave it out for all.",
         )
     threat = run.section("threat", Threat)
     network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
@@ -78,7 +80,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             checks=checks,
             batch_size=batch_size,
             resume=place.partial_evaluation,
-            observer=observer,
+            progress=progress,
         )
     more = [caveat for caveat in (stated, _one_sided(labels, test.labels)) if caveat]
     found = replace(
@@ -108,8 +110,8 @@ def _judged_on(
         return dataset_of(run, data).test, run, None
     if data is not None:
         raise ConfigError(
-            "data and other_data exclude each other, because an evaluation is of one test set; got "
-            "both. Give the run's own as data, or others as other_data."
+            "data and other_data exclude each other. Give the run's own as data, or others as "
+            "other_data."
         )
     dataset, known = run_other_data(run, other)
     where = dataset.name if isinstance(other, Dataset) else str(other)
@@ -176,7 +178,7 @@ def _strength(found: Evaluation, weights: str) -> tuple[bool, int, int, bool, in
 
 def _name(found: Evaluation) -> str:
     """What distinguishes an evaluation of some weights; with the same name it is a repetition."""
-    parts = [found.suite, str(found.num_images)]
+    parts = [re.sub(r"[^\w.-]+", "-", found.suite), str(found.num_images)]
     if found.seed:
         parts.append(f"seed{found.seed}")
     if found.findings is None:

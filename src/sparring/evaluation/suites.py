@@ -1,12 +1,14 @@
 """Named sequences of attacks: without its suite a robust accuracy means nothing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sparring.attacks import APGD, FAB, PGD, Attack, Square, Threat
+from sparring.attacks import APGD, FAB, PGD, Attack, OwnAttack, Square, Threat
+from sparring.attacks.threat import DEFAULT
 from sparring.errors import ConfigError
-from sparring.records.text import did_you_mean, nearest
+from sparring.records.checks import choice
 from sparring.records.typed import typed_record
 
 
@@ -19,34 +21,47 @@ class Suite:
     """How results cite it."""
     summary: str
     """What it does, in one line."""
-    attacks: tuple[Attack, ...]
-    """The attacks; the threat is replaced by the one that is evaluated."""
+    attacks: tuple[Attack | Callable[..., object], ...]
+    """The attacks; the threat is replaced by the one that is evaluated. A function
+    `attack(model, images, labels)` becomes an `OwnAttack`."""
     certifies: bool = False
     """Whether a lower bound of robust accuracy goes with it."""
 
-    def against(self, threat: Threat) -> Mapping[str, Attack]:
-        """The attacks on one threat by their names, in order."""
-        aimed = (attack.against(threat) for attack in self.attacks)
-        return {attack.name: attack for attack in aimed}
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` without attacks, or if two of them have one name."""
+        if not self.attacks:
+            raise ConfigError("a suite must have at least one attack.")
+        name, times = Counter(one.name for one in self.against(DEFAULT)).most_common(1)[0]
+        if times > 1:
+            raise ConfigError.expected(
+                "attacks of a suite must differ in name",
+                f"{name} twice",
+                "Pass OwnAttack(attack, name=...).",
+            )
 
-    def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
+    def against(self, threat: Threat) -> tuple[Attack, ...]:
+        """The attacks on one threat, in order."""
+        known = (one if isinstance(one, Attack) else OwnAttack(one) for one in self.attacks)
+        return tuple(attack.against(threat) for attack in known)
+
+    def obstacle(
+        self, image_shape: Sequence[int], num_classes: int, threat: Threat = DEFAULT
+    ) -> str | None:
         """Which attack cannot search such images, and why, in a clause; `None` if all can."""
-        for attack in self.attacks:
+        for attack in self.against(threat):
             if why := attack.obstacle(image_shape, num_classes):
                 return f"{attack.name} cannot: {why}"
         return None
 
-    def check(self, image_shape: Sequence[int], num_classes: int) -> None:
+    def check(self, image_shape: Sequence[int], num_classes: int, threat: Threat) -> None:
         """Raise `ConfigError`, naming suites that can, if an attack cannot search such images."""
-        why = self.obstacle(image_shape, num_classes)
+        why = self.obstacle(image_shape, num_classes, threat)
         if why is None:
             return
-        able = [s.name for s in SUITES.values() if s.obstacle(image_shape, num_classes) is None]
+        others = SUITES.values()
+        able = [s.name for s in others if s.obstacle(image_shape, num_classes, threat) is None]
         advice = f", or take suite {' or '.join(able)}" if able else ""
-        raise ConfigError(
-            f"suite {self.name} cannot judge these images, because all its attacks must search "
-            f"them; {why}{advice}."
-        )
+        raise ConfigError(f"suite {self.name} cannot judge these images: {why}{advice}.")
 
 
 SUITES: Mapping[str, Suite] = MappingProxyType(
@@ -80,12 +95,25 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
 """Every suite by its name; `pgd` is the default."""
 
 
+ALIASES: Mapping[str, str] = MappingProxyType({"autoattack": "standard", "aa": "standard"})
+"""Other names of suites; results cite the suite by its own."""
+
+
 def named_suite(name: str) -> Suite:
-    """The suite of this name. Raises `ConfigError`, with the nearest name, if there is none."""
-    if name not in SUITES:
-        advice = did_you_mean(nearest(name, SUITES)) or " Take one of those."
-        raise ConfigError(
-            f"suite must be one of {', '.join(SUITES)}, because robust accuracy means nothing "
-            f"without its attacks; got {name}.{advice}"
-        )
-    return SUITES[name]
+    """The suite of this name, in any case, or alias. Raises `ConfigError` if there is none."""
+    folded = name.casefold()
+    found = ALIASES.get(folded, folded)
+    if found not in SUITES:
+        choice("suite", name, SUITES)
+    return SUITES[found]
+
+
+def suite_of(given: str | Suite | Attack | Sequence[Attack | Callable[..., object]]) -> Suite:
+    """The suite of a name, itself, or one of these attacks, named after them."""
+    if isinstance(given, str):
+        return named_suite(given)
+    if isinstance(given, Suite):
+        return given
+    attacks = (given,) if isinstance(given, Attack) else tuple(given)
+    unnamed = Suite(name="own", summary="attacks of your own choice", attacks=attacks)
+    return replace(unnamed, name=" + ".join(one.name for one in unnamed.against(DEFAULT)))

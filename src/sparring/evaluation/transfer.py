@@ -33,6 +33,8 @@ from sparring.models import (
     trained_network,
 )
 from sparring.records import Cell, Proportion, RunDirectory, TransferMatrix, describe
+from sparring.records.display import displayed
+from sparring.records.text import counted
 from sparring.records.transfer import STEPS, check_contest
 from sparring.records.typed import typed
 
@@ -56,6 +58,18 @@ class TransferProgress:
 TransferObserver = Callable[[TransferProgress], None]
 
 
+@contextmanager
+def _watched(progress: bool | TransferObserver) -> Iterator[TransferObserver | None]:
+    """The observer of a transfer matrix; `True` is a display while the block lasts."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        with displayed("transfer") as display:
+            yield lambda now: display.show(now.of_all, counted(now.steps, "step"))
+    else:
+        yield None
+
+
 @typed
 @plain_settings()
 def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyword
@@ -67,7 +81,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     steps: Sequence[int] = STEPS,
     seed: int = 0,
     batch_size: int | None = None,
-    observer: TransferObserver | None = None,
+    progress: bool | TransferObserver = False,
 ) -> TransferMatrix:
     """How each network fares on adversarial examples made on each of them, its own included.
 
@@ -78,6 +92,8 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     in evaluation mode and its own arithmetic, misclassifies it inside the threat (+ 1e-6).
     Networks are left as they were. `batch_size` images are attacked at once, by default 128 on a
     CPU and 1,024 elsewhere (untested); rounding, and so an image at the margin, depends on it.
+    `progress=True` shows how far the matrix is; a function gets a `TransferProgress` after every
+    batch.
 
     Cost, with each of M networks and over all images: `sum(steps)` forward and backward passes, and
     1 + M · len(steps) forward passes.
@@ -87,6 +103,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     check_contest(tuple(networks), steps)
     images, labels = as_batch(images, labels, "a transfer matrix")
     with ExitStack() as held:
+        observer = held.enter_context(_watched(progress))
         tested = []
         for network in networks.values():
             check_callable(network)
@@ -197,7 +214,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     seed: int = 0,
     threads: int = 0,
     batch_size: int | None = None,
-    observer: TransferObserver | None = None,
+    progress: bool | TransferObserver = False,
     trust_code: bool = False,
 ) -> TransferMatrix:
     """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
@@ -217,9 +234,10 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
     if not 1 <= count <= len(test):
-        raise ConfigError(
-            f"the number of images must lie in 1 to {len(test)}, because the test set has so many; "
-            f"got {count}. Leave it out for the first {min(IMAGES, len(test)):,}."
+        raise ConfigError.expected(
+            f"the number of images must lie in 1 to {len(test)}, as many as the test set has",
+            count,
+            f"Leave it out for the first {min(IMAGES, len(test)):,}.",
         )
     device = chosen_device("auto")
     networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
@@ -238,7 +256,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
             steps=steps,
             seed=seed,
             batch_size=batch_size,
-            observer=observer,
+            progress=progress,
         )
         found.save(folder / FILE)
     return found
@@ -262,10 +280,7 @@ def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) ->
         each = ", ".join(
             f"{run.path} has {_shown(value)}" for run, value in zip(runs, values, strict=True)
         )
-        raise ConfigError(
-            f"all runs must have the same {what}, because every network is judged on what was made "
-            f"on every other; {each}. Compare runs of one {what}."
-        )
+        raise ConfigError(f"all runs of a transfer matrix must have the same {what}; {each}.")
     return first
 
 

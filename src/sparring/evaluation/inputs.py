@@ -1,0 +1,42 @@
+"""Images and labels of whatever holds them, as tensors."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from sparring.data import Dataset, Images
+from sparring.errors import ConfigError, SparringError, cause
+
+LOADED = 256
+"""Items of a `torch.utils.data.Dataset` that are stacked at once."""
+
+Source = Images | Dataset | TorchDataset[Any] | DataLoader[Any]
+"""What holds images and their labels."""
+
+
+def materialised(data: Source) -> tuple[Tensor, Tensor]:
+    """All images and labels, in order; of a `Dataset` those of its test set.
+
+    Memory: all images as float32. Raises `ConfigError` unless items are pairs of an image tensor
+    and a class.
+    """
+    if isinstance(data, Dataset):
+        return materialised(data.test)
+    if isinstance(data, Images):
+        images, labels = data.batch(torch.arange(len(data)))
+        return images, labels
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=LOADED)
+    try:
+        batches = [(images, torch.as_tensor(labels)) for images, labels, *_ in loader]
+        return torch.cat([one for one, _ in batches]), torch.cat([one for _, one in batches])
+    except SparringError:
+        raise
+    except Exception as error:  # of a data set that is not sparring's
+        raise ConfigError(
+            f"the items of {type(data).__name__} must be pairs of an image tensor and a class; "
+            f"they cannot be stacked ({cause(error)}). Give the data set a transform to tensors "
+            "in [0, 1] of one shape, such as torchvision.transforms.ToTensor()."
+        ) from error
