@@ -14,10 +14,11 @@ from sparring.records import RunDirectory
 from sparring.training.presets import PRESETS
 
 FLAGS = {
-    "train": "preset config out resume seed updates data model model-args mean std init objective "
-    "threat eps steps source staleness workers transport ray-address policy lag "
-    "publish-every scaling precision threads set dry-run trust-code json",
-    "data": "image-size data-memory json",
+    "train": "preset config out resume seed updates epochs batch-size lr optimizer momentum "
+    "weight-decay schedule augmentation data channels model model-args mean std init attack "
+    "objective threat eps steps source staleness workers transport ray-address policy lag "
+    "publish-every scaling precision device threads sink set dry-run trust-code json",
+    "data": "image-size channels data-memory json",
     "evaluate": "suite images data seed threads batch-size precision no-checks trust-code json",
     "predict": "test attack seed resize threads batch-size trust-code json",
     "export": "to out trust-code json",
@@ -42,7 +43,7 @@ WORDS = {
     "report": "[RUN ...] ",
     "bench": "[engine] ",
 }
-"""What the usage line has between verb and flags; [RUN] of the others."""
+"""Words between verb and flags in the usage line; `[RUN]` for other verbs."""
 NEEDING_WORDS = ("data", "predict", "transfer", "study")
 
 
@@ -132,7 +133,7 @@ def test_debug_shows_where_an_error_came_from(capsys):
     assert shown.splitlines()[-1].startswith("error: the first word must be one of")
 
 
-def test_a_mistake_of_ours_is_not_blamed_on_the_user(monkeypatch, tmp_path):
+def test_an_internal_error_is_not_reported_as_a_mistake_of_the_user(monkeypatch, tmp_path):
     def fail(_: object) -> None:
         raise RuntimeError("ours")
 
@@ -141,7 +142,7 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_user(monkeypatch, tmp_path):
         main(["inspect", str(tmp_path)])
 
 
-def test_ctrl_c_before_there_is_anything_to_save_is_told_in_a_word(monkeypatch, capsys):
+def test_ctrl_c_before_there_is_anything_to_save_prints_one_line(monkeypatch, capsys):
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -150,7 +151,7 @@ def test_ctrl_c_before_there_is_anything_to_save_is_told_in_a_word(monkeypatch, 
     assert capsys.readouterr().err == "error: interrupted.\n"
 
 
-def test_a_reader_that_leaves_ends_the_command_without_a_word(tmp_path: Path):
+def test_a_closed_pipe_ends_the_command_without_output(tmp_path: Path):
     with subprocess.Popen(
         [sys.executable, "-m", "sparring", "train", "--help"],
         stdout=subprocess.PIPE,
