@@ -237,6 +237,10 @@ class AttackResult:
     """Wall-clock time it took."""
 
 
+MOST_CLASSES = 2**16
+"""Classes that outcomes may name."""
+
+
 class ClassAccuracy(NamedTuple):
     """Accuracies of the images of one class."""
 
@@ -262,12 +266,18 @@ class Outcomes:
     """What it says of the image that broke it; of the clean image where none did."""
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` unless there is one entry for each image."""
+        """Raise `ConfigError` unless every column has one entry for each image, and class numbers."""
         lengths = {len(getattr(self, name)) for name in self.__slots__}
         if len(lengths) > 1:
             raise ConfigError(
                 "outcomes must have one entry for each image in every column; got columns of "
                 f"{', '.join(map(str, sorted(lengths)))} entries."
+            )
+        numbers = (*self.labels, *self.natural, *self.adversarial)
+        if numbers and not 0 <= min(numbers) <= max(numbers) < MOST_CLASSES:
+            raise ConfigError.expected(
+                f"the classes of outcomes must lie in 0 to {MOST_CLASSES - 1}",
+                min(numbers) if min(numbers) < 0 else max(numbers),
             )
 
     def per_class(self) -> tuple[ClassAccuracy, ...]:
@@ -286,15 +296,20 @@ class Outcomes:
             for label in sorted(totals)
         )
 
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest class that occurs."""
+        return max((*self.labels, *self.natural, *self.adversarial), default=-1) + 1
+
     def confusion(self, *, attacked: bool) -> tuple[tuple[int, ...], ...]:
         """How many images of each class were taken for each, as [true class][predicted class].
 
         Of the clean images, or `attacked`: an image that no attack broke counts as it is when
-        clean. Classes go from 0 to the largest number that occurs.
+        clean. There are `num_classes` rows and columns.
         """
         said = self.adversarial if attacked else self.natural
-        classes = range(max((*self.labels, *self.natural, *self.adversarial), default=-1) + 1)
         counts = Counter(zip(self.labels, said, strict=True))
+        classes = range(self.num_classes)
         return tuple(tuple(counts[true, taken] for taken in classes) for true in classes)
 
     def to_frame(self) -> Any:

@@ -52,13 +52,13 @@ def class_figures(
         ),
         provenance=provenance,
     )
+    if outcomes.num_classes > MOST:
+        return
     tables = {
         title: outcomes.confusion(attacked=attacked)
         for title, attacked in (("clean", False), ("attacked", True))
     }
-    if len(tables["attacked"]) > MOST:
-        return
-    all_names = tuple(_name(number, names) for number in range(len(tables["attacked"])))
+    all_names = tuple(_name(number, names) for number in range(outcomes.num_classes))
     yield Figure(
         name="confusion",
         title="Classes mistaken for others",
