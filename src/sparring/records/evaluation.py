@@ -266,7 +266,7 @@ class Outcomes:
     """What it says of the image that broke it; of the clean image where none did."""
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` unless every column has one entry for each image, and class numbers."""
+        """Raise `ConfigError` unless each column has one entry an image, and class numbers."""
         lengths = {len(getattr(self, name)) for name in self.__slots__}
         if len(lengths) > 1:
             raise ConfigError(
