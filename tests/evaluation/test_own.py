@@ -226,7 +226,7 @@ def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
         evaluate(NET, images, Linf(0.1))
     with pytest.raises(ConfigError, match=r"pairs of an image tensor and a class.*ToTensor"):
         evaluate(NET, TensorDataset(images), Linf(0.1))
-    with pytest.raises(ConfigError, match="device .*tpu9"):
+    with pytest.raises(ConfigError, match=r"device .*tpu9"):
         judged(Linf(0.1), device="tpu9")
 
 
