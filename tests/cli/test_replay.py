@@ -193,4 +193,4 @@ def test_a_damaged_trace_is_told_in_one_sentence(run, capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
-    assert shown.err.startswith("error: the loss of step 4 must be a number")
+    assert ": the loss of step 4 must be a number; got null." in shown.err

@@ -243,7 +243,7 @@ def test_a_replay_of_three_is_refused(tmp_path):
     for name in ("environment.json", "metrics.jsonl", "classes.json"):
         (run.path / name).write_bytes((tmp_path / "one" / name).read_bytes())
     run.write_config(shared(trainers=3))
-    with pytest.raises(ConfigError, match=r"at most 2 trainers.*this one has 3"):
+    with pytest.raises(ConfigError, match=r"at most 2 trainers.*got a run of 3"):
         replay(run.path)
 
 

@@ -323,23 +323,23 @@ def having(place: int, /, **changes: float | str | None) -> Callable[[list[Row]]
 
 
 TRACES: dict[str, tuple[Callable[[list[Row]], list[Row]], str]] = {
-    "empty": (lambda rows: [], "must have done an update to be replayed"),
+    "empty": (lambda rows: [], "has no row of an update"),
     "only looks": (
         lambda rows: [{"step": 8, "robust_accuracy": 0.5}],
-        "must have done an update to be replayed",
+        "has no row of an update",
     ),
-    "without the first": (without(0), "step 2 is where step 1 must be"),
-    "without the fifth": (without(4), "step 6 is where step 5 must be"),
-    "without the last": (without(7), "for each of the 8 updates .* ends at step 7"),
-    "third twice": (lambda rows: rows[:3] + rows[2:], "step 3 is where step 4 must be"),
-    "unordered": (lambda rows: rows[::-1], "step 8 is where step 1 must be"),
-    "without a step": (having(3, step=None), "step null is where step 3 must be"),
-    "staleness below 0": (having(3, staleness=-1), r"of step 3 must lie in 0 to 2, .* has -1\."),
-    "staleness of 3": (having(3, staleness=3), r"of step 3 must lie in 0 to 2, .* has 3\."),
-    "no staleness": (having(1, staleness=None), r"of step 1 must lie in 0 to 0, .* has null\."),
-    "staleness of a half": (having(3, staleness=0.5), r"of step 3 .* has 0\.5\."),
-    "loss of nothing": (having(6, loss=None), r"loss of step 6 must be a number, .* has null\."),
-    "loss in words": (having(6, loss="much"), 'loss of step 6 must be a number, .* has "much"'),
+    "without the first": (without(0), "got step 2 in the place of step 1"),
+    "without the fifth": (without(4), "got step 6 in the place of step 5"),
+    "without the last": (without(7), "for each of the 8 updates .* got 7 rows"),
+    "third twice": (lambda rows: rows[:3] + rows[2:], "got step 3 in the place of step 4"),
+    "unordered": (lambda rows: rows[::-1], "got step 8 in the place of step 1"),
+    "without a step": (having(3, step=None), "got step null in the place of step 3"),
+    "staleness below 0": (having(3, staleness=-1), r"of step 3 must lie in 0 to 2; got -1\."),
+    "staleness of 3": (having(3, staleness=3), r"of step 3 must lie in 0 to 2; got 3\."),
+    "no staleness": (having(1, staleness=None), r"of step 1 must lie in 0 to 0; got null\."),
+    "staleness of a half": (having(3, staleness=0.5), r"of step 3 .* got 0\.5\."),
+    "loss of nothing": (having(6, loss=None), r"loss of step 6 must be a number; got null\."),
+    "loss in words": (having(6, loss="much"), 'loss of step 6 must be a number; got "much"'),
 }
 
 
@@ -364,12 +364,12 @@ def tear(run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda run: run.metrics.unlink(), RunError, "must have done an update"),
+        (lambda run: run.metrics.unlink(), RunError, "has no row of an update"),
         (lambda run: run.environment.unlink(), RunError, "environment.json"),
         (lambda run: run.config.unlink(), RunError, "has no config.json"),
         (lambda run: put(run.config, updatse=3), SparringError, "Did you mean updates"),
         (lambda run: put(run.config, data="mnits"), CheckpointError, "under other settings"),
-        (lose_version, CheckpointError, "how many updates its weights have seen"),
+        (lose_version, CheckpointError, "lacks the number of its updates"),
         (tear, CheckpointError, "must be a safetensors file"),
     ],
 )

@@ -94,8 +94,7 @@ def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Finger
 def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
     """Copy a trainer's state to a `twin` of the same settings, by a checkpoint in memory.
 
-    It has all that `save_checkpoint` writes, weights included, except the fingerprint. Any error
-    is raised as it is.
+    It has all that `save_checkpoint` writes except the fingerprint. Errors are raised as they are.
     """
     buffer, where = io.BytesIO(), Path("the checkpoint")
     torch.save(_state(trainer, [_own_state(trainer)], 0.0, None, ""), buffer)
@@ -107,14 +106,14 @@ def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
 
 @contextmanager
 def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
-    """Raise `CheckpointNotWritten`, with the remedy, for an `OSError`."""
+    """Turn an `OSError` into `CheckpointNotWritten`."""
     try:
         yield
     except OSError as error:
         raise CheckpointNotWritten(
-            f"The checkpoint of step {trainer.version} must be written for the run to be safe; "
-            f"{run.path} refused it ({error.strerror or error}). The previous checkpoint is whole: "
-            f"make room, then resume with: {resume_command(run.path, trainer.team.size)}"
+            f"The checkpoint of step {trainer.version} could not be written: {run.path} refused it "
+            f"({error.strerror or error}). The previous one is whole: make room, then resume with: "
+            f"{resume_command(run.path, trainer.team.size)}"
         ) from error
 
 
@@ -134,8 +133,8 @@ def _of_this_run(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
     state = _load(run.resume)
     if state.get("config") not in run.settings_digests():
         raise CheckpointError(
-            f"{run.resume} was written under other settings than those in the config.json beside "
-            "it. Put the original config.json back, or start a new run."
+            f"{run.resume} was written under other settings than its config.json. Restore that "
+            "file, or start a new run."
         )
     _check_state(run.resume, state, trainer)
     return state
@@ -198,8 +197,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} must be a checkpoint of layout {FORMAT}; it is something else. "
-            f"It was not written by this version of sparring: start the run again."
+            f"{path} is no checkpoint of layout {FORMAT}, which this version of sparring reads. "
+            "Start the run again."
         )
     return state
 
@@ -233,7 +232,7 @@ def _schema(trainer: Trainer, version: int) -> Fields:
 
 
 def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
-    """For each weight the state after one step of such an optimizer; settings are the run's."""
+    """The state of each weight after one step of such an optimizer."""
     if is_own(trainer.config.optimizer):
         return Fields({"state": Anything(), "param_groups": Anything()})
     probe = torch.nn.Parameter(torch.zeros(1))
@@ -250,7 +249,7 @@ def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
 
 
 def _kept(value: Tensor | None, weight: Tensor, version: int) -> Kind:
-    """Optimiser state of one weight: a count of steps, or a number for each of its numbers."""
+    """Optimizer state of one weight: a count of steps, or a tensor of its shape."""
     if isinstance(value, Tensor) and not value.dim():
         return Numbers(dtype=value.dtype, shape=(), least=0, most=version)
     return Maybe(Numbers(dtype=weight.dtype, shape=tuple(weight.shape), finite=True))
@@ -267,8 +266,8 @@ def _check_state(path: Path, state: dict[str, Any], trainer: Trainer) -> None:
     for what, value in here.items():
         if state.get(what) != value:
             log.warning(
-                "%s was %s before and is %s here, so the weights will differ in their last bits "
-                "from those of a run that was never stopped, and from a replay",
+                "%s was %s before and is %s here: the last bits of the weights will differ from "
+                "those of a run without a stop, and from a replay",
                 what,
                 state.get(what),
                 value,
@@ -282,8 +281,8 @@ def _check_layers(path: Path, state: dict[str, Any], here: dict[str, list[str]])
         if other := sorted(set(names) ^ set(before.get(what, names))):
             state_of = "frozen (requires_grad)" if what == "frozen" else "in evaluation mode"
             raise CheckpointError(
-                f"{few(other)} of the network must be {state_of} as when {path} was written, and "
-                "now differs. Pass the network in the state in which the run was given it."
+                f"{few(other)} of the network must be {state_of} as in {path}; now differs. Pass "
+                "the network as it was passed to the run."
             )
 
 
@@ -291,10 +290,10 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return CheckpointError(
         f"{path} must be a whole checkpoint; it cannot be read ({said.splitlines()[0][:160]}). "
-        f"It is damaged or not a checkpoint: start the run again."
+        "Start the run again."
     )
 
 
 def settings_digest(config: TrainConfig) -> str:
-    """A digest that only equal settings have in common."""
+    """SHA-256 of the settings."""
     return digest_of_settings(to_json(config))

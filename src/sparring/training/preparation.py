@@ -1,4 +1,4 @@
-"""What happens before a run: its settings are completed and checked, and it is tried on a copy."""
+"""Before a run: its settings are completed and checked, and a copy is tried."""
 
 import warnings
 from collections.abc import Iterator
@@ -47,13 +47,12 @@ ROUNDING = 1e-5
 NEEDED = "It was tried on a copy before the run, and nothing was written; --debug shows where."
 """The last sentence of a refusal."""
 STORED = "Make attributes or non-persistent buffers that a pass changes parameters or buffers. "
-"""The remedy for a network with something that a checkpoint does not hold."""
+"""The remedy for a network with state that a checkpoint does not hold."""
 REBUILT = (
-    f"{STORED}Or the model's factory does not make the same network whenever it is called: draw "
-    "random numbers with functions of torch, numpy.random and random, whose states the run's seed "
-    "sets, or give generators a seed. "
+    f"{STORED}Or let the model's factory make the same network at every call: draw random numbers "
+    "from torch, numpy.random and random, which the run seeds, or seed your generators. "
 )
-"""The same of a network that a factory makes, once for each copy."""
+"""The same for a network that a factory makes once for each copy."""
 
 
 def prepared(
@@ -72,8 +71,8 @@ def prepared(
 def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> TrainConfig:
     """The settings as a run stores them: a model for these data, files by their absolute paths.
 
-    A `network` that is passed as an object replaces the model's record, but not a normalisation
-    around it. Raises `ConfigError` where model and data do not fit.
+    A `network` object replaces the model's record, but not a normalisation around it. Raises
+    `ConfigError` where model and data do not fit.
     """
     model = config.model
     if network is not None:
@@ -116,10 +115,11 @@ def check_fits(
 
 def _check_sendable(network: nn.Module) -> None:
     if (reason := unpicklable(network)) is not None:
-        raise ConfigError(
-            "a network that workers attack must pickle, because it is sent to their processes; "
-            f"got: {reason}. Define its class at the top of a module, name a factory that builds "
-            "it (model.factory), or train without workers."
+        raise ConfigError.expected(
+            "a network for workers must pickle, because it is sent to their processes",
+            reason,
+            "Define its class at the top of a module, name a factory (model.factory), or train "
+            "without workers.",
         )
 
 
@@ -138,10 +138,10 @@ def _anchored(setting: Any) -> Any:
 def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = None) -> None:
     """Refuse a run that would fail later, by a trial on a copy.
 
-    The trial is an attack of one step and an update at the run's batch size, with its precision,
-    optimizer, objective and average; attack and evaluation of one image; and a checkpoint, in
-    memory, from which a second copy of the network is restored bit for bit and computes the same
-    logits. Global random states are kept.
+    The trial has an attack of one step and an update at the run's batch size, precision, optimizer,
+    objective and average; an attack and an evaluation of one image; and a checkpoint in memory,
+    which must restore a second copy bit for bit, with the same logits. Global random states are
+    kept.
     Cost: the network is built twice; three forward and two backward passes over a batch.
     Raises `ConfigError`.
     """
@@ -195,9 +195,9 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
         different = _different(trainer, twin)
     if different:
         raise ConfigError(
-            f"a checkpoint does not restore {few(different)} of {name} bit for bit, so that the "
-            "run could neither be resumed nor judged. Keep what training changes in parameters and "
-            f"persistent buffers, each with its own memory. {NEEDED}"
+            f"a checkpoint does not restore {few(different)} of {name} bit for bit. Keep what "
+            "training changes in parameters and persistent buffers, each with its own memory. "
+            f"{NEEDED}"
         )
     with _tried("a pass of the network in evaluation mode failed"):
         checked.when = f" after one update with learning rate {rate:g}"
@@ -205,20 +205,19 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
         found, again = (_logits(each.network, few_images) for each in (trainer, twin))
     if not _agree(found, again):
         raise ConfigError(
-            f"after one update and a checkpoint, two copies of {name} with equal weights compute "
-            "different logits; what a network computes must follow from its state_dict, because "
-            f"only that is stored. {remedy}{NEEDED}"
+            f"after one update and a checkpoint, two copies of {name} compute different logits; "
+            f"logits must follow from its state_dict, which alone is stored. {remedy}{NEEDED}"
         )
 
 
 class _CheckedCopy:
-    """A working copy of a network whose every answer is checked, as the network returns it."""
+    """A working copy of a network that checks all logits as the network returns them."""
 
     def __init__(self, copy: WorkingCopy, network: nn.Module, outputs: int) -> None:
         self.name = copy.name
         self._copy, self._network, self._outputs = copy, type(network).__name__, outputs
         self.when = ""
-        """In which pass the network answers, for a message."""
+        """The current pass, for a message."""
         network.register_forward_hook(self._check)
 
     def refresh(self) -> None:
@@ -279,7 +278,7 @@ def _agree(found: Tensor, again: Tensor) -> bool:
 
 
 def _different(one: Trainer, other: Trainer) -> list[str]:
-    """Names of what two trainers do not have in common, bit for bit."""
+    """Names of tensors and optimizer states in which two trainers differ, bit for bit."""
     parts = {
         "": (dict(one.network.named_parameters()), dict(other.network.named_parameters())),
         "the state ": (one.network.state_dict(), other.network.state_dict()),
@@ -295,7 +294,7 @@ def _different(one: Trainer, other: Trainer) -> list[str]:
 
 
 def _kept(trainer: Trainer) -> object:
-    """What the optimizer keeps of each weight; its settings follow from the run's."""
+    """The optimizer's state for each weight, without its settings."""
     return trainer.optimizer.state_dict()["state"]
 
 

@@ -49,14 +49,14 @@ MOST_TRAINERS = 2
 DECISIVE = ("sparring", "torch", "processor", "device", "precision")
 """Fields of an environment on which the bits of a result depend, beside the number of threads."""
 REMEDY = "Restore the file, or take another run."
-"""The remedy for a damaged trace, which cannot be computed from other files."""
+"""The remedy for a damaged trace."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parting:
-    """The first update whose loss is another than the recorded one.
+    """The first update whose loss differs from the recorded one.
 
-    The weights before it, or the batch that was attacked for it, were others.
+    The weights before it, or its attacked batch, differ.
     """
 
     step: int
@@ -88,13 +88,13 @@ class Replay:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nothing differs: no loss, and no bit of the stored weights if there are any."""
+        """Whether every loss and every bit of the stored weights are equal."""
         return self.parting is None and not self.different
 
 
 @typed
 @plain_settings()
-def replay(  # noqa: PLR0913 - a run, and by keyword what it is given
+def replay(  # noqa: PLR0913 - all but the run by keyword
     run: Path | str | None = None,
     *,
     data: Dataset | None = None,
@@ -105,14 +105,13 @@ def replay(  # noqa: PLR0913 - a run, and by keyword what it is given
 ) -> Replay:
     """Compute a run's weights again, up to the stored ones, and compare every loss and every bit.
 
-    With the recorded number of threads, and on the recorded device where there is one. Cost: the
-    attacks and updates of the run without its workers; one batch more in memory than the largest
-    staleness. The `sinks` receive the updates, and a notice of each difference between this
-    environment and the recorded one that may change bits; `progress` as in `train`. Without `run`,
-    the newest in `runs/`.
-    Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for a run that lacks
-    something or is damaged; weights that differ are no error. `data` are those
-    passed to `train`, if any; `given` and `trust_code` as in `resume`.
+    Uses the recorded number of threads, and the recorded device if it exists. Without `run`, the
+    newest in `runs/`. Cost: the run's attacks and updates without its workers; one batch more in
+    memory than the largest staleness. The `sinks` receive the updates, and a notice for each
+    difference from the recorded environment that may change bits. `data` are those passed to
+    `train`, if any; `progress` as in `train`; `given` and `trust_code` as in `resume`.
+    Raises `RunError`, `ConfigError`, `DataError` or `CheckpointError` for an incomplete or damaged
+    run; different weights are no error.
     """
     if progress:
         with training_display("replay") as display:
@@ -181,40 +180,26 @@ def read_trace(run: RunDirectory, updates: int | None = None) -> list[Traced]:
     """
     rows = [row for row in MetricsLog(run.metrics).rows() if "loss" in row]
     if not rows:
-        raise RunError(
-            f"a run must have done an update to be replayed, because the row of each says with "
-            f"which weights its batch was attacked; {run.metrics} has no such row. Train first, or "
-            f"take another run."
-        )
+        raise RunError(f"{run.metrics} has no row of an update. Train first, or take another run.")
     trace = [_traced(run, row, step) for step, row in enumerate(rows, start=1)]
     if updates is not None and len(trace) < updates:
-        raise RunError(
-            f"{run.metrics} must have a row for each of the {updates} updates that the stored "
-            f"weights have seen, because a replay follows them; it ends at step {len(trace)}. "
-            f"{REMEDY}"
-        )
+        rule = f"{run.metrics} must have a row for each of the {updates} updates of the weights"
+        raise RunError.expected(rule, f"{len(trace)} rows", REMEDY)
     return trace[:updates]
 
 
 def _traced(run: RunDirectory, row: Row, step: int) -> Traced:
     if row.get("step") != step:
-        raise RunError(
-            f"the steps in {run.metrics} must rise by one from 1, because each update starts from "
-            f"the one before it; step {shown(row.get('step'))} is where step {step} must be. "
-            f"{REMEDY}"
-        )
+        rule = f"the steps in {run.metrics} must be 1, 2, 3 and so on"
+        got = f"step {shown(row.get('step'))} in the place of step {step}"
+        raise RunError.expected(rule, got, REMEDY)
     staleness, loss = row.get("staleness"), row["loss"]
     if not isinstance(staleness, int) or not 0 <= staleness < step:
-        raise RunError(
-            f"the staleness of step {step} must lie in 0 to {step - 1}, because there are no "
-            f"weights before version 0 and none yet after version {step - 1}; {run.metrics} has "
-            f"{shown(staleness)}. {REMEDY}"
-        )
+        rule = f"{run.metrics}: the staleness of step {step} must lie in 0 to {step - 1}"
+        raise RunError.expected(rule, shown(staleness), REMEDY)
     if not isinstance(loss, int | float):
-        raise RunError(
-            f"the loss of step {step} must be a number, because a replay is compared with it; "
-            f"{run.metrics} has {shown(loss)}. {REMEDY}"
-        )
+        rule = f"{run.metrics}: the loss of step {step} must be a number"
+        raise RunError.expected(rule, shown(loss), REMEDY)
     return Traced(staleness=staleness, loss=loss, of_trainers=_of_trainers(run, row, step))
 
 
@@ -224,10 +209,11 @@ def _of_trainers(run: RunDirectory, row: Row, step: int) -> tuple[int, ...]:
         return ()
     own = tuple(count_in(age) for age in str(ages).split("+") if age.isdecimal())
     if not own or max(own) != row["staleness"] or "+".join(map(str, own)) != ages:
-        raise RunError(
-            f"staleness_of_trainers of step {step} must be a number for each trainer, the largest "
-            f"of them its staleness, because a replay attacks each one's part with that version; "
-            f"{run.metrics} has {shown(ages)}. {REMEDY}"
+        raise RunError.expected(
+            f"{run.metrics}: staleness_of_trainers of step {step} must have a number for each "
+            "trainer, the largest equal to its staleness",
+            shown(ages),
+            REMEDY,
         )
     return own
 
@@ -241,20 +227,17 @@ class _Stored(NamedTuple):
 
 def _check_trainers(config: TrainConfig) -> None:
     if config.trainers > MOST_TRAINERS:
-        raise ConfigError(
-            f"a replay needs a run of at most {MOST_TRAINERS} trainers, because one process cannot "
-            f"add what more of them found in the order in which their connection did; this one has "
-            f"{config.trainers}. Train it again with torchrun, and compare: with a fixed lag it "
-            "ends in the same weights."
+        raise ConfigError.expected(
+            f"a replay adds the gradients of at most {MOST_TRAINERS} trainers in the same order",
+            f"a run of {config.trainers}",
+            "Train it again with torchrun instead: a fixed lag gives the same weights.",
         )
 
 
 def _follow(trace: Sequence[Traced], trainers: Sequence[Trainer], group: Sinks) -> Parting | None:
-    """Update after update; each ticket is attacked as soon as its version is there.
+    """Repeat every update; each trainer's part of a ticket is attacked once its version exists.
 
-    Of several trainers, each trainer's part of it.
-
-    Versions need not rise from ticket to ticket: a lost lease is given out again, with newer
+    Versions need not rise from ticket to ticket: a lost lease is given out again with newer
     weights than those of the tickets after it.
     """
     tickets_of: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -291,10 +274,7 @@ def _read_weights(run: RunDirectory, trust_code: bool) -> _Stored | None:
     network, about = read_trained(run, trust_code=trust_code)
     version = count_in(about.get("version", ""))
     if not version:
-        raise CheckpointError(
-            f"{run.weights} must say how many updates its weights have seen, because a replay "
-            f"stops there to compare them; it has no such number. {REMEDY}"
-        )
+        raise CheckpointError(f"{run.weights} lacks the number of its updates. {REMEDY}")
     return _Stored(version=version, tensors=network.state_dict())
 
 
