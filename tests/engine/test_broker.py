@@ -194,7 +194,7 @@ TestEngine.settings = settings(max_examples=150, stateful_step_count=60, deadlin
 
 
 def test_fresh_steps_need_the_weights_of_the_moment():
-    with pytest.raises(ConfigError, match=r"published after every update.*a period of 3"):
+    with pytest.raises(ConfigError, match=r"period must be 1 .*; got 3"):
         Broker(FixedLag(period=3), tickets=9, fresh=True)
 
 

@@ -299,7 +299,7 @@ def test_any_callable_is_an_attack(mnist):
         ({"data": "mnist"}, DataError, "load_dataset"),
         ({"data": 3}, DataError, "must have a length"),
         ({"model": nn.Linear(3, 10)}, ConfigError, "failed on images of shape"),
-        ({"model": nn.Flatten()}, ConfigError, "weights to train"),
+        ({"model": nn.Flatten()}, ConfigError, "requires a gradient"),
         ({"attack": 3}, ConfigError, "attack must be"),
         ({"attack": own_attack, "source": Stale(fresh_steps=1)}, ConfigError, "not made of steps"),
         ({"attack": PGD(restarts=2), "source": Stale(fresh_steps=1)}, ConfigError, "restarts"),

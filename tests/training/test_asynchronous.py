@@ -149,7 +149,7 @@ def test_a_source_that_cannot_be_opened_keeps_no_memory():
     config, data = small(source=asynchronous(1, FixedLag())), load_dataset("mnist")
     trainer = Trainer(config, replace(data, train=Unsendable(data.train)), torch.device("cpu"))
     before = os.listdir("/proc/self/fd")  # noqa: PTH208
-    with pytest.raises(DataError, match="must pickle"):
+    with pytest.raises(DataError, match="do not pickle"):
         trainer.loader.__enter__()
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
 

@@ -100,10 +100,7 @@ def emulated_workers(
             slots=policy.window,
         )
     )
-    cpu = [torch.device("cpu")]
-    transport = (kind or Processes()).open(
-        job.attack_job(), arena, images, neighbours=cpu, threads=1
-    )
+    transport = (kind or Processes()).open(job.attack_job(), arena, images, ["cpu"], 1)
     try:
         yield arena, transport
     finally:

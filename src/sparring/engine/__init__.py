@@ -1,6 +1,6 @@
 """Asynchronous attacks: workers attack tickets with slightly old weights, the trainer trains.
 
-`Broker` decides everything under a `Policy`; transports carry out what it says.
+`Broker` makes all decisions under a `Policy`, and transports carry them out.
 """
 
 from sparring.engine.broker import Broker

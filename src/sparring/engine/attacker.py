@@ -20,10 +20,7 @@ from sparring.models import PROBES, Precision, possible_precision, working_copy
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AttackJob:
-    """All that a worker must know to attack; it gets this by pickle, once, when it starts.
-
-    The images do not go with it.
-    """
+    """What a worker needs to attack, apart from the images; pickled to it once, when it starts."""
 
     recipe: Recipe
     """How batches are made."""
@@ -60,7 +57,7 @@ def publish(network: nn.Module, arena: Arena, buffer: int) -> None:
 
 
 def load(network: nn.Module, arena: Arena, buffer: int) -> None:
-    """Read them back into another network of the same kind. Cost: one copy."""
+    """Read a buffer's weights into a network of the same kind. Cost: one copy."""
     for name, value in network.state_dict().items():
         value.copy_(arena[_weight(buffer, name)])
 
@@ -90,7 +87,7 @@ class Attacker:
 
     @property
     def arithmetic(self) -> str:
-        """The form in which it computes passes: bits differ between two of them."""
+        """Name of the form in which passes are computed; two forms differ in bits."""
         return self._copy.name
 
     def __call__(self, lease: Lease, model: Classifier | None = None) -> Work:

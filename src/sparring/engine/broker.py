@@ -1,21 +1,20 @@
 """Which worker attacks which ticket with which weights: all decisions and state of the engine.
 
-The broker does no work, no input or output, and reads no clock: transports tell it what happened
-and when, and carry out what it says. So the same broker runs under processes, under the simulator
+The broker does no work, no input or output, and reads no clock. Transports report what happened
+and when, and carry out its decisions. So the same broker runs under processes, under the simulator
 and under property tests. It belongs to one thread.
 
 The life of a ticket (of one of its parts): waiting, leased, attacked, in training, trained. A lease
-that is lost goes back to waiting. Where attacks end with fresh steps, there are two leases: one for
-the first steps, one for the last, which waits until the weights that the ticket is trained on are
-published. Units: seconds of the caller's clock.
+that is lost goes back to waiting. Where attacks end with fresh steps there are two leases, one for
+the first steps and one for the last. The second waits until the weights that the ticket is trained
+on are published. Units: seconds of the caller's clock.
 """
 
 import heapq
 from collections.abc import Iterator
 
 from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
-from sparring.engine.policies import Policy
-from sparring.errors import ConfigError
+from sparring.engine.policies import Policy, check_fresh
 from sparring.records.stage import Stage
 
 
@@ -23,19 +22,14 @@ class Broker:
     """Hands out leases, collects attacked tickets, and gives them to the trainer in order.
 
     At most `policy.window` tickets are out at one time, the one in training included; ticket t uses
-    slot t mod window, so no two of them share one. A version's buffer is written over only when no
-    lease and no ticket of the window can name it any more, so torn weights are never read.
+    slot t mod window, so no two of them share one. A buffer is overwritten only when no lease and
+    no ticket of the window can name its version any more, so torn weights are never read.
     """
 
     def __init__(
         self, policy: Policy, *, tickets: int, trained: int = 0, fresh: bool = False
     ) -> None:
-        if fresh and policy.period != 1:
-            raise ConfigError(
-                "fresh steps need weights that are published after every update, because they are "
-                f"taken with those of the moment; got a period of {policy.period}. Set "
-                "source.fresh_steps to 0 or source.policy.period to 1."
-            )
+        check_fresh(policy, fresh=fresh)
         self.policy = policy
         self.tickets = tickets
         self.trained = trained
@@ -61,12 +55,12 @@ class Broker:
 
     @property
     def due(self) -> bool:
-        """Whether the current weights are to be published before anything else."""
+        """Whether the current weights must be published before anything else."""
         newest = self.newest
         return newest is None or self.trained - newest >= self.policy.period
 
     def free_buffer(self) -> int | None:
-        """A buffer that cannot be read any more, to write the current weights to."""
+        """A buffer that can no longer be read, to write the current weights to."""
         named = {lease.buffer for lease in self._out.values()}
         oldest = self.policy.oldest(self.trained)
         for buffer, version in enumerate(self._buffers):
@@ -100,18 +94,18 @@ class Broker:
 
     @property
     def workers(self) -> list[Worker]:
-        """All that take leases."""
+        """Names of the workers that take leases."""
         return list(self._holds)
 
     def holds(self, worker: Worker) -> int:
-        """How many leases this worker has."""
+        """Number of leases that this worker has."""
         return len(self._holds[worker])
 
     def lease(self, worker: Worker, now: float) -> Lease | None:
         """The most urgent work that is not leased, if its version is published.
 
-        That is to finish the next ticket to train, which only an idle worker gets; then the first
-        part of the first ticket that is not leased.
+        First come the last steps of the next ticket to train, which only an idle worker gets, then
+        the first part of the first ticket that is not leased.
         """
         newest = self.newest
         place = None if newest is None else self._place(newest, idle=not self._holds[worker])
@@ -138,7 +132,7 @@ class Broker:
         return lease
 
     def done(self, number: int, work: Work) -> Lease | None:
-        """A lease's images are attacked and in their slot; which one, if it was still out."""
+        """Record that a lease's images are in their slot; return the lease if it was still out."""
         lease = self._out.pop(number, None)
         if lease is None:
             self.ledger.late += 1
@@ -153,7 +147,7 @@ class Broker:
         return lease
 
     def lost(self, worker: Worker) -> list[Lease]:
-        """A worker is dead for certain, and writes no more: all its leases are given out again."""
+        """Return the leases of a dead worker, which writes no more, to the waiting ones."""
         leases = [self._out.pop(number) for number in sorted(self._holds.pop(worker, ()))]
         for lease in leases:
             if lease.stage == "last":
@@ -165,7 +159,7 @@ class Broker:
         return leases
 
     def overdue(self, now: float, patience: float) -> Iterator[Worker]:
-        """Workers whose oldest lease is out for longer than this."""
+        """Workers with a lease that is out for longer than `patience` seconds."""
         for worker, numbers in self._holds.items():
             if any(now - self._out[number].since > patience for number in numbers):
                 yield worker
@@ -213,13 +207,13 @@ class Broker:
 
     @property
     def out(self) -> list[Lease]:
-        """Every lease that is out, in the order in which they were given."""
+        """All leases that are out, in the order in which they were given."""
         return list(self._out.values())
 
     # Below: where leases come from and where they go.
 
     def _place(self, newest: int, *, idle: bool) -> tuple[int, int, int, Stage] | None:
-        """Ticket, part, version and stage of the most urgent work that can be begun."""
+        """Ticket, part, version and stage of the most urgent work that can begin."""
         if self._to_finish and newest == self.trained:
             if not idle:
                 return None  # leave it to an idle worker; a busy one would only queue it
@@ -233,7 +227,7 @@ class Broker:
         return ticket, part, version, "first" if self.two_stages else "whole"
 
     def _fill(self) -> bool:
-        """Make the next ticket wait if the window has room; whether one waits."""
+        """Add the next ticket to the waiting ones if the window has room; whether one waits."""
         if not self._waiting and self._reached < min(
             self.tickets, self.trained + self.policy.window
         ):

@@ -1,7 +1,6 @@
 """Images between shared memory and the device that computes on them.
 
-On CUDA the shared memory is pinned and copies run on a stream of their own. That path is untested:
-no GPU was at hand.
+On CUDA the shared memory is pinned, and copies run on a stream of their own. That path is untested.
 """
 
 import logging
@@ -40,7 +39,7 @@ class DeviceCopy:
         return images
 
     def put(self, images: Tensor, slot: Tensor) -> None:
-        """Write images to a slot; they are there, whole, when this returns."""
+        """Write images to a slot; returns when all of them are there."""
         if self._stream is None:
             slot.copy_(images)
             return
@@ -51,7 +50,7 @@ class DeviceCopy:
 
 
 def _pin(memory: Tensor) -> None:
-    """Pin this process's view of shared memory for as long as it exists; without, it is slower."""
+    """Pin this process's view of shared memory, for as long as it exists."""
     runtime, address = torch.cuda.cudart(), memory.data_ptr()
     code = 1 if runtime is None else int(runtime.cudaHostRegister(address, memory.nbytes, 0))
     if runtime is None or code:

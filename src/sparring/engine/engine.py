@@ -1,6 +1,6 @@
 """Keeps workers busy and gives the trainer its attacked tickets in order.
 
-All of it runs in the trainer's thread, between updates. Units: seconds of a monotonic clock.
+Everything runs in the trainer's thread, between updates. Units: seconds of a monotonic clock.
 """
 
 import logging
@@ -22,21 +22,21 @@ PATIENCE = 60.0
 ARRIVAL = 5
 """A started worker must be up within this many patiences: it imports PyTorch first."""
 TRAINER: Worker = "trainer"
-"""The trainer's name where it takes a lease itself."""
+"""The trainer's name on the leases that it takes itself."""
 
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class LocalExecutor(Protocol):
-    """What the engine asks of the trainer's own process."""
+    """What the trainer's own process does for the engine."""
 
     def publish(self, buffer: int) -> None:
-        """Write the current weights to this buffer, whole."""
+        """Write the current weights to this buffer."""
         ...
 
     def attack(self, lease: Lease) -> Work:
-        """Carry out a lease here."""
+        """Carry out a lease in this process."""
         ...
 
 
@@ -57,13 +57,13 @@ class Timings:
 class Engine:
     """An iterator of tickets that are ready to train.
 
-    Asking for the next one commits the last. Call `commit` before, as soon as the weights are new,
-    and workers do not wait for what else the trainer has to do.
+    The next one commits the last. Call `commit` as soon as the weights are new, so that workers do
+    not wait for the trainer's other work.
 
     If the next ticket is not ready, the trainer attacks one that is not leased yet, unless `helps`
-    is off. Without workers it attacks everything. Workers take leases once they are up; one that
-    dies is replaced, and with none left the trainer attacks everything too. Iteration ends before
-    the last ticket if nothing is ready and `stopped`.
+    is off. Workers take leases once they are up, and one that dies is replaced. Without workers, or
+    with none left, the trainer attacks everything. Iteration ends early if `stopped` while nothing
+    is ready.
     """
 
     def __init__(  # noqa: PLR0913 - three that work together, the settings by keyword
@@ -85,8 +85,8 @@ class Engine:
         self._begun: dict[Worker, float] = {}
         self._killed: set[Worker] = set()
         self._training = False
-        # A second lease (of each part) spares a worker the wait for this thread; in a window too
-        # small to give two to each it would be kept from a worker that has none.
+        # With a second lease (of each part) a worker need not wait for this thread. A window too
+        # small for two leases each would keep it from a worker that has none.
         room = broker.policy.window * broker.parts // (workers + 1)
         self._depth = max(1, min(room, 2 * broker.parts))
         self._pool = WorkerPool(transport, workers, clock, arrival=ARRIVAL * patience)
@@ -104,7 +104,7 @@ class Engine:
             self.close()
             raise StopIteration
         while True:
-            self._heed(self._transport.poll(0))  # first: a worker that is up by now is not late
+            self._handle(self._transport.poll(0))  # first: a worker that is up by now is not late
             self._pool.start_due_workers()
             self._give_out()
             ready = self.broker.ready
@@ -117,9 +117,9 @@ class Engine:
                 self._wait()
 
     def commit(self) -> None:
-        """Tell that the last ticket is trained: publish the weights, lease what follows.
+        """Free the last ticket's slot, publish the new weights and give out leases.
 
-        Its slot is free from now on. A second call does nothing.
+        A second call does nothing.
         """
         begun = self._clock()
         self._commit()
@@ -127,7 +127,7 @@ class Engine:
 
     @property
     def num_workers(self) -> int:
-        """Workers that are up."""
+        """Number of workers that are up."""
         return len(self._pool)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class Engine:
         if self._training:
             self.broker.commit()
             self._training = False
-            self._heed(self._transport.poll(0))
+            self._handle(self._transport.poll(0))
             self._give_out()
 
     def _give_out(self) -> None:
@@ -160,7 +160,7 @@ class Engine:
                         self._begun[worker] = lease.since
                     self._transport.submit(lease)
 
-    def _heed(self, events: Sequence[Event]) -> None:
+    def _handle(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Up():
@@ -184,7 +184,7 @@ class Engine:
         self.broker.join(TRAINER)
 
     def _help(self) -> bool:
-        """Attack a ticket here while the next to train is not ready; whether there was one."""
+        """Attack a ticket in this process; return whether there was one."""
         if not self._helps or self._soon():
             return False
         lease = self.broker.lease(TRAINER, self._clock())
@@ -196,7 +196,7 @@ class Engine:
         return self._done(lease.number, work)
 
     def _soon(self) -> bool:
-        """Whether the next ticket comes sooner than a quarter of an attack here would take."""
+        """Whether the next ticket is due within a quarter of an attack's time."""
         out = self.broker.out
         if not all(lease.stage in self._seconds for lease in out):
             return False
@@ -213,10 +213,10 @@ class Engine:
         return bool(ends) and abs(max(ends) - self._clock()) < quarter
 
     def _wait(self) -> None:
-        """Wait for events, and kill workers that have had a lease for too long."""
+        """Wait for events, and kill workers that have held a lease for too long."""
         begun = self._clock()
         pause = min(self._seconds.values(), default=WAIT) if self._helps else WAIT
-        self._heed(self._transport.poll(self._pool.pause(min(pause, WAIT))))
+        self._handle(self._transport.poll(self._pool.pause(min(pause, WAIT))))
         self.timings.wait += self._clock() - begun
         usual = max(self._seconds.values(), default=0.0)
         patience = max(self._patience, 10 * self._depth * usual)
@@ -227,7 +227,7 @@ class Engine:
         self._killed |= overdue
 
     def _done(self, number: int, work: Work) -> bool:
-        """Record that a lease is done, and how long leases of its stage take."""
+        """Record that a lease is done, and the usual time of its stage."""
         lease = self.broker.done(number, work)
         if lease is None:
             return False

@@ -1,4 +1,4 @@
-"""What the broker gives to workers and gets back, and what is counted of it.
+"""What the broker gives to workers and gets back, and the counts of both.
 
 Units: seconds of the engine's clock; staleness in updates.
 """
@@ -15,24 +15,21 @@ Worker = Hashable
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """One ticket, or a part of it, handed to one worker with one version of the weights."""
+    """One ticket, or a part of it, given to one worker with one version of the weights."""
 
     number: int
-    """Never given twice: what comes back under a number that is no longer out is ignored."""
+    """Never given twice: a result under a number that is no longer out is ignored."""
     worker: Worker
-    """The worker that holds it."""
     ticket: int
     """The ticket's place in the order of training."""
     part: int
     """Which part of the ticket, from 0."""
     parts: int
-    """Into how many parts the ticket is split."""
     stage: Stage
-    """Which steps of the attack."""
     version: int
     """The weights to attack."""
     buffer: int
-    """Where they are kept."""
+    """The buffer of these weights."""
     slot: int
     """Where the attacked images go."""
     since: float
@@ -43,10 +40,9 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What carrying out a lease took, in seconds."""
+    """Time that a lease took, in seconds."""
 
     attack: float
-    """The attack itself."""
     overhead: float = 0.0
     """Loading the weights and writing the images."""
 
@@ -56,25 +52,23 @@ class Attacked:
     """One part of a ticket that is attacked."""
 
     lease: Lease
-    """The lease that was carried out."""
     work: Work
-    """What it took."""
     trained: int
     """Version of the trainer's weights when it came back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """A ticket whose every part is attacked, and that is the next to train."""
+    """The next ticket to train, all parts of which are attacked."""
 
     parts: tuple[Attacked, ...]
-    """All of its parts, in order, by the leases of their first steps."""
+    """Its parts, in order, by the leases of their first steps."""
     finished: tuple[Attacked, ...] = ()
     """The same, by the leases of their fresh steps; empty if there are none."""
 
     @property
     def ticket(self) -> int:
-        """Its place in the order of training: also the version that it is trained on."""
+        """Its place in the order of training, which is also the version that it is trained on."""
         return self.parts[0].lease.ticket
 
     @property
@@ -89,44 +83,40 @@ class Ready:
 
     @property
     def attack_seconds(self) -> float:
-        """Time that its attack took, all parts and stages together."""
+        """Time of its attack, all parts and stages together."""
         return sum(part.work.attack for part in (*self.parts, *self.finished))
 
     @property
     def behind(self) -> int:
-        """Updates by which the weights were old when its first part was leased."""
+        """Age of the weights, in updates, when its first part was leased."""
         return min(part.lease.trained for part in self.parts) - self.version
 
     @property
     def waiting(self) -> int:
-        """Updates from its last part's coming back to its training."""
+        """Updates from the return of its last part to its training."""
         return self.ticket - max(part.trained for part in self.parts)
 
     @property
     def in_flight(self) -> int:
-        """Updates from its first lease to its last part's coming back."""
+        """Updates from its first lease to the return of its last part."""
         return self.ticket - self.version - self.behind - self.waiting
 
 
 @dataclass(kw_only=True, slots=True)
 class Ledger:
-    """What happened, in numbers: every lease is done, lost, or still out."""
+    """Counts of what happened: every lease is done, lost, or still out."""
 
     leased: int = 0
-    """Leases given."""
     done: int = 0
-    """Leases carried out."""
     lost: int = 0
     """Leases whose worker died; they were given out again."""
     late: int = 0
     """Results under a lease that was no longer out; they were ignored."""
     trained: int = 0
-    """Tickets trained."""
     published: int = 0
     """Publications of the weights."""
     skipped: int = 0
-    """Times that a publication had to wait, because every buffer could still be read."""
+    """Publications that had to wait, because every buffer could still be read."""
     deaths: int = 0
-    """Workers that died."""
     staleness: Counter[int] = field(default_factory=Counter)
     """Trained tickets by staleness, in updates."""

@@ -1,7 +1,7 @@
 """Memory that the trainer and its workers share: tensors in one anonymous file.
 
-The file has no name, so it is gone with its last process, however that one ends: there is nothing
-to clean up, and nothing depends on the size of /dev/shm. On Linux it is a memfd; elsewhere a
+The file has no name, so it is gone with its last process, however that one ends. Nothing is left
+to clean up, and nothing depends on the size of /dev/shm. On Linux it is a memfd, elsewhere a
 temporary file that is unlinked while it is open.
 """
 
@@ -23,24 +23,22 @@ ALIGNMENT = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What one tensor of the arena looks like."""
+    """Sizes and dtype of one tensor of an arena."""
 
     sizes: tuple[int, ...]
-    """Its dimensions."""
     dtype: torch.dtype = torch.float32
-    """Its type of number."""
 
     @property
     def nbytes(self) -> int:
-        """Its size, in bytes."""
+        """Size in bytes."""
         return math.prod(self.sizes) * self.dtype.itemsize
 
 
 class Arena:
-    """Named tensors in shared memory, zero at first; a process that is spawned with it shares it.
+    """Named tensors in shared memory, `0` at first; a process that is spawned with it shares it.
 
-    Sending it to a process otherwise than as an argument of a spawned one raises `RuntimeError`.
-    Cost: the memory, once for all processes; pages that are never touched take none.
+    Pickling it other than as an argument of a spawned process raises `RuntimeError`. Cost: the
+    memory, once for all processes; pages that are never touched take none.
     """
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
@@ -50,12 +48,12 @@ class Arena:
         self._map()
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of this name; all processes see what is written to it."""
+        """The tensor of this name; all processes see its changes."""
         return self._tensors[name]
 
     @property
     def memory(self) -> Tensor:
-        """All of it, in bytes."""
+        """The whole arena as bytes."""
         return self._memory
 
     def block(self, names: Sequence[str]) -> Tensor:
@@ -64,7 +62,7 @@ class Arena:
         return self._memory[self._begins[first] : self._begins[last] + self._shapes[last].nbytes]
 
     def close(self) -> None:
-        """Give up this process's view; tensors that are still used keep their memory."""
+        """Release this process's view; tensors that are still in use keep their memory."""
         if self._file >= 0:
             self._tensors.clear()
             del self._memory
@@ -73,9 +71,7 @@ class Arena:
 
     def __getstate__(self) -> tuple[dict[str, Shape], object]:
         if get_spawning_popen() is None:
-            raise RuntimeError(
-                "an arena can be handed over only to a process that is being spawned with it"
-            )
+            raise RuntimeError("an arena can go only to a process that is being spawned with it")
         return self._shapes, reduction.DupFd(self._file)
 
     def __setstate__(self, state: tuple[dict[str, Shape], object]) -> None:
@@ -105,7 +101,7 @@ def _pages(shape: Shape) -> int:
 
 
 def anonymous_file() -> int:
-    """A new file without a name, open to read and write, that is gone with its last process."""
+    """A new file without a name, open to read and write; it is gone with its last process."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("sparring", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:

@@ -8,6 +8,7 @@ and is known when it is leased. L lag, K period, Q credits.
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 
 
@@ -41,11 +42,11 @@ class Policy(Protocol):
         ...
 
     def version(self, ticket: int, newest: int) -> int | None:
-        """The version to attack this ticket with, `newest` being published; none yet: wait."""
+        """The version to attack this ticket with; `None` if it is not published yet."""
         ...
 
     def oldest(self, trained: int) -> int | None:
-        """The oldest version that may be asked for from now on; none: only the newest is."""
+        """The oldest version that may still be asked for; `None` if only the newest may be."""
         ...
 
 
@@ -58,14 +59,13 @@ class FixedLag:
     """
 
     lag: int = 1
-    """L: how far attacks may run ahead, in updates; 0 attacks every ticket with its own version."""
+    """L: how far attacks may run ahead, in updates; `0` gives each ticket its own version."""
     period: int = 1
     """K: updates between two publications."""
     split: int = 2
     """Parts of a ticket: smaller pieces of work keep workers busy at a smaller lag."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least("source.policy.lag", self.lag, 0)
         at_least("source.policy.period", self.period, 1)
         at_least("source.policy.split", self.split, 1)
@@ -109,7 +109,6 @@ class Newest:
     """K: updates between two publications; the paper's is 100."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least("source.policy.credits", self.credits, 1)
         at_least("source.policy.period", self.period, 1)
 
@@ -138,12 +137,12 @@ class Newest:
         return newest if ticket - newest <= self.bound else None
 
     def oldest(self, trained: int) -> int | None:
-        """Nothing but the newest is asked for."""
+        """`None`: only the newest is asked for."""
         return None
 
 
 class InStep:
-    """What `Sync` and `Sharded` share: a ticket is attacked with the weights it is trained on."""
+    """Base of `Sync` and `Sharded`: a ticket is attacked with the weights it is trained on."""
 
     @property
     def period(self) -> int:
@@ -157,7 +156,7 @@ class InStep:
 
     @property
     def bound(self) -> int:
-        """Nothing is ever stale."""
+        """`0`: nothing is ever stale."""
         return 0
 
     @property
@@ -176,7 +175,7 @@ class InStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Sync(InStep):
-    """Every ticket is attacked with the weights it is then trained on: one at a time."""
+    """Every ticket is attacked with the weights it is then trained on, one at a time."""
 
     @property
     def split(self) -> int:
@@ -186,14 +185,23 @@ class Sync(InStep):
 
 @dataclass(frozen=True, kw_only=True)
 class Sharded(InStep):
-    """`Sync`, with each ticket split evenly over all that attack."""
+    """`Sync`, with each ticket split evenly among the workers."""
 
     split: int = 2
     """Parts of a ticket: as many as there are workers, and one more where the trainer helps."""
 
     def __post_init__(self) -> None:
-        """Check the range."""
         at_least("source.policy.split", self.split, 1)
 
 
 PolicyKind = FixedLag | Newest | Sync | Sharded
+
+
+def check_fresh(policy: Policy, *, fresh: bool) -> None:
+    """Refuse fresh steps under a policy that does not publish the weights after every update."""
+    if fresh and policy.period != 1:
+        raise ConfigError.expected(
+            "source.policy.period must be 1 for attacks with fresh steps",
+            policy.period,
+            "Or set source.fresh_steps to 0.",
+        )

@@ -1,4 +1,4 @@
-"""Training images for the processes that attack them.
+"""Training images that worker processes share.
 
 Shapes: N training images, C H W image.
 """
@@ -12,10 +12,10 @@ from sparring.errors import DataError
 
 
 class SharedImages:
-    """Training images for processes that are spawned with it: those in memory are shared.
+    """Training images for processes that are spawned with it.
 
-    Images that are streamed are not: every process reads them itself.
-    Cost: one copy of the images. Raises `DataError` for what cannot be sent to other processes.
+    Images in memory are shared, at the cost of one copy. Of streamed ones every process reads its
+    own. Raises `DataError` for images that cannot be sent to other processes.
     """
 
     def __init__(self, images: Images) -> None:
@@ -29,11 +29,11 @@ class SharedImages:
 
     @property
     def images(self) -> Images:
-        """They, as this process sees them."""
+        """This process's view of the images."""
         if self._streamed is not None:
             return self._streamed
         if self._arena is None:
-            raise ValueError("the images were given back: close() comes after their last use")
+            raise ValueError("the shared images are closed")
         return ImageSet(
             pixels=self._arena["pixels"],
             labels=self._arena["labels"],
@@ -41,16 +41,16 @@ class SharedImages:
         )
 
     def close(self) -> None:
-        """Give up this process's view; may be called twice."""
+        """Release this process's view; may be called twice."""
         if self._arena is not None:
             self._arena.close()
             self._arena = None
 
 
 def unpicklable(thing: object) -> str | None:
-    """Why a thing cannot be sent to other processes; `None` if it can. Cost: it is pickled.
+    """The reason why a thing does not pickle; `None` if it does. Cost: it is pickled.
 
-    The reason names the attribute that cannot, of a module as `features.2.act`.
+    The reason names the attribute that fails, of a module as `features.2.act`.
     """
     if (reason := _refused(thing)) is None:
         return None
@@ -82,15 +82,12 @@ def _refused(thing: object) -> str | None:
 
 
 def sendable(images: Images) -> Images:
-    """The same streamed images, which every worker reads itself.
-
-    Raises `DataError` for what cannot be sent to other processes.
-    """
+    """The same streamed images. Raises `DataError` if they do not pickle."""
     if (reason := unpicklable(images)) is not None:
         raise DataError(
-            "Images that are streamed must pickle, because every worker reads them itself; "
-            f"got: {reason}. Define their class at the top of a module, hold no open files in "
-            "it, or raise data_memory so that they are held in memory."
+            f"workers cannot read these streamed images, which do not pickle: {reason}. Define "
+            "their class at the top of a module, without open files, or raise data_memory to hold "
+            "them in memory."
         )
     return images
 

@@ -1,4 +1,4 @@
-"""The workers as processes that start and die; the broker decides what they attack.
+"""Starts, deaths and replacements of workers; the broker decides what they attack.
 
 Units: seconds of the engine's clock.
 """
@@ -11,19 +11,19 @@ from sparring.engine.lease import Worker
 from sparring.engine.transports.protocol import Died, Transport
 
 DEATHS = 5
-"""Workers in a row that may die before they have attacked anything, and be replaced."""
+"""Workers in a row that are replaced although they died before their first result."""
 BACK_OFF = 0.5
-"""Seconds before the second of such replacements starts; doubled for each one more."""
+"""Seconds before the second of these replacements starts; doubled for each further one."""
 log = logging.getLogger(__name__)
 
 
 class WorkerPool:
     """Starts workers and replaces those that die, with growing delays if they die at once.
 
-    A single death is replaced immediately. If one after the other dies while it starts or at its
-    first lease, the cause is not in the process: no more are started, and the run continues with
-    those that are left. Deaths after the first finished lease, or while idle, do not count. A
-    worker that is not up `arrival` seconds after it was placed hangs.
+    A single dead worker is replaced immediately. If one after the other dies while it starts or at
+    its first lease, no more are started, and the run continues with those that are left. Deaths
+    after the first finished lease, or while idle, do not count. A worker that is not up `arrival`
+    seconds after it was placed is killed.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class WorkerPool:
         self.start_due_workers()
 
     def __len__(self) -> int:
-        """Workers that are up."""
+        """Number of workers that are up."""
         return len(self._alive)
 
     @property
     def has_workers(self) -> bool:
-        """Whether a worker is up, or will be started."""
+        """Whether a worker is up or will be."""
         return bool(self._alive or self._starting or self._due)
 
     def start_due_workers(self) -> None:
@@ -66,17 +66,17 @@ class WorkerPool:
         return max(0.0, min([most, *(when - self._clock() for when in self._due)]))
 
     def arrived(self, worker: Worker) -> None:
-        """A worker is up."""
+        """Record that a worker is up."""
         del self._starting[worker]
         self._alive.add(worker)
 
     def proved(self, worker: Worker) -> None:
-        """A worker has finished a lease, so workers are able to."""
+        """Record that a worker has finished a lease."""
         self._proved.add(worker)
         self._deaths = 0
 
     def lost(self, death: Died, *, idle: bool) -> None:
-        """Schedule a replacement, unless workers only die."""
+        """Record a death, and schedule a replacement unless too many died in a row."""
         worker = death.worker
         was_able = worker in self._proved or (worker in self._alive and idle)
         self._starting.pop(worker, None)

@@ -27,12 +27,12 @@ from sparring.engine import (
 from sparring.engine.attacker import Attacker, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
+from sparring.engine.policies import check_fresh
 from sparring.engine.transports.kinds import Processes, TransportKind
-from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, within
 from sparring.records.typed import typed_record
 
 log = logging.getLogger(__name__)
@@ -61,21 +61,11 @@ class Asynchronous:
     """Seconds for which a worker may attack one batch before it is taken to hang, and replaced."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.workers is not None:
             at_least("source.workers", self.workers, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
-        if self.fresh_steps and self.policy.period != 1:
-            raise ConfigError(
-                "source.fresh_steps must be 0 where the weights are not published after every "
-                "update, because those steps need the weights of the moment; got fresh_steps "
-                f"{self.fresh_steps} and a period of {self.policy.period}. Set one of them so."
-            )
-        if not self.patience > 0:
-            raise ConfigError(
-                "source.patience must be above 0 because a worker needs time for a batch; got "
-                f"{self.patience:g} seconds. The default is {PATIENCE:g}."
-            )
+        check_fresh(self.policy, fresh=self.fresh_steps > 0)
+        within("source.patience", self.patience, "(0, inf]", f"The default is {PATIENCE:g}.")
 
     @property
     def split(self) -> int:
@@ -123,8 +113,8 @@ class AsyncSource(Source, LocalExecutor):
                 setup.job,
                 self._arena,
                 images,
-                neighbours=neighbours(device, *setup.place),
-                threads=torch.get_num_threads(),
+                [str(each) for each in neighbours(device, *setup.place)],
+                torch.get_num_threads(),
             )
             unless_open.pop_all()
         self._engine: Engine | None = None

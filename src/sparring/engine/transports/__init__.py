@@ -1,7 +1,4 @@
-"""Ways to carry leases to workers and results back, behind one protocol.
-
-Those that need more than Python have a module of their own: `process`.
-"""
+"""Transports, which carry leases to workers and results back, behind one protocol."""
 
 from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 

@@ -1,6 +1,6 @@
 """The start of a worker's process, before anything heavy is imported.
 
-Whatever happens to the trainer from then on, its workers end with it.
+From then on the worker ends with its trainer, however that ends.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1
 class ParentDeathGuard:
     """A worker's first argument: unpickling it makes the process end with its parent.
 
-    Linux kills the process when the thread that started it ends; on other systems the process
+    Linux kills the process when the thread that started it ends. On other systems the process
     notices that its pipe is closed.
     """
 
@@ -39,7 +39,7 @@ class ParentDeathGuard:
 
 @runtime_checkable
 class Setup(Protocol):
-    """What a worker's process needs."""
+    """The part of `WorkerSetup` that needs no heavy import."""
 
     def work(self, device: str, pipe: Connection) -> None:
         """Work until the pipe closes."""
@@ -47,10 +47,10 @@ class Setup(Protocol):
 
 
 class FileHandoff:
-    """Passes a worker's setup by an open file and not through the process's first pipe.
+    """Passes a worker's setup by an open file instead of the process's first pipe.
 
-    A process that dies while it starts leaves that pipe's writer waiting for ever if there is more
-    to write than the pipe holds (64 KiB): a network's weights are more.
+    If a process dies while it starts, the writer of that pipe waits for ever if there is more to
+    write than the pipe holds (64 KiB), such as a network's weights.
     """
 
     def __init__(self, setup: Setup, file: int) -> None:
@@ -76,5 +76,5 @@ class FileHandoff:
 def run_worker(
     guard: ParentDeathGuard, handoff: FileHandoff, device: str, pipe: Connection
 ) -> None:
-    """What a worker's process runs; unpickling the setup has imported PyTorch by now."""
+    """The main function of a worker's process; unpickling the setup imported PyTorch."""
     handoff.setup.work(device, pipe)

@@ -1,6 +1,6 @@
-"""Where a run's workers are, as its settings say; each kind opens its transport.
+"""Where a run's workers are; each kind opens its transport.
 
-None of them changes what is attacked: with a fixed lag the weights are the same bits under all.
+With a fixed lag the weights are the same bits under all kinds.
 """
 
 import math
@@ -19,6 +19,7 @@ from sparring.engine.transports.process import ProcessTransport
 from sparring.engine.transports.protocol import Transport
 from sparring.errors import ConfigError
 from sparring.models import neighbours
+from sparring.records.checks import within
 from sparring.records.environment import available_cores
 
 
@@ -29,7 +30,7 @@ class Processes:
     def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
         """The default number: one for each device that trainers leave free.
 
-        `place` is the trainer's number among those of this machine, and how many these are.
+        `place` is the trainer's number among those of this machine, and their count.
         """
         if trainer.type == "cuda":
             return len(neighbours(trainer, *place))
@@ -40,16 +41,9 @@ class Processes:
         """Nothing is needed."""
 
     def open(
-        self,
-        job: AttackJob,
-        arena: Arena,
-        images: Images,
-        *,
-        neighbours: Sequence[torch.device],
-        threads: int,
+        self, job: AttackJob, arena: Arena, images: Images, devices: Sequence[str], threads: int
     ) -> Transport:
-        """A transport without workers yet; they will compute on these devices."""
-        devices = [str(device) for device in neighbours]
+        """A transport without workers yet, which will compute on these devices."""
         return ProcessTransport(job, arena, images, devices=devices, threads=threads)
 
 
@@ -57,29 +51,24 @@ class Processes:
 class Ray:
     """Workers are actors of a Ray cluster, on as many machines as it has; needs the extra `ray`.
 
-    The cluster is the one that this process is connected to, or whose address is in RAY_ADDRESS, or
-    else one that is started on this machine for the run.
+    The cluster is the one that this process is connected to, or that of RAY_ADDRESS, or one that is
+    started on this machine for the run.
     """
 
     cpus: float = 1.0
-    """CPUs of its node that a worker reserves."""
+    """CPUs that a worker reserves."""
     gpus: float = 0.0
-    """CUDA devices that it reserves; above 0, it attacks on one."""
+    """CUDA devices that a worker reserves; above `0`, it attacks on one."""
     resources: tuple[str, ...] = ()
-    """Other resources that it reserves, as name=amount, of those that nodes were started with."""
+    """Other resources of the nodes that a worker reserves, as name=amount."""
     labels: tuple[str, ...] = ()
-    """What its node's labels must be, as name=value; Ray's label selectors."""
+    """Labels that a worker's node must have, as name=value: Ray's label selectors."""
     scheduling: Literal["SPREAD", "DEFAULT"] = "SPREAD"
-    """Ray's strategy: over as many nodes as there are, or on few of them."""
+    """Ray's strategy: spread over all nodes, or on few of them."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for name in ("cpus", "gpus"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(
-                    f"source.transport.{name} must be 0 or more because a worker reserves so many; "
-                    f"got {getattr(self, name):g}."
-                )
+            within(f"source.transport.{name}", getattr(self, name), "[0, inf)")
         _ = self.amounts, self.selector
 
     @property
@@ -92,10 +81,8 @@ class Ray:
             except ValueError:
                 found[name] = math.nan
             if not 0 < found[name] < math.inf:
-                raise ConfigError(
-                    "source.transport.resources must name amounts above 0, because a worker "
-                    f"reserves so much; got {name}={text}. Write for example tpu=1."
-                )
+                rule = "source.transport.resources must name amounts above 0"
+                raise ConfigError.expected(rule, f"{name}={text}", "Write for example tpu=1.")
         return found
 
     @property
@@ -104,27 +91,21 @@ class Ray:
         return _pairs(self.labels, "labels", "ray.io/accelerator-type=A100")
 
     def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
-        """As many as the policy can keep busy; those that the cluster has no room for wait."""
+        """As many as the policy can keep busy; those without room in the cluster wait for it."""
         return policy.window * policy.split
 
     def check(self) -> None:
         """Raise `ConfigError` if Ray is not installed."""
         if find_spec("ray") is None:
             raise ConfigError(
-                "source.transport Ray needs Ray to be installed, because workers are its actors; "
-                "it is not. Install it with: pip install 'sparring[ray]'"
+                "Ray, which source.transport asks for, is not installed: pip install "
+                "'sparring[ray]'"
             )
 
     def open(
-        self,
-        job: AttackJob,
-        arena: Arena,
-        images: Images,
-        *,
-        neighbours: Sequence[torch.device],
-        threads: int,
+        self, job: AttackJob, arena: Arena, images: Images, devices: Sequence[str], threads: int
     ) -> Transport:
-        """A transport without workers yet; they will compute where the cluster has room.
+        """A transport without workers yet, which will compute where the cluster has room.
 
         Cost: some seconds, if a cluster must be started.
         """
@@ -151,9 +132,7 @@ def _pairs(words: Sequence[str], name: str, example: str) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not (key and equals and value):
-            raise ConfigError(
-                f"source.transport.{name} must read name=value, because nodes have them by name; "
-                f"got {word!r}. Write for example {example}."
-            )
+            rule = f"source.transport.{name} must read name=value"
+            raise ConfigError.expected(rule, repr(word), f"Write for example {example}.")
         found[key] = value
     return found

@@ -1,8 +1,8 @@
-"""Workers as processes of this machine, spawned, each with a pipe of its own.
+"""Workers as spawned processes of this machine, each with a pipe of its own.
 
-No lock, semaphore or queue is shared between processes: a worker that is killed at any instant
-blocks no other, and its death is the end of its own pipe. Images and weights travel through the
-arena; only leases and their numbers go through the pipe.
+Processes share no lock, semaphore or queue: a worker that is killed at any instant blocks no other,
+and its death is the end of its own pipe. Images and weights are in the arena; only leases and their
+numbers go through the pipe.
 """
 
 import itertools
@@ -32,25 +32,23 @@ from sparring.errors import OtherNetwork
 
 GRACE = 2.0
 """Seconds that workers have to end by themselves once their pipes are closed."""
-LAST_WORDS = 8000
-"""Characters of a traceback that go through the pipe: few enough to be sent in one piece."""
+LONGEST_TRACEBACK = 8000
+"""Characters of a traceback that go through the pipe: few enough for one piece."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSetup:
-    """All that a worker's process gets when it starts."""
+    """What a worker's process gets when it starts."""
 
     job: bytes
-    """What to attack, and how: a pickled `AttackJob`."""
+    """A pickled `AttackJob`."""
     arena: Arena
-    """Where weights, images and results are."""
+    """Weights, images and results."""
     shared: SharedImages
-    """The training images."""
     threads: int
-    """CPU threads of the worker."""
 
     def work(self, device: str, pipe: Connection) -> None:
-        """Read leases from the pipe and write what they took, until it closes."""
+        """Carry out the leases that come through the pipe, until it closes."""
         try:
             torch.set_num_threads(self.threads)
             job, images = pickle.loads(self.job), self.shared.images
@@ -65,8 +63,8 @@ class WorkerSetup:
             pipe.send(error)
             sys.exit(1)
         except Exception:
-            # Whatever it was, this process cannot be trusted any more; a new one takes over.
-            pipe.send(traceback.format_exc()[-LAST_WORDS:])
+            # After an unknown error this process cannot be trusted; a new one takes over.
+            pipe.send(traceback.format_exc()[-LONGEST_TRACEBACK:])
             sys.exit(1)
 
 
@@ -77,17 +75,17 @@ class WorkerHandle:
     process: SpawnProcess
     pipe: Connection
     device: str
-    words: str = ""
-    """Why it is about to end, if it said so."""
+    reason: str = ""
+    """Its traceback, if it sent one."""
     refusal: OtherNetwork | None = None
     """The error that every worker of this run would end with."""
 
 
 class ProcessTransport(Transport):
-    """Spawned processes; every worker's name is a number that is never used again.
+    """Spawned processes; a worker's name is a number that is never used again.
 
-    A worker computes on the one of `devices` that has the fewest of them. Cost: a copy of the
-    training images that are in memory. Raises `DataError` for images that do not pickle.
+    A worker computes on the one of `devices` with the fewest workers. Cost: a copy of the training
+    images that are in memory. Raises `DataError` for streamed images that do not pickle.
     """
 
     def __init__(
@@ -100,8 +98,8 @@ class ProcessTransport(Transport):
         threads: int = 1,
     ) -> None:
         self._devices = devices
-        # As bytes: multiprocessing would move every tensor of a network that comes along into a
-        # file of /dev/shm, the caller's own too.
+        # As bytes: multiprocessing would move every tensor of a pickled network into a file of
+        # /dev/shm, the caller's own tensors too.
         self._setup = WorkerSetup(
             job=pickle.dumps(job), arena=arena, shared=SharedImages(images), threads=threads
         )
@@ -111,7 +109,7 @@ class ProcessTransport(Transport):
 
     @override
     def start(self) -> Worker:
-        # It takes some seconds until it attacks, most of them to import PyTorch.
+        # The worker attacks after some seconds, most of which are the import of PyTorch.
         name = next(self._names)
         try:
             self._workers[name] = self._spawned(f"sparring worker {name}")
@@ -177,7 +175,7 @@ class ProcessTransport(Transport):
     @override
     def stop(self) -> None:
         for worker in self._workers.values():
-            worker.pipe.close()  # which tells it to end
+            worker.pipe.close()  # its signal to end
         for worker in self._workers.values():
             _ended(worker.process)
         self._workers.clear()
@@ -185,7 +183,7 @@ class ProcessTransport(Transport):
 
     @property
     def processes(self) -> dict[Worker, int]:
-        """Process numbers of the workers that are not known to be dead."""
+        """Process numbers of the workers whose death is not known."""
         return {name: worker.process.pid or 0 for name, worker in self._workers.items()}
 
     def _read(self, name: Worker) -> list[Event]:
@@ -196,9 +194,9 @@ class ProcessTransport(Transport):
                 message = worker.pipe.recv()
                 match message:
                     case str():
-                        worker.words = message
+                        worker.reason = message
                     case OtherNetwork():
-                        worker.words, worker.refusal = str(message), message
+                        worker.reason, worker.refusal = str(message), message
                     case None:
                         events.append(Up(worker=name))
                     case number, work:
@@ -211,11 +209,11 @@ class ProcessTransport(Transport):
         worker = self._workers.pop(name)
         worker.pipe.close()
         code = _ended(worker.process)
-        return Died(worker=name, reason=worker.words or _ending(code), refusal=worker.refusal)
+        return Died(worker=name, reason=worker.reason or _ending(code), refusal=worker.refusal)
 
 
 def _ended(process: SpawnProcess) -> int | None:
-    """Wait for a process, kill it if it takes too long, and give its exit code."""
+    """Wait for a process, kill it if it takes too long, and return its exit code."""
     process.join(GRACE)
     if process.is_alive():
         process.kill()

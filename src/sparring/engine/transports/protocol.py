@@ -1,4 +1,4 @@
-"""What a transport does and reports. It decides nothing: decisions are the broker's."""
+"""What a transport does and reports; the broker makes all decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ class Up:
     """A worker that was started can take leases from now on."""
 
     worker: Worker
-    """Its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,23 +20,20 @@ class Done:
     """A lease's images are attacked and in their slot."""
 
     worker: Worker
-    """Its name."""
     lease: int
     """Number of the lease."""
     work: Work
-    """What it took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Died:
-    """A worker is dead for certain: it writes no more, and reports no more."""
+    """A worker is dead: it writes and reports no more."""
 
     worker: Worker
-    """Its name."""
     reason: str
-    """How it ended: its last words, or its exit code."""
+    """Its traceback, or its exit code."""
     refusal: OtherNetwork | None = None
-    """That no worker can attack for this run, because the network it builds is another one."""
+    """The error that every worker of this run would end with."""
 
 
 Event = Up | Done | Died
@@ -45,31 +41,31 @@ Event = Up | Done | Died
 
 @runtime_checkable
 class Transport(Protocol):
-    """Workers somewhere, each doing its leases in the order in which it gets them."""
+    """Workers, each of which carries out its leases in the order in which it gets them."""
 
     shares_memory: bool = True
-    """Whether workers write to the trainer's arena themselves, the clean images too."""
+    """Whether workers write to the trainer's arena themselves, including the clean images."""
 
     def start(self) -> Worker:
-        """One more worker, by a name that is never used again; its `Up` follows, or its `Died`."""
+        """Start a worker under a new name; its `Up` or its `Died` follows."""
         ...
 
     def is_placed(self, worker: Worker) -> bool:
-        """Whether a worker that was started has a machine to begin on, or still waits for one."""
+        """Whether a worker that was started has a machine to run on, rather than waits for one."""
         ...
 
     def submit(self, lease: Lease) -> None:
-        """Hand a lease to its worker; if that is dead, its `Died` is still to come."""
+        """Send a lease to its worker; if that is dead, its `Died` follows."""
         ...
 
     def poll(self, timeout: float) -> Sequence[Event]:
-        """What happened since the last call; waits for something so many seconds at most."""
+        """What happened since the last call; waits up to `timeout` seconds for an event."""
         ...
 
     def kill(self, worker: Worker) -> None:
-        """End a worker that hangs, whatever it does; its `Died` follows."""
+        """Kill a worker that hangs; its `Died` follows."""
         ...
 
     def stop(self) -> None:
-        """End all workers and wait until they are gone; may be called twice."""
+        """End all workers and wait for their ends; may be called twice."""
         ...

@@ -1,9 +1,8 @@
 """Workers as actors of a Ray cluster: as many machines as it has, one trainer.
 
-The broker, its leases and the arena are those of every transport, and the arena stays with the
-trainer: weights go to Ray's object store once a publication, attacked images come back by it and
-are written to their slot here. So nothing that a worker does late can touch a slot: a lease whose
-worker is taken for dead is no longer listened to.
+The arena stays with the trainer. Weights go to Ray's object store once a publication. Attacked
+images come back through it and are written to their slot here, so a late worker cannot touch a
+slot: results of a worker that counts as dead are ignored.
 """
 
 import itertools
@@ -37,16 +36,16 @@ from sparring.errors import ConfigError, OtherNetwork
 from sparring.records.environment import installed_version
 
 GRACE = 5.0
-"""Seconds that Ray has to end actors before the trainer goes on without its word."""
-NEWS = 20.0
-"""Seconds for which workers may wait for a machine before that is told."""
+"""Longest time that `stop` waits for Ray to end the actors, in seconds."""
+LONG_WAIT = 20.0
+"""Seconds for which workers may wait for a machine before a warning."""
 MEGA = 1e6
-LAST_WORDS = 2000
-"""Characters of a worker's traceback that are told."""
+LONGEST_TRACEBACK = 2000
+"""Characters of a worker's traceback that are kept."""
 
 log = logging.getLogger(__name__)
 Awaited = Lease | None | bool
-"""What a reference will bring: a lease's images, an arrival, or only a machine (True)."""
+"""What a reference stands for: a lease's images, an arrival (`None`), or a machine (`True`)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,12 +56,12 @@ class _Actor:
 
 
 class RayTransport(Transport):
-    """Actors of a cluster; every worker's name is a number that is never used again.
+    """Actors of a cluster; a worker's name is a number that is never used again.
 
-    Ray restarts nothing: a worker that dies, with its node or alone, is replaced as any other is,
-    by one that waits for a machine if there is none. Cost: the training images once for each node,
-    the weights once a publication for each node. Raises `ConfigError` if no cluster answers or has
-    no room for the images, `DataError` for images that cannot be handed over.
+    Ray restarts nothing: the engine replaces dead workers, and a new one may wait for a machine.
+    Cost: the training images once for each node, the weights once a publication for each node.
+    Raises `ConfigError` if no cluster answers or has no room for the images, `DataError` for
+    streamed images that do not pickle.
     """
 
     shares_memory = False
@@ -90,7 +89,7 @@ class RayTransport(Transport):
         with ExitStack() as unless_open:
             unless_open.callback(self._connection.close)
             self._images = _in_store(images)
-            self._make = ray.remote(RayWorker).options(
+            self._make: Any = ray.remote(RayWorker).options(
                 **options, max_restarts=0, max_task_retries=0
             )
             unless_open.pop_all()
@@ -99,17 +98,17 @@ class RayTransport(Transport):
         self._published: dict[int, tuple[int, ray.ObjectRef]] = {}
         self._ended: list[Died] = []
         self._arithmetics: set[str] = set()
-        self._told = 0
+        self._warned_of = 0
         self._names = itertools.count()
 
     @override
     def start(self) -> Worker:
-        name, actor = next(self._names), self._ask()
+        name, actor = next(self._names), self._make.remote()
         self._actors[name] = _Actor(actor=actor, since=time.monotonic())
         self._awaited[actor.__ray_ready__.remote()] = name, True
         try:
             self._awaited[actor.prepare.remote(self._setup, self._images)] = name, None
-        except RayError as error:  # no room for a network that comes along
+        except RayError as error:  # no room for the pickled network
             self._ended.append(self._bury(name, _reason(error)))
         return name
 
@@ -139,7 +138,7 @@ class RayTransport(Transport):
         for reference in self._come(0 if events else timeout):
             if reference in self._awaited:  # else its worker was found dead just now
                 events += self._read(reference)
-        self._tell_of_waiting()
+        self._warn_of_waiting()
         return events
 
     @override
@@ -161,11 +160,8 @@ class RayTransport(Transport):
 
     @property
     def actors(self) -> dict[Worker, Any]:
-        """Handles of the workers that are not known to be dead."""
+        """Handles of the workers whose death is not known."""
         return {name: hand.actor for name, hand in self._actors.items()}
-
-    def _ask(self) -> Any:
-        return self._make.remote()
 
     def _weights(self, lease: Lease) -> ray.ObjectRef:
         """The lease's weights in the object store, written there once a publication."""
@@ -176,7 +172,7 @@ class RayTransport(Transport):
         return reference
 
     def _come(self, timeout: float) -> list[ray.ObjectRef]:
-        """References that have something, or whose worker is dead."""
+        """References that are ready, or whose worker is dead."""
         references = list[Any](self._awaited)
         if not references:
             time.sleep(timeout)
@@ -207,30 +203,31 @@ class RayTransport(Transport):
     def _bury(self, worker: Worker, reason: str, refusal: OtherNetwork | None = None) -> Died:
         ray.kill(self._actors.pop(worker).actor, no_restart=True)
         self._awaited = {r: item for r, item in self._awaited.items() if item[0] != worker}
-        self._published.clear()  # in case it was the loss of one of those
+        self._published.clear()  # its death may have lost some of these
         return Died(worker=worker, reason=reason, refusal=refusal)
 
     def _compare(self, arithmetic: str) -> None:
-        """Tell once if workers compute differently."""
+        """Warn once if workers compute differently."""
         self._arithmetics.add(arithmetic)
         if len(self._arithmetics) == 2:
             log.warning(
-                "workers differ in how they compute (%s), as their hardware does: bits of the "
-                "weights now depend on which worker attacks what. Set precision to fp32, or take "
-                "nodes of one kind",
+                "workers compute differently (%s), so the bits of the weights depend on which "
+                "worker attacks what. Set precision to fp32, or use nodes of one kind",
                 ", ".join(sorted(self._arithmetics)),
             )
 
-    def _tell_of_waiting(self) -> None:
+    def _warn_of_waiting(self) -> None:
         now = time.monotonic()
-        waiting = [h for h in self._actors.values() if not h.is_placed and now - h.since > NEWS]
-        if len(waiting) > self._told:
+        waiting = [
+            h for h in self._actors.values() if not h.is_placed and now - h.since > LONG_WAIT
+        ]
+        if len(waiting) > self._warned_of:
             log.warning(
-                "%d of %d workers wait for room in the Ray cluster; they begin when there is some",
+                "%d of %d workers wait for room in the Ray cluster",
                 len(waiting),
                 len(self._actors),
             )
-        self._told = len(waiting)
+        self._warned_of = len(waiting)
 
 
 def _in_store(images: Images) -> ray.ObjectRef:
@@ -243,16 +240,16 @@ def _in_store(images: Images) -> ray.ObjectRef:
             size = f"their {(images.pixels.nbytes + images.labels.nbytes) / MEGA:.0f} MB"
         room = ray.cluster_resources().get("object_store_memory", 0) / MEGA
         raise ConfigError(
-            "the training images must fit into Ray's object store, because workers read them "
-            f"there; {size} did not ({type(error).__name__}), and the stores of all nodes hold "
-            f"{room:.0f} MB. Start nodes with a larger --object-store-memory or more room on their "
-            "disks, or lower data_memory, so that workers read images from files."
+            f"the training images must fit into Ray's object store; {size} did not "
+            f"({type(error).__name__}), and the stores of all nodes hold {room:.0f} MB. Start "
+            "nodes with a larger --object-store-memory or more room on their disks, or lower "
+            "data_memory, so that workers read images from files."
         ) from error
 
 
 def _reason(error: RayError) -> str:
-    """A worker's traceback, or what Ray says of its end in one line."""
+    """A worker's traceback, or Ray's last line about its end."""
     if isinstance(error, RayTaskError):
-        return str(error)[-LAST_WORDS:]
+        return str(error)[-LONGEST_TRACEBACK:]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no reason was given'}"

@@ -1,7 +1,7 @@
-"""The connection of this process to a Ray cluster, which is ended only where it was begun.
+"""The connection of this process to a Ray cluster.
 
-Ray takes over SIGTERM when it connects; here the handlers before stay, because a run that is asked
-to stop writes its checkpoint first.
+Ray takes over SIGTERM when it connects. The earlier handlers are put back, so that a run still
+writes its checkpoint before it stops.
 """
 
 import logging
@@ -14,21 +14,21 @@ from contextlib import contextmanager
 
 import ray
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.records.environment import available_cores
 
 CONNECT_SECONDS = 10.0
-"""Seconds in which the head of a cluster must answer."""
+"""Seconds within which the head of a cluster must answer."""
 LOCAL = "local"
 """Ray's word for a cluster that is started on this machine and ends with this process."""
 
 
 class Connection:
-    """This process's part in a cluster, from now until `close`.
+    """A connection that lasts until `close`.
 
     Reuses an existing connection. Otherwise connects to `address`, then to the environment's
-    RAY_ADDRESS, then starts a local cluster, with all cores but the trainer's. Cost: some seconds
-    for a new one. Raises `ConfigError` if no cluster answers or can be started.
+    RAY_ADDRESS, then starts a local cluster with all cores but the trainer's, in some seconds.
+    Raises `ConfigError` if no cluster answers or can be started.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -37,7 +37,7 @@ class Connection:
             _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL)
 
     def close(self) -> None:
-        """Leave the cluster, which ends it if it was started here; may be called twice."""
+        """Leave the cluster, and end it if it was started here; may be called twice."""
         if self._is_ours:
             ray.shutdown()
             self._is_ours = False
@@ -46,7 +46,7 @@ class Connection:
 def _connect(address: str) -> None:
     settings = {}
     if address == LOCAL:
-        # Ray reports the use of a cluster to its makers unless told otherwise.
+        # By default Ray reports the use of a cluster to its makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings = {"num_cpus": max(1, available_cores() - 1), "include_dashboard": False}
     try:
@@ -54,17 +54,15 @@ def _connect(address: str) -> None:
         with _signals_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            "a Ray cluster must answer, because workers are its actors; connecting to "
-            f"{address!r} failed ({reason[:200]}). Start one with `ray start --head`, give the "
-            "address of its head as host:port, or leave the address out for a local one. Where a "
-            "cluster asks for a token, set RAY_AUTH_MODE=token."
+            f"no Ray cluster answers at {address!r} ({cause(error)}). Start one with `ray start "
+            "--head`, give the address of its head as host:port, or leave the address out for a "
+            "local one. If the cluster asks for a token, set RAY_AUTH_MODE=token."
         ) from error
 
 
 def _knock(address: str) -> None:
-    """Raise `OSError` at once if nothing listens there: Ray itself tries for minutes."""
+    """Raise `OSError` at once if nothing listens at this address: Ray itself tries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
@@ -72,7 +70,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Restore the handlers of SIGTERM and SIGINT; only the main thread can lose them."""
+    """Restore the handlers of SIGTERM and SIGINT, which only the main thread can lose."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A worker in a Ray actor. Imports no Ray: an actor is made of it by the transport.
+"""A worker in a Ray actor. Imports no Ray: the transport makes an actor of it.
 
 Shapes: C H W image.  Units: pixels in [0, 1].
 """
@@ -24,14 +24,11 @@ Handed = tuple[np.ndarray, np.ndarray, int] | Images
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RaySetup:
-    """All that a worker gets when it starts, but for the images."""
+    """What a worker gets when it starts, apart from the images."""
 
     job: AttackJob
-    """What to attack, and how."""
     device: str
-    """Where it computes."""
     threads: int
-    """Its CPU threads."""
     version: str
     """The trainer's version of sparring; a worker's must be the same."""
 
@@ -40,17 +37,14 @@ class RayWorker:
     """Attacks leases with weights that come with them; nothing is shared with the trainer."""
 
     def prepare(self, setup: RaySetup, handed: Handed) -> str:
-        """Build the network and take the images; the form of its arithmetic.
+        """Build the network and take the images; return the form of its arithmetic.
 
-        Raises `ConfigError` if another version of sparring is installed here than there.
+        Raises `ConfigError` if this node has another version of sparring than the trainer's.
         """
         here = installed_version("sparring")
         if setup.version != here:
-            raise ConfigError(
-                "a worker must run the trainer's version of sparring, because attacks may differ "
-                f"otherwise; here is {here}, there {setup.version}. Install the "
-                "same on every node."
-            )
+            rule = f"a worker must run the trainer's version of sparring, {setup.version}"
+            raise ConfigError.expected(rule, here, "Install the same version on every node.")
         torch.set_num_threads(setup.threads)
         images = _images(handed)
         self._probe = setup.job.build()
@@ -65,7 +59,7 @@ class RayWorker:
     def attack(
         self, lease: Lease, published: np.ndarray, begun: np.ndarray | None
     ) -> tuple[Work, np.ndarray]:
-        """What the lease took, and its attacked images; `begun` are those of its first steps."""
+        """Time of the lease, and its attacked images; `begun` are those of its first steps."""
         lease = replace(lease, buffer=0, slot=0)
         if lease.version != self._version:
             weights(self._probe, self._arena, 0).copy_(readable(published))
@@ -78,12 +72,12 @@ class RayWorker:
 
 
 def begun_images(arena: Arena, lease: Lease) -> Tensor:
-    """Where the first steps of a lease's ticket leave its images."""
+    """The arena's images after the first steps of a lease."""
     return part_of(arena[f"begun {lease.slot}"], lease)
 
 
 def done_images(arena: Arena, lease: Lease) -> Tensor:
-    """Where a lease's images are when it is done."""
+    """The arena's images of a lease that is done."""
     if lease.stage == "first":
         return begun_images(arena, lease)
     return part_of(arena[f"attacked {lease.slot}"], lease)
@@ -97,7 +91,7 @@ def readable(array: np.ndarray) -> Tensor:
 
 
 def handed(images: Images) -> Any:
-    """Training images in the form in which nodes keep one copy for all of their workers."""
+    """Training images in the form of which a node keeps one copy for all of its workers."""
     if isinstance(images, ImageSet):
         return images.pixels.numpy(), images.labels.numpy(), images.num_classes
     return images
