@@ -155,7 +155,7 @@ for run in sys.argv[1:]:
 @pytest.mark.parametrize("drawn", FROM_NOWHERE)
 def test_a_factory_of_other_numbers_each_time_is_refused_at_once(tmp_path: Path, drawn: str):
     model = write_net(tmp_path / "net.py", FROM_NOWHERE[drawn])
-    with pytest.raises(ConfigError, match="the same network whenever it is called"):
+    with pytest.raises(ConfigError, match="the same network at every call"):
         train(config(tmp_path, model=model), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -163,7 +163,7 @@ def test_a_factory_of_other_numbers_each_time_is_refused_at_once(tmp_path: Path,
 def test_a_factory_of_another_size_each_time_is_refused_at_once(tmp_path: Path):
     (tmp_path / "net.py").write_text(GROWING)
     model = Imported(factory=f"{tmp_path}/net.py:grown")
-    with pytest.raises(ConfigError, match=r"size mismatch.*the same network whenever it is called"):
+    with pytest.raises(ConfigError, match=r"size mismatch.*the same network at every call"):
         train(config(tmp_path, model=model), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,8 +1,7 @@
-"""What a few words mean for all settings: the rules by which one wish changes several of them.
+"""`Changes` of settings, for presets and `sparring train`, and the rules that apply them.
 
-Presets and `sparring train` take the same words, `Changes`. A threat, for example, moves the
-training attack as well, TRADES brings the loss that its attack maximises, and epochs become
-updates.
+One change may affect several settings: a threat scales the training attack as well, TRADES sets
+the loss that its attack maximises, and epochs become updates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,7 @@ from sparring.data.pictures import Channels
 from sparring.data.run_data import given_name
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import ConfigError, SparringError, launcher
-from sparring.loader import (
-    Asynchronous,
-    Fresh,
-    Processes,
-    Ray,
-    SourceKind,
-    Stale,
-    TransportKind,
-)
+from sparring.loader import Asynchronous, Fresh, Processes, Ray, SourceKind, Stale, TransportKind
 from sparring.loader.loader import updates_for
 from sparring.models import (
     Given,
@@ -55,12 +46,7 @@ from sparring.training.config import (
     opened,
     python_objects,
 )
-from sparring.training.objectives import (
-    TRADES,
-    Adversarial,
-    Mixed,
-    Objective,
-)
+from sparring.training.objectives import TRADES, Adversarial, Mixed, Objective
 from sparring.training.optimizers import (
     SGD,
     Adam,
@@ -104,50 +90,50 @@ TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray})
 
 
 class Changes(TypedDict, total=False):
-    """What presets, `adapted` and, as flags, `sparring train` take.
+    """Arguments of presets and `adapted`, and flags of `sparring train`.
 
-    Where a record may stand, so may the name that the command line gives it, such as "sgd".
+    A record may be given by its name on the command line, such as "sgd".
     """
 
     data: str | Path | Dataset
-    """"mnist", a path, or the data that are passed to `train` too."""
+    """"mnist", a path, or the data that are also passed to `train`."""
     channels: Channels
-    """What pictures are converted to: "grey" or "rgb"; by default nothing."""
+    """Convert all images to "grey" or "rgb"."""
     model: ModelKind | nn.Module | str
-    """A record, a name, file.py:factory, or the network that is passed to `train` too."""
+    """A record, a name, file.py:factory, or the network that is also passed to `train`."""
     model_args: Sequence[str]
-    """Arguments of the factory, or settings of a model that was named, each as name=value."""
+    """Arguments of the factory, or settings of a named model, each as name=value."""
     mean: Sequence[float]
     """Subtracted from pixels in [0, 1], by channel, as the network's first layer."""
     std: Sequence[float]
     """Each channel is then divided by it; goes with `mean`."""
     init: str | Path
-    """File of weights to begin with."""
+    """File of initial weights."""
     threat: Threat | str
-    """What to withstand; the training attack exceeds it as before. A name takes its usual ε."""
+    """The threat; the training attack scales with it. A name takes its usual ε."""
     eps: float
-    """Size of the threat; the training attack exceeds it as before."""
+    """Size of the threat; the training attack scales with it."""
     steps: int
-    """Attack steps in every update; the step size changes so that all reach as far as before."""
+    """Attack steps in every update; the step size shrinks to match."""
     attack: AttackKind | str
-    """What to train against, file.py:name or a `BatchAttack`; schedules of ε and steps go, and
-    fresh steps, unless it is a `StepwiseAttack`."""
+    """The training attack, file.py:name or a `BatchAttack`. Schedules of ε and steps, and fresh
+    steps, are dropped unless it is a `StepwiseAttack`."""
     objective: Objective | str
-    """What an update minimises. With TRADES, the attack maximises the loss that belongs to it."""
+    """What an update minimises. With TRADES, the attack maximises its loss."""
     optimizer: OptimizerKind | str
-    """The optimizer; a name that it has already keeps its settings."""
+    """The name of the current optimizer keeps its settings."""
     lr: float
-    """The optimizer's largest learning rate; of a factory of your own the argument lr."""
+    """The optimizer's largest learning rate, or the argument lr of your own factory."""
     momentum: float
-    """The momentum of SGD, or that argument of a factory of your own."""
+    """The momentum of SGD, or that argument of your own factory."""
     weight_decay: float
-    """The weight decay of SGD, or that argument of a factory of your own."""
+    """The weight decay of SGD, or that argument of your own factory."""
     schedule: LearningRateSchedule | str
-    """How the learning rate moves."""
+    """How the learning rate changes over the run."""
     augmentation: Sequence[Augmentation | str]
-    """What is done to training images, in order."""
+    """Augmentations of training images, in order."""
     batch_size: int
-    """Images of a batch."""
+    """Images per batch."""
     updates: int
     """Updates of the whole run."""
     epochs: float
@@ -157,15 +143,15 @@ class Changes(TypedDict, total=False):
     staleness: int
     """Updates for which a batch waits; goes with the source "stale"."""
     workers: int
-    """Workers of the source "async", as the next four."""
+    """Workers of the source "async", as are the next four."""
     transport: TransportKind | str
-    """What the workers are."""
+    """How the workers run: processes or Ray actors."""
     policy: PolicyKind | str
     """Which weights the workers attack."""
     lag: int
     """Updates by which attacks run ahead under the policy "fixed-lag"."""
     publish_every: int
-    """Updates between two publications of the weights; above 1, no step of an attack is fresh."""
+    """Updates between publications of the weights; above 1, there are no fresh steps."""
     seed: int
     """Determines initial weights, data order and every attack's start."""
     precision: Precision
@@ -175,15 +161,15 @@ class Changes(TypedDict, total=False):
     threads: int
     """CPU threads."""
     set: Sequence[str]
-    """Settings by dotted names, such as "attack.loss=margin"; they win over all of the above."""
+    """Settings by dotted names, such as "attack.loss=margin"; they override all of the above."""
 
 
 @typed
 def adapted(config: TrainConfig, **changes: Unpack[Changes]) -> TrainConfig:
-    """The settings with these changes, and with what follows from them.
+    """The settings with these changes and their consequences.
 
-    Raises `ConfigError` for changes that cannot be meant together; `DataError` if `epochs` are
-    asked for and the data cannot be opened.
+    Raises `ConfigError` for changes that exclude each other; `DataError` if `epochs` are given and
+    the data cannot be opened.
     """
     names = {"channels", "seed", "updates", "batch_size", "precision", "device", "threads"}
     same: Any = {name: value for name, value in changes.items() if name in names}
@@ -213,15 +199,15 @@ def adapted(config: TrainConfig, **changes: Unpack[Changes]) -> TrainConfig:
 
 
 def dataset_of(config: TrainConfig, changes: Changes) -> Dataset:
-    """The data that were passed, else those that the settings name. Raises `DataError`."""
+    """The data in `changes`, or those of the settings. Raises `DataError`."""
     data = changes.get("data")
     return data if isinstance(data, Dataset) else opened(config)
 
 
 def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
-    """The settings for another threat, with an attack that exceeds it in the same proportion.
+    """The settings for another threat; the training attack scales with it.
 
-    An attack of your own is kept.
+    Your own attack is kept.
     """
     before = config.attack
     if not isinstance(before, PGD):
@@ -235,11 +221,10 @@ def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
 
 
 def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None) -> TrainConfig:
-    """The settings for as many trainers as were started together, in effective numbers.
+    """The settings for this number of trainers.
 
     Settings of one trainer are scaled by `linearly_scaled`, or only split with the scaling "none".
-    Settings of this number of trainers are returned as they are. Raises `ConfigError` if they do
-    not fit together.
+    Settings for this number are returned as they are. Raises `ConfigError` for another number.
     """
     if scaling is not None and trainers == 1:
         raise ConfigError.expected(
@@ -267,9 +252,9 @@ def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None)
 
 
 def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
-    """The record that a name stands for, `before` if it is one already; a record as it is.
+    """The record of a name (`before` if of that class); a record as it is.
 
-    In settings that take objects of your own, file.py:name is such a name.
+    Settings that take your own objects accept file.py:name.
     """
     if not isinstance(wanted, str):
         return wanted
@@ -301,7 +286,7 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
 
 
 def _with_attack(config: TrainConfig, attack: AttackKind) -> TrainConfig:
-    """With another attack; what only attacks in steps can do is left out for others."""
+    """With another attack, and without step schedules and fresh steps if it has no steps."""
     config = replace(config, attack=attack)
     if isinstance(made(config.attack, "attack"), StepwiseAttack):
         return config
@@ -367,7 +352,7 @@ def _with_model(config: TrainConfig, changes: Changes) -> TrainConfig:
 
 
 def named_model(name: str, words: Sequence[str] = ()) -> Network:
-    """The record of a built-in network, or of a factory of your own as file.py:factory.
+    """The record of a built-in network, or of your own factory, file.py:factory.
 
     `words` are its settings or arguments, each as name=value. Raises `ConfigError`.
     """
@@ -390,7 +375,7 @@ def _source(before: SourceKind, changes: Changes) -> SourceKind:
 
 
 def _asynchronous(before: Asynchronous, changes: Changes) -> Asynchronous:
-    """Workers, policy, lag and period; a ticket in shards has one for each worker that attacks."""
+    """Workers, policy, lag and period; a sharded ticket has a shard for each worker."""
     workers, fresh = changes.get("workers", before.workers), before.fresh_steps
     transport = before.transport
     transport = _one("transport", TRANSPORTS, changes.get("transport", transport), transport)

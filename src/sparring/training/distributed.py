@@ -25,16 +25,11 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from typing_extensions import override
 
-from sparring.errors import (
-    ConfigError,
-    DataError,
-    FailedElsewhere,
-    SparringError,
-    TrainerLost,
-)
+from sparring.errors import ConfigError, DataError, FailedElsewhere, SparringError, TrainerLost
 from sparring.loader import Place
 from sparring.models import bits, chosen_device
 from sparring.records.run import DataIdentity
+from sparring.records.text import counted
 from sparring.training.gradient_share import REQUESTS
 from sparring.training.team import SIGNALS, Launch, SingleProcess, StopRequest, Team
 
@@ -68,8 +63,7 @@ class DistributedTeam(Team):
 
     @override
     def stopped(self) -> bool:
-        # Never without the others. But a trainer that still waits after two requests must be
-        # ended by the third.
+        # Never without the others. But a third request must end a trainer that still waits.
         self._stop.relent()
         return False
 
@@ -79,9 +73,8 @@ class DistributedTeam(Team):
         if kind.type != "cuda":
             return kind
         if kind.index is not None:
-            raise ConfigError(
-                "device must be auto, cuda or cpu under several trainers, because each needs a "
-                f"device of its own; got {name}. Leave it at auto."
+            raise ConfigError.expected(
+                "device must be auto, cuda or cpu for several trainers", name, "Leave it at auto."
             )
         mine = chosen_device(f"cuda:{self.place.number}")
         torch.cuda.set_device(mine)
@@ -168,35 +161,32 @@ def present_team() -> Team:
 
 
 def check_size(team: Team, trainers: int, command: str) -> None:
-    """Raise `ConfigError`, with the command to use, for a team of another size than the run's."""
+    """Raise `ConfigError`, with the right command, for a team of another size than the run's."""
     if team.size != trainers:
-        raise ConfigError(
-            f"this run needs {trainers} trainer{'s' if trainers > 1 else ''}, because each has its "
-            f"own part of every batch and of the checkpoint; got {team.size}. Take: {command}"
-        )
+        rule = f"this run needs {counted(trainers, 'trainer')}"
+        raise ConfigError.expected(rule, team.size, f"Take: {command}")
 
 
 def launched() -> int:
-    """The number of trainers that torchrun, or what sets its environment, started together.
+    """The number of trainers by torchrun's environment variables.
 
-    Raises `ConfigError` for an environment variable that is not a number.
+    Raises `ConfigError` for a variable that is not a number.
     """
     return _number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the process group of the trainers that were started together, for the block.
+    """Join the process group of all trainers for the block; does nothing for a single one.
 
-    Does nothing in a process that was started alone. Raises `TrainerLost` if the others cannot be
-    reached.
+    Raises `TrainerLost` if the others cannot be reached.
     """
     if launched() == 1:
         yield
         return
-    # Some functions of this module take the default group as the default of an argument, as it is
-    # when the module is imported. An import after the group exists, by the first optimizer say,
-    # would keep the group and its threads alive while the interpreter ends, which can abort it.
+    # Functions of this module bind the default group as a default argument at import. A later
+    # import, as by the first optimizer, would keep the group and its threads alive while the
+    # interpreter ends, which can abort it.
     import_module("torch.distributed.nn.functional")
     with _connection_errors():
         store, rank, size = next(rendezvous("env://"))
@@ -221,9 +211,8 @@ def _connection_errors() -> Iterator[None]:
 
 
 def check_same_data(team: Team, known: DataIdentity) -> None:
-    """Raise `DataError` on a trainer whose data are not those of rank 0, `FailedElsewhere` on all.
-
-    They are compared by their digest.
+    """Raise `DataError` on a trainer with another digest of data than rank 0, and on all others
+    `FailedElsewhere`.
     """
     if team.size == 1:
         return
@@ -231,17 +220,17 @@ def check_same_data(team: Team, known: DataIdentity) -> None:
     with team.together():
         if known.digest != theirs.digest:
             what = "; ".join(theirs.differences(known))
-            raise DataError(
-                "all trainers of a run must have the same data, because each trains on a part of "
-                f"every batch; trainer {team.rank} has others than trainer 0: different are {what}."
-                " Copy one set to every machine."
+            raise DataError.expected(
+                "all trainers must have the same data",
+                f"other data on trainer {team.rank} than on trainer 0: different are {what}",
+                "Copy one set to every machine.",
             )
 
 
 def other_weights(team: Team, network: nn.Module) -> list[int]:
-    """On rank 0, the trainers whose weights are not those of rank 0 bit for bit.
+    """On rank 0, the trainers whose weights differ from those of rank 0 in any bit.
 
-    There are none where all machines compute alike. Cost: one pass over the weights.
+    Empty if all machines compute alike. Cost: one pass over the weights.
     """
     if team.size == 1:
         return []
@@ -276,8 +265,9 @@ def _launch() -> Launch:
 def _number(name: str, otherwise: int) -> int:
     text = os.environ.get(name, str(otherwise))
     if not text.isdecimal():
-        raise ConfigError(
-            f"{name} must be a number, because it says which of several trainers this is; the "
-            f"environment has {text!r}. Start them with torchrun, or unset it."
+        raise ConfigError.expected(
+            f"the environment variable {name} must be a number",
+            repr(text),
+            "Start trainers with torchrun, or unset it.",
         )
     return int(text)

@@ -30,11 +30,11 @@ from sparring.training.optimizers import WarmUp
 from sparring.training.trainer import Step, Trainer
 
 WINDOW = 100
-"""Updates of guessing before the start is called dead, twice: so many do not occur by chance."""
+"""Updates of guessing in one window; a dead start takes two windows."""
 MARGIN = 0.02
-"""A mean loss this close to ln(classes) is that of guessing."""
+"""Largest distance from ln(classes) of a mean loss of guessing."""
 SIGHTINGS = 3
-"""Comparisons in a row that must show a gap before there is a notice."""
+"""Comparisons in a row with a gap before there is a notice."""
 LASTING = 50
 """Updates that a gap must last: running statistics and averages lag behind a slow start."""
 SOONER = 25
@@ -145,9 +145,8 @@ class DeadStart:
     """Detects training that is stuck at guessing: a loss of ln(classes), on clean images too.
 
     It occurs for some seeds with a full-sized ε and too large a learning rate. A network that is
-    right on clean images, but not yet under attack, may have the same loss for hundreds of updates,
-    as with the preset `paper`, and is not stuck. A slow start has it for one window. So the notice
-    needs a second window, or the end of the run.
+    right only on clean images may have the same loss for hundreds of updates, as with the preset
+    `paper`, and is not stuck. A slow start may last one window.
     """
 
     def __init__(self, num_classes: int, config: TrainConfig | None = None) -> None:
@@ -190,7 +189,7 @@ class DeadStart:
         )
 
     def _recovery(self, step: Step, natural_accuracy: Callable[[], float]) -> str | None:
-        """The notice that the start was not dead, once the network is right on clean images."""
+        """The notice that training recovered, once the network is right on clean images."""
         guesses = self._looks_like_guessing()
         self._losses.clear()
         if guesses or (known := natural_accuracy()) <= 2 * math.exp(-self._guessing):
@@ -205,7 +204,7 @@ class DeadStart:
 
 
 def _advice(config: TrainConfig | None) -> str:
-    """The remedy, without what the settings have already."""
+    """The remedy; a warm-up of ε that exists is lengthened."""
     warm = config is not None and isinstance(config.eps_schedule, WarmUp)
     warming = (
         "lengthen the warm-up of ε (--set eps_schedule.share=...)"
@@ -220,10 +219,10 @@ def _advice(config: TrainConfig | None) -> str:
 
 @dataclass(slots=True)
 class _Sighting:
-    """A gap that the latest comparison shows."""
+    """A gap in the latest comparison."""
 
     since: int
-    """Update of the first comparison in a row that shows it."""
+    """Update of the first comparison in a row with it."""
     times: int = 0
     """Comparisons in a row."""
     said: bool = False
@@ -231,7 +230,7 @@ class _Sighting:
 
 
 class OverfittingAlarm:
-    """Compares training and evaluation at intervals; notices say that a gap lasts, or has ended."""
+    """Compares training and evaluation at intervals; a notice says if a gap lasts or has ended."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         self._comparer = Comparer(config, dataset, device)
@@ -249,11 +248,11 @@ class OverfittingAlarm:
         return version % self._every == 0 or version in (self._again, self._updates)
 
     def compare(self, trainer: Trainer, batch: AttackedBatch | None = None) -> Comparison:
-        """The comparison of the current weights; see `Comparer.compare`."""
+        """See `Comparer.compare`."""
         return self._comparer.compare(trainer, batch)
 
     def notices(self, found: Comparison) -> tuple[str, ...]:
-        """New notices: gaps that lasted or are there at the end, and gaps that have ended."""
+        """Notices of gaps that lasted or exist at the end, and of gaps that have ended."""
         step, gaps = found.step, {gap.way: gap for gap in found.gaps}
         ended = [way for way, seen in self._seen.items() if seen.said and way not in gaps]
         texts = [_ended(way, step) for way in ended]

@@ -260,7 +260,7 @@ def _remedy(error: BaseException) -> str:
     if "more than 1 value per channel" in str(error):
         return "Take a larger batch_size. "
     if "size mismatch" in str(error):
-        return "Let the model's factory make the same network whenever it is called. "
+        return "Let the model's factory make the same network at every call. "
     if "does not require grad" in str(error):
         return "Let the loss depend on the weights: no detach() or no_grad() in training mode. "
     return ""

@@ -36,25 +36,24 @@ from sparring.training.trained_run import TrainedRun
 from sparring.training.trainer import Step, Trainer
 
 SINGLE = (
-    "single precision, though this device computes faster in bf16: the network fails in that, as "
-    "with a constant that is neither parameter nor buffer, or with an input of a convolution that "
-    "is smaller than its stride; --precision bf16 says where"
+    "single precision, though bf16 is faster on this device: the network fails in bf16, as with a "
+    "constant that is neither parameter nor buffer, or a convolution's input smaller than its "
+    "stride; --precision bf16 says where"
 )
 """The notice of a network that cannot be computed in bf16."""
 UNTRAINED = (
-    "weights without a gradient in the first update: {}; no loss depends on them, so that they "
-    "stay as they are"
+    "weights without a gradient in the first update: {}; no loss depends on them, so they stay "
+    "as they are"
 )
 """The notice of weights that training does not change."""
 KEPT = (
     "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
-    "BatchNorm: {}; call train() on the network before training if that is not meant"
+    "BatchNorm: {}; call train() on the network before training if that is not intended"
 )
-"""The notice of a network that is not in training mode as a whole."""
+"""The notice of a network with layers in evaluation mode."""
 UNLIKE = (
-    "trainers must have the same weights bit for bit, because each makes the same updates; those "
-    "of trainer {} are not trainer 0's. Their machines compute differently: take the same "
-    "processor and the same PyTorch for all."
+    "trainers must have the same weights bit for bit; those of trainer {} differ from trainer 0's. "
+    "Their machines compute differently: take the same processor and PyTorch for all."
 )
 """The notice of trainers whose hardware or software rounds differently."""
 
@@ -65,7 +64,7 @@ class TrainingSession:
     Of several trainers, rank 0 writes, validates and has the sinks; all attack and update.
     """
 
-    def __init__(  # noqa: PLR0913 - a run, and what it is given
+    def __init__(  # noqa: PLR0913
         self,
         team: Team,
         config: TrainConfig,
@@ -91,7 +90,7 @@ class TrainingSession:
         self.seconds_before, self.all_threads = 0.0, 0
 
     def train(self) -> TrainedRun:
-        """Train to the end; raises what `sparring.training.train` does."""
+        """Train to the end; raises the errors of `sparring.training.train`."""
         self.all_threads = self.computing.threads or torch.get_num_threads()
         try:
             with (
@@ -136,7 +135,7 @@ class TrainingSession:
         )
 
     def _begin(self, trainer: Trainer) -> None:
-        """Prepare, on rank 0, what the session measures and writes."""
+        """Prepare measurements and sinks on rank 0."""
         self.slice = ValidationSlice(self.config, self.dataset, self.device)
         self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
         where = describe(
@@ -170,7 +169,7 @@ class TrainingSession:
             self._notice(trainer, f"{doubtful}.")
 
     def _loop(self, trainer: Trainer) -> None:
-        """Take adversarial batches from the loader, and update the weights by each."""
+        """Update the weights with each adversarial batch of the loader."""
         for batch in trainer.loader:
             step = trainer.update(batch, supply_seconds=trainer.loader.supply_seconds)
             if self.team.leads:
@@ -204,13 +203,13 @@ class TrainingSession:
             save_snapshot(self.run, trainer)
 
     def _diverged(self, trainer: Trainer, error: NonFiniteLoss | NonFiniteLogits) -> NonFiniteLoss:
-        """The error to raise where numbers are no longer finite, in an update or elsewhere."""
+        """The error for numbers that are no longer finite."""
         said = str(error)
         if isinstance(error, NonFiniteLogits):
             rate = trainer.learning_rate
             said += (
-                f" It became so at step {trainer.version + 1} with learning rate {rate:g}. Lower "
-                "the learning rate or clip the gradient, if the network is sound."
+                f" This was at step {trainer.version + 1} with learning rate {rate:g}. Lower the "
+                "learning rate or clip the gradient, if the network is sound."
             )
         if self.team.leads:
             self.sinks.write("failure", {"step": trainer.version, "event": said})
@@ -233,13 +232,12 @@ class TrainingSession:
             self.unsent.append(f"trainer {self.team.rank}: {text}")
 
     def _validate(self, trainer: Trainer) -> None:
-        """Validate on all threads: workers are soon idle, and wait for it."""
+        """Validate on all threads; workers are idle meanwhile."""
         with computing_threads(self.all_threads):
             found = self.slice.validate(trainer)
         self.sinks.write("validation", asdict(found))
 
     def _compare(self, trainer: Trainer, batch: AttackedBatch) -> None:
-        """Compare training and evaluation."""
         found = self.alarm.compare(trainer, batch)
         measured = {name: value for name, value in asdict(found).items() if value is not None}
         self.sinks.write("alarm", measured)
@@ -281,7 +279,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def _warnings_to(take: Callable[[str], None]) -> Iterator[None]:
-    """Pass the text of every warning that the package logs to `take`, while the block lasts.
+    """Pass the text of every warning of the package to `take` while the block lasts.
 
     Your own logging handlers receive them too.
     """

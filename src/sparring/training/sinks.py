@@ -76,8 +76,8 @@ class Sink(Protocol):
     def write(self, kind: RowKind, row: Row) -> None:
         """Called with each measurement: its `step`, and numbers and texts by name.
 
-        `None` stands for a value that was not measured; numbers may be infinite or NaN. It is
-        called between two updates, so its time is the run's.
+        `None` stands for a value that was not measured; numbers may be infinite or NaN. A slow sink
+        slows the run, because it is called between two updates.
         """
 
     def close(self) -> None:
@@ -137,11 +137,11 @@ class TensorBoardSink(Sink):
 
 
 def check_tensorboard() -> None:
-    """Raise `ConfigError` where the package that TensorBoard events need is not installed."""
+    """Raise `ConfigError` if the package tensorboard is not installed."""
     if find_spec("tensorboard") is None:
         raise ConfigError(
-            "tensorboard = true needs the package tensorboard, because PyTorch writes its events "
-            "with it; it is not installed. pip install 'sparring[tensorboard]', or set it to false."
+            "tensorboard = true needs the package tensorboard, which is not installed. "
+            "pip install 'sparring[tensorboard]', or set it to false."
         )
 
 
@@ -168,9 +168,8 @@ class Sinks:
                 sink.start(session)
             except Exception as error:  # not sparring's code
                 raise ConfigError(
-                    f"start() of the sink {_name(sink)} failed: {cause(error)}. A sink must start "
-                    "before the first update. Correct it or leave it out; nothing in "
-                    f"{session.run.path} is lost."
+                    f"start() of the sink {_name(sink)} failed: {cause(error)}. Correct it or "
+                    f"leave it out; nothing in {session.run.path} is lost."
                 ) from error
             self._active.append(sink)
         for kind, row in self._early:
@@ -223,11 +222,11 @@ def _name(sink: Sink) -> str:
 
 
 SMOOTHING = 0.05
-"""Weight of the newest update in the speed shown: single updates vary by half."""
+"""Weight of the newest update in the displayed speed; single updates vary by half."""
 SOON = 2.0
-"""Seconds of updates from which the whole duration is first estimated."""
+"""Seconds of updates before the first estimate of the duration."""
 POINTS = 64
-"""Places of a run at which the length of its attacks is looked up."""
+"""Points of a run at which the number of attack steps is looked up."""
 PASSES = 2
 """Passes of an update, in steps of an attack."""
 
@@ -298,7 +297,7 @@ class TrainingDisplay(Sink):
         )
 
     def _seconds_left(self, step: int) -> float | None:
-        """By the share of the work, since attacks may grow longer over a run."""
+        """Estimated from the share of the work, because attacks may grow longer over a run."""
         before, done = self._share(self._first_step), self._share(step)
         if done <= before:
             return None
@@ -311,7 +310,7 @@ class TrainingDisplay(Sink):
 
 
 def work_shares(config: TrainConfig) -> list[float]:
-    """The share of a run's passes that is done at `POINTS` + 1 equally distant updates."""
+    """The finished share of a run's passes at `POINTS` + 1 equally distant updates."""
     recipe = config.recipe()
     numbers = (int((point + 0.5) / POINTS * config.updates) for point in range(POINTS))
     costs = [getattr(recipe.plan(number).attack, "steps", 1) + PASSES for number in numbers]

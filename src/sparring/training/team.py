@@ -27,26 +27,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Launch(NamedTuple):
-    """The launcher of the trainers, where it restarts all of them after one has ended."""
+    """The launcher of the trainers, if it restarts all of them after one has ended."""
 
     by: str = ""
-    """A name that no other launcher has; empty where there is none."""
+    """Its unique name; empty without a launcher."""
     again: bool = False
-    """Whether this is not the first start."""
+    """Whether this is a restart."""
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop, and which one."""
+    """The signal that has asked the run to stop, if any."""
 
     def __init__(self, *, patient: bool = False) -> None:
         self.signal: Signals | None = None
         self._patient, self._times = patient, 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note the first request; the next one reaches the handler that was there before.
+        """Note the first request; the next one reaches the earlier handler.
 
-        A patient request also notes later ones, until `relent`: a launcher sends one more signal
-        to processes that stop together.
+        A patient request also notes later ones until `relent`, because a launcher sends one more
+        signal to processes that stop together.
         """
         self.signal = Signals(number)
         self._times += 1
@@ -111,11 +111,11 @@ class Team(Protocol):
         ...
 
     def attend(self, stop: StopRequest) -> None:
-        """Pass this request on to all trainers once it comes."""
+        """Pass this request to all trainers once it arrives."""
         ...
 
     def stopped(self) -> bool:
-        """Whether a trainer that waits for its batch may stop now, without a common update."""
+        """Whether a trainer that waits for a batch may stop without a common update."""
         ...
 
     def device(self, name: str) -> torch.device:
@@ -147,16 +147,15 @@ class Team(Protocol):
         ...
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """Columns for the update's row: what the last `mean` cost."""
+        """Columns for the update's row: the cost of the last `mean`."""
         ...
 
 
 @dataclass(kw_only=True, slots=True)
 class SingleProcess(Team):
-    """A trainer without others in processes of their own.
+    """A trainer that synchronises with no other process.
 
-    A replay computes all trainers of a run in one process, each with its rank and the size of the
-    run.
+    A replay computes all trainers of a run in one process, each with its rank and the run's size.
     """
 
     rank: int = 0

@@ -1,4 +1,4 @@
-"""The trainer: it owns the weights and updates them by one attacked batch after another.
+"""The trainer: owns the weights and updates them with one attacked batch after another.
 
 Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 """
@@ -42,7 +42,7 @@ from sparring.training.optimizers import built_optimizer, factor
 from sparring.training.team import SingleProcess, Team
 
 FORGET_EVERY = 64
-"""Updates between two sweeps: 0.9^64 = 0.001 of decay, so nothing gets from TRACE to denormal."""
+"""Updates between two sweeps; in 64, moments decay to 0.9^64 = 0.001: not to denormal numbers."""
 TRACE = 1e-30
 """Such a moment moves a weight by at most 1e-22 learning rates (Adam divides by 1e-8 or more)."""
 
@@ -56,21 +56,21 @@ class Step:
     loss: float
     """The objective's value on the batch, before the update."""
     training_accuracy: float
-    """Share of the batch's images, as they were trained on, that were right before the update.
+    """Share of the batch classified correctly before the update.
 
-    They are adversarial unless the objective trains on clean images."""
+    Its images are adversarial unless the objective trains on clean images."""
     learning_rate: float
-    """The optimiser's step size."""
+    """The optimizer's step size."""
     eps: float
     """ε of the batch's attack."""
     staleness: int
-    """Version at this update minus the version that was attacked; of several trainers the most."""
+    """Version at this update minus the attacked version; the largest of several trainers'."""
     attack_seconds: float
-    """Time that the batch's attack took, wherever and in how many parts it was computed."""
+    """Time of the batch's attack, summed over its parts."""
     supply_seconds: float
-    """Time until the trainer had the batch: that of its attack, or of the wait for a worker."""
+    """Time until the trainer had the batch: of its attack, or of the wait for a worker."""
     update_seconds: float
-    """Time that the update took."""
+    """Time of the update."""
     images_per_second: float
     """Images of the batch over the trainer's time for it: supply and update."""
 
@@ -79,9 +79,9 @@ class Average:
     """An exponential moving average of a network's weights: the network that is evaluated.
 
     After update t each weight moves by 1 - min(decay, (1 + t) / (10 + t)) of the way to its
-    current value, so the first weights lose their influence soon. Buffers of real or complex
-    numbers, such as BatchNorm's statistics, are averaged too, so that they fit the weights.
-    Integers are copied, and so are values that are not finite, such as the -inf of a mask.
+    current value, so the first weights soon lose their influence. Floating-point and complex
+    buffers, such as BatchNorm's statistics, are averaged too. Integers and values that are not
+    finite, such as the -inf of a mask, are copied.
     A decay of 0 keeps the current weights. Cost: one pass over the weights an update.
     """
 
@@ -104,18 +104,16 @@ class Average:
 
 
 def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    """Weights and buffers, each once, also one that several layers share."""
+    """Weights and buffers; shared ones once."""
     return chain(network.parameters(), network.buffers())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Known:
-    """The trainer's weights at one time, and what its network answers with them."""
+    """The trainer's weights at one time, and the fingerprint of its network with them."""
 
     weights: Mapping[str, Tensor]
-    """The weights."""
     fingerprint: Fingerprint
-    """The answers."""
 
     @classmethod
     def of(cls, network: nn.Module, image_shape: tuple[int, int, int]) -> "Known":
@@ -124,26 +122,24 @@ class Known:
         return cls(weights=weights, fingerprint=fingerprint(network, image_shape))
 
     def check(self, network: nn.Module) -> None:
-        """Raise `OtherNetwork` for another network than the trainer's; replaces its weights."""
+        """Raise `OtherNetwork` for a network unlike the trainer's; replaces its weights."""
         network.load_state_dict(self.weights)
         check_fingerprint(network, self.fingerprint, "a network that attacks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RunNetwork:
-    """Builds networks of a run's kind, in whatever process; their weights do not matter."""
+    """Builds networks of a run's kind in any process, with arbitrary weights."""
 
     model: ModelKind
-    """The run's record of its network."""
     given: nn.Module | None
-    """The network itself, if the run was given an object; it must pickle for workers."""
+    """The network, if it was passed as an object; it must pickle for workers."""
     seed: int
-    """The run's seed."""
     known: Known | None = None
-    """By what the network is known, if a factory of the user's builds it."""
+    """What identifies the network, if your own factory builds it."""
 
     def __call__(self) -> nn.Module:
-        """A network; raises `OtherNetwork` if the factory makes another one than before."""
+        """Raises `OtherNetwork` if the factory makes another network than before."""
         built = built_network(self.model, self.given, network_seed(self.seed))
         if self.known is not None:
             self.known.check(built)
@@ -164,21 +160,20 @@ def starting_network(
 
 
 def probes(dataset: Dataset) -> Tensor:
-    """The first training images, on which a network is tried before a run."""
+    """The first training images, to try a network before a run."""
     return first_images(dataset.train, PROBES)
 
 
 class Trainer:
     """Owns the weights and updates them with the batches of its `loader`.
 
-    `version` counts the updates that they have seen; `copy` is the form in which their passes are
-    computed, in a `precision` that the network supports; `average` holds the weights that are
-    evaluated. A copy of a `network` that is given takes the place of what `config.model` would
-    build; those of a run that is `resumed` are soon a checkpoint's. In a `team` of several each
-    attacks and measures its part of every batch, and all make the same update of the mean.
+    `version` counts their updates; `copy` computes their passes, in a `precision` that the network
+    supports; `average` holds the weights that are evaluated. A copy of `network` replaces what
+    `config.model` would build. Weights of a `resumed` run come from a checkpoint. In a `team`, each
+    trainer attacks and measures its part of every batch, and all make the same update of the mean.
     """
 
-    def __init__(  # noqa: PLR0913 - a run, and what it is given
+    def __init__(  # noqa: PLR0913
         self,
         config: TrainConfig,
         dataset: Dataset,
@@ -218,7 +213,7 @@ class Trainer:
         """Weights without a gradient in the last update."""
 
     def _known(self, given: nn.Module | None) -> Known | None:
-        """By what workers know that they built this network, where they must build it."""
+        """What workers compare with the network that they build."""
         if given is not None or not is_imported(self.config.model):
             return None
         if not isinstance(self.config.source, Asynchronous):
@@ -227,7 +222,7 @@ class Trainer:
 
     @property
     def version(self) -> int:
-        """Updates that the weights have seen."""
+        """Updates of the weights so far."""
         return self.loader.version
 
     @property
@@ -237,7 +232,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next update, of the first group of parameters."""
+        """That of the next update, for the first group of parameters."""
         return self._rates[0] * self._factor()
 
     def _factor(self) -> float:
@@ -252,11 +247,11 @@ class Trainer:
     ) -> Step:
         """One step of the optimizer on one batch, together with the team.
 
-        `supply_seconds` is the time that the batch took to come, by default that of its attack.
-        Serving the workers as soon as the weights are new is not the update's time. What the
-        network draws at random, as dropout does, follows from seed, version and rank. Cost: one
-        forward and one full backward pass, and the team's mean. Raises `NonFiniteLoss`, before the
-        weights are touched and for the whole team, if the loss or its gradient is infinite or NaN.
+        `supply_seconds` is the time until the batch arrived, by default that of its attack. The
+        update's time does not include serving the workers with the new weights. Random numbers of
+        the network, as in dropout, follow from seed, version and rank. Cost: one forward and one
+        full backward pass, and the team's mean. Raises `NonFiniteLoss`, on the whole team and
+        before the weights change, if the loss or its gradient is infinite or NaN.
         """
         begun = time.perf_counter()
         share = self.measure(batch)
@@ -265,7 +260,7 @@ class Trainer:
         return self.take(share, batch, supply_seconds=supply_seconds, begun=begun)
 
     def measure(self, batch: AttackedBatch) -> GradientShare:
-        """What one's own batch says of the weights, which stay as they are; statistics move."""
+        """Loss and gradients on this trainer's batch; weights stay, running statistics change."""
         team = self.team
         mine = (team.rank,) if team.rank else ()
         buffers = floating_buffers(self.network) if team.size > 1 else []
@@ -285,11 +280,11 @@ class Trainer:
         )
 
     def packed(self, share: GradientShare) -> torch.Tensor:
-        """A share of this trainer's, flat. Cost: one copy."""
+        """This trainer's share as one flat tensor. Cost: one copy."""
         return self._packing.pack(share)
 
     def unpacked(self, mean: torch.Tensor) -> GradientShare:
-        """The mean of flat shares as a share."""
+        """The share of such a tensor."""
         return self._packing.unpack(mean)
 
     def take(
@@ -300,16 +295,16 @@ class Trainer:
         supply_seconds: float | None = None,
         begun: float | None = None,
     ) -> Step:
-        """The update that a share, or the mean of all, asks for; see `update`."""
+        """Update the weights by a share, or by the mean of all; see `update`."""
         begun = time.perf_counter() if begun is None else begun
         rate = self.learning_rate
         if not math.isfinite(share.loss) or not _is_finite(share.gradients):
-            wrong = "its gradient" if math.isfinite(share.loss) else str(share.loss)
+            wrong = "an infinite or NaN gradient" if math.isfinite(share.loss) else str(share.loss)
             raise NonFiniteLoss(
-                "The loss and its gradient must stay finite, because no update can be made from "
-                f"{wrong}; it became so at step {self.version + 1} with learning rate "
-                f"{rate:g} and staleness {max(share.staleness)}. Lower the learning rate, clip the "
-                "gradient, or mend an objective whose slope is infinite somewhere."
+                f"The loss and its gradient must stay finite; got {wrong} at step "
+                f"{self.version + 1} with learning rate {rate:g} and staleness "
+                f"{max(share.staleness)}. Lower the learning rate, clip the gradient, or mend an "
+                "objective with an infinite slope."
             )
         self._step(share)
         self._staleness = share.staleness
@@ -331,7 +326,7 @@ class Trainer:
         )
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """What a run's log should say of the team's part in the last update, by name."""
+        """Columns of the team for the last update's row."""
         if len(self._staleness) < 2:
             return {}
         ages = "+".join(map(str, self._staleness))
@@ -369,10 +364,10 @@ class Trainer:
             self.forget_traces()
 
     def forget_traces(self) -> None:
-        """Set to zero what the optimiser hardly remembers.
+        """Set tiny optimizer moments to zero.
 
-        The moments of weights without gradient (dead units) decay for ever: after some 900 updates
-        they are denormal numbers, on which CPUs compute many times slower.
+        Moments of weights without gradient (dead units) decay to denormal numbers after some 900
+        updates. CPUs compute many times slower on those.
         """
         for state in self.optimizer.state.values():
             for value in state.values():
@@ -384,8 +379,8 @@ class Trainer:
 def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch]) -> Step:
     """One update of a team whose trainers are all in this process, each with its own batch.
 
-    Each ends in the weights that it has in processes of its own, bit for bit if there are no more
-    than two: the order in which more are summed is the connection's.
+    The weights equal those of trainers in separate processes, bit for bit for up to two trainers;
+    the connection decides in which order more are summed.
     """
     if len(trainers) == 1:
         return trainers[0].update(batches[0])
@@ -397,7 +392,7 @@ def update_together(trainers: Sequence[Trainer], batches: Sequence[AttackedBatch
 
 
 def _plain(gradient: torch.Tensor | None) -> torch.Tensor | None:
-    """The same gradient, dense and not lazily conjugated, as optimisers need it."""
+    """The gradient, dense and not lazily conjugated, as optimizers need it."""
     if gradient is not None and gradient.layout is not torch.strided:
         gradient = gradient.to_dense()
     return None if gradient is None else gradient.resolve_conj()
@@ -406,8 +401,8 @@ def _plain(gradient: torch.Tensor | None) -> torch.Tensor | None:
 def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torch.Tensor | None:
     """The gradient in the parameter's order in memory.
 
-    Fused optimisers pair numbers by their places in memory, whatever the strides say, and of a
-    channels-last working copy a convolution's gradient comes channels-last.
+    Fused optimizers pair numbers by their places in memory, ignoring strides. A channels-last
+    working copy gives a convolution's gradient channels-last.
     """
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
@@ -415,7 +410,7 @@ def _laid_out_as(parameter: nn.Parameter, gradient: torch.Tensor | None) -> torc
 
 
 def _is_finite(gradients: Sequence[Tensor | None]) -> bool:
-    """Whether all numbers are finite, by the least and the largest; a norm takes far longer."""
+    """Whether all numbers are finite, by minimum and maximum; a norm takes far longer."""
     some = [real_view(each) for each in gradients if each is not None and each.numel()]
     ends = [end for each in some for end in each.aminmax()]
     return bool(torch.stack(ends).isfinite().all()) if ends else True
