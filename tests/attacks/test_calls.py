@@ -75,6 +75,9 @@ def test_arrays_are_images_and_labels() -> None:
         x_array, labels_array, targets = arrays
         found = attack(model, x_array, labels_array, targets=targets, generator=seeded())
         assert torch.equal(found, tensors)
+    wide, short = x.double().numpy(), labels.numpy().astype(np.int32)
+    exact = PGD(eps=0.1, steps=3)(model, x, labels, generator=seeded())
+    assert torch.equal(PGD(eps=0.1, steps=3)(model, wide, short, generator=seeded()), exact)
     with pytest.raises(ConfigError, match="Divide 8-bit images by 255"):
         PGD()(model, (255 * x).numpy().astype(np.uint8), labels)
 

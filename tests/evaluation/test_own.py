@@ -100,7 +100,7 @@ def test_adversarial_images_come_back_and_break_what_the_verdict_says() -> None:
     ("attack", "complaint"),
     [
         (lambda model, images, labels: images + 0.2, r"distance of 0\.2; the threat is Linf 0\.1"),
-        (lambda model, images, labels: images * torch.nan, "pixels from nan to nan"),
+        (lambda model, images, labels: images * torch.nan, "pixels that are NaN"),
         (lambda model, images, labels: images[:1], r"returned shape \(1, 1, 3, 3\)"),
         (lambda model, images: images, "failed: TypeError"),
     ],
@@ -108,6 +108,33 @@ def test_adversarial_images_come_back_and_break_what_the_verdict_says() -> None:
 def test_an_own_attack_is_judged_within_the_threat(attack: Any, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         judged(Linf(0.1), suite=[attack])
+
+
+def test_an_own_attack_that_changes_the_network_is_refused() -> None:
+    def flip(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        for weight in model.parameters():
+            weight.data.neg_()
+        return images
+
+    def replace(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        linear = next(part for part in model.modules() if isinstance(part, nn.Linear))
+        linear.bias = nn.Parameter(-linear.bias)
+        return images
+
+    before = {name: value.clone() for name, value in NET.state_dict().items()}
+    for attack in (flip, replace):
+        with pytest.raises(ConfigError, match=r"changed 1\.\w+ of the network"):
+            judged(Linf(0.1), suite=[attack])
+        assert all(torch.equal(NET.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_module_can_be_an_attack() -> None:
+    class Sign(nn.Module):
+        @override
+        def forward(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            return sign(model, images, labels, threat=Linf(0.03))
+
+    assert judged(Linf(0.03), suite=[Sign()]).robust == judged(Linf(0.03), suite=[sign]).robust
 
 
 def test_an_own_attack_leaves_no_trace_and_draws_from_the_seed() -> None:
@@ -224,6 +251,10 @@ def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
         evaluate(NET, pairs, labels, Linf(0.1))
     with pytest.raises(ConfigError, match="or a data set and a threat"):
         evaluate(NET, images, Linf(0.1))
+    found = evaluate(NET, IMAGES.double().numpy(), LABELS.tolist(), Linf(0.1), checks=False)
+    assert found.outcomes == evaluate(NET, IMAGES, LABELS, Linf(0.1), checks=False).outcomes
+    with pytest.raises(ConfigError, match=r"suite\[0\] must be .*got the class PGD"):
+        judged(Linf(0.1), suite=[PGD])
     with pytest.raises(ConfigError, match=r"pairs of an image tensor and a class.*ToTensor"):
         evaluate(NET, TensorDataset(images), Linf(0.1))
     with pytest.raises(ConfigError, match=r"device .*tpu9"):
@@ -237,6 +268,7 @@ def test_a_verdict_is_shown_in_a_few_words() -> None:
         "(suite pgd-10 cross-entropy, Linf 0.03, 24 images)"
     )
     assert float(verdict.robust) == verdict.evaluation.robust.share
+    assert f"{verdict.robust:.3f}" == f"{verdict.robust.share:.3f}"
     assert verdict.to_dict()["outcomes"]["labels"] == LABELS.tolist()
     assert sum(one.robust.successes for one in verdict.per_class()) == verdict.robust.successes
 

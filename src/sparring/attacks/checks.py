@@ -49,12 +49,13 @@ class Remembering(Protocol):
         ...
 
 
-def as_batch(images: Batch, labels: Batch, what: str) -> tuple[Tensor, Tensor]:
+def as_batch(images: Batch, labels: Batch, what: str, model: Classifier) -> tuple[Tensor, Tensor]:
     """Images as they are, and labels on the CPU, where `what` judges a model on them.
 
-    NumPy arrays become tensors. Raises `ConfigError` for no image at all, and as `check_batch`.
+    NumPy arrays become tensors as in `as_tensors`. Raises `ConfigError` for no image at all, and
+    as `check_batch`.
     """
-    images, labels = as_tensors(images, labels)
+    images, labels = as_tensors(images, labels, model)
     if not images.numel():
         raise ConfigError(
             f"{what} needs at least one image, because it counts shares of them; got images of "
@@ -67,9 +68,16 @@ def as_batch(images: Batch, labels: Batch, what: str) -> tuple[Tensor, Tensor]:
     return images, labels.cpu()
 
 
-def as_tensors(images: Batch, labels: Batch) -> tuple[Tensor, Tensor]:
-    """Images and labels, checked as by `check_batch`; NumPy arrays become tensors."""
-    images, labels = _from_numpy("images", images), _from_numpy("labels", labels)
+def as_tensors(images: Batch, labels: Batch, model: Classifier) -> tuple[Tensor, Tensor]:
+    """Images and labels, checked as by `check_batch`.
+
+    NumPy arrays become tensors: images of the model's dtype, labels int64.
+    """
+    module = module_of(model)
+    weight = None if module is None else next(module.parameters(), None)
+    wide = weight is not None and weight.dtype == torch.float64
+    images = _from_numpy("images", images, np.float64 if wide else np.float32)
+    labels = _from_numpy("labels", labels)
     check_batch(images, labels)
     return images, labels
 
@@ -270,11 +278,13 @@ def _tensor(name: str, value: object, what: str) -> Tensor:
     return value
 
 
-def _from_numpy(name: str, value: object) -> Tensor:
+def _from_numpy(name: str, value: object, kind: type[np.number[Any]] = np.int64) -> Tensor:
+    """A tensor as it is; an array of the same kind of numbers as a tensor of this kind."""
     if not isinstance(value, np.ndarray):
         return _tensor(name, value, "numbers")
+    same = np.issubdtype(value.dtype, np.integer if kind is np.int64 else np.floating)
     try:
-        return torch.from_numpy(np.array(value))  # a copy: it may be read-only, or run backwards
+        return torch.from_numpy(np.array(value, dtype=kind if same else None))  # a copy
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{name} must be numbers that PyTorch knows; got a NumPy array of {value.dtype}. "
@@ -321,7 +331,7 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor
         )
     if logits.shape[1] < least_classes:
         raise ConfigError(
-            f"the model must return at least {least_classes} classes because the labels reach "
-            f"{least_classes - 1}; got {logits.shape[1]}. Give the model an output for every class."
+            f"the model must return at least {least_classes} classes, because labels or targets "
+            f"reach {least_classes - 1}; got {logits.shape[1]}."
         )
     return logits

@@ -4,11 +4,12 @@ Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from sparring.attacks.checks import Classifier
@@ -35,9 +36,11 @@ def own_images(
     returns anything but an image in [0, 1] for each.
     """
     name = f"the attack ({own_name(attack)})"
-    taken = {key: value for key, value in offered.items() if _takes(attack, key)}
+    called = attack.forward if isinstance(attack, nn.Module) else attack
+    taken = {key: value for key, value in offered.items() if _takes(called, key)}
     try:
-        found: object = attack(model, images.clone(), labels.clone(), **taken)
+        with _same_weights(name, model):
+            found: object = attack(model, images.clone(), labels.clone(), **taken)
     except SparringError:
         raise
     except Exception as error:  # not sparring's code
@@ -53,6 +56,8 @@ def own_images(
             "adversarial image for each."
         )
     found = found.detach().to(images)
+    if not found.isfinite().all():
+        raise ConfigError(f"{name} returned pixels that are NaN or infinite. Divide by no zero.")
     least, most = found.aminmax()
     if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
         raise ConfigError(
@@ -60,6 +65,35 @@ def own_images(
             "[0, 1]. Clamp them."
         )
     return found
+
+
+@contextmanager
+def _same_weights(name: str, model: Classifier) -> Iterator[None]:
+    """Refuse an attack that changes the network; the values of before are written back."""
+    module = module_of(model)
+    values = _values(module)
+    before = {place: value.detach().clone() for place, value in values.items()}
+    yield
+    now = _values(module)
+    changed = [
+        place
+        for place, value in values.items()
+        if now.get(place) is not value or not torch.equal(value, before[place])
+    ]
+    with torch.no_grad():
+        for place in changed:
+            values[place].copy_(before[place])
+    if changed:
+        raise ConfigError(
+            f"{name} changed {changed[0]} of the network. An attack must leave weights and buffers "
+            "as they are: attack a copy.deepcopy(model)."
+        )
+
+
+def _values(module: nn.Module | None) -> dict[str, Tensor]:
+    if module is None:
+        return {}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def own_name(attack: Callable[..., object]) -> str:

@@ -141,7 +141,7 @@ class PGD(Attack):
         seed of a new one. Neither the model nor any other random state is changed, also if the
         model fails. Raises `ConfigError` for images, labels or logits that cannot be meant.
         """
-        images, labels = as_tensors(images, labels)
+        images, labels = as_tensors(images, labels, model)
         generator = seeded(generator)
         with no_trace(model):
             wanted = labels.clone() if targets is None else check_targets(targets, labels)

@@ -251,7 +251,7 @@ def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
     128 on a CPU and 1,024 elsewhere (untested); rounding, and so the last bits of the result,
     depends on it. Raises `ConfigError` for images, labels or logits that cannot be meant.
     """
-    images, labels = as_tensors(images, labels)
+    images, labels = as_tensors(images, labels, model)
     batch_size = chosen_batch_size(batch_size, images.device)
     generator = seeded(generator)
     with no_trace(model):

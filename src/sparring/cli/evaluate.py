@@ -64,7 +64,8 @@ FORM = Form(
     flags=EvaluateFlags,
     about=ABOUT,
     word="RUN",
-    otherwise=" The threat is that of the run's settings.",
+    otherwise=" A run is judged under its own threat; for any other network or threat: "
+    "sparring.evaluate(...) in Python.",
 )
 
 

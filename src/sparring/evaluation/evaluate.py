@@ -134,7 +134,7 @@ def evaluate(
 def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
     model: Classifier,
     images: Batch | Source,
-    labels: Batch | Threat | Sequence[Threat] | None = None,
+    labels: Batch | Sequence[int] | Threat | Sequence[Threat] | None = None,
     threat: Threat | Sequence[Threat] | None = None,
     *,
     suite: Attacks = "pgd",
@@ -197,8 +197,8 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
     """
     chosen = suite_of(suite)
-    images, labels, threat = _arguments(images, labels, threat)
     check_callable(model)
+    images, labels, threat = _arguments(model, images, labels, threat)
     model = original_module(model)
     threats = (threat,) if isinstance(threat, Threat) else threat
     if len(threats) > 1 and resume is not None:
@@ -228,7 +228,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 
 
 def _arguments(
-    images: Any, labels: Any, threat: Any
+    model: Classifier, images: Any, labels: Any, threat: Any
 ) -> tuple[Tensor, Tensor, Threat | Sequence[Threat]]:
     """Images, labels and threat, of a data set in the place of both, too."""
     if not isinstance(images, Tensor | np.ndarray):
@@ -252,7 +252,9 @@ def _arguments(
             ", ".join(map(str, sizes)) or "none",
             "Pass [Linf(e) for e in (2/255, 4/255, 8/255)].",
         )
-    return *as_batch(images, labels, "an evaluation"), threat
+    if isinstance(labels, Sequence):
+        labels = np.array(labels)
+    return *as_batch(images, labels, "an evaluation", model), threat
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def named_suite(name: str) -> Suite:
     folded = name.casefold()
     found = ALIASES.get(folded, folded)
     if found not in SUITES:
-        choice("suite", name, SUITES)
+        choice("suite", name, (*SUITES, *ALIASES))
     return SUITES[found]
 
 

@@ -101,7 +101,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     cannot be meant.
     """
     check_contest(tuple(networks), steps)
-    images, labels = as_batch(images, labels, "a transfer matrix")
+    images, labels = as_batch(images, labels, "a transfer matrix", next(iter(networks.values())))
     with ExitStack() as held:
         observer = held.enter_context(_watched(progress))
         tested = []

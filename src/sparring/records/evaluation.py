@@ -74,6 +74,10 @@ class Proportion:
         return self.share
 
     @override
+    def __format__(self, spec: str) -> str:
+        return format(self.share, spec) if spec else str(self)
+
+    @override
     def __str__(self) -> str:
         low, high = self.interval
         return f"{100 * self.share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

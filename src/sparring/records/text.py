@@ -76,6 +76,8 @@ SAME = tuple(
         "eps epsilon",
         "threat norm",
         "steps iterations iters num-steps",
+        "step-size alpha",
+        "restarts num-restarts",
         "epochs epoch num-epochs",
         "out output output-dir save-dir",
         "workers num-workers",
@@ -97,6 +99,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     alike |= {other for other in by_word if sorted(other) == sorted(word)}
     if alike:
         return by_word[word if word in alike else min(alike)]
+    if any(word in words for words in SAME):
+        return None  # it means something else than what it resembles
     cutoff = SIMILAR if len(word) > 3 else SIMILAR_SHORT
     close = difflib.get_close_matches(word, by_word, n=1, cutoff=cutoff)
     return by_word[close[0]] if close else None

@@ -171,8 +171,9 @@ def check_type(name: str, hint: object, value: object) -> None:
     """Refuse a value that an annotation does not allow. Raises `ConfigError`."""
     if _fits(hint, value):
         return
-    for place, inner, item in _items(hint, value):
-        check_type(f"{name}[{place!r}]", inner, item)
+    for one in members(hint):
+        for place, inner, item in _items(one, value):
+            check_type(f"{name}[{place!r}]", inner, item)
     raise ConfigError(f"{name} must be {_wanted(hint)}; got {_got(value)}.{_advice(hint, value)}")
 
 
@@ -282,6 +283,9 @@ def _got(value: object) -> str:
 
 def _advice(hint: object, value: object) -> str:
     """What to do, as a closing sentence with a space before it; empty where it is plain."""
+    for part in ("run", "network"):
+        if (inner := getattr(value, part, None)) is not None and _fits(hint, inner):
+            return f" Pass its .{part}."
     kinds = members(hint)
     records: list[Any] = [
         each
