@@ -17,7 +17,7 @@ MISTAKES = {
     "run-b": "run-b does not exist. Did you mean run-a?",
     "study nowhere": "nowhere does not exist.",
     "empty": "empty has no config.json",
-    "damaged": "damaged/study.json must hold JSON, as sparring wrote it",
+    "damaged": "damaged/study.json must hold JSON; it is damaged",
     "run-a -o": "followed by one value each; got run-a -o.",
     "run-a --out": "--out must be followed by its value; got nothing.",
     "run-a -o report.pdf": "must end in .html or .htm; got report.pdf. Take report.html.",

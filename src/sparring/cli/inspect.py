@@ -15,7 +15,7 @@ from sparring.cli.arguments import PLAIN, Form
 from sparring.cli.console import print_json, print_prose, print_result, print_table, result_table
 from sparring.cli.evaluate import doubts
 from sparring.engine.policies import PolicyKind
-from sparring.errors import RunError, launcher, resume_command
+from sparring.errors import launcher, resume_command
 from sparring.records import (
     Environment,
     Evaluation,
@@ -27,6 +27,7 @@ from sparring.records import (
     to_json,
 )
 from sparring.records.metrics import number
+from sparring.records.run import no_settings
 from sparring.records.text import count_text, counted, duration_text, hardware_text, setting_text
 
 ABOUT = """Show a run's settings, how it went, and what evaluations found.
@@ -101,10 +102,7 @@ class Story:
         """Raises `RunError` or `ConfigError` for files that are damaged."""
         config = read_json(run.config)
         if not isinstance(config, dict):
-            raise RunError(
-                f"{run.config} must hold a JSON object of settings; it holds something else. "
-                "Restore the file or use another run."
-            )
+            raise no_settings(run.config)
         rows = MetricsLog(run.metrics).measurements()
         return cls(
             run=run,

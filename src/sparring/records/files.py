@@ -29,11 +29,10 @@ from sparring.errors import NoRoom, RunError
 
 @contextmanager
 def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
-    """Keep a folder to this process while the block lasts; `what` is done there, in words.
+    """Lock a folder for this process while the block lasts; `what` says for a message what it does.
 
-    The lock is the operating system's: it ends with the process, however that ends, and leaves no
-    file. Windows, and file systems without locks, keep no process out. Raises `RunError` if another
-    process has the folder.
+    The operating system releases the lock when the process ends; no file is left. Windows and some
+    file systems have no locks. Raises `RunError` if another process holds the lock.
     """
     if sys.platform == "win32":  # folders cannot be opened there
         yield
@@ -41,9 +40,10 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     place = os.open(folder, os.O_RDONLY)
     try:
         if locked(place) is False:
-            raise RunError(
-                f"only one process at a time may {what}, because two would write over each other; "
-                f"another one is at it in {folder}. Wait until it has ended, or stop it."
+            raise RunError.expected(
+                f"only one process at a time may {what}",
+                f"another one in {folder}",
+                "Wait for its end, or stop it.",
             )
         yield
     finally:
@@ -51,10 +51,7 @@ def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
 
 
 def locked(place: int, *, wait: bool = False) -> bool | None:
-    """Lock an open file or folder: whether that succeeded; `None` where there are no locks.
-
-    The lock ends when the file is closed, however the process ends.
-    """
+    """Lock an open file or folder until it is closed. Returns success; `None` without locks."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -72,7 +69,7 @@ _NAME = re.compile(r"(\..+\.|sparring-)[0-9a-f]{8}\.tmp")
 
 
 def new_file(folder: Path, prefix: str) -> tuple[BinaryIO, Path]:
-    """A new file to write, and its path; it is this process's own until it is closed."""
+    """A new file and its path, locked until it is closed."""
     while True:
         path = folder / f"{prefix}{secrets.token_hex(4)}.tmp"
         file = path.open("xb")
@@ -104,7 +101,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def new_folder(above: Path, prefix: str, *, mode: int = 0o777) -> Iterator[Path]:
-    """A new folder, this process's own while the block lasts; removed after it if still there."""
+    """A new folder, locked while the block lasts and removed after it."""
     path, place = _made(above, prefix, mode)
     try:
         yield path
@@ -115,7 +112,7 @@ def new_folder(above: Path, prefix: str, *, mode: int = 0o777) -> Iterator[Path]
 
 
 def _made(above: Path, prefix: str, mode: int) -> tuple[Path, int | None]:
-    """A new folder, and the handle that holds its lock; none on Windows."""
+    """A new folder and the handle of its lock; `None` on Windows."""
     while True:
         path = above / f"{prefix}{secrets.token_hex(4)}.tmp"
         path.mkdir(mode=mode)
@@ -132,7 +129,7 @@ def _made(above: Path, prefix: str, mode: int) -> tuple[Path, int | None]:
 
 
 def clear_abandoned(folder: Path) -> None:
-    """Remove from a folder what processes that were killed have left there."""
+    """Remove temporary files and folders that killed processes left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name):
@@ -172,17 +169,17 @@ _REASONS = {
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 LARGEST_JSON = 256 << 20
-"""Bytes of a JSON file: far more than any file that is written has."""
+"""Bytes of a JSON file, far more than any written file has."""
 LARGEST_LOG = 1 << 32
 """Bytes of a file of rows, which is read row by row."""
 LARGEST_TENSORS = 1 << 42
-"""Bytes of a file of tensors: only what its header describes is read."""
+"""Bytes of a file of tensors, of which only the header and its tensors are read."""
 DEEPEST_JSON = 64
-"""Levels of nesting, far more than any file that is written has."""
+"""Levels of nesting, far more than any written file has."""
 MOST_VALUES = 8_000_000
-"""Values in a JSON file, which take about a hundred bytes of memory each."""
+"""Values in a JSON file, of about a hundred bytes of memory each."""
 LARGEST_INTEGER = 1 << 64
-"""Bound of integers in JSON: above every seed, size and count that is written."""
+"""Bound of integers in JSON, above every seed, size and count."""
 _TOO_DEEP = f"it is nested more than {DEEPEST_JSON} levels deep"
 
 
@@ -201,10 +198,10 @@ def run_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, never a part.
+    """Write a file so that it has the old or the new content at any time, also after a crash.
 
-    Temporary files that killed processes left in the folder are removed.
-    Raises `OSError` as it came, with the old content and no temporary file left.
+    Removes temporary files of killed processes in the folder. After an `OSError`, the old content
+    remains, without a temporary file.
     """
     path = Path(path)
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
@@ -224,7 +221,7 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
-    """Write JSON values atomically, indented for people or, with none, on one line.
+    """Write JSON values atomically, indented or, with `None`, on one line.
 
     Raises `RunError` if the file cannot be written.
     """
@@ -349,6 +346,5 @@ def read_json(path: Path) -> object:
         return parse_json(content)
     except ValueError as error:
         raise RunError(
-            f"{path} must hold JSON, as sparring wrote it; it is damaged ({error}). "
-            "Restore the file or use another run."
+            f"{path} must hold JSON; it is damaged ({error}). Restore the file or use another run."
         ) from error

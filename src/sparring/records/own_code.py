@@ -1,13 +1,12 @@
-"""Objects of a user's own code: found by the name in a stored setting, if that code may run here.
+"""Objects of a user's own code, by their names in settings, and whether that code may run.
 
-`package.module:name` is imported as Python would, or else from the current folder; with
-`path/to/file.py:name` the file itself is, with what it imports from beside it, so that it need not
-be installed anywhere (`projects`). `root/./path/to/file.py:name` says in which folder around the
-file its project begins.
+`package.module:name` is imported as in Python, or else from the current folder.
+`path/to/file.py:name` imports the file and the modules beside it, without installation
+(`projects`). `root/./path/to/file.py:name` names the folder in which its project begins.
 
-Code that settings name runs without consent only where training on this machine, by this user,
-stored them. Training seals the code that it was told to run, in RUN/trust.json, by a random key in
-the user's state folder. To type the code, or pass it in Python, is consent.
+Code in stored settings runs without consent only if this user stored them by training on this
+machine. Training seals its code in RUN/trust.json by a random key in the user's state folder. To
+type the code, or pass it in Python, is consent.
 """
 
 import builtins
@@ -32,52 +31,50 @@ from sparring.records.projects import ROOT, Project, module_of, readable, runnin
 from sparring.records.text import did_you_mean, nearest, one_line
 
 STANDARD = {*sys.stdlib_module_names, *sys.builtin_module_names}
-"""Modules that have no factory of a network or an objective."""
+"""Modules without factories."""
 CLOSED = ("sparring", "torch")
 """Packages of which only subclasses of `FACTORIES` are factories."""
 FACTORIES = (("torch.nn.modules.module", "Module"), ("torch.optim.optimizer", "Optimizer"))
 """Modules and names of base classes."""
+NEVER = "names of Python's standard library are never run as factories"
 LONGEST_REASON = 400
-"""Characters that a message repeats of what a user's code raised."""
+"""Most characters of a user's exception in a message."""
 
 
 def imported(reference: str, wanted: str) -> object:
-    """What `reference` names; `wanted` says in a message what it should be.
+    """The object that `reference` names; messages call it `wanted`.
 
     Runs the module's code, once a process. Raises `ConfigError` if there is no such module, file or
-    name, if the module's own code fails, or if what is named is no factory.
+    name, if the module's code fails, or if the object is no factory.
     """
     check_reference(reference, wanted)
     place = _parsed(reference, wanted)
-    with own_code(f"{wanted} is in {place.shown}, whose own code must run; it failed", reference):
+    with own_code(f"{wanted} is in {place.shown}, whose code failed", reference):
         module = _module(place, wanted)
         found = getattr(module, place.name, place)
     if found is place:
         there = [known for known in vars(module) if not known.startswith("_")]
-        raise ConfigError(
-            f"{wanted} must be a name in {place.shown}; it has no {place.name}."
-            f"{did_you_mean(nearest(place.name, there))}"
-        )
+        hint = did_you_mean(nearest(place.name, there))
+        raise ConfigError(f"{wanted} must be in {place.shown}; it has no {place.name}.{hint}")
     _check_factory(found, place, wanted)
     return found
 
 
 def check_reference(reference: str, wanted: str) -> None:
-    """Raise `ConfigError` for what is no reference or can name no factory; nothing is imported."""
+    """Raise `ConfigError` for what can name no factory; nothing is imported."""
     place = _parsed(reference, wanted)
     parts = place.module.split(".") if place.file is None else []
     closed = None if place.file is None else _closed_folder(place.file)
     if STANDARD.intersection(parts[:1]) or closed == "Python":
         yours = f" A file {parts[0]}.py of yours is ./{parts[0]}.py." if len(parts) == 1 else ""
         raise ConfigError(
-            f"{wanted} must not be {one_line(reference)}: names of Python's standard library are "
-            "never run as factories, not even with --trust-code. Name one of your own, such as "
-            f"nets.py:small.{yours}"
+            f"{wanted} must not be {one_line(reference)}: {NEVER}, not even with --trust-code. "
+            f"Name one of your own, such as nets.py:small.{yours}"
         )
     if closed is not None or "__main__" in parts:
         raise ConfigError(
-            f"{wanted} must not be {one_line(reference)}, because it is part of "
-            f"{closed or 'a program'}. Name one of your own, such as nets.py:small."
+            f"{wanted} must not be {one_line(reference)}, a part of {closed or 'a program'}. "
+            "Name one of your own, such as nets.py:small."
         )
 
 
@@ -97,7 +94,7 @@ def anchored(reference: str) -> str:
 
 
 def located(reference: str) -> str:
-    """Where the code of a reference is, in words; nothing is imported."""
+    """The place of a reference's code, in words; nothing is imported."""
     place = _parsed(reference, "the factory")
     if place.file is not None:
         return f"the file {place.file}"
@@ -107,18 +104,16 @@ def located(reference: str) -> str:
 
 
 def arguments(words: Sequence[str], where: str) -> dict[str, object]:
-    """Arguments by name from words that read name=value, a value being JSON or else plain text.
+    """Arguments by name from words name=value; a value is JSON or else plain text.
 
-    Raises `ConfigError` for a word that is none.
+    Raises `ConfigError` for other words.
     """
     found: dict[str, object] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not (equals and name.isidentifier()):
-            raise ConfigError(
-                f"{where} must read name=value, because they are arguments by name; got "
-                f"{one_line(repr(word))}. "
-                "Write for example width=64."
+            raise ConfigError.expected(
+                f"{where} must read name=value", one_line(repr(word)), "Write for example width=64."
             )
         try:
             found[name] = parse_json(text)
@@ -129,7 +124,7 @@ def arguments(words: Sequence[str], where: str) -> dict[str, object]:
 
 @contextmanager
 def own_code(failed: str, reference: str) -> Iterator[None]:
-    """Run a user's code: whatever it raises becomes a `ConfigError` that begins with `failed`."""
+    """Run a user's code; its exceptions become a `ConfigError` that begins with `failed`."""
     place = _parsed(reference, "the factory")
     project = None if place.file is None else module_of(place.file, place.root)[0]
     try:
@@ -144,7 +139,7 @@ def own_code(failed: str, reference: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What a user's code raised, in one line of a sane length."""
+    """An exception of a user's code, in one line of limited length."""
     try:
         text = str(error)
     except KeyboardInterrupt:
@@ -161,16 +156,14 @@ class _Missing(ConfigError):
 
 
 class _Place(NamedTuple):
-    """What a reference says."""
+    """A parsed reference."""
 
     module: str
-    """The module, by the name that Python has for it; for a file, its own name."""
+    """The module's name in Python; for a file, its own name."""
     name: str
-    """The name in it."""
     file: Path | None
-    """The file, where one is named."""
     root: Path | None
-    """The folder in which its project begins, where that is said."""
+    """The folder in which the file's project begins, if it is given."""
 
     @property
     def shown(self) -> str:
@@ -183,9 +176,10 @@ def _parsed(reference: str, wanted: str) -> _Place:
     is_file = place.endswith(".py")
     named = is_file or all(map(str.isidentifier, place.split(".")))
     if not (colon and place and named and name.isidentifier()) or "\0" in place:
-        raise ConfigError(
-            f"{wanted} must be given as package.module:name or as file.py:name; got "
-            f"{one_line(repr(reference))}. Write for example nets.py:small."
+        raise ConfigError.expected(
+            f"{wanted} must read package.module:name or file.py:name",
+            one_line(repr(reference)),
+            "Write for example nets.py:small.",
         )
     if not is_file:
         return _Place(place, name, None, None)
@@ -241,7 +235,7 @@ def _file_below(folder: Path, module: str) -> Path | None:
 
 
 def _closed_folder(file: Path) -> str | None:
-    """Whose folder a file lies in, if its names are no factories by their files."""
+    """The owner of a file's folder, if its names are no factories by their files."""
     paths = sysconfig.get_paths()
     library = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib")]
     apart = {"site-packages", "dist-packages"}
@@ -256,7 +250,7 @@ def _closed_folder(file: Path) -> str | None:
 
 
 def _check_factory(found: object, place: _Place, wanted: str) -> None:
-    """Refuse what other code defines and a user's module only passes on."""
+    """Refuse an object that a user's module only imports from a closed one."""
     while isinstance(found, functools.partial):
         found = found.func
     if not isinstance(found, type | FunctionType | BuiltinFunctionType):
@@ -265,14 +259,14 @@ def _check_factory(found: object, place: _Place, wanted: str) -> None:
     if home in STANDARD and _is_defined_there(found):
         raise ConfigError(
             f"{wanted} must not be {place.name} of {place.shown}: it is "
-            f"{found.__module__}.{found.__name__}, and names of Python's standard library are "
-            "never run as factories. Name a function or class of your own."
+            f"{found.__module__}.{found.__name__}, and {NEVER}. Name a function or class of your "
+            "own."
         )
     if place.file is None and place.module.partition(".")[0] in CLOSED and not _is_factory(found):
         raise ConfigError(
-            f"{wanted} must not be {place.name} of {place.module}: of that package only subclasses "
-            "of torch.nn.Module and torch.optim.Optimizer are factories. Write a function of your "
-            "own, such as nets.py:small."
+            f"{wanted} must not be {place.name} of {place.module}: only its subclasses of "
+            "torch.nn.Module and torch.optim.Optimizer are factories. Write your own function, "
+            "such as nets.py:small."
         )
 
 
@@ -300,7 +294,7 @@ def _hidden(project: Project | None, place: _Place) -> str:
 
 
 SEAL = "trust.json"
-"""In a run or a bundle: that this user trained with its code."""
+"""File in a run or an export that proves that this user trained with its code."""
 KEY = Path("sparring", "trust.key")
 """In the user's state folder."""
 KEY_BYTES = 32
@@ -312,7 +306,6 @@ class Code(NamedTuple):
     factory: str
     """package.module:name or path/to/file.py:name."""
     arguments: tuple[str, ...]
-    """What it is called with."""
 
 
 def named_code(settings: object) -> tuple[Code, ...]:
@@ -321,9 +314,9 @@ def named_code(settings: object) -> tuple[Code, ...]:
 
 
 def check_trusted(file: Path, codes: tuple[Code, ...], *, trust_code: bool) -> None:
-    """Raise `ConfigError` for code that is named in `file` and must not run; nothing is imported.
+    """Raise `ConfigError` if code in `file` must not run; nothing is imported.
 
-    Without `trust_code`, that is all code without a seal beside the file.
+    Without `trust_code`, code needs a seal beside the file.
     """
     for code in codes:
         check_reference(code.factory, f"{file}: the factory")
@@ -331,24 +324,24 @@ def check_trusted(file: Path, codes: tuple[Code, ...], *, trust_code: bool) -> N
         code = foreign[0]
         raise ConfigError(
             f"{file} names code that would run: {one_line(code.factory.rpartition(':')[2])} of "
-            f"{one_line(located(code.factory), 400)}. Nothing says that this was trained here by "
-            "you, and code from elsewhere can do all that you can. Read it, and if you trust it, "
-            "add --trust-code (in Python trust_code=True)."
+            f"{one_line(located(code.factory), 400)}. It was not sealed by you on this machine, "
+            "and code can do all that you can. Read it, and if you trust it, add --trust-code (in "
+            "Python trust_code=True)."
         )
 
 
 def seal(folder: Path, codes: tuple[Code, ...]) -> None:
-    """Leave in a new run's folder that its code was asked for here; nothing if it names none.
+    """Seal the code of a new run in its folder.
 
-    Without a state folder that can be written, nothing is left (`unsealed`). Raises `RunError` if
-    `folder` cannot be written.
+    Writes nothing without code, or if the state folder cannot be written (`unsealed`). Raises
+    `RunError` if `folder` cannot be written.
     """
     if codes and (key := _key(make=True)) is not None:
         write_json(folder / SEAL, [_sealed(key, code) for code in codes])
 
 
 def copy_seal(run: Path, into: Path) -> None:
-    """Let a bundle have the seal of its run, if that has one. Raises `RunError`."""
+    """Copy the seal of a run into an export, if there is one. Raises `RunError`."""
     with suppress(RunError):
         seals = read_json(run / SEAL)
         if isinstance(seals, list) and all(isinstance(each, str) for each in seals):
@@ -356,13 +349,13 @@ def copy_seal(run: Path, into: Path) -> None:
 
 
 def unsealed(folder: Path, codes: tuple[Code, ...]) -> str | None:
-    """Why other commands will not run this code by themselves; none if they will."""
+    """Why other commands need --trust-code for this code; `None` if they do not."""
     if not _unsealed(folder, codes):
         return None
     return (
-        f"nothing outside of this run says that you trained it, because {_key_file()} cannot be "
-        "written, or is open to other users: other commands will need --trust-code for its code. "
-        "Set XDG_STATE_HOME to a folder of your own before you train."
+        f"the run could not be sealed, because {_key_file()} cannot be written, or is open to "
+        "other users: other commands will need --trust-code for its code. Set XDG_STATE_HOME to a "
+        "folder of your own before you train."
     )
 
 
@@ -409,7 +402,7 @@ def _key_file() -> Path:
 
 
 def _key(*, make: bool) -> bytes | None:
-    """The user's key; none if there is none, or it cannot be made, or others could know it."""
+    """The user's key; `None` if it cannot be made or read, or other users may know it."""
     path = _key_file()
     if make and not os.path.lexists(path):
         with suppress(OSError):
@@ -430,7 +423,7 @@ def _read_key(path: Path) -> bytes | None:
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key, unless another process was first. Raises `OSError`."""
+    """Write a new key, unless another process did so first. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

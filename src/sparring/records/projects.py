@@ -1,11 +1,10 @@
-"""A user's own file and what it imports from beside it, apart from all other projects.
+"""A user's own file and the modules beside it, separate from all other projects.
 
-Every project has a private package below this module, named by its folder, and its files are
-modules of that package: `sparring.records.projects._<folder as hex>.nets`. An absolute import in
-such a file finds modules in the order in which a script would: built-in ones, those of its own
-folder, then the installed ones, which all projects share. So two projects may have a `layers.py`
-each, in one process. The name says where the folder is: a class of such a module can be pickled for
-any process on this machine.
+Every project has a private package below this module, named by its folder. Its files are modules
+of that package: `sparring.records.projects._<folder as hex>.nets`. An absolute import in such a
+file finds modules in the order of a script: built-in ones, those of its own folder, then installed
+ones, which all projects share. So two projects may each have a `layers.py` in one process. The name
+encodes the folder, so a class of such a module can be pickled for any process on this machine.
 """
 
 import builtins
@@ -37,37 +36,37 @@ from urllib.parse import quote, unquote
 from sparring.records.files import open_regular
 
 __path__: list[str] = []
-"""Makes this module a package, whose modules only the finder below finds."""
+"""Makes this module a package, with modules only from the finder below."""
 
 LARGEST_SOURCE = 16 << 20
-"""Bytes of a source file, far more than any that is written by hand."""
+"""Most bytes of a source file."""
 ROOT = "/./"
-"""In a file's path: the project begins before it, as rsync has it. Else in the file's folder."""
+"""Marks the project's folder in a file's path, as in rsync; by default the file's folder."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Project:
-    """Where the files of a project are looked for, and what was found."""
+    """The search path of a project and its results."""
 
     name: str
-    """Of its private package."""
+    """Name of its private package."""
     folder: str
-    """Of the file that is named."""
+    """Folder of the named file."""
     first: list[str]
-    """Folders that come before installed modules."""
+    """Folders searched before installed modules."""
     last: list[str]
-    """Folders that come after them."""
+    """Folders searched after them."""
     folders: list[str] = field(init=False)
     """All of them; the search path of the private package."""
     hidden: dict[str, str] = field(default_factory=dict)
-    """The project's own files that were imported by the name of an installed module."""
+    """The project's files that were imported by the name of an installed module."""
     _own: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folders = [*self.first, *self.last]
 
     def search(self, first: Sequence[str], last: Sequence[str]) -> None:
-        """Look in these folders, too: before all others, and after all others."""
+        """Add folders before and after all others."""
         self.first = list(dict.fromkeys([*first, *self.first]))
         self.last = list(dict.fromkeys([*self.last, *last]))
         if self.folders != [*self.first, *self.last]:
@@ -75,9 +74,9 @@ class Project:
             self._own.clear()
 
     def owns(self, top: str, file: str = "") -> bool:
-        """Whether `import top`, written in `file`, means a module of the project.
+        """Whether `import top` in `file` means a module of the project.
 
-        In a file of that very name it means the installed one, if there is one.
+        In a file of the same name it means the installed one, if there is one.
         """
         self.search(*_added_folders())
         if top not in self._own:
@@ -123,7 +122,7 @@ class Project:
 
     @property
     def _importlib(self) -> ModuleType:
-        """What `import importlib` gives: the same but for `import_module`."""
+        """`importlib` with this project's `import_module`."""
         module = ModuleType("importlib", importlib.__doc__)
         module.__getattr__ = lambda name: getattr(importlib, name)  # type: ignore[method-assign]
         module.import_module = self.import_module  # type: ignore[attr-defined]
@@ -136,9 +135,9 @@ class Project:
 
 
 def module_of(path: Path, root: Path | None) -> tuple[Project, str]:
-    """The project of a file, and the whole name of the file as a module of it; nothing runs.
+    """The project of a file, and its full module name; nothing runs.
 
-    `root` is a folder around it that the project begins at; else the file's own folder.
+    The project begins at `root`, a folder around the file, or else at the file's folder.
     """
     folder, package = path.parent, _package_root(path.parent)
     if root is None or root not in folder.parents:
@@ -158,7 +157,7 @@ def module_of(path: Path, root: Path | None) -> tuple[Project, str]:
 
 
 def readable(text: str) -> str:
-    """The same with modules named as their own project names them."""
+    """The text without the private packages in module names."""
     for name in _PROJECTS:
         text = text.replace(f"{__name__}.{name}.", "")
     return text
@@ -166,7 +165,7 @@ def readable(text: str) -> str:
 
 @contextmanager
 def running(project: Project | None) -> Iterator[None]:
-    """While code of a project runs, folders that it adds to `sys.path` are its own alone."""
+    """Run code of a project; folders that it adds to `sys.path` stay private to it."""
     if _before:
         yield
         return
@@ -181,12 +180,12 @@ def running(project: Project | None) -> Iterator[None]:
 
 
 def found_in(folders: Iterable[str], name: str) -> ModuleSpec | None:
-    """A module of this name in the first of the folders that has one; nothing runs."""
+    """The first module of this name in the folders; nothing runs."""
     return _spec(name, folders, SourceFileLoader)
 
 
 def shared_origin(top: str) -> str | None:
-    """The file of a module that all of this process share, or a word for it; nothing runs."""
+    """The file of a module that all projects share, or its name without a file; nothing runs."""
     loaded = sys.modules.get(top)
     if loaded is not None:
         return str(getattr(loaded, "__file__", None) or top)
@@ -195,7 +194,7 @@ def shared_origin(top: str) -> str | None:
 
 
 def shared_spec(name: str, apart_from: Collection[str] = ()) -> ModuleSpec | None:
-    """What Python finds by this name, but for some entries of `sys.path`; nothing runs."""
+    """The module that Python finds without some entries of `sys.path`; nothing runs."""
     before = list(sys.path)
     sys.path[:] = [entry for entry in before if entry not in apart_from]
     try:
@@ -220,16 +219,13 @@ def _shared_spec(name: str) -> ModuleSpec | None:
 
 
 _PROJECTS: dict[str, Project] = {}
-"""Those of this process, by the last part of their names."""
+"""Projects of this process, by the last part of their names."""
 _before: list[list[str]] = []
-"""`sys.path` before a project's code began to run, while it does."""
+"""`sys.path` from before the project's code that is running."""
 
 
 class _Source(SourceFileLoader):
-    """Source of a project.
-
-    Bytecode is neither read nor written: what runs is what is in the file.
-    """
+    """Source of a project; bytecode is neither read nor written."""
 
     def __init__(self, fullname: str, path: str, project: Project) -> None:
         super().__init__(fullname, path)
@@ -298,7 +294,7 @@ def _package(name: str, folders: list[str]) -> ModuleSpec:
 
 
 def _package_root(folder: Path) -> Path:
-    """The folder that the outermost package around this folder lies in; else the folder itself."""
+    """The folder that contains the outermost package around this folder; else the folder itself."""
     for inner in (folder, *folder.parents):
         if not (inner.name.isidentifier() and (inner / "__init__.py").is_file()):
             return inner
@@ -323,7 +319,7 @@ def _project(text: str) -> Project:
 
 
 def _decoded(key: str) -> Project | None:
-    """The project of such a name, in a process that has not met it yet."""
+    """The project of such a name, decoded in a new process."""
     try:
         text = bytes.fromhex(key.removeprefix("_")).decode(errors="surrogateescape")
     except ValueError:
@@ -332,12 +328,12 @@ def _decoded(key: str) -> Project | None:
 
 
 def _added() -> list[str]:
-    """What the code of a project that runs now has put into `sys.path`."""
+    """Entries of `sys.path` that the running code of a project added."""
     return [entry for entry in sys.path if entry not in _before[0]] if _before else []
 
 
 def _added_folders() -> tuple[list[str], list[str]]:
-    """Those before what was there already, and those after it, absolute."""
+    """Added folders before and after the earlier entries, absolute."""
     added = _added()
     ahead = list(takewhile(lambda entry: entry in added, sys.path))
     return (

@@ -29,7 +29,7 @@ from sparring.records.text import did_you_mean, nearest
 from sparring.records.typed import typed, typed_record
 
 RUNS = Path("runs")
-"""Where runs go, and are looked for, unless a path is given."""
+"""The default folder of runs."""
 _SHOWN = 12
 """Characters of a digest in a message."""
 
@@ -39,29 +39,26 @@ class PartIdentity:
     """One part of a data set."""
 
     images: int
-    """How many there are."""
+    """Number of images."""
     labels: str
     """SHA-256 of their labels, in order."""
     pixels: str
-    """SHA-256 of what they show, in order; of large sets of a sample (`sparring.data.run_data`)."""
+    """SHA-256 of their pixels, in order; for large sets of a sample (`sparring.data.run_data`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataIdentity:
-    """A whole data set: equal for equal images and labels, wherever they lie."""
+    """A whole data set: equal for equal images and labels, wherever they are stored."""
 
     shape: tuple[int, int, int]
     """Channels, rows and columns of an image."""
     classes: int
     """Number of classes."""
     train: PartIdentity
-    """The images to train on."""
     validation: PartIdentity
-    """The images that a run watches itself by."""
     test: PartIdentity
-    """The images that evaluations judge by."""
     path: str | None = None
-    """Where the data lie, from the run's folder; none for bundled data and data from Python."""
+    """Path of the data from the run's folder; `None` for bundled data and data from Python."""
 
     @property
     def digest(self) -> str:
@@ -76,7 +73,7 @@ class DataIdentity:
         return f"{parts} images, digest {self.digest[:_SHOWN]}"
 
     def differences(self, other: "DataIdentity") -> Iterator[str]:
-        """What is not the same, in words, most telling first."""
+        """All differences in words, the most important first."""
         if self.shape != other.shape:
             yield f"the shape of the images ({_shape(self.shape)} then, {_shape(other.shape)} now)"
         if self.classes != other.classes:
@@ -120,8 +117,7 @@ class RunDirectory:
             occupied = any(path.iterdir())
         if occupied:
             raise RunError(
-                f"a new run needs an empty folder, so that no earlier run is overwritten; "
-                f"{path} holds files. Choose another folder."
+                f"a new run needs an empty folder; {path} holds files. Choose another folder."
             )
         with run_errors("write into the run directory", path), tempfile.TemporaryFile(dir=path):
             pass
@@ -153,19 +149,13 @@ class RunDirectory:
             runs = _runs_in(parent)
             written = {run: (run.config.stat().st_mtime_ns, run.path.name) for run in runs}
         if not written:
-            raise RunError(
-                f"the latest run needs a run to exist; {parent} holds none. "
-                "Train first, or name the run directory."
-            )
+            raise RunError(f"no runs: {parent} holds none. Train first, or name a run directory.")
         return max(written, key=written.__getitem__)
 
     @classmethod
     @typed
     def chosen(cls, path: Path | str | None = None) -> "RunDirectory":
-        """The run of this path; without one, the newest in `RUNS`.
-
-        Raises `RunError` if it is not there.
-        """
+        """The run of this path; by default the newest in `RUNS`. Raises `RunError`."""
         if path is not None:
             return cls.open(path)
         if not RUNS.is_dir():
@@ -182,17 +172,17 @@ class RunDirectory:
 
     @property
     def classes(self) -> Path:
-        """Names of the classes, in order of their numbers."""
+        """Names of the classes in order."""
         return self.path / "classes.json"
 
     @property
     def data(self) -> Path:
-        """The identity of the run's data, and where they lie."""
+        """The identity and path of the run's data."""
         return self.path / "data.json"
 
     @property
     def launch(self) -> Path:
-        """The launcher of the trainers, where it was torchrun."""
+        """The launcher of the trainers, if it was torchrun."""
         return self.path / "launch.json"
 
     @property
@@ -216,21 +206,21 @@ class RunDirectory:
         return self.path / "resume.pt"
 
     def snapshot(self, version: int) -> Path:
-        """The weights after this number of updates, where the run kept them."""
+        """The weights after this number of updates, if the run kept them."""
         return self.path / "snapshots" / f"{version:08d}.safetensors"
 
     def snapshots(self) -> list[int]:
-        """Numbers of updates after which weights were kept, in order."""
+        """Numbers of updates with kept weights, in order."""
         with run_errors("look for snapshots in", self.path):
             return sorted(int(path.stem) for path in self.snapshot(0).parent.glob("*.safetensors"))
 
     @property
     def evaluation(self) -> Path:
-        """The run's verdict: what its strongest evaluation found, as shares of the images."""
+        """The run's verdict: its strongest evaluation, as shares of the images."""
         return self.path / "evaluation.json"
 
     def evaluations(self) -> list[Path]:
-        """The run's verdict, and the evaluations that are kept aside; none before the first."""
+        """The run's verdict and the evaluations kept aside; empty before the first."""
         earlier = sorted(self.path.glob(f"{self.evaluation.stem}-*{self.evaluation.suffix}"))
         return [path for path in (self.evaluation, *earlier) if path.exists()]
 
@@ -258,7 +248,7 @@ class RunDirectory:
         return self.path / "evaluation.partial.pt"
 
     def is_current(self, found: Evaluation) -> bool:
-        """Whether an evaluation judged the weights that the run has now, as far as can be known.
+        """Whether an evaluation judged the run's current weights, as far as can be known.
 
         Raises `RunError` if the weights cannot be read.
         """
@@ -269,7 +259,7 @@ class RunDirectory:
         )
 
     def on_other_data(self, name: str) -> "RunDirectory":
-        """Where an evaluation on other data than the run's goes: a folder within it."""
+        """The folder within the run for an evaluation on other data."""
         return RunDirectory(self.path / "other-data" / name)
 
     def keep_evaluation(self, name: str) -> None:
@@ -294,7 +284,7 @@ class RunDirectory:
         return from_json(Environment, read_json(self.environment), where=str(self.environment))
 
     def class_names(self) -> tuple[str, ...]:
-        """A name for each class, in order of their numbers; none of runs that stored none.
+        """The names of the classes in order; empty for runs that stored none.
 
         Raises `RunError` or `ConfigError` if the file is damaged.
         """
@@ -307,7 +297,7 @@ class RunDirectory:
         write_json(self.classes, list(names))
 
     def read_data(self) -> DataIdentity | None:
-        """The identity of the run's data; `None` for runs of versions that stored none.
+        """The identity of the run's data; `None` for runs of early versions.
 
         Raises `RunError` or `ConfigError` if the file is damaged.
         """
@@ -321,7 +311,7 @@ class RunDirectory:
 
     @property
     def saved_updates(self) -> int:
-        """Updates that the stored weights have seen; 0 where the file is missing or damaged."""
+        """Updates of the stored weights; 0 if the file is missing or damaged."""
         try:
             open_regular(self.weights, LARGEST_TENSORS).close()  # safetensors opens by name only
             with safe_open(self.weights, framework="np") as file:
@@ -332,11 +322,11 @@ class RunDirectory:
 
     @property
     def extended(self) -> Path:
-        """The numbers of updates that the run had before it was extended."""
+        """Earlier numbers of updates of a run that was extended."""
         return self.path / "extended.json"
 
     def extend(self, updates: int) -> None:
-        """Store a larger number of updates. Files written before stay the run's own.
+        """Store a larger number of updates. Earlier files still belong to the run.
 
         Raises `RunError` if the folder cannot be written to.
         """
@@ -356,7 +346,7 @@ class RunDirectory:
         return digest_of_settings(read_json(self.config))
 
     def settings_digests(self) -> frozenset[str]:
-        """That of the settings now, and those from before the run was extended."""
+        """The digest of the current settings, and those from before the run was extended."""
         settings = read_json(self.config)
         found = [settings]
         if isinstance(settings, dict):
@@ -377,7 +367,7 @@ class RunDirectory:
         write_json(self.launch, name)
 
     def write_config(self, config: object) -> None:
-        """Store a record as the settings of the run, and that code it names was asked for here.
+        """Store a record as the settings of the run, and seal the code that it names.
 
         Raises `RunError` if the folder cannot be written to.
         """
@@ -388,29 +378,30 @@ class RunDirectory:
     def section_or(
         self, name: str, cls: type[Section] | UnionType | GenericAlias, otherwise: Section
     ) -> Section:
-        """As `section`; `otherwise` for a run that was begun before there was such a setting."""
+        """As `section`; `otherwise` for a run of an early version without this setting."""
         settings = read_json(self.config)
         there = not isinstance(settings, dict) or name in settings
         return self.section(name, cls) if there else otherwise
 
     def section(self, name: str, cls: type[Section] | UnionType | GenericAlias) -> Section:
-        """One setting of the run, read as type `cls` without knowing the others.
+        """One setting of the run, read as type `cls` independently of the others.
 
-        Raises `RunError` if config.json cannot be read, `ConfigError` if it lacks the section or
-        holds something else there.
+        Raises `RunError` if config.json cannot be read, `ConfigError` if the section is missing or
+        wrong.
         """
         settings = read_json(self.config)
         if not isinstance(settings, dict):
-            raise RunError(
-                f"{self.config} must hold a JSON object of settings; it holds something else. "
-                "Restore the file or use another run."
-            )
+            raise no_settings(self.config)
         if name not in settings:
-            raise ConfigError(
-                f"{self.config} must hold the section {name}; it holds {', '.join(settings)}."
-                f"{did_you_mean(nearest(name, settings))}"
-            )
+            hint = did_you_mean(nearest(name, settings))
+            there = ", ".join(settings)
+            raise ConfigError(f"{self.config} has no section {name}; it holds {there}.{hint}")
         return from_json(cls, settings[name], where=str(self.config), path=name)
+
+
+def no_settings(file: Path) -> RunError:
+    """The error for a config.json that is no JSON object."""
+    return RunError(f"{file} must hold a JSON object. Restore the file or use another run.")
 
 
 def digest_of_settings(settings: object) -> str:
