@@ -89,6 +89,30 @@ def test_objects_that_cannot_be_used_are_refused_before_a_run(own, complaint, tm
     assert not (tmp_path / "run").exists()
 
 
+class Failing(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("kaboom")
+
+
+def raising(*_):
+    raise RuntimeError("kaboom")
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [
+        ({"schedule": raising}, "schedule"),
+        ({"eps_schedule": raising}, "schedule of ε"),
+        ({"augmentation": (raising,)}, "augmentation"),
+        ({"objective": raising}, "objective"),
+        ({"optimizer": lambda weights: Failing(weights, lr=0.1)}, "optimizer"),
+    ],
+)
+def test_what_own_code_raises_becomes_a_sentence(own, name, tmp_path):
+    with pytest.raises(ConfigError, match=f"the {name} failed: RuntimeError: kaboom"):
+        train(replace(fast(**SMALL), **own), tmp_path / "run")
+
+
 def test_reading_settings_runs_no_code_of_theirs(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
     evil = f"{tmp_path}/evil.py:Noise"

@@ -26,6 +26,7 @@ from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least
+from sparring.records.custom import own_errors
 from sparring.records.stage import Stage
 
 
@@ -283,7 +284,8 @@ class Recipe:
             threat = getattr(attack, "threat", None)
             return AttackPlan(attack=attack, eps=getattr(threat, "eps", math.nan))
         here = self.progress(number)
-        factor = 1.0 if self.eps_schedule is None else self.eps_schedule(here)
+        with own_errors("the schedule of ε"):
+            factor = 1.0 if self.eps_schedule is None else self.eps_schedule(here)
         early = (early.steps for early in self.early_steps if here < early.until)
         steps = min(next(early, attack.steps), attack.steps)
         eps = attack.threat.eps * factor

@@ -6,6 +6,7 @@ misspelt flag is answered at once.
 """
 
 import io
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
@@ -230,9 +231,12 @@ def number(text: str) -> float:
     """A number, or a fraction such as 125.3/255. Raises `Refusal`."""
     above, slash, below = text.partition("/")
     try:
-        return float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError) as error:
-        raise Refusal("a number, such as 0.1307 or 125/255", text) from error
+        found = float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise Refusal("a number, such as 0.1307 or 125/255", text)
+    return found
 
 
 def path(text: str) -> Path:

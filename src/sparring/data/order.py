@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least, within
-from sparring.records.custom import Custom, PythonObject, made
+from sparring.records.custom import Custom, PythonObject, made, own_errors
 from sparring.records.seeds import derive_seed
 from sparring.records.typed import typed_record
 
@@ -217,7 +217,8 @@ def augmented(
     `ConfigError` for a step of your own that does not return such images.
     """
     for number, step in enumerate(steps):
-        found = made(step, "augmentation")(images, ticket, number)
+        with own_errors("the augmentation"):
+            found = made(step, "augmentation")(images, ticket, number)
         if not isinstance(step, Flip | Crop):
             _check_augmented(found, images)
         images = found

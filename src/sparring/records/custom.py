@@ -6,13 +6,14 @@ whole, or a `PythonObject`, of which it stores the name alone: pass such an obje
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from sparring.errors import ConfigError
-from sparring.records.own_code import arguments, imported, own_code
+from sparring.errors import ConfigError, SparringError
+from sparring.records.own_code import arguments, imported, own_code, reason
 from sparring.records.text import one_line
 
 
@@ -109,6 +110,17 @@ _made = functools.cache(Custom.call)
 def forget_made() -> None:
     """Let factories make new objects; those that were made may have a state."""
     _made.cache_clear()
+
+
+@contextmanager
+def own_errors(what: str) -> Iterator[None]:
+    """Turn whatever code of your own raises in the block into a `ConfigError` that names it."""
+    try:
+        yield
+    except SparringError:
+        raise
+    except Exception as error:  # not sparring's code
+        raise ConfigError(f"{what} failed: {reason(error)}. --debug shows where.") from error
 
 
 def is_own(setting: object) -> bool:

@@ -16,7 +16,7 @@ from sparring.attacks import AttackedBatch
 from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
-from sparring.records.custom import Custom, PythonObject, made
+from sparring.records.custom import Custom, PythonObject, made, own_errors
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""
@@ -104,9 +104,10 @@ Objective = Adversarial | Natural | Mixed | TRADES | Own
 
 def loss_of(objective: Objective, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
     """The loss of a batch. Raises `ConfigError` if an objective of your own returns none."""
-    found = made(objective, "objective")(logits_of, batch)
     if isinstance(objective, Adversarial | Natural | Mixed | TRADES):
-        return found
+        return objective(logits_of, batch)
+    with own_errors("the objective"):
+        found = made(objective, "objective")(logits_of, batch)
     value, correct = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
         raise ConfigError.expected(

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
-from sparring.records.custom import Custom, PythonObject, made
+from sparring.records.custom import Custom, PythonObject, made, own_errors
 from sparring.records.own_code import arguments
 
 
@@ -253,7 +253,8 @@ EpsSchedule = Constant | WarmUp | Own
 
 def factor(schedule: LearningRateSchedule, progress: float) -> float:
     """The factor of the learning rate at a place of the run. Raises `ConfigError`."""
-    found = made(schedule, "schedule")(progress)
+    with own_errors("the schedule"):
+        found = made(schedule, "schedule")(progress)
     if not isinstance(found, int | float) or not 0 <= found < math.inf:
         raise ConfigError.expected(
             f"a schedule must return a number of 0 or more at {progress:g} of the run", found

@@ -6,6 +6,7 @@ Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -35,6 +36,7 @@ from sparring.models import (
 )
 from sparring.models.spec import ModelKind, is_imported
 from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
+from sparring.records.custom import is_own, own_errors
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
 from sparring.training.objectives import loss_of
@@ -358,7 +360,8 @@ class Trainer:
         now = self._factor()
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * now
-        self.optimizer.step()
+        with own_errors("the optimizer") if is_own(self.config.optimizer) else nullcontext():
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if (self.version + 1) % FORGET_EVERY == 0:
             self.forget_traces()
