@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite_are_refused_when_they_are_read(name, value,
     save_weights(network.state_dict(), tmp_path / "weights.safetensors")
     fresh = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3))
     before = {key: weight.clone() for key, weight in fresh.state_dict().items()}
-    with pytest.raises(CheckpointError, match=f"1 numbers that are NaN or infinite.*{name}"):
+    with pytest.raises(CheckpointError, match=f"1 weights that are NaN or infinite.*{name}"):
         load_weights(fresh, tmp_path / "weights.safetensors")
     assert all(torch.equal(before[key], weight) for key, weight in fresh.state_dict().items())
 

@@ -294,7 +294,7 @@ def test_any_callable_is_an_attack(mnist):
     [
         ({"updates": None}, ConfigError, "give either updates.*got neither"),
         ({"epochs": 1.0}, ConfigError, "give either updates.*got both"),
-        ({"updates": None, "epochs": -1.0}, ConfigError, "epochs must be above 0"),
+        ({"updates": None, "epochs": -1.0}, ConfigError, "epochs must be finite and above 0"),
         ({"updates": 0}, ConfigError, "updates must be 1 or more"),
         ({"data": "mnist"}, DataError, "load_dataset"),
         ({"data": 3}, DataError, "must have a length"),

@@ -88,7 +88,7 @@ def test_it_is_of_evaluation_mode_and_single_precision() -> None:
 
 def test_a_network_that_differs_from_itself_is_told_so() -> None:
     network = permuted(0, noise=1.0)
-    with pytest.raises(OtherNetwork, match="differently from one pass to the next"):
+    with pytest.raises(OtherNetwork, match="differ from one pass to the next"):
         check_fingerprint(network, fingerprint(network, SHAPE), "here")
 
 

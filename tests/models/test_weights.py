@@ -104,7 +104,7 @@ def test_a_truncated_file_is_a_checkpoint_error(path, kept):
     save_weights(network(2).state_dict(), path)
     path.write_bytes(path.read_bytes()[:kept])
     target = network(1)
-    with untouched(target), pytest.raises(CheckpointError, match=r"cannot be read.*restore it"):
+    with untouched(target), pytest.raises(CheckpointError, match=r"cannot be read.*Restore it"):
         load_weights(target, path)
 
 

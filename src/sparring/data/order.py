@@ -1,9 +1,9 @@
 """The seeded order in which training meets its images, and the augmentation of each ticket.
 
-Each epoch is a random permutation of all images. Laid end to end the permutations are one
-endless stream, and the n-th ticket takes the n-th run of `batch_size` places in it. So every
-batch is full, a batch may begin in one epoch and end in the next, and every image is used
-exactly once an epoch, as with the data reader of Madry et al.'s MNIST challenge.
+Each epoch is a random permutation of all images. The permutations make up one endless stream, and
+ticket n has its images n `batch_size` and following. So every batch is full, a batch may begin in
+one epoch and end in the next, and every image is used exactly once an epoch, as with the data
+reader of Madry et al.'s MNIST challenge.
 
 Augmentation is a pure function of the ticket. Every number is drawn for one image by its place in
 the whole ticket, so the parts of a ticket, computed by any process at any time, give the whole.
@@ -31,10 +31,10 @@ _KEPT_PERMUTATIONS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Ticket:
-    """One batch's place in the order: which images, and the seed of whatever is random in it."""
+    """One batch's place in the order: its images, and the seed of everything random in it."""
 
     number: int
-    """Tickets before this one."""
+    """Number of tickets before this one."""
 
     epoch: int
     """Epoch of the first image, counted from 0."""
@@ -43,7 +43,7 @@ class Ticket:
     """Place of the first image in its epoch, 0 to num_images - 1."""
 
     indices: Int64[Tensor, " B"]
-    """Which images, in order: a whole batch, unless this is a part of a ticket."""
+    """Images, in order: a whole batch, unless this is a part of a ticket."""
 
     seed: int
     """Seed of everything random in attacking this batch, in [0, 2**63)."""
@@ -55,16 +55,16 @@ class Ticket:
     """Place of the first image in the whole ticket."""
 
     def draw(self, place: int, *what: int | str) -> float:
-        """A number in [0, 1) for one image, whichever part of the ticket it is asked of.
+        """A random number in [0, 1) for one image, the same in the ticket and in its parts.
 
-        `place` counts from this part's first image, `what` says what the number is for. Drawn from
-        another stream than the attack's. Cost: some microseconds.
+        `place` counts from this part's first image, `what` names the number's purpose. The stream
+        is not the attack's. Cost: some microseconds.
         """
         whole = self.seed if self.root is None else self.root
         return derive_seed(whole, "image", self.first + place, *what) / 2**63
 
     def part(self, part: int, parts: int) -> "Ticket":
-        """One of its equal parts, with a seed of its own; the whole ticket if there is only one."""
+        """One of `parts` equal parts, with a seed of its own; of one part the ticket itself."""
         if parts == 1:
             return self
         mine = rows(len(self.indices), part, parts)
@@ -78,7 +78,7 @@ class Ticket:
 
 
 def rows(count: int, part: int, parts: int) -> slice:
-    """Which of so many images belong to a part: neighbours, in parts that differ by one at most."""
+    """Places of a part of `count` images: neighbours, in parts that differ by one at most."""
     return slice(count * part // parts, count * (part + 1) // parts)
 
 
@@ -103,27 +103,17 @@ class Order:
     )
 
     def __post_init__(self) -> None:
-        """Refuse an order without images or with empty batches."""
-        for name in ("num_images", "batch_size"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1, because every ticket holds a whole batch of "
-                    f"images; got {value}. Use a positive {name}."
-                )
+        at_least("num_images", self.num_images, 1)
+        at_least("batch_size", self.batch_size, 1)
 
     def ticket(self, number: int) -> Ticket:
-        """The ticket with `number` tickets before it.
+        """The ticket with `number` tickets before it, a pure function of the order and `number`.
 
-        Any ticket may be asked for at any time, and as often as wished: the answer depends
-        only on the order's numbers and on `number`. Cost: at most one permutation of all
-        images for each epoch it touches; none if the epochs are those of the tickets asked
-        for just before. Raises `ConfigError` if `number` is negative.
+        Cost: at most one permutation of all images for each epoch it touches; none if the previous
+        tickets were of the same epochs. Raises `ConfigError` if `number` is negative.
         """
         if number < 0:
-            raise ConfigError(
-                f"number must be at least 0, because tickets are counted from 0; got {number}."
-            )
+            raise ConfigError.expected("number must be 0 or more", number)
         epoch, position = divmod(number * self.batch_size, self.num_images)
         return Ticket(
             number=number,
@@ -134,7 +124,7 @@ class Order:
         )
 
     def _stream(self, epoch: int, position: int) -> Int64[Tensor, " B"]:
-        """A whole batch of the stream from this place on, across as many epochs as it takes."""
+        """A whole batch of the stream from this place on, across epochs."""
         missing, pieces = self.batch_size, []
         while missing:
             piece = self._permutation(epoch)[position : position + missing]
@@ -144,7 +134,7 @@ class Order:
         return torch.cat(pieces)
 
     def _permutation(self, epoch: int) -> Int64[Tensor, " N"]:
-        """All images in the order of one epoch, remembered for the next tickets."""
+        """All images in the order of one epoch, kept for the next tickets."""
         known = self._permutations.get(epoch)
         if known is not None:
             return known
@@ -159,7 +149,7 @@ class Order:
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flip:
-    """Mirrors left and right, for some images."""
+    """Mirrors some images left to right."""
 
     share: float = 0.5
     """Probability of being mirrored."""
@@ -170,7 +160,7 @@ class Flip:
     def __call__(
         self, images: Float[Tensor, " B C H W"], ticket: Ticket, number: int
     ) -> Float[Tensor, " B C H W"]:
-        """The images, some mirrored."""
+        """The images, some of them mirrored."""
         draws = [ticket.draw(place, number, "flip") < self.share for place in range(len(images))]
         mirrored = torch.tensor(draws, device=images.device)
         return torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -179,10 +169,10 @@ class Flip:
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
-    """Surrounds images with black and takes a part of the former size, each elsewhere."""
+    """Pads images with black, and crops each to its former size at a random place."""
 
     padding: int = 4
-    """Pixels on each side, so the largest shift."""
+    """Pixels on each side: the largest shift."""
 
     def __post_init__(self) -> None:
         at_least("augmentation: padding", self.padding, 0)
@@ -205,7 +195,7 @@ class Crop:
 
 
 Augmentation = Flip | Crop | Custom | PythonObject | Callable[[Tensor, Ticket, int], Tensor]
-"""Of your own: called with images, their ticket and the number of the step."""
+"""Your own one is called with images, their ticket and the number of the step."""
 
 
 def augmented(
@@ -213,8 +203,8 @@ def augmented(
 ) -> Float[Tensor, " B C H W"]:
     """A ticket's images after all steps, in order; the images themselves if there are none.
 
-    Cost: some microseconds a number, one for each image of a flip and two of a crop. Raises
-    `ConfigError` for a step of your own that does not return such images.
+    Cost: some microseconds for each image of a flip, twice that of a crop. Raises `ConfigError` for
+    a step of your own that does not return such images.
     """
     for number, step in enumerate(steps):
         with own_errors("the augmentation"):

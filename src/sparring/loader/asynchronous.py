@@ -44,21 +44,21 @@ class Asynchronous:
     """Workers attack batches with slightly old weights while the trainer updates (section 5)."""
 
     workers: int | None = None
-    """How many attack; with 0 the trainer does. Not given, processes: one for each CUDA device but
-    the trainer's, on a CPU one less than there are cores, and several trainers share both evenly;
-    Ray: as many as the policy keeps busy."""
+    """Number of workers; with `0` the trainer attacks. Default for processes: one for each CUDA
+    device but the trainer's, on a CPU one less than there are cores, shared evenly among several
+    trainers; for Ray: as many as the policy keeps busy."""
     transport: TransportKind = field(default_factory=Processes)
-    """Where they are: processes of this machine, or actors of a Ray cluster."""
+    """Where workers are: processes of this machine, or actors of a Ray cluster."""
     policy: PolicyKind = field(default_factory=FixedLag)
     """Which weights a batch is attacked with, and how far attacks may run ahead."""
     fresh_steps: int = 4
-    """Steps of each attack, the last, that are taken with the weights that the batch is trained on:
-    they undo what staleness does (decision 7). The first step is never one of them; the paper has
+    """The last steps of each attack, taken with the weights that the batch is trained on, which
+    undo the effect of staleness (decision 7). The first step is never one of them; the paper has
     none."""
     helps: bool = True
     """Whether the trainer attacks too while the next batch is not ready."""
     patience: float = PATIENCE
-    """Seconds for which a worker may attack one batch before it is taken to hang, and replaced."""
+    """Seconds for which a worker may attack one batch before it is killed and replaced."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -78,18 +78,18 @@ class Asynchronous:
         return self.policy.bound
 
     def count(self, trainer: torch.device, place: Place) -> int:
-        """Workers beside a trainer on this device."""
+        """Number of workers beside a trainer on this device."""
         if self.workers is not None:
             return self.workers
         return self.transport.workers(self.policy, trainer, place)
 
     def open(self, setup: SourceSetup) -> "AsyncSource":
-        """The source; its workers start with the first batch."""
+        """The source, whose workers start with the first batch."""
         return AsyncSource(self, setup)
 
 
 class AsyncSource(Source, LocalExecutor):
-    """Batches in ticket order from an engine; a checkpoint keeps the old weights still needed."""
+    """Batches of an engine; a checkpoint keeps the old weights that are still needed."""
 
     def __init__(self, kind: Asynchronous, setup: SourceSetup) -> None:
         self._kind, self._setup = kind, setup
@@ -139,7 +139,6 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def figures(self) -> Mapping[str, int | float | str]:
-        """Which workers attacked, where the batch became stale, what the trainer did meanwhile."""
         if self._ready is None or self._engine is None:
             return {}
         before, now = asdict(self._timings), asdict(self._engine.timings)
@@ -160,7 +159,7 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def totals(self) -> Mapping[str, int]:
-        """The ledger; leases that are out count as lost, as they would after a stop."""
+        # Leases that are out count as lost, as they would after a stop.
         ledger = self._broker.ledger
         counts = {item.name: getattr(ledger, item.name) for item in fields(ledger)}
         del counts["staleness"]
@@ -169,7 +168,6 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def state(self) -> Mapping[str, Tensor]:
-        """The old weights that later tickets will ask for, and the ledger."""
         kept = self._broker.kept(self._setup.model.version)
         state = {"versions": torch.tensor(sorted(kept.values()), dtype=torch.int64)}
         state |= {f"ledger {name}": torch.tensor(n) for name, n in self.totals().items()}
@@ -209,7 +207,6 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def attack(self, lease: Lease) -> Work:
-        """Carry out a lease in this process; the current weights need not be copied."""
         if lease.stage == "last" and not self._transport.shares_memory:
             self._attacker.gather(lease)
         model = self._setup.model
@@ -231,9 +228,9 @@ class AsyncSource(Source, LocalExecutor):
         policy, workers = self._kind.policy, self._workers
         if policy.window * policy.split < workers:
             log.warning(
-                "%d workers cannot all work: at most %d parts of batches are out at one time "
-                "(%d batches in %d parts). Take fewer workers, a larger lag or more credits, or "
-                "split batches further",
+                "%d workers cannot all be busy: at most %d parts of batches are out at one time "
+                "(%d batches in %d parts). Use fewer workers, a larger lag, more credits or more "
+                "parts",
                 workers,
                 policy.window * policy.split,
                 policy.window,
@@ -253,7 +250,7 @@ class AsyncSource(Source, LocalExecutor):
 def _schema(
     state: Mapping[str, Tensor], network: nn.Module, buffers: int, totals: Mapping[str, int]
 ) -> Fields:
-    """Old versions, no more than there are buffers, the weights of each, and the ledger."""
+    """Old versions, at most one for each buffer, with their weights, and the ledger."""
     found = state.get("versions")
     versions = found.tolist() if isinstance(found, Tensor) and found.numel() <= buffers else []
     weights = {

@@ -40,7 +40,7 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, positive
 from sparring.records.typed import typed
 
 FORMAT = 1
@@ -57,18 +57,18 @@ class AdversarialLoader:
 
     `data` are `Images`, a `Dataset` (its training images), a pair (images, labels) of tensors or
     arrays, or any `torch.utils.data.Dataset`; pixels are bytes, or grey levels / 255. `model` maps
-    images in [0, 1] to logits, and lives where the batches are to be. `attack` is one of
-    `sparring.attacks`, or any callable `attack(model, images, labels, generator=…)`; a schedule of
-    ε, early steps and fresh steps need one with `PGD`'s methods. Give `updates`, the number of
-    batches, or `epochs`. `source` is `Fresh()` if not given. `eps_schedule` gives a factor of ε for
-    the share of training that is over, in [0, 1). `precision` is that of the attack's passes:
-    "auto" takes bf16 if the hardware has units for it. `build` makes a network like the model in a
-    worker, for models that do not pickle. Of `world_size` processes that train together, each gets
-    the part of every batch that belongs to its `rank`. Model and attack are tried on eight images
-    at once; workers start with the first batch.
+    images in [0, 1] to logits; batches are on its device. `attack` is one of `sparring.attacks`, or
+    any callable `attack(model, images, labels, generator=…)`; a schedule of ε, early steps and
+    fresh steps need one with `PGD`'s methods. Give `updates`, the number of batches, or `epochs`.
+    `source` is `Fresh()` by default. `eps_schedule` maps the share of training that is over, in
+    [0, 1), to a factor of ε. `precision` is that of the attack's passes: "auto" is bf16 if the
+    hardware has units for it. `build` makes a network like the model in a worker, for models that
+    do not pickle. Of `world_size` processes that train together, each gets its `rank`'s part of
+    every batch. Model and attack are tried on eight images at once; workers start with the first
+    batch.
 
     Use it as a context manager, or `close()` it: that ends the workers. A script that asks for
-    workers must do so behind `if __name__ == "__main__":`, since they import it. Workers and
+    workers must do so behind `if __name__ == "__main__":`, since workers import it. Workers and
     trainer compute with `torch.get_num_threads()` CPU threads each, as it is at the first batch;
     with workers on the same CPU, set it to 1.
 
@@ -129,7 +129,7 @@ class AdversarialLoader:
 
     @classmethod
     def of(cls, setup: SourceSetup, source: SourceKind) -> "AdversarialLoader":
-        """A loader of parts that are made and checked already, as `train` has them."""
+        """A loader of parts that are already made and checked, as `train` has them."""
         loader = cls.__new__(cls)
         loader._assemble(setup, source)
         return loader
@@ -141,9 +141,9 @@ class AdversarialLoader:
         self._closed = self._waits_for_update = False
         self._end: Callable[[], object] = lambda: None
         self.supply_seconds = 0.0
-        """Time that the last batch took to come: its attack, or the wait for a worker."""
+        """Time for the last batch: its attack, or the wait for a worker."""
         self.commit_seconds = 0.0
-        """Time that serving the workers took when the weights were last new."""
+        """Time for serving the workers after the last update."""
 
     @property
     def recipe(self) -> Recipe:
@@ -176,11 +176,11 @@ class AdversarialLoader:
         )
 
     def __iter__(self) -> Iterator[AttackedBatch]:
-        """Itself: a second loop continues where the first one stopped."""
+        """The loader itself: a second loop continues where the first one stopped."""
         return self
 
     def __next__(self) -> AttackedBatch:
-        """The next batch, of the weights and staleness that its source is for."""
+        """The next batch, with the staleness of its source."""
         self.updated()
         begun = time.perf_counter()
         batch = self._opened().next()
@@ -189,12 +189,12 @@ class AdversarialLoader:
         return batch
 
     def updated(self) -> None:
-        """Tell that the model was updated with the last batch; a second call does nothing."""
+        """Call this after the update with the last batch; a second call does nothing."""
         if self._waits_for_update:
             self.advance()
 
     def advance(self) -> None:
-        """Count an update of the weights, whichever batch it was made with."""
+        """Count an update of the weights, with any batch."""
         self._waits_for_update = False
         self._model.version += 1
         begun = time.perf_counter()
@@ -204,7 +204,7 @@ class AdversarialLoader:
         self._model.copy.refresh()
 
     def begin(self, number: int) -> AttackedBatch:
-        """The batch of any ticket, attacked now but for its fresh steps, outside of the order."""
+        """The batch of any ticket, attacked now except for its fresh steps."""
         return self._setup.craft(self._setup.crafter.clean(number), "first")
 
     def finish(self, batch: AttackedBatch) -> AttackedBatch:
@@ -220,7 +220,7 @@ class AdversarialLoader:
         return {} if self._source is None else self._source.totals()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to continue with the next batch, besides the weights.
+        """The state to resume from with the next batch, without the weights.
 
         The last batch counts as trained on. Tensors are copies. Size: that of the batches that wait
         in a source `Stale`, or of the old weights that an asynchronous one still needs.
@@ -234,15 +234,15 @@ class AdversarialLoader:
         }
 
     def load_state_dict(self, state: object) -> None:
-        """Continue where the loader that gave this state was; load the model's weights before.
+        """Resume where the loader of this state was; load the model's weights before.
 
         Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
         after the first batch.
         """
         if self._source is not None:
             raise ConfigError(
-                "load_state_dict must come before the first batch, because the source is running "
-                "already. Make a new loader and load the state there."
+                "load_state_dict must come before the first batch. Make a new loader and load the "
+                "state there."
             )
         if not isinstance(state, Mapping) or state.get("format") != FORMAT:
             raise CheckpointError(
@@ -259,10 +259,8 @@ class AdversarialLoader:
             )
         version = state.get("version")
         if not isinstance(version, int) or not 0 <= version <= len(self):
-            raise CheckpointError(
-                f"the state's version must be a number from 0 to {len(self)}; got {version!r:.40}."
-                " The state is damaged."
-            )
+            rule = f"the state's version must be a number from 0 to {len(self)}"
+            raise CheckpointError.expected(rule, f"{version!r:.40}", "The state is damaged.")
         try:
             self.restore(state.get("source", {}), version)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -275,7 +273,7 @@ class AdversarialLoader:
         return dict(self._opened().state())
 
     def restore(self, source: Mapping[str, Tensor], version: int) -> None:
-        """Continue after `version` updates; raises `ValueError` for a damaged state."""
+        """Resume after `version` updates; raises `ValueError` for a damaged state."""
         self._model.version = version
         self._opened().restore(source, version)
         self._model.copy.refresh()
@@ -296,7 +294,6 @@ class AdversarialLoader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
         self.close()
 
     def _opened(self) -> Source:
@@ -308,7 +305,7 @@ class AdversarialLoader:
         return self._source
 
     def _settings(self) -> dict[str, Any]:
-        """What a state must have in common with its loader, beside weights and images."""
+        """The settings that a state and its loader must have in common."""
         recipe = self.recipe
         names = ("batch_size", "updates", "seed", "fresh_steps", "split", "rank", "world_size")
         settings: dict[str, Any] = {name: getattr(recipe, name) for name in names}
@@ -334,44 +331,41 @@ class CopyOf:
 
 
 def _lasting(kind: SourceKind) -> str:
-    """What of a source decides its batches; the number of workers does not."""
+    """The settings of a source that determine its batches; the number of workers does not."""
     return repr(kind.policy) if isinstance(kind, Asynchronous) else repr(kind)
 
 
 def updates_for(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:
-    """Updates as given, or those of so many passes over the images, rounded up.
+    """Number of updates: `updates`, or those of `epochs` passes over the images, rounded up.
 
     Raises `ConfigError` unless exactly one of the two is given.
     """
     if (updates is None) == (epochs is None):
-        raise ConfigError(
-            "give either updates, the number of batches, or epochs; got "
-            f"{'neither' if updates is None else 'both'}."
-        )
+        got = "neither" if updates is None else "both"
+        raise ConfigError.expected("give either updates, the number of batches, or epochs", got)
     if updates is not None:
         at_least("updates", updates, 1)
         return updates
     assert epochs is not None
-    if not 0 < epochs < math.inf:
-        raise ConfigError(f"epochs must be above 0 and finite; got {epochs:g}.")
+    positive("epochs", epochs)
     at_least("batch_size", batch_size, 1)
     return max(1, math.ceil(epochs * images / batch_size))
 
 
 def _outputs(model: nn.Module, images: Tensor, num_classes: int) -> int:
-    """Logits for each image, if the model gives at least as many as there are classes."""
+    """Number of logits of the model, and at least `num_classes`."""
     try:
         with torch.no_grad(), evaluation_mode(model):
             logits = model(images.clone())
         return max(num_classes, int(logits.shape[1]))
     except Exception:
-        return num_classes  # `check_network` says what is wrong
+        return num_classes  # `check_network` reports the error
 
 
 def _check_workers(
     source: SourceKind, recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None
 ) -> None:
-    """Refuse what cannot be sent to workers before any is started."""
+    """Refuse things that cannot be sent to workers, before any is started."""
     if not isinstance(source, Asynchronous):
         return
     source.transport.check()
@@ -389,6 +383,6 @@ def _check_workers(
             if name != "model":
                 advice = "define it at the top of a module"
             raise ConfigError(
-                f"the {name}, a {type(thing).__name__}, cannot be sent to workers, because it does "
-                f"not pickle: {reason}. Either {advice}, or take Asynchronous(workers=0)."
+                f"the {name}, a {type(thing).__name__}, cannot be sent to workers; pickling it "
+                f"failed: {reason}. Either {advice}, or use Asynchronous(workers=0)."
             )

@@ -1,6 +1,6 @@
-"""What every source of adversarial batches does, and what it works with.
+"""The protocol of sources of adversarial batches, and what they make them with.
 
-A source is asked for a batch when the weights are at some version, and may attack any ticket then.
+A source may attack any ticket when it is asked for a batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,10 @@ from sparring.records.stage import Stage
 
 
 class Place(NamedTuple):
-    """Which of the trainers on one machine a process is."""
+    """Number of a process among the trainers on its machine, from `0`, and their count."""
 
     number: int = 0
-    """The first one is 0."""
     of: int = 1
-    """How many there are."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False, repr=False)
@@ -29,9 +27,7 @@ class LiveModel:
     """The network in training, as attacks see it."""
 
     network: nn.Module
-    """The weights as they are now."""
     copy: WorkingCopy
-    """The form in which passes are computed."""
     version: int = 0
     """Updates that the weights have seen."""
 
@@ -41,15 +37,13 @@ class SourceSetup:
     """What a source makes batches with."""
 
     model: LiveModel
-    """The network in training."""
     crafter: Crafter
-    """Makes batches here."""
+    """Makes batches in this process."""
     job: AttackJob
-    """Makes them elsewhere."""
+    """Makes batches in workers."""
     place: Place = field(default_factory=Place)
-    """Which of the trainers on this machine this is."""
     stopped: Callable[[], bool] = lambda: False
-    """Whether the source should end rather than wait for a batch that is not ready."""
+    """Whether the source should end instead of waiting for a batch that is not ready."""
 
     def craft(self, batch: AttackedBatch, stage: Stage) -> AttackedBatch:
         """Take the steps of one stage of a batch's attack with the weights as they are now."""
@@ -61,14 +55,14 @@ class SourceSetup:
 
 @runtime_checkable
 class Source(Protocol):
-    """Adversarial batches in ticket order, and what it takes to resume."""
+    """Adversarial batches in ticket order, with a state to resume from."""
 
     def next(self) -> AttackedBatch:
         """The next ticket's batch; raises `StopIteration` after the last, and when stopped."""
         ...
 
     def updated(self) -> None:
-        """The last batch has been trained on: the weights are new."""
+        """Take note that the last batch was trained on: the weights are new."""
         ...
 
     def figures(self) -> Mapping[str, int | float | str]:
@@ -80,16 +74,16 @@ class Source(Protocol):
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """All that a checkpoint must hold so that no batch is lost or made twice."""
+        """What a checkpoint must hold so that no batch is lost or made twice."""
         ...
 
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
-        """Resume after `trained` batches, from what `state()` gave then.
+        """Resume after `trained` batches from the `state()` of that moment.
 
-        Raises `ValueError` for anything that it cannot have given.
+        Raises `ValueError` for anything that cannot be such a state.
         """
         ...
 
     def close(self) -> None:
-        """Release everything besides memory; may be called twice."""
+        """Release everything but memory; may be called twice."""
         ...

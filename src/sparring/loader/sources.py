@@ -1,4 +1,4 @@
-"""Sources that attack in the trainer itself, at once or some updates ahead of training."""
+"""Sources that attack in the trainer's process, at once or some updates ahead of training."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from sparring.attacks import AttackedBatch
-from sparring.errors import ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
@@ -20,11 +19,11 @@ from sparring.records.typed import typed_record
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fresh:
-    """Every batch is attacked with the weights that it then trains: synchronous training."""
+    """Every batch is attacked with the weights that it is trained on: synchronous training."""
 
     @property
     def fresh_steps(self) -> int:
-        """0: no step is left for later, all are fresh."""
+        """`0`: no step is left for later."""
         return 0
 
     @property
@@ -34,7 +33,7 @@ class Fresh:
 
     @property
     def bound(self) -> int:
-        """0: nothing is ever stale."""
+        """`0`: nothing is ever stale."""
         return 0
 
     def open(self, setup: SourceSetup) -> Source:
@@ -54,16 +53,10 @@ class Stale:
     staleness: int = 32
     """Length of the queue, in updates: the paper's s."""
     fresh_steps: int = 0
-    """Steps of each attack, the last ones, that are taken only when its batch is trained on, with
-    the weights of that moment; the first step is never one of them. The paper has none."""
+    """The last steps of each attack, taken with the weights that its batch is trained on. The
+    first step is never one of them; the paper has none."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.staleness < 0:
-            raise ConfigError(
-                f"staleness must be 0 or more because it is the length of a queue; got "
-                f"{self.staleness}. 0 is the same as the source fresh."
-            )
         at_least("source.staleness", self.staleness, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
 
@@ -121,7 +114,7 @@ class DelayLine(Source):
 
     @override
     def state(self) -> Mapping[str, Tensor]:
-        """The adversarial images that wait, and their versions; clean images are not kept."""
+        # Clean images are not kept: they are made again.
         if not self._waiting:
             return {}
         return {

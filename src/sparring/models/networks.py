@@ -25,14 +25,14 @@ class BatchRenorm2d(nn.BatchNorm2d):
     """`BatchNorm2d` with the running statistics in training too, and the batch's in gradients.
 
     Attacks see a network in evaluation mode. With `BatchNorm2d` an update trains another function,
-    and at a high learning rate the two part: the update is right on every example that fools the
-    network which is evaluated, and nothing is learned of that one. Weights, buffers and evaluation
-    mode are those of `BatchNorm2d`. Early running statistics are plain means over the batches so
-    far, so that the first batch is normalised as by `BatchNorm2d`.
+    and at a high learning rate the two diverge: the trained one classifies every example correctly
+    that fools the evaluated one, and the evaluated one learns nothing. Weights, buffers and
+    evaluation mode are those of `BatchNorm2d`. Early running statistics are means over the batches
+    so far, so that the first batch is normalised as by `BatchNorm2d`.
     """
 
     def forward(self, input: Float[Tensor, " B C H W"]) -> Float[Tensor, " B C H W"]:
-        """Normalised images; in training mode the running statistics move first."""
+        """Normalised images; in training mode the running statistics are updated first."""
         running_mean, running_variance = self.running_mean, self.running_var
         batches, momentum = self.num_batches_tracked, self.momentum
         if not self.training or running_mean is None or running_variance is None:
@@ -59,10 +59,8 @@ class BatchRenorm2d(nn.BatchNorm2d):
         return normalised
 
     def _statistics(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased variance of each channel.
-
-        By `batch_norm`, which computes them many times faster than `torch.var_mean` does.
-        """
+        """Mean and unbiased variance of each channel."""
+        # `batch_norm` is many times faster than `torch.var_mean`.
         mean, variance = torch.zeros_like(self.weight), torch.ones_like(self.weight)
         weight, bias = self.weight.detach(), self.bias.detach()
         batch_norm(input, mean, variance, weight, bias, training=True, momentum=1.0)
@@ -70,10 +68,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
 
 class Normalisation(nn.Module):
-    """Subtracts a mean from each channel and divides by a deviation, constants of single precision.
-
-    They are stored with the weights.
-    """
+    """Subtracts a mean from each channel and divides by a deviation; both are buffers."""
 
     mean: Tensor
     deviation: Tensor
@@ -107,7 +102,7 @@ class SmallCNN(nn.Module):
     """Three stages of two 3x3 convolutions, each with BatchNorm and ReLU, then one dense layer.
 
     The second convolution of a stage halves the image; widths are `width`, twice and four times
-    that. Features are averaged over the image before the dense layer, so that any size will do.
+    that. Features are averaged over the image before the dense layer, for images of any size.
     """
 
     def __init__(self, channels: int, num_classes: int, width: int = 32) -> None:

@@ -1,7 +1,7 @@
 """Files that `torch.save` wrote: read without running code in them, and checked by a schema.
 
-A schema is made of the kinds below, each of which accepts a value or raises `ValueError` that says
-where the value is and what is wrong with it. A file is accepted as a whole or not at all.
+A schema is made of the kinds below. Each accepts a value or raises `ValueError`, which names the
+value's place and the fault. A file is accepted as a whole or not at all.
 """
 
 import math
@@ -17,15 +17,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from sparring.errors import cause
 from sparring.records.files import LARGEST_TENSORS, open_regular
-
-_ECHO = 120
-"""Characters of what PyTorch says of a damaged file: it lists every place in its own sources."""
 
 
 @runtime_checkable
 class Kind(Protocol):
-    """The values that are allowed at one place of a file."""
+    """The allowed values at one place of a file."""
 
     def check(self, value: object, place: str) -> None:
         """Raise `ValueError` unless the value is allowed at this place."""
@@ -115,7 +113,7 @@ class Text(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Anything(Kind):
-    """Any value: what is checked later."""
+    """Any value, which is checked later."""
 
     @override
     def check(self, value: object, place: str) -> None:
@@ -194,7 +192,7 @@ def tensors_like(tensors: Mapping[str, Tensor], finite: Sequence[str] = ()) -> F
 
 
 def read_saved(path: Path) -> object:
-    """What `torch.save` wrote to a file; no code in it runs.
+    """The content of a file by `torch.save`; no code in it runs.
 
     Checksums are compared, so that a file is read whole or not at all. Raises `OSError` if it
     cannot be opened, `ValueError` if it is damaged or something else.
@@ -212,11 +210,11 @@ def _loaded(file: IO[bytes]) -> object:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever PyTorch raises on bytes that it cannot read
-        raise ValueError(_reason(error)) from error
+        raise ValueError(cause(error)) from error
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Refuse compressed members, which may be as large as they like, and damaged ones."""
+    """Refuse compressed members, whose size is not limited, and damaged ones."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -227,14 +225,9 @@ def _check_archive(file: IO[bytes]) -> None:
     except ValueError:
         raise
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(cause(error)) from error
     except (struct.error, IndexError, KeyError, OverflowError) as error:
         raise ValueError("its directory is damaged") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:_ECHO] if lines else type(error).__name__
 
 
 def _kind(value: object) -> str:

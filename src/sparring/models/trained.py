@@ -1,7 +1,7 @@
-"""The networks of runs: rebuilt from record, weights and code, and recognised by a fingerprint.
+"""The networks of runs: rebuilt from settings, weights and code, and checked by a fingerprint.
 
-A fingerprint is what a network answers to a few fixed images. What the code keeps elsewhere than in
-the `state_dict` (an order of pixels that was drawn at random, a constant) shows there.
+A fingerprint is a network's logits of a few fixed images. It shows changes of the code, also of
+values outside the `state_dict` (a random order of pixels, a constant).
 
 Shapes: N images, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
@@ -32,39 +32,37 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """Largest difference of a logit, in units of the largest logit or of `LEAST`.
 
-Single precision rounds by 6e-8 an operation, and other processors and thread counts add up in
-another order. From SSE 4.1 to AVX-512, and with one thread or two, that moved the logits of the
-built-in networks by 5e-6 at most; those of networks of another seed differ by 1 and more.
+Single precision rounds by 6e-8 an operation, and the order of sums depends on processor and thread
+count. From SSE 4.1 to AVX-512, and with one thread or two, that moved the logits of the built-in
+networks by 5e-6 at most; those of networks of another seed differ by 1 and more.
 """
 LARGEST = 1 << 26
-"""Numbers of an image, more than any network takes: a stored shape may be damaged."""
+"""Largest size of an image, in numbers: a stored shape may be damaged."""
 LEAST = 1e-2
-"""Smallest unit: logits near 0 are the difference of larger numbers, with the errors of those."""
+"""Smallest unit: logits near 0 are differences of larger numbers, with their rounding errors."""
 CAUSES = (
-    "The likely causes: the network's code, or a module it imports, was changed; its code draws "
-    "random numbers that no seed determines (numpy.random.default_rng() or random.Random() without "
-    "a seed, os.urandom, the order of a set); it reads another file than in training; other "
-    "versions of packages are installed; or the weights are another network's."
+    "Likely causes: the network's code, or a module it imports, was changed; it draws random "
+    "numbers without a seed (numpy.random.default_rng(), random.Random(), os.urandom, the order of "
+    "a set); it reads another file than in training; other versions of packages are installed; or "
+    "the weights are another network's."
 )
-"""Why a network that is rebuilt is another one."""
 
 Logits = tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """What a network answered, in evaluation mode and single precision, on a CPU."""
+    """A network's logits of `patterns`, in evaluation mode and single precision, on a CPU."""
 
     shape: tuple[int, int, int]
     """Channels, rows and columns of the images."""
     logits: Logits
-    """A row for each image, a logit that is not finite as none; empty if the network failed."""
+    """A row for each image, `None` for a logit that is not finite; empty if the network failed."""
 
     def __post_init__(self) -> None:
-        """Check the shape."""
         if min(self.shape) < 1 or math.prod(self.shape) > LARGEST:
-            raise ConfigError(
-                f"the shape of a fingerprint's images must be that of an image; got {self.shape}."
+            raise ConfigError.expected(
+                "the shape of a fingerprint's images must be that of an image", self.shape
             )
 
     def difference(self, other: "Fingerprint") -> float:
@@ -83,38 +81,38 @@ class Fingerprint:
 def fingerprint(network: nn.Module, shape: tuple[int, int, int]) -> Fingerprint:
     """The fingerprint of a network for images of this shape.
 
-    A copy of it is asked, so that nothing in it moves. Cost: the copy and one pass.
+    It is computed on a copy, so that the network stays as it is. Cost: the copy and one pass.
     """
     with drawing_from(0):
         asked = copied(network).cpu()
         with evaluation_mode(asked), torch.no_grad(), torch.autocast("cpu", enabled=False):
             try:
                 found = asked(patterns(shape))
-            except Exception:  # its own code, of any kind: that it fails is its answer
+            except Exception:  # the network's own code, which may raise anything
                 return Fingerprint(shape=shape, logits=())
     rows = found.detach().double().flatten(1).tolist() if isinstance(found, Tensor) else []
     return Fingerprint(shape=shape, logits=tuple(tuple(map(_stored, row)) for row in rows))
 
 
 def check_fingerprint(network: nn.Module, stored: Fingerprint, where: str) -> None:
-    """Refuse a network that was rebuilt and is not the one whose fingerprint was `stored`.
+    """Compare a rebuilt network with the `stored` fingerprint. Cost: two copies and passes.
 
-    Raises `OtherNetwork`, which begins with `where`. Cost: two copies and passes.
+    Raises `OtherNetwork`, which begins with `where`, if they differ.
     """
     found, again = fingerprint(network, stored.shape), fingerprint(network, stored.shape)
     moved = found.difference(again)
     if moved > TOLERANCE:
         raise OtherNetwork(
-            f"{where}: the network answers the same images differently from one pass to the next, "
-            f"by {moved:.2g} of its largest logit, so it cannot be compared with the network that "
-            "was trained. Make what is random in it depend on self.training."
+            f"{where}: the network's logits differ from one pass to the next, by {moved:.2g} of "
+            "the largest, so it cannot be compared with the trained one. Let randomness in it "
+            "depend on self.training."
         )
     apart = stored.difference(found)
     if apart > TOLERANCE:
         raise OtherNetwork(
             f"{where}: the network that was rebuilt is not the one that was trained; its logits of "
             f"{len(stored.logits)} fixed images {_by(apart)}, where {TOLERANCE:g} is allowed. "
-            f"{CAUSES} Put back what it was trained with, or train again."
+            f"{CAUSES} Restore these, or train again."
         )
 
 
@@ -145,7 +143,7 @@ def _flat(logits: Logits) -> list[float | None]:
 
 
 def network_seed(seed: int) -> int:
-    """The seed under which the network of a run of this seed is built, wherever that is."""
+    """The seed with which the network of a run of this seed is built."""
     return derive_seed(seed, "weights")
 
 
@@ -156,14 +154,13 @@ def trained_network(
     network: nn.Module | None = None,
     trust_code: bool = False,
 ) -> nn.Module:
-    """The network of a run with the weights that it was trained to, on the CPU, to be evaluated.
+    """The network of a run with its trained weights, on the CPU, in evaluation mode.
 
-    With a `version`, those of then, of which the run must have kept a snapshot. A run that was
-    given its network as a Python object needs one of the same kind, which is copied. Code that the
-    run names, a factory, runs if you trained it on this machine, or with `trust_code`.
-    Raises `CheckpointError` or `ConfigError` where the run's files are missing or damaged, where
-    the weights are not the run's, and where the network that comes of them is not the one that was
-    trained (`sparring.models.trained`).
+    With a `version`, the weights are those of that snapshot of the run. A run of a network that was
+    passed as a Python object needs one of the same kind, which is copied. A factory that the run
+    names is called if you trained it on this machine, or with `trust_code`. Raises
+    `CheckpointError` or `ConfigError` if the run's files are missing or damaged, the weights are
+    not the run's, or the rebuilt network is not the trained one (`sparring.models.trained`).
     """
     found = read_trained(run, version=version, network=network, trust_code=trust_code)
     return found[0].eval()
@@ -176,7 +173,7 @@ def read_trained(
     network: nn.Module | None = None,
     trust_code: bool = False,
 ) -> tuple[nn.Module, dict[str, str]]:
-    """As `trained_network`, with what the file says about its weights."""
+    """As `trained_network`, with the file's metadata; the caller sets the mode."""
     path = run.weights if version is None else run.snapshot(version)
     model: ModelKind = run.section("model", ModelKind)
     if network is None:
@@ -188,7 +185,7 @@ def read_trained(
 def save_trained(
     network: nn.Module, path: Path, known: Fingerprint, about: Mapping[str, str]
 ) -> None:
-    """Write a network's weights and what they are known by in one file, whole or not at all.
+    """Write a network's weights with their digest and fingerprint, whole or not at all.
 
     Raises `OSError` if the disk refuses.
     """
@@ -198,18 +195,17 @@ def save_trained(
 
 
 def _put_known(network: nn.Module, path: Path, run: RunDirectory) -> dict[str, str]:
-    """Put the weights of a file into a network that was rebuilt; return the words about them.
+    """Load the weights of a file into a rebuilt network; return the file's metadata.
 
-    Refuses weights that were changed since they were written, those of another run than `run`, and
-    a network that does not answer as the fingerprint says; those of versions that stored none are
-    taken at their word.
+    Refuses weights that were changed since they were written, those of another run, and a network
+    that does not match the fingerprint. Files of versions that stored none are not checked for it.
     """
     weights, about = read_weights(path)
     _check_belongs(run, about, path)
     if "content" in about and about["content"] != content_digest(weights):
         raise CheckpointError(
-            f"{path} holds other weights than those that were written there: they were changed or "
-            "damaged since. Restore the file, or train again."
+            f"the weights in {path} were changed or damaged since they were written. Restore the "
+            "file, or train again."
         )
     put_weights(network, weights, path)
     if "fingerprint" in about:
@@ -230,28 +226,28 @@ def read_fingerprint(text: str, where: str) -> Fingerprint:
         value = parse_json(text)
     except ValueError as error:
         raise CheckpointError(
-            f"{where} must hold a fingerprint in JSON; it is damaged ({error}). Restore the file."
+            f"the fingerprint in {where} is damaged ({error}). Restore the file."
         ) from error
     return from_json(Fingerprint, value, where=where)
 
 
 def _check_belongs(run: RunDirectory, about: Mapping[str, str], path: Path) -> None:
-    """Refuse weights that are another run's, by the settings and data that they name."""
+    """Refuse weights of another run, by the digests of settings and data with them."""
     data = run.read_data()
     if data is None:
         return
     if "fingerprint" not in about:
         raise CheckpointError(
-            f"{path} was not written by the run in {run.path}: its weights have no fingerprint, "
-            "and those of the run have one. Restore the file, or train again."
+            f"{path} was not written by the run in {run.path}: it has no fingerprint. Restore the "
+            "file, or train again."
         )
     if about.get("config") not in run.settings_digests():
         raise CheckpointError(
             f"{path} was written under other settings than those in {run.config}: it is another "
-            "run's, or config.json was changed. Put back the run's own files."
+            "run's, or config.json was changed. Restore the run's own files."
         )
     if about.get("data") != data.digest:
         raise CheckpointError(
             f"{path} was trained on other data than those in {run.data}: it is another run's, or "
-            "data.json was changed. Put back the run's own files."
+            "data.json was changed. Restore the run's own files."
         )

@@ -1,4 +1,4 @@
-"""Weights in files: the project's own as safetensors, and those that other programs wrote.
+"""Weights in files: the project's own, in safetensors, and those of other programs.
 
 Neither kind of file runs code when it is read.
 """
@@ -27,9 +27,9 @@ WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 PREFIXES = frozenset({"module", "model", "net", "network"})
 """First parts that all names have where the network is an attribute of something else."""
 COUNTS = frozenset({"n_averaged"})
-"""What `torch.optim.swa_utils.AveragedModel` stores beside the weights."""
+"""Buffers that `torch.optim.swa_utils.AveragedModel` adds."""
 DEPTH = 3
-"""Levels of dictionaries in which weights are looked for."""
+"""Levels of dictionaries that are searched for weights."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -37,16 +37,16 @@ Tensors = Mapping[str, Tensor]
 def save_weights(
     weights: Mapping[str, Tensor], path: Path, *, about: Mapping[str, str] | None = None
 ) -> None:
-    """Write named tensors, with words `about` them, so that `path` is always whole.
+    """Write named tensors and the metadata `about`, whole or not at all.
 
-    Raises `OSError` if the disk refuses; a file that was there before is then untouched.
+    Raises `OSError` if the disk refuses; an earlier file is then untouched.
     """
     write_atomically(path, weights_to(weights, about=about))
 
 
 def weights_to(weights: Mapping[str, Tensor], *, about: Mapping[str, str] | None = None) -> bytes:
-    """Named tensors, with words `about` them, as the content of a safetensors file."""
-    kept = torch.contiguous_format  # and copies: a file has no tensor that two layers share
+    """Named tensors and the metadata `about` as the content of a safetensors file."""
+    kept = torch.contiguous_format  # copied: the format has no tensors that share memory
     tensors = {
         name: value.detach().cpu().clone(memory_format=kept) for name, value in weights.items()
     }
@@ -62,12 +62,12 @@ def weights_from(content: bytes) -> dict[str, Tensor]:
 
 
 def bits(value: Tensor) -> Tensor:
-    """A tensor's bytes, flat: as numbers 0 equals -0 and NaN does not equal itself."""
+    """A tensor's bytes, flat. As numbers, `0` would equal `-0`, and NaN not itself."""
     return value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8)
 
 
 def content_digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors: of their names, types, shapes and bytes. Cost: one pass."""
+    """SHA-256 of names, dtypes, shapes and bytes of tensors. Cost: one pass."""
     found = hashlib.sha256()
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
@@ -78,7 +78,7 @@ def content_digest(weights: Mapping[str, Tensor]) -> str:
 
 @typed
 def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
-    """Put the weights of a file into a network of the same shape; return the words about them.
+    """Load the weights of a file into a network of the same shape; return the file's metadata.
 
     Raises `CheckpointError` if the file is missing, damaged, or of another network.
     """
@@ -89,7 +89,7 @@ def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the words about them. Raises `CheckpointError` as `load_weights`."""
+    """Tensors by name, and the file's metadata. Raises `CheckpointError` as `load_weights`."""
     try:
         open_regular(path, LARGEST_TENSORS).close()  # safetensors opens files by name only
         with _utf8_name(path) as name, safe_open(name, framework="pt") as file:
@@ -97,20 +97,20 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return weights, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path} must hold the network's weights; there is no such file. "
-            f"Was the run stopped before its first checkpoint?"
+            f"{path}: there is no such file of weights. Was the run stopped before its first "
+            "checkpoint?"
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise CheckpointError(
-            f"{path} must be a safetensors file; it cannot be read ({reason}). "
-            f"It is damaged or something else: restore it or train again."
+            f"{path} cannot be read; it must be a safetensors file ({reason}). Restore it or train "
+            "again."
         ) from error
 
 
 @contextmanager
 def _utf8_name(path: Path) -> Iterator[Path | str]:
-    """A name of a file in UTF-8: safetensors opens no others."""
+    """A name of a file in UTF-8, as safetensors needs it."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -121,7 +121,7 @@ def _utf8_name(path: Path) -> Iterator[Path | str]:
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Put tensors that were read from `path` into a network of the same shape.
+    """Load tensors that were read from `path` into a network of the same shape.
 
     Raises `CheckpointError` if they are another network's, or not finite.
     """
@@ -137,14 +137,15 @@ def _check_dense(weights: Mapping[str, Tensor], path: Path) -> None:
     for name, value in weights.items():
         if value.is_meta or value.is_quantized or value.layout is not torch.strided:
             kind = "on the meta device" if value.is_meta else f"{value.layout}, {value.dtype}"
-            raise CheckpointError(
-                f"{path} must hold dense tensors of plain numbers; {name} is {kind}. Write them "
-                "again: torch.save({name: value.to_dense() for ...}), from a model with weights."
+            raise CheckpointError.expected(
+                f"{path} must hold dense tensors of plain numbers",
+                f"{name} {kind}",
+                "Write it again: torch.save({name: value.to_dense() for ...}).",
             )
 
 
 def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Numbers that the network is built with, as infinities of an attention's mask, are its own."""
+    """Refuse infinities and NaN, except those the network is built with, as in a mask."""
     wrong: dict[str, int] = {}
     for name, own in network.state_dict().items():
         value, own = weights[name].detach(), own.to(weights[name].device)
@@ -154,22 +155,21 @@ def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
     if wrong:
         name = next(iter(wrong))
         raise CheckpointError(
-            f"{path} holds {sum(wrong.values()):,} numbers that are NaN or infinite, the first in "
-            f"tensor {name}; weights must be finite. Training diverged or the file is damaged: "
-            "take an earlier checkpoint, or train again with a lower learning rate."
+            f"{path} holds {sum(wrong.values()):,} weights that are NaN or infinite, the first in "
+            f"tensor {name}. Use an earlier checkpoint, or train again with a lower learning rate."
         )
 
 
 def _check_same_network(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     if found := differences(network, weights):
         raise CheckpointError(
-            f"{path} must hold the weights of a {type(network).__name__}; {found}. "
-            "It belongs to another network."
+            f"{path} must hold the weights of a {type(network).__name__}; {found}. It belongs to "
+            "another network."
         )
 
 
 def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """What keeps named tensors from being the network's state, in words; empty if they can be."""
+    """How named tensors differ from the network's state, in words; empty if they fit."""
     own = network.state_dict()
     unlike = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
@@ -196,17 +196,17 @@ def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
 
 
 def put_foreign(network: nn.Module, content: object, path: Path) -> None:
-    """Put the weights of a network that are in the content of a file into the network.
+    """Load the weights in the content of a file into the network.
 
-    They may be in a dictionary (`state_dict`, `model`, `ema`), under the names that a wrapper gives
-    (`module.`, `_orig_mod.`, `model.`), and lack the normalisation that the network has.
-    Raises `CheckpointError`, which says what does not fit, or where weights are more than once.
+    They may be in a dictionary (`state_dict`, `model`, `ema`), under the names of a wrapper
+    (`module.`, `_orig_mod.`, `model.`), and without the network's normalisation. Raises
+    `CheckpointError` if weights do not fit, or are there more than once.
     """
     places = dict(_places(content))
     if not places:
         raise CheckpointError(
-            f"{path} must hold a state_dict, tensors by name; it holds a {type(content).__name__} "
-            "of something else. Write it with torch.save(network.state_dict(), path)."
+            f"{path} holds a {type(content).__name__} of something else; it must hold tensors by "
+            "name. Write it with torch.save(network.state_dict(), path)."
         )
     targets = [network]
     if isinstance(network, NormalisedNetwork):
@@ -216,9 +216,8 @@ def put_foreign(network: nn.Module, content: object, path: Path) -> None:
     if len(fitting) > 1:
         keys = " and ".join(key for key, _, _ in fitting)
         raise CheckpointError(
-            f"{path} holds weights of this network more than once, in {keys}. Store those to begin "
-            f"with in a file of their own: torch.save(torch.load({path.name!r}){fitting[0][0]}, "
-            "'begin.pt')."
+            f"{path} holds weights of this network more than once, in {keys}. Store one of them in "
+            f"a file: torch.save(torch.load({path.name!r}){fitting[0][0]}, 'begin.pt')."
         )
     if not fitting:
         key, each, found = max(pairs, key=lambda pair: _in_common(pair[1], pair[2]))
@@ -232,7 +231,7 @@ def put_foreign(network: nn.Module, content: object, path: Path) -> None:
 
 
 def _places(content: object, key: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Tensors]]:
-    """Every dictionary of named tensors within others, by the keys that lead to it."""
+    """Dictionaries of named tensors within others, by the keys that lead to them."""
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         return
     if content and all(isinstance(value, Tensor) for value in content.values()):
@@ -243,14 +242,14 @@ def _places(content: object, key: str = "", depth: int = DEPTH) -> Iterator[tupl
 
 
 def _renamed(tensors: Tensors, network: nn.Module) -> Tensors:
-    """The same tensors under the network's names, as far as they are there without wrappers."""
+    """The same tensors under the network's names, where these differ by wrappers only."""
     kept = [name for name in tensors if name not in COUNTS]
     own = {bare: name for name, bare in _bare(list(network.state_dict())).items()}
     return {own.get(bare, name): tensors[name] for name, bare in _bare(kept).items()}
 
 
 def _bare(names: list[str]) -> dict[str, str]:
-    """Names without the parts that wrappers put there; as they are where two would be the same."""
+    """Names without the parts of wrappers, by name; unchanged if two would become the same."""
     parts = [[part for part in name.split(".") if part not in WRAPPERS] for name in names]
     while all(len(each) > 1 and each[0] in PREFIXES and each[0] == parts[0][0] for each in parts):
         if not parts:
@@ -265,7 +264,7 @@ def _in_common(network: nn.Module, tensors: Tensors) -> int:
 
 
 def _help(places: Mapping[str, Tensors], network: nn.Module) -> str:
-    """The part of a file that would fit by itself, if there is one."""
+    """A sentence on the part of a file that would fit by itself, if there is one."""
     for key, tensors in places.items():
         for prefix in dict.fromkeys(name.partition(".")[0] + "." for name in tensors):
             part = {
@@ -277,17 +276,17 @@ def _help(places: Mapping[str, Tensors], network: nn.Module) -> str:
                 where = f" in {key}" if key else ""
                 return (
                     f" Those whose names begin with {prefix!r}{where} fit without it: store them "
-                    "in a file of their own."
+                    "in their own file."
                 )
     return " They belong to another network, or to other settings of this one."
 
 
 def begin_with(network: nn.Module, path: Path | str) -> None:
-    """Put the weights of a file into a network, to be trained further.
+    """Load the weights of a file into a network, to be trained further.
 
-    A safetensors file, such as a run's, or what `torch.save` wrote, which is read without running
-    any code in it. `put_foreign` says where in it the weights may be, and under which names.
-    Raises `CheckpointError` if the file is missing, damaged, or of another network.
+    The file is a safetensors file, such as a run's, or one by `torch.save`; no code in it runs.
+    `put_foreign` describes the layouts. Raises `CheckpointError` if the file is missing, damaged,
+    or of another network.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -301,14 +300,11 @@ def _foreign(path: Path) -> object:
     try:
         return read_saved(path)
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} must hold the weights to begin with; there is no such file."
-        ) from error
+        raise CheckpointError(f"{path}: there is no such file of weights.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise CheckpointError(
-            f"{path} must hold a state_dict and nothing else, because other objects run code when "
-            f"they are read; it holds others, or is no such file ({error}). Write it with "
+            f"{path} must hold a state_dict and nothing else ({error}). Write it with "
             "torch.save(network.state_dict(), path)."
         ) from error
