@@ -109,7 +109,7 @@ def test_a_prediction_names_the_file(value, attack):
     images, _ = batch(4, bright=(2,))
     network = Failing(value, 0.8)
     asked = _Asked(network, ("a", "b", "c", "d"), THREAT, attack=attack, seed=0)
-    with pytest.raises(NonFiniteLogits, match=r"of 1 of 4 images .* first those of c.png;"):
+    with pytest.raises(NonFiniteLogits, match=r"of 1 of 4 images .* first those of c.png\."):
         asked.answers(images, ["a.png", "b.png", "c.png", "d.png"], None)
 
 

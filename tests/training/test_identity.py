@@ -382,7 +382,7 @@ def test_pictures_are_predicted_where_the_data_are_not(tmp_path: Path):
     (tmp_path / "data.npz").unlink()
     Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "seven.png")
     assert len(predict(run, [tmp_path / "seven.png"]).found) == 1
-    with pytest.raises(DataError, match="There are no data at"):
+    with pytest.raises(DataError, match="are not at"):
         predict(run, test=1)
 
 
