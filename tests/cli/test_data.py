@@ -99,7 +99,7 @@ def test_every_problem_is_listed_and_the_exit_code_is_2(pets, capsys):
     assert any("1 grey, 5 x 8 (train/cat/grey.png)" in problem for problem in problems)
     assert "2 names left aside, no pictures by ending or place: old, train/cat/notes.txt" in out
     assert "wrote nothing" not in out
-    assert err.startswith(f"error: {pets} cannot be trained on as it is, because of 4 problems;")
+    assert err.startswith(f"error: {pets} cannot be trained on: 4 problems, first: ")
     found = as_json(capsys, str(pets), code=2)
     assert len(found["problems"]) == 4
     assert [of_class["train"] for of_class in found["classes"]] == [0, 13, 12, 12]
@@ -159,7 +159,7 @@ def test_what_to_type_next_is_a_command_that_is_right(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "sparring data needs the path of a data set"),
+        ([], "sparring data needs a folder or a file"),
         (["nowhere"], "there is no file or folder nowhere"),
         (["mnits"], "Did you mean mnist?"),
         (["empty"], "there is no data set in"),

@@ -1,8 +1,7 @@
-"""How every verb reads its words, and says what is wrong with them.
+"""The parsing of every verb's words, and its errors.
 
-tyro parses, and takes the help of a flag from its docstring; its error boxes never appear, because
-errors have one form throughout the command line. No torch is loaded here, so that a
-misspelt flag is answered at once.
+tyro parses, and takes the help of a flag from its docstring. Its error boxes never appear, because
+all errors have one form. No torch is loaded here, so a misspelt flag is reported at once.
 """
 
 import io
@@ -23,43 +22,38 @@ from sparring.records.codec import Refusal
 from sparring.records.text import did_you_mean, nearest
 
 PLAIN = tyro.conf.arg(help_behavior_hint="")
-"""For a flag whose docstring says what leaving it out means."""
+"""For a flag whose docstring has its default."""
 
 Flags = TypeVar("Flags")
 Value = TypeVar("Value")
 
 
 class _Refused(Exception):
-    """Carries a refused value through tyro, which would put any `ValueError` into a box."""
+    """Carries a message through tyro, which would put a `ValueError` into a box."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form(Generic[Flags]):
-    """What one verb may be given: its flags, and words beside them."""
+    """The flags and words of one verb."""
 
     verb: str
-    """The verb."""
     flags: type[Flags]
     """A record; its fields are the flags and their docstrings the help."""
     about: str
-    """What `--help` says before the flags."""
+    """The text of `--help` before the flags."""
     word: str = ""
     """Name of the word beside the flags, such as RUN; empty if there is none."""
     many: bool = False
-    """Whether there may be any number of such words, to be read by `read_all`; else one at most."""
+    """Whether any number of words is allowed, read by `read_all`; else one at most."""
     then: str = ""
-    """Name of the words after the first, if there may be many and they are of another kind; NAME
-    after a choice such as list|show|run."""
+    """Name of further words of another kind; NAME after a choice such as list|show|run."""
     needed: int = 0
-    """How many words the help shows as needed; the verb itself refuses fewer."""
+    """Number of words that the help shows as needed; the verb itself refuses fewer."""
     otherwise: str = ""
     """Advice for a flag that does not exist and resembles none that does."""
 
     def read(self, argv: Sequence[str]) -> tuple[Flags, str | None]:
-        """Values of the flags, and the word beside them if one was given.
-
-        Otherwise as `read_all`.
-        """
+        """Values of the flags, and the word beside them, if any; otherwise as `read_all`."""
         flags, words = self.read_all(argv)
         return flags, words[0] if words else None
 
@@ -67,7 +61,7 @@ class Form(Generic[Flags]):
         """Values of the flags, and all words beside them.
 
         Prints the help and raises `SystemExit` for `--help`. Raises `ConfigError`, with the
-        nearest name, for anything that cannot be meant.
+        nearest name.
         """
         if "--help" in argv or "-h" in argv:
             print(self._help())
@@ -78,11 +72,13 @@ class Form(Generic[Flags]):
                 raise self._unknown(word.partition("=")[0])
         if len(rest) > bool(self.word) and not self.many:
             only = f"one word, {self.word}," if self.word else "no word"
-            raise ConfigError(
-                f"sparring {self.verb} takes {only} beside its flags; got {shlex.join(rest)}. "
-                f"See sparring {self.verb} --help."
-            )
+            rule = f"sparring {self.verb} takes {only} beside its flags"
+            raise ConfigError.expected(rule, shlex.join(rest), self._advice)
         return flags, rest
+
+    @property
+    def _advice(self) -> str:
+        return f"See sparring {self.verb} --help."
 
     def _parse(self, argv: Sequence[str]) -> tuple[Flags, list[str]]:
         try:
@@ -104,7 +100,7 @@ class Form(Generic[Flags]):
     def _help(self) -> str:
         """Our usage line and examples, then tyro's list of flags.
 
-        Written to anything but a UTF-8 stream, tyro's list comes without a box.
+        The list has no box, because the stream is not UTF-8.
         """
         page = io.StringIO()
         with redirect_stdout(page), suppress(SystemExit):
@@ -140,7 +136,7 @@ class Form(Generic[Flags]):
 
     def _unknown(self, flag: str) -> ConfigError:
         near = did_you_mean(nearest(flag, self._names()))
-        advice = near or f" See sparring {self.verb} --help.{self.otherwise}"
+        advice = near or f" {self._advice}{self.otherwise}"
         return ConfigError(f"sparring {self.verb} has no flag {flag}.{advice}")
 
     def _without_value(self, argv: Sequence[str]) -> ConfigError:
@@ -148,14 +144,10 @@ class Form(Generic[Flags]):
         after = [*argv[1:], ""]
         for word, follower in zip(argv, after, strict=True):
             if word.replace("_", "-") in valued and (not follower or follower.startswith("-")):
-                return ConfigError(
-                    f"{word} must be followed by its value; got {follower or 'nothing'}. "
-                    f"See sparring {self.verb} --help."
-                )
-        return ConfigError(
-            f"the flags must be followed by one value each; got {shlex.join(argv)}. "
-            f"See sparring {self.verb} --help."
-        )
+                rule = f"{word} must be followed by its value"
+                return ConfigError.expected(rule, follower or "nothing", self._advice)
+        rule = "the flags must be followed by one value each"
+        return ConfigError.expected(rule, shlex.join(argv), self._advice)
 
     def _names(self, *, with_value: bool = False) -> list[str]:
         return [
@@ -168,7 +160,7 @@ class Form(Generic[Flags]):
 def flag(
     name: str, convert: Callable[[str], Value], metavar: str
 ) -> PrimitiveConstructorSpec[Value]:
-    """Reads a flag's value by `convert`, whose `ValueError` becomes the message to the user."""
+    """Reads a flag's value by `convert`, whose `ValueError` becomes the error message."""
 
     def value(words: list[str]) -> Value:
         try:
@@ -190,7 +182,7 @@ def flag(
 def several(
     name: str, convert: Callable[[str], Value], metavar: str
 ) -> PrimitiveConstructorSpec[tuple[Value, ...]]:
-    """As `flag`, for one value or more; all words up to the next flag are its values."""
+    """As `flag`, for one value or more, up to the next flag."""
     one = flag(name, convert, metavar)
 
     def values(words: list[str]) -> tuple[Value, ...]:
@@ -208,7 +200,7 @@ def several(
 
 
 def run_or_newest(name: str) -> PrimitiveConstructorSpec[Path]:
-    """As `flag`, for a run directory: the newest in `runs/` where no path follows."""
+    """As `flag`, for a run directory; without a path, the newest in `runs/`."""
     one = flag(name, path, "RUN")
 
     def value(words: list[str]) -> Path:
@@ -240,21 +232,21 @@ def number(text: str) -> float:
 
 
 def path(text: str) -> Path:
-    """A path. Raises `Refusal` for none at all, which an unset shell variable leaves behind."""
+    """A path. Raises `Refusal` for an empty one, as of an unset shell variable."""
     if not text:
         raise Refusal("a path", text)
     return Path(text)
 
 
 def source(text: str) -> str:
-    """The name or path of a data set. Raises `Refusal` for none at all."""
+    """The name or path of a data set. Raises `Refusal` for an empty one."""
     if not text:
         raise Refusal("mnist or a path", text)
     return text
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """A converter that lets only these names pass and suggests the nearest."""
+    """A converter that accepts only these names and suggests the nearest."""
 
     def convert(text: str) -> str:
         if text not in names:

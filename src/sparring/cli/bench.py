@@ -17,6 +17,7 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Environment, describe, to_json
+from sparring.records.checks import at_least
 from sparring.records.text import hardware_text
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ examples:
   sparring bench engine --soak 100000"""
 
 SUBJECTS = ("engine",)
-"""What can be measured."""
+"""Subjects of a benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +61,12 @@ def run(argv: list[str]) -> int:
     """Measure and print; return the exit code."""
     flags, word = FORM.read(argv)
     if word not in (None, *SUBJECTS):
-        raise ConfigError(
-            f"{word} cannot be measured; the subject must be one of {', '.join(SUBJECTS)}. Try: "
-            "sparring bench engine"
+        raise ConfigError.expected(
+            f"the subject must be one of {', '.join(SUBJECTS)}", word, "Try: sparring bench engine"
         )
     for name, least in (("devices", 1), ("steps", 1), ("step_ms", 1), ("soak", 100)):
-        value = getattr(flags, name)
-        if value is not None and value < least:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is {value}; it must be {least} or more, because less "
-                "measures nothing."
-            )
+        if (value := getattr(flags, name)) is not None:
+            at_least(f"--{name.replace('_', '-')}", value, least)
     from sparring.capacity import benchmark_engine, soak
 
     where = describe(threads=1, device="cpu", precision="none")

@@ -1,4 +1,4 @@
-"""What all verbs print with: results to stdout, progress to stderr, and one form for numbers.
+"""Output of all verbs: results to stdout, progress to stderr, and one form for numbers.
 
 Text from files is printed without control characters.
 """
@@ -29,11 +29,11 @@ def printable_json(text: str, encoding: str) -> str:
 UNFOLDED = 10_000
 """Columns of a table in a pipe, where lines are not wrapped."""
 WIDTH = 80
-"""Columns of a result: what a terminal, a log and a mail all show without wrapping."""
+"""Columns of a result."""
 
 
 RESULTS = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
-"""Standard output: what a command found, for people and pipes."""
+"""Standard output, for results."""
 
 
 def print_json(text: str) -> None:
@@ -92,7 +92,6 @@ class _Table(Table):
     """A table whose cells may hold text from anywhere."""
 
     def add_row(self, *cells: Any, **settings: Any) -> None:
-        """As rich adds it."""
         super().add_row(
             *(printable(each) if isinstance(each, str) else each for each in cells), **settings
         )

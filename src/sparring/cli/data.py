@@ -1,4 +1,4 @@
-"""`sparring data`: what a data set is, and what may be wrong with it, before it is trained on."""
+"""`sparring data`: the content and the problems of a data set, before training."""
 
 import json
 import shlex
@@ -29,25 +29,25 @@ examples:
 LISTED = 20
 """Classes, and files, that are listed; --json has all."""
 PAPERS_IMAGES, PAPERS_CLASSES = (1, 28, 28), 10
-"""What the paper's network takes, the default: channels, rows, columns; classes at most."""
+"""Channels, rows and columns, and most classes, of the default network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFlags:
-    """What `sparring data` may be given beside the path."""
+    """The flags of `sparring data`."""
 
     image_size: Annotated[int | None, flag("--image-size", whole, "N"), PLAIN] = None
-    """Resize pictures' shorter side to N and take the middle square."""
+    """Resize the shorter side to N and take the middle square."""
     channels: Annotated[
         str | None, flag("--channels", one_of("rgb", "grey"), "rgb|grey"), PLAIN
     ] = None
-    """Convert every picture to colour, or to grey."""
+    """Convert all images to colour or to grey."""
     data_memory: Annotated[
         int | None, flag("--data-memory", lambda text: _memory(text), "SIZE"), PLAIN
     ] = None
     """Pixels held in memory, 64MiB or a number; 4GiB by default."""
     json: Annotated[bool, PLAIN] = False
-    """Print everything as JSON, all classes and problems included."""
+    """Print all results as JSON, with every class and problem."""
 
 
 FORM = Form(verb="data", flags=DataFlags, about=ABOUT, word="PATH", needed=1)
@@ -57,10 +57,7 @@ def run(argv: list[str]) -> int:
     """Look at the data that the words name; return the exit code."""
     flags, source = FORM.read(argv)
     if source is None:
-        raise ConfigError(
-            "sparring data needs the path of a data set, because it looks at every image of it; "
-            "got nothing. Give a folder or a file: sparring data PATH"
-        )
+        raise ConfigError("sparring data needs a folder or a file: sparring data PATH")
     # torch takes seconds to load: after the words are known to be right.
     from sparring.data.inspection import inspect_data
     from sparring.data.pictures import Conversion
@@ -80,8 +77,8 @@ def run(argv: list[str]) -> int:
             print_ending("", command)
     if found.problems:
         raise DataError(
-            f"{source} cannot be trained on as it is, because of "
-            f"{counted(len(found.problems), 'problem')}; the first: {found.problems[0]}"
+            f"{source} cannot be trained on: {counted(len(found.problems), 'problem')}, first: "
+            f"{found.problems[0]}"
         )
     return 0
 
@@ -94,7 +91,7 @@ def _memory(text: str) -> int:
 
 
 def _command(found: "Inspection", flags: DataFlags) -> str:
-    """What to type next, with another network than the paper's for images that it cannot take."""
+    """The next command, with another network if the default one cannot take the images."""
     kind = found.kinds[0] if found.kinds else None
     papers = kind and (kind.channels, kind.rows, kind.columns) == PAPERS_IMAGES
     fits = papers and len(found.classes) <= PAPERS_CLASSES
@@ -151,7 +148,7 @@ def _about(found: "Inspection") -> Iterator[str]:
 
 
 def _duplicates(found: "Inspection") -> Iterator[str]:
-    """What is there twice, and classes that nothing will be known of."""
+    """Duplicate images, and classes without test images."""
     twice = found.duplicates
     yield f"{counted(twice.train_test, 'test image')} in the training set too"
     yield from (f"  {example}" for example in twice.train_test_examples)
@@ -163,7 +160,7 @@ def _duplicates(found: "Inspection") -> Iterator[str]:
 
 
 def _files(found: "Inspection") -> Iterator[str]:
-    """What was left aside, and what is wrong."""
+    """Ignored files, and problems."""
     if found.aside:
         more = ", …" if len(found.aside) > LISTED else ""
         yield (

@@ -40,9 +40,9 @@ class EvaluateFlags:
     suite: Annotated[str, flag("--suite", str, "NAME"), PLAIN] = "pgd"
     """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
-    """Only the first so many test images."""
+    """Only the first N test images."""
     data: Annotated[str | None, flag("--data", source, "PATH"), PLAIN] = None
-    """Judge on the test set of other data than the run's, into a folder of its own."""
+    """Evaluate on the test set of other data, into a folder of its own."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
@@ -50,11 +50,11 @@ class EvaluateFlags:
     batch_size: Annotated[int | None, flag("--batch-size", whole, "N"), PLAIN] = None
     """Images that pass through the network at once; by default 128 on a CPU, 1024 elsewhere."""
     precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
-    """Of the search: fp32, bf16 (then fp32 for what that leaves), or auto, the faster."""
+    """Of the search: fp32, bf16 (then fp32 for the rest), or auto, the faster."""
     no_checks: Annotated[bool, PLAIN] = False
-    """Leave out the checks for gradient masking; the table has their seconds."""
+    """Leave out the checks for gradient masking."""
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that the run names, though not trained here by you."""
+    """Run code of a run that you did not train here."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -136,7 +136,7 @@ def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """What the checks looked at, every flag, and every caveat."""
+    """The checks, every flag, and every caveat."""
     yield found.checks
     yield from (f"flag, {flagged.check}: {flagged.sentence}" for flagged in found.flags)
     yield from (f"note: {caveat}" for caveat in found.caveats)

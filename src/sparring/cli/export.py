@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ABOUT = """Put a run's network into a folder: in one format or more, with a model card.
 
 RUN is a run directory; left out, the newest in runs/. Pixels in [0, 1] go in
-and logits come out, normalisation included. Each file is asked again for the
-logits of test images before it counts. onnx needs the extra sparring[onnx].
+and logits come out, normalisation included. Each file must reproduce the logits
+of test images. onnx needs the extra sparring[onnx].
 
 examples:
   sparring export
@@ -27,12 +27,12 @@ examples:
   sparring export runs/fast-20300101-120000 -o my-classifier"""
 
 EXPORTS = Path("exports")
-"""Where bundles go, under the names of their runs, unless the user says otherwise."""
+"""The default folder of exports, each named as its run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportFlags:
-    """What `sparring export` may be given beside the run."""
+    """The flags of `sparring export`."""
 
     to: Annotated[
         tuple[str, ...],
@@ -48,9 +48,9 @@ class ExportFlags:
     ] = None
     """New or empty; by default in exports/, named as the run."""
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that the run names, though not trained here by you."""
+    """Run code of a run that you did not train here."""
     json: Annotated[bool, PLAIN] = False
-    """Print what was written as JSON."""
+    """Print the result as JSON."""
 
 
 FORM = Form(verb="export", flags=ExportFlags, about=ABOUT, word="RUN")

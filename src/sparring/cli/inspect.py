@@ -1,4 +1,4 @@
-"""`sparring inspect`: what a run is, how far it came and what is known of its classifier.
+"""`sparring inspect`: a run's settings, progress and results.
 
 Reads files only and loads no torch.
 """
@@ -30,7 +30,7 @@ from sparring.records.metrics import number
 from sparring.records.run import no_settings
 from sparring.records.text import count_text, counted, duration_text, hardware_text, setting_text
 
-ABOUT = """Show a run's settings, how it went, and what evaluations found.
+ABOUT = """Show a run's settings, measurements and evaluations.
 
 RUN is a run directory; left out, the newest in runs/.
 
@@ -48,7 +48,7 @@ LENGTH = 40
 """Characters of its longest bar."""
 
 STRONGEST = "standard"
-"""Suite that is left to try once another has been run."""
+"""Suite to suggest after another one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class InspectFlags:
     """The flags of `sparring inspect`."""
 
     json: Annotated[bool, PLAIN] = False
-    """Print everything as JSON, all validations included."""
+    """Print all results as JSON, with every validation."""
 
 
 FORM = Form(verb="inspect", flags=InspectFlags, about=ABOUT, word="RUN")
@@ -83,7 +83,7 @@ class Story:
     updates: int
     """Updates of the whole run."""
     environment: Environment | None
-    """What it was computed with, once it has begun."""
+    """Software and hardware; `None` before the start."""
     steps: Sequence[Row]
     """Rows about updates."""
     looks: Sequence[Row]
@@ -93,7 +93,7 @@ class Story:
     engine: EngineStats | None
     """Statistics of an asynchronous run's engine."""
     saved: int
-    """Updates that the stored weights have seen; 0 if there are none."""
+    """Updates of the stored weights; 0 without any."""
     evaluations: Sequence[Evaluation]
     """The run's verdict first."""
 
@@ -119,7 +119,7 @@ class Story:
 
     @property
     def done(self) -> int:
-        """Updates that were done, whether stored or not."""
+        """Updates done, whether stored or not."""
         return max([self.saved, *(int(number(row, "step")) for row in self.steps[-1:])])
 
     @property

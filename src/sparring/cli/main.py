@@ -1,10 +1,9 @@
 """`sparring VERB …`: find the verb, run it, and turn an error into a sentence.
 
-Exit codes: 0 done; 2 a mistake that the user can mend; 1 a failed run, one whose replay differs, or
-results that cannot be printed; 130 interrupted; 141 the reader of a pipe left.
+Exit codes: 0 done; 2 a mistake that the user can correct; 1 a failed run, a replay that differs, or
+results that cannot be printed; 130 interrupted; 141 a closed pipe.
 
-A closed or full standard output is one error. Standard error, which carries progress, may fail
-silently.
+A closed or full standard output is an error. Standard error, for progress, may fail silently.
 """
 
 import errno
@@ -39,19 +38,19 @@ class Verb(NamedTuple):
 VERBS = MappingProxyType(
     {
         "train": Verb("sparring.cli.train", "train a robust classifier into a run directory"),
-        "data": Verb("sparring.cli.data", "say what a data set is, and what is wrong with it"),
+        "data": Verb("sparring.cli.data", "show the content and the problems of a data set"),
         "evaluate": Verb("sparring.cli.evaluate", "measure how robust a run's classifier is"),
         "predict": Verb(
-            "sparring.cli.predict", "say what images show, and if that withstands attacks"
+            "sparring.cli.predict", "classify images, and say if that withstands attacks"
         ),
         "export": Verb(
-            "sparring.cli.export", "put a run's network into a folder to be used or shared"
+            "sparring.cli.export", "put a run's network into a folder, to use or share it"
         ),
-        "transfer": Verb("sparring.cli.transfer", "judge runs on attacks made on one another"),
-        "study": Verb("sparring.cli.study", "ask again what the paper asks, figure by figure"),
+        "transfer": Verb("sparring.cli.transfer", "evaluate runs on attacks made on one another"),
+        "study": Verb("sparring.cli.study", "make the paper's figures and tables again"),
         "report": Verb("sparring.cli.report", "put runs and studies on one page of HTML"),
         "bench": Verb("sparring.cli.bench", "measure the engine: overheads and speed-up"),
-        "plan": Verb("sparring.cli.plan", "say how many trainers and workers to take, and why"),
+        "plan": Verb("sparring.cli.plan", "say how many trainers and workers to use, and why"),
         "inspect": Verb("sparring.cli.inspect", "show a run's settings, curves and results"),
         "replay": Verb("sparring.cli.replay", "compute a run's weights again, and compare them"),
     }
@@ -66,7 +65,7 @@ HELP = "\n".join(
         "",
         *(f"  {name:<10} {verb.summary}" for name, verb in VERBS.items()),
         "",
-        "  --help     this page; sparring VERB --help for a verb's own",
+        "  --help     this page; sparring VERB --help for a verb",
         "  --version  the version",
         "  --debug    show the whole traceback of an error",
         "",
@@ -92,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ignore_interrupts(argv: Sequence[str] | None) -> None:
-    """Let another Ctrl-C change neither the last words nor the exit code of this process."""
+    """Ignore another Ctrl-C while this process ends."""
     if argv is None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -147,7 +146,7 @@ def _tell(message: str, debug: bool) -> None:
 
 
 def _code(leave: SystemExit) -> int:
-    """What a parser wanted to exit with."""
+    """The exit code of a `SystemExit`."""
     if leave.code is None:
         return 0
     if isinstance(leave.code, int):
@@ -158,10 +157,10 @@ def _code(leave: SystemExit) -> int:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Check what is written to standard output while the block lasts.
+    """Check writes to standard output while the block lasts.
 
-    What the encoding lacks is escaped. A descriptor that was closed is taken by the null device, so
-    that no other file gets its number.
+    Characters outside the encoding are escaped. The null device takes closed descriptors, so that
+    no other file gets their numbers.
     """
     given = sys.stdout, sys.stderr, logging.lastResort
     if None in (sys.stdin, sys.stdout, sys.stderr):
@@ -186,13 +185,13 @@ def tell(message: str) -> None:
 
 
 def leave(stream: Any) -> None:
-    """Give what is still buffered somewhere to go, or Python complains on its way out."""
+    """Discard the buffer; otherwise Python would report an error at exit."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def flush_errors() -> None:
-    """Write what is left for standard error, or let it go."""
+    """Write the buffer of standard error, or discard it."""
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
@@ -200,14 +199,14 @@ def flush_errors() -> None:
 
 
 class _Closed(io.StringIO):
-    """A stream whose descriptor was closed before the process began."""
+    """A stream with a closed descriptor."""
 
     def write(self, text: str, /) -> int:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 class _Checked:
-    """A stream whose failure raises `OutputNotWritten`, unlike that of other files."""
+    """A stream whose failure raises `OutputNotWritten`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -238,14 +237,14 @@ def _failures() -> Iterator[None]:
 
 
 class _Warnings(logging.Handler):
-    """Prints what the library warns of where nothing else takes it."""
+    """Prints warnings of the library that no other handler takes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tell(printable(record.getMessage()))
 
 
 def _take_closed_descriptors() -> None:
-    """Open the null device in the place of closed descriptors 0 to 2."""
+    """Open the null device in place of closed descriptors 0 to 2."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -30,6 +30,7 @@ from sparring.cli.console import (
     result_table,
 )
 from sparring.errors import ConfigError
+from sparring.records.checks import at_least, positive, within
 from sparring.records.text import count_text, counted
 
 ABOUT = """Plan a run on many devices: trainers, workers, throughput, staleness, cost.
@@ -81,7 +82,7 @@ class PlanFlags:
     trainer_waits: Annotated[bool, PLAIN] = False
     """Trainers do not attack while they wait, as in the paper."""
     calibrate: Annotated[bool, PLAIN] = False
-    """Measure what is not given: in RUN's log, or here."""
+    """Measure missing costs: from RUN's log, or here."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Seed of the simulation."""
     json: Annotated[bool, PLAIN] = False
@@ -91,7 +92,7 @@ class PlanFlags:
 FORM = Form(verb="plan", flags=PlanFlags, about=ABOUT, word="RUN")
 
 ABOVE_ZERO = ("attack_ms", "update_ms", "weights_mb", "bandwidth_gbit", "mtbf_hours")
-FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price", "slow")
+FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price")
 COUNTS = {"devices": 1, "kappa": 1, "batch": 1, "max_staleness": 0, "max_trainers": 1, "seed": 0}
 """Flags by their smallest value."""
 BOTTLENECKS = {
@@ -141,27 +142,21 @@ def _base_costs(flags: PlanFlags, word: str | None) -> BatchCosts:
 
 
 def _check(flags: PlanFlags, word: str | None) -> None:
-    for name, least in COUNTS.items():
-        _refuse_unless(flags, name, least, f"must be {least} or more")
-    for name in ABOVE_ZERO:
-        _refuse_unless(flags, name, math.ulp(0.0), "must be a number above 0")
-    for name in FROM_ZERO:
-        _refuse_unless(flags, name, 0.0, "must be a number of 0 or more")
-    if flags.slow > 0.5:
-        raise ConfigError(
-            f"--slow is {flags.slow:g}; it must be 0.5 or less, because the costs are those of "
-            "most devices. Give the costs of the slow ones, and no --slow."
-        )
+    for name in filter(lambda name: _has(flags, name), (*COUNTS, *ABOVE_ZERO, *FROM_ZERO)):
+        value = getattr(flags, name)
+        if name in COUNTS:
+            at_least(_flag(name), value, COUNTS[name])
+        elif name in ABOVE_ZERO:
+            positive(_flag(name), value)
+        else:
+            within(_flag(name), value, "[0, inf)")
+    within("--slow", flags.slow, "[0, 0.5]", "Else give the costs of the slow devices instead.")
     parts = [name for name in ("weights_mb", "bandwidth_gbit", "latency_us") if _has(flags, name)]
     if flags.allreduce_ms is not None and parts:
-        raise ConfigError(
-            f"--allreduce-ms is given beside {', '.join(map(_flag, parts))}; the time is either "
-            "given or computed from these. Leave one of them out."
-        )
+        others = ", ".join(map(_flag, parts))
+        raise ConfigError(f"--allreduce-ms and {others} exclude each other. Leave one out.")
     if flags.restart_s is not None and flags.mtbf_hours is None:
-        raise ConfigError(
-            f"--restart-s is {flags.restart_s:g}, but no device fails; give --mtbf-hours, too."
-        )
+        raise ConfigError("--restart-s needs --mtbf-hours: without it no device fails.")
     _check_word(flags, word)
 
 
@@ -169,22 +164,11 @@ def _check_word(flags: PlanFlags, word: str | None) -> None:
     if word is None:
         return
     if not flags.calibrate:
-        raise ConfigError(
-            f"the run {word} is given without --calibrate; nothing else is taken from a run. "
-            f"Try: sparring plan --calibrate {word}"
-        )
+        raise ConfigError(f"a run needs --calibrate. Try: sparring plan --calibrate {word}")
     fixed = [name for name in ("kappa", "batch") if _has(flags, name)]
     if fixed:
-        raise ConfigError(
-            f"{', '.join(map(_flag, fixed))} is given beside the run {word}; its costs are those "
-            "of its own settings. Leave out the flag or the run."
-        )
-
-
-def _refuse_unless(flags: PlanFlags, name: str, least: float, rule: str) -> None:
-    value = getattr(flags, name)
-    if value is not None and not least <= value < math.inf:
-        raise ConfigError(f"{_flag(name)} is {value:g}; it {rule}.")
+        given = ", ".join(map(_flag, fixed))
+        raise ConfigError(f"{given} and the run {word} exclude each other. Leave one out.")
 
 
 def _has(flags: PlanFlags, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`sparring predict`: what pictures show, and whether that withstands an attack."""
+"""`sparring predict`: classes of images, and whether predictions withstand an attack."""
 
 import json
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ class PredictFlags:
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     resize: Annotated[bool, PLAIN] = False
-    """Resize pictures to what the network takes."""
+    """Resize images to the network's size."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
     """CPU threads; by default as many as there are cores."""
     batch_size: Annotated[int | None, flag("--batch-size", whole, "N"), PLAIN] = None
     """Images that pass through the network at once; 256 by default."""
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that the run names, though not trained here by you."""
+    """Run code of a run that you did not train here."""
     json: Annotated[bool, PLAIN] = False
-    """Print everything as JSON."""
+    """Print the result as JSON."""
 
 
 FORM = Form(
@@ -60,10 +60,10 @@ def run(argv: list[str]) -> int:
     """Predict the images that the words name; return the exit code."""
     flags, words = FORM.read_all(argv)
     if not words or not (words[1:] or flags.test):
-        raise ConfigError(
-            "sparring predict needs a run and images, because it says what they show; "
-            f"got {words[0] if words else 'neither'}. Name picture files or a folder after the "
-            "run, or give --test N."
+        raise ConfigError.expected(
+            "sparring predict needs a run and images",
+            words[0] if words else "neither",
+            "Name picture files or a folder after the run, or give --test N.",
         )
     chosen = RunDirectory.open(words[0])
     # torch takes seconds to load: after the words are known to be right.

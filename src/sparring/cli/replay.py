@@ -1,4 +1,4 @@
-"""`sparring replay`: whether a run's weights are what its settings and its trace make of them."""
+"""`sparring replay`: whether a run's weights follow from its settings and its trace."""
 
 import json
 import math
@@ -32,7 +32,7 @@ class ReplayFlags:
     """The flags of `sparring replay`."""
 
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that the run names, though not trained here by you."""
+    """Run code of a run that you did not train here."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 

@@ -1,4 +1,4 @@
-"""`sparring report`: one page of runs and studies, to be opened from the disk."""
+"""`sparring report`: one page of HTML about runs and studies."""
 
 import shlex
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from sparring.report.page import (
 
 ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their numbers.
 
-RUN is a run directory, a study's folder (which holds study.json), or a folder
-that holds some of either. Without RUN, the newest run in runs/ is taken.
-Several runs are compared in the same charts. The page needs no network and no
-other file; a page of the same name is replaced.
+RUN is a run directory, a study's folder (with study.json), or a folder of some
+of either; left out, the newest run in runs/. Several runs are compared in the
+same charts. The page needs no network and no other file, and replaces a page
+of the same name.
 
 examples:
   sparring report

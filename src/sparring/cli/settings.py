@@ -1,7 +1,7 @@
-"""From flags to the settings of one run, and the connection to the cluster that it needs.
+"""From flags to the settings of one run, and the connection to its cluster.
 
-Later ones win: preset or file, then the flags with a name of their own, then `--set`. What the
-flags mean is `sparring.training.adapting`'s.
+Later ones win: preset or file, then named flags, then `--set`. `sparring.training.adapting` has the
+rules of the flags.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ from sparring.training.presets import PRESETS
 
 
 def resolved(flags: TrainFlags) -> TrainConfig:
-    """The configuration that a command line asks for, of as many trainers as were started.
+    """The configuration of a command line, for the number of trainers that were started.
 
-    Raises `ConfigError` for settings that cannot be meant, `RunError` for a file that cannot be
-    read, `DataError` for data that must be opened for their size and cannot be.
+    Raises `ConfigError` for wrong settings, `RunError` for a file that cannot be read, `DataError`
+    for data that must be opened for their size and cannot be.
     """
     given = {name: getattr(flags, name) for name in Changes.__annotations__}
     changes = cast(
@@ -44,7 +44,7 @@ def resolved(flags: TrainFlags) -> TrainConfig:
 
 
 def _stored(path: Path) -> TrainConfig:
-    """Settings in a file, or those of the run in a folder, whose data may have moved with it."""
+    """Settings of a file, or of a run in a folder, whose data may have moved with it."""
     file = _settings_file(path)
     config = from_json(TrainConfig, read_json(file), where=str(file))
     if path.is_dir():
@@ -58,7 +58,7 @@ def _settings_file(path: Path) -> Path:
 
 
 def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
-    """Refuse code of a settings file that no other flag replaces, and that is not trusted."""
+    """Refuse untrusted code of a settings file that no flag replaces."""
     if flags.config is None:
         if flags.trust_code:
             raise ConfigError.expected(
@@ -81,10 +81,10 @@ def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
 
 @contextmanager
 def connected(source: SourceKind, address: str | None) -> Iterator[None]:
-    """While the block runs, be connected to the cluster at `address`, if the source needs one.
+    """Connect to the cluster at `address` for the block, if the source needs one.
 
-    Without an address as `Connection` has it. Raises `ConfigError` for an address that the source
-    does not need, if Ray is not installed, or if no cluster answers.
+    The default address is that of `Connection`. Raises `ConfigError` for an address that the
+    source does not need, if Ray is not installed, or if no cluster answers.
     """
     transport = source.transport if isinstance(source, Asynchronous) else None
     if not isinstance(transport, Ray):

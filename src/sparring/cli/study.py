@@ -51,7 +51,7 @@ examples:
 INTO = Path("studies")
 """The default folder of studies."""
 SHOWN = 12
-"""Jobs that are named as they begin; of others, their number."""
+"""Most jobs that are named as they begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +210,7 @@ def _scale(flags: StudyFlags) -> "Scale":
 
 
 def forecast_text(forecast: "Forecast", jobs: int) -> str:
-    """What a study is about to train, and for how long."""
+    """The networks that a study is about to train, and the time."""
     networks = counted(forecast.networks, "network")
     text = f"{networks} to train, {counted(forecast.updates, 'update')} in all"
     if forecast.seconds is None:

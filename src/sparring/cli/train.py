@@ -1,6 +1,6 @@
 """`sparring train`: a robust classifier in a run directory, also by several processes of torchrun.
 
-No torch is loaded before the words are known to be right.
+No torch is loaded before the words are checked.
 """
 
 import json
@@ -41,7 +41,7 @@ FORM = Form(
 
 
 def run(argv: list[str]) -> int:
-    """Train, or go on training, as the words ask; return the exit code."""
+    """Start or resume a run; return the exit code."""
     with one_voice():
         return _run(argv)
 
@@ -98,7 +98,7 @@ def _resume(flags: TrainFlags, run: Path) -> int:
 
 
 def _own_sinks(flags: TrainFlags) -> list[Any]:
-    """Sinks that the words name, made by their factories."""
+    """Sinks of `--sink`, made by their factories."""
     from sparring.records.custom import Custom
 
     return [Custom(factory=name).call() for name in flags.sink]
@@ -125,9 +125,9 @@ RESUMED = ("resume", "sink", "updates", "threads", "json", "ray_address", "trust
 
 @contextmanager
 def _destination(out: Path | None, beginning: str) -> Iterator[Path]:
-    """The folder for a new run; one that we chose ourselves goes again if nothing came into it.
+    """The folder for a new run; without --out, it is removed again if it stays empty.
 
-    Of several trainers the leader chooses.
+    Of several trainers, the leader chooses.
     """
     if not leads():
         yield out or RUNS
@@ -147,7 +147,7 @@ def _destination(out: Path | None, beginning: str) -> Iterator[Path]:
 
 
 def _fresh_folder(name: str) -> Path:
-    """A folder that this process made, and so no other one can be writing to."""
+    """A new folder, which no other process writes to."""
     number = 1
     while True:
         candidate = RUNS / (name if number == 1 else f"{name}-{number}")
@@ -210,21 +210,21 @@ COMMON = (FailedElsewhere, Interrupted, NonFiniteLoss)
 
 
 def asked_for() -> bool:
-    """Whether the environment is that of one of several processes, as torchrun makes it."""
+    """Whether torchrun's environment variables name several processes."""
     return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def leads() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Whether this process prints and writes."""
     return not asked_for() or os.environ["RANK"] == "0"
 
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Let one of several trainers report an error that all of them raise.
+    """Report once an error that all trainers raise; exit codes are the same for all.
 
-    Before they are connected, each machine reports an error once; afterwards the trainer that met
-    it and the leader do. Exit codes are the same for all.
+    Before trainers are connected, each machine reports an error once; afterwards, the trainer with
+    the error and the leader do.
     """
     if not asked_for():
         yield
@@ -247,7 +247,7 @@ def met() -> Iterator[None]:
             yield
     finally:
         if asked_for():
-            # Once the first one is gone, torchrun ends the others: they go, by their own code.
+            # After the first one, torchrun ends the others: they keep their own exit codes.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

@@ -41,7 +41,7 @@ NAME = 22
 
 
 def step_count(text: str) -> int:
-    """An integer. Raises `Refusal`, which says where a run's path belongs."""
+    """An integer. Raises `Refusal`, with the place of a run's path."""
     try:
         return whole(text)
     except Refusal as error:
@@ -52,12 +52,12 @@ def step_count(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferFlags:
-    """What `sparring transfer` may be given beside the runs."""
+    """The flags of `sparring transfer`."""
 
     steps: Annotated[tuple[int, ...], several("--steps", step_count, "K ..."), PLAIN] = STEPS
     """Gradient steps of the attacks, one matrix each; 1 4 8 128 by default."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
-    """Only the first so many test images; 1000 by default."""
+    """Only the first N test images; 1000 by default."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
@@ -65,7 +65,7 @@ class TransferFlags:
     out: Annotated[Path | None, flag("--out", path, "FOLDER"), PLAIN] = None
     """Folder for the results, new or empty; by default a new one in runs/."""
     trust_code: Annotated[bool, PLAIN] = False
-    """Run code that the runs name, though not trained here by you."""
+    """Run code of runs that you did not train here."""
     json: Annotated[bool, PLAIN] = False
     """Print the result as JSON."""
 
@@ -103,14 +103,14 @@ def run(argv: list[str]) -> int:
 
 
 def _unused_folder() -> Path:
-    """A name in `RUNS` that nothing has; the folder is made once all else is right."""
+    """An unused name in `RUNS`; the folder is not made yet."""
     name = f"transfer-{time.strftime('%Y%m%d-%H%M%S')}"
     names = (name if number == 1 else f"{name}-{number}" for number in count(1))
     return next(RUNS / free for free in names if not (RUNS / free).exists())
 
 
 def print_matrix(found: TransferMatrix, runs: Sequence[RunDirectory], out: Path) -> None:
-    """The tables, what they show, and what to do next."""
+    """Print the tables, findings and the next command."""
     places = range(len(found.networks))
     print_result(
         f"PGD within {found.threat} on the first {counted(found.num_images, 'test image')}"
