@@ -144,7 +144,7 @@ def test_what_cannot_be_planned_is_refused():
         with pytest.raises(ConfigError, match=r"devices|max_staleness"):
             replace(PlanRequest(site=site), **wrong)
     for wrong in ({"slow": 0.6}, {"lifetime": 0.0}, {"restart": -1.0}):
-        with pytest.raises(ConfigError, match=r"must lie in \[0, 0\.5\]|time between failures"):
+        with pytest.raises(ConfigError, match=r"must lie in"):
             replace(site, **wrong)
-    with pytest.raises(ConfigError, match=r"all_reduce\.latency is -1; it must be a time"):
+    with pytest.raises(ConfigError, match=r"all_reduce\.latency must lie in \[0, inf\); got -1"):
         AllReduce(latency=-1.0)

@@ -198,5 +198,5 @@ def test_a_replacement_takes_its_restart_and_the_first_workers_do_not():
 
 def test_trainers_with_different_numbers_of_tickets_are_refused():
     run = Simulation(costs=PAPERS, workers=1, policy=FixedLag())
-    with pytest.raises(ConfigError, match="all with the same number"):
+    with pytest.raises(ConfigError, match="equal numbers of tickets"):
         MultiTrainerSimulation(trainers=(run, replace(run, tickets=3)))

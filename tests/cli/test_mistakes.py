@@ -65,7 +65,7 @@ MISTAKES = {
     "bench engine --devices 0": "--devices must be 1 or more; got 0.",
     "bench engine --soak 3": "--soak must be 100 or more; got 3.",
     "plan --devices 0": "--devices must be 1 or more; got 0.",
-    "plan --devices 100000": "a plan is for at most 10,000 of each",
+    "plan --devices 100000": "a plan is for at most 10,000 devices",
     "plan --kappa 0": "--kappa must be 1 or more; got 0.",
     "plan --attack-ms 0": "--attack-ms must be finite and above 0; got 0.",
     "plan --update-ms inf": "--update-ms must be a number",

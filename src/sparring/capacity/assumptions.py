@@ -49,7 +49,7 @@ class BatchCosts:
     batch: int
     """Images of one trainer's batch."""
     train_flags: str
-    """The flags of `sparring train` apart from the layout's."""
+    """The flags of `sparring train`, without those of the layout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +149,8 @@ def costs_of_run(word: str) -> BatchCosts:
     run = RunDirectory.open(word)
     if (trainers := run.section_or("trainers", int, 1)) > 1:
         raise ConfigError(
-            f"{word} has {trainers} trainers; costs are taken from a run of one trainer, because "
-            "the times of several include their waiting for one another. Name a run of one."
+            f"{word} has {trainers} trainers, whose times include the wait for one another. Name a "
+            "run of one trainer."
         )
     steps = run.section("attack", dict).get("steps")
     return BatchCosts(

@@ -72,7 +72,7 @@ class EmulatedJob:
         return ImageSet(pixels=pixels, labels=labels, num_classes=2)
 
     def attack_job(self) -> AttackJob:
-        """What workers get."""
+        """The job of the workers."""
         recipe = Recipe(
             attack=_Sleep(seconds_per_image=self.seconds / self.batch_size),
             batch_size=self.batch_size,
@@ -159,9 +159,8 @@ def emulate(
                 if not is_up and time.perf_counter() > latest:
                     raise ConfigError(
                         f"only {engine.num_workers} of {workers} emulated workers are up after "
-                        f"{ARRIVAL:.0f} s; all must be, for their speed to be measured. Use fewer "
-                        "workers, or call this from a module that can be imported, behind a main "
-                        "guard."
+                        f"{ARRIVAL:.0f} s. Use fewer workers, or call this from a module that can "
+                        "be imported, behind a main guard."
                     )
                 full = ready.ticket + policy.window + 2 * workers if is_up else 0
             elif ready.ticket == full:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from sparring.engine.policies import FixedLag, Policy, Sync
-from sparring.errors import ConfigError
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, positive, within
 
 Limit = Literal["workers", "trainer", "fresh steps"]
 """What the rest of one trainer's engine waits for."""
@@ -49,14 +48,10 @@ class Costs:
     `chained`."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("attack", "update", "lease", "handover", "publication", "chain"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or (name in ("attack", "update") and not value):
-                raise ConfigError(
-                    f"{name} is {value:g} seconds; it must be a time above 0 (an overhead: 0 or "
-                    "more)."
-                )
+        positive("attack", self.attack)
+        positive("update", self.update)
+        for name in ("lease", "handover", "publication", "chain"):
+            within(name, getattr(self, name), "[0, inf)")
 
     @property
     def serial(self) -> float:
@@ -130,13 +125,9 @@ class AllReduce:
     """Seconds of the whole exchange, measured elsewhere; the other two are then ignored."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for name in ("latency", "transfer", "given"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ConfigError(
-                    f"all_reduce.{name} is {value:g}; it must be a time of 0 seconds or more."
-                )
+            if (value := getattr(self, name)) is not None:
+                within(f"all_reduce.{name}", value, "[0, inf)")
 
     def seconds(self, trainers: int) -> float:
         """Time of one exchange; 0 for one trainer."""
@@ -149,7 +140,7 @@ class AllReduce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """The devices that are planned for: alike, but for a share of slow ones."""
+    """The devices to plan for: alike except for a share of slow ones."""
 
     costs: Costs
     """Time of one trainer's batch on one device."""
@@ -168,18 +159,10 @@ class Site:
     """Whether a trainer attacks, too, while its next ticket is not ready."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("slow", "spread"):
-            if not 0 <= getattr(self, name) <= 0.5:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name):g}; it must lie in [0, 0.5], because the "
-                    "costs are those of most devices. Give the costs of the slow ones."
-                )
-        if not self.lifetime > 0 or not 0 <= self.restart < math.inf:
-            raise ConfigError(
-                f"lifetime is {self.lifetime:g} and restart {self.restart:g} seconds; the time "
-                "between failures must be above 0, and a restart must take 0 or more."
-            )
+        within("slow", self.slow, "[0, 0.5]", "If most devices are slow, give their costs.")
+        within("spread", self.spread, "[0, 0.5]")
+        within("lifetime", self.lifetime, "(0, inf]")
+        within("restart", self.restart, "[0, inf)")
 
     @property
     def is_uneven(self) -> bool:
@@ -199,7 +182,6 @@ class Layout:
     """Updates by which attacks run ahead, the staleness of every batch; 0 without workers."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least("trainers", self.trainers, 1)
         at_least("workers", self.workers, 0)
         at_least("lag", self.lag, 1 if self.workers else 0)

@@ -161,14 +161,13 @@ def next_event(transport: Transport, kind: type[Expected]) -> Expected:
         events = transport.poll(1.0)
         for death in (event for event in events if isinstance(event, Died)):
             raise ConfigError(
-                f"the worker died ({death.reason}); it must live while its overheads are "
-                "measured. Call this from a module that can be imported, behind a main guard."
+                f"the worker died ({death.reason}). Call this from a module that can be imported, "
+                "behind a main guard."
             )
         for event in (event for event in events if isinstance(event, kind)):
             return event
     raise ConfigError(
-        f"the worker did not answer within {ARRIVAL:.0f} s, so its overheads are unknown. Check "
-        "what else this machine is busy with."
+        f"the worker did not answer within {ARRIVAL:.0f} s. Look for other work on this machine."
     )
 
 

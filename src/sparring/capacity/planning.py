@@ -89,30 +89,24 @@ class PlanRequest:
     """The devices to plan for, and the limits of the plan."""
 
     site: Site
-    """The kind of devices."""
     devices: int = 8
-    """Number of devices."""
     max_staleness: int = 32
     """The largest staleness of a batch, in updates; the paper finds up to 32 harmless."""
     max_trainers: int = 32
     """The largest global batch, in batches of one trainer. Goyal et al. (2017) scaled from 256 to
     8,192 images, a factor of 32, by the linear-scaling rule without loss; not tested here."""
     seed: int = 0
-    """Seed of the simulation."""
     sampled: int = SAMPLED
     """Batches to simulate of each layout; at least 24 of each trainer."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least("devices", self.devices, 1)
         at_least("max_staleness", self.max_staleness, 0)
         at_least("max_trainers", self.max_trainers, 1)
         if max(self.devices, self.max_trainers) > MOST_DEVICES:
-            raise ConfigError(
-                f"there are {self.devices:,} devices and up to {self.max_trainers:,} trainers; a "
-                f"plan is for at most {MOST_DEVICES:,} of each, because simulating more takes "
-                "minutes."
-            )
+            rule = f"a plan is for at most {MOST_DEVICES:,} devices or trainers"
+            got = f"{self.devices:,} devices and up to {self.max_trainers:,} trainers"
+            raise ConfigError.expected(rule, got)
 
     @property
     def single(self) -> float:

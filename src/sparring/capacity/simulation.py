@@ -22,6 +22,7 @@ from sparring.engine.engine import Engine, LocalExecutor
 from sparring.engine.lease import Lease, Ledger, Work
 from sparring.engine.policies import Policy
 from sparring.errors import ConfigError
+from sparring.records.checks import within
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,6 @@ class Simulation:
     costs: Costs
     """Costs of a batch; hand-over and publication are the trainer's."""
     workers: int
-    """Workers beside the trainer."""
     policy: Policy
     """Which weights a ticket is attacked with."""
     helps: bool = True
@@ -51,18 +51,12 @@ class Simulation:
     restart: float | None = None
     """The same for the replacement of a dead worker; by default `arrival`."""
     seed: int = 0
-    """Seed of all random draws."""
     numbered_from: int = 0
     """Number of its first worker among those of all trainers, which determines the slow ones."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         for name in ("fresh", "spread", "slow"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name):g}; it must lie in [0, 1], because it is a "
-                    "share."
-                )
+            within(name, getattr(self, name), "[0, 1]")
 
     def run(self) -> "SimulationResult":
         """Simulate. Cost: 0.2 ms per ticket with 16 workers."""
@@ -105,18 +99,11 @@ class MultiTrainerSimulation:
     """Seconds that the exchange of gradients adds to every update."""
 
     def __post_init__(self) -> None:
-        """Check the numbers of tickets and the time."""
         tickets = {trainer.tickets for trainer in self.trainers}
         if len(tickets) != 1:
             found = ", ".join(map(str, sorted(tickets))) or "no trainer"
-            raise ConfigError(
-                f"the trainers have different numbers of tickets: {found}; there must be a trainer "
-                "or more, all with the same number, because they update together."
-            )
-        if not 0 <= self.all_reduce < math.inf:
-            raise ConfigError(
-                f"all_reduce is {self.all_reduce:g}; it must be a time of 0 seconds or more."
-            )
+            raise ConfigError.expected("trainers must have equal numbers of tickets", found)
+        within("all_reduce", self.all_reduce, "[0, inf)")
 
     @classmethod
     def uniform(
@@ -200,7 +187,7 @@ class MultiTrainerResult:
 
 @contextmanager
 def worker_deaths_unlogged() -> Iterator[None]:
-    """Silences the engine's warnings: deaths of simulated workers are expected."""
+    """Silence the engine's warnings: deaths of simulated workers are expected."""
     logger = logging.getLogger("sparring.engine")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -272,7 +259,6 @@ class SimulatedTrainer(LocalExecutor):
         return Work(attack=seconds)
 
     def _worker_seconds(self, lease: Lease) -> float:
-        """A worker's time for a lease."""
         costs, slow = self._run.costs, self._run.slow
         number = lease.worker if isinstance(lease.worker, int) else 0
         number += self._run.numbered_from
@@ -288,6 +274,5 @@ class SimulatedTrainer(LocalExecutor):
         return steps * jitter / lease.parts
 
     def _lifetime(self) -> float:
-        """Lifetime of the next worker."""
         mean = self._run.lifetime
         return self._random.expovariate(1 / mean) if mean < math.inf else math.inf
