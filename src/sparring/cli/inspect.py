@@ -219,10 +219,11 @@ def _lines(story: Story) -> Iterator[str]:
         yield hardware_text(story.environment)
     if story.steps:
         staleness = [number(row, "staleness") for row in story.steps]
+        average = f"{sum(staleness) / len(staleness):.1f} on average"
         yield (
             f"{duration_text(story.total('attack_seconds'))} in attacks, "
-            f"{duration_text(story.total('update_seconds'))} in updates; staleness "
-            f"{sum(staleness) / len(staleness):.1f} on average, {max(staleness):.0f} at most"
+            f"{duration_text(story.total('update_seconds'))} in updates"
+            + (f"; staleness {average}, {max(staleness):.0f} at most" if any(staleness) else "")
         )
     if story.engine is not None:
         yield ""

@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _answered([word for word in words if word != "--debug"], debug)
         except KeyboardInterrupt:
             _ignore_interrupts(argv)
-            _tell("interrupted.", debug)
+            resumes = words[:1] in (["evaluate"], ["study"])
+            _tell("interrupted." + " The same command resumes it." * resumes, debug)
             return INTERRUPTED
         finally:
             _ignore_interrupts(argv)

@@ -77,8 +77,7 @@ def _run(argv: list[str]) -> int:
 def _resume(flags: TrainFlags, run: Path) -> int:
     from sparring.cli.settings import connected_as_before
 
-    if leads():
-        RunDirectory.open(run)
+    rows = MetricsLog(RunDirectory.open(run).metrics).rows() if leads() else []
     from sparring.training import resume
 
     with (
@@ -93,6 +92,10 @@ def _resume(flags: TrainFlags, run: Path) -> int:
             threads=flags.threads,
             trust_code=flags.trust_code,
         )
+    if leads() and not flags.json and len(MetricsLog(done.run.metrics).rows()) == len(rows):
+        print_result(f"{run} was complete, with {counted(done.version, 'update')}")
+        print_ending("", f"sparring evaluate {shlex.quote(str(run))}")
+        return 0
     _print_result(done.run, done.version, done.seconds, as_json=flags.json)
     return 0
 
@@ -182,7 +185,7 @@ def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: b
         print_json(json.dumps(found, indent=2))
         return
     print_result(f"trained for {counted(updates, 'update')} in {duration_text(seconds)}")
-    if staleness:
+    if any(staleness):
         mean = sum(staleness) / len(staleness)
         print_result(f"staleness {mean:.1f} on average, {max(staleness)} at most")
     _print_look(run, last)

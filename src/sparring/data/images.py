@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from typing import Any, NamedTuple, Protocol, SupportsIndex, overload, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, SupportsIndex, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -242,6 +242,8 @@ class Dataset:
     Raises `DataError` if the three sets differ in image shape or number of classes, or if there is
     not one name for each class.
     """
+
+    example: ClassVar = "sparring.dataset_from(train=..., test=...)"
 
     name: str
     """Such as mnist."""
