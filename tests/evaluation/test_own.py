@@ -15,6 +15,7 @@ from sparring.attacks.crafting import Crafter, Recipe
 from sparring.errors import ConfigError
 from sparring.evaluation import Progress
 from sparring.evaluation.suites import named_suite
+from sparring.training.presets import fast
 
 COUNT, PIXELS = 24, 9
 
@@ -236,6 +237,18 @@ def test_attacks_that_need_more_of_a_threat_say_so() -> None:
     for attack, complaint in ((FAB(), "no `towards`"), (Square(), "Linf and L2 only")):
         with pytest.raises(ConfigError, match=complaint):
             judged(Dark(0.1), suite=[attack])
+    with pytest.raises(ConfigError, match=r"no `towards`\. Take suite pgd or pgd-40"):
+        judged(Dark(0.1), suite="standard")
+
+
+def test_a_threat_without_what_it_needs_cannot_be_made_nor_stored() -> None:
+    class Incomplete(Threat):
+        eps = 0.1
+
+    with pytest.raises(TypeError, match=r"abstract.*ascend.*at.*distance.*project.*uniform"):
+        Incomplete()  # pyright: ignore[reportAbstractUsage]
+    with pytest.raises(ConfigError, match=r"the threat of a run must be Linf or L2.*got a Dark"):
+        fast(threat=Dark(0.1))
 
 
 def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
@@ -244,7 +257,7 @@ def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
     images, labels = held.batch(torch.arange(COUNT))
     pairs = TensorDataset(images, labels)
     wanted = evaluate(NET, images, labels, Linf(0.03), checks=False).outcomes
-    for data in (held, pairs, DataLoader(pairs, batch_size=5)):
+    for data in (held, held[:], pairs, DataLoader(pairs, batch_size=5)):
         assert evaluate(NET, data, Linf(0.03), checks=False).outcomes == wanted
         assert evaluate(NET, data, threat=Linf(0.03), checks=False, device="cpu").outcomes == wanted
     with pytest.raises(ConfigError, match="has its own labels"):

@@ -323,7 +323,7 @@ def test_what_cannot_be_used_is_refused_at_once(arguments, error, complaint, mni
         (lambda *_, generator: None, "returned NoneType for images of shape"),
         (lambda model, images, labels, generator: images[:1], r"returned shape \(1, 1, 28, 28\)"),
         (lambda model, images, labels, generator: images + 0.5, r"pixels from .* Clamp them"),
-        (lambda model, images, labels, generator: images * torch.nan, "pixels from nan"),
+        (lambda model, images, labels, generator: images * torch.nan, "pixels that are NaN"),
         (lambda model, images, labels, generator: model(images[:, :, :3]), "the attack .* failed"),
     ],
 )
@@ -380,3 +380,10 @@ def test_a_closed_loader_says_so_and_one_that_is_forgotten_closes_itself(mnist):
     del other
     gc.collect()
     assert arena() is None
+
+
+def test_a_loader_gives_its_batches_once(mnist: Any) -> None:
+    with opened(mnist, network(), Fresh(), updates=2) as loader:
+        assert len([batch.staleness for batch in loader]) == 2
+        with pytest.raises(ConfigError, match="has given its 2 batches"):
+            list(loader)

@@ -135,8 +135,8 @@ def test_what_is_shown_of_an_evaluation_is_short_and_escaped(evaluation: Evaluat
 def test_a_data_frame_has_a_row_for_each_accuracy_and_image(monkeypatch, evaluation) -> None:
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
     rows = evaluation.to_frame()
-    assert [row["accuracy"] for row in rows] == ["natural", "after first", "after second", "robust"]
-    assert rows[-1]["share"] == 0.9
+    assert [row["images"] for row in rows] == ["natural", "after first", "after second", "robust"]
+    assert rows[-1]["accuracy"] == 0.9
     assert rows[-1]["low"] < 0.9 < rows[-1]["high"]
     second = {"labels": 0, "natural": 0, "broken_by": "pgd", "adversarial": 2}
     assert OUTCOMES.to_frame()[1] == second

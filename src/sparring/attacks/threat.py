@@ -7,6 +7,7 @@ a seed gives the same start whatever the device and memory format.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -36,26 +37,31 @@ class Threat(Protocol):
     eps: float
     """Size of the set."""
 
+    @abstractmethod
     def at(self, eps: float) -> "Threat":
         """The same threat at another size."""
         ...
 
+    @abstractmethod
     def project(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B *S"]:
         """Nearest allowed image to `x`; an allowed one stays as it is, up to rounding."""
         ...
 
+    @abstractmethod
     def ascend(self, gradient: Float[Tensor, " B *S"]) -> Float[Tensor, " B *S"]:
         """Step of length 1 that raises the loss fastest; 0 where the gradient is 0."""
         ...
 
+    @abstractmethod
     def uniform(
         self, images: Float[Tensor, " B *S"], generator: Generator
     ) -> Float[Tensor, " B *S"]:
         """Random allowed images. Draw from the generator, which lives on the CPU."""
         ...
 
+    @abstractmethod
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:

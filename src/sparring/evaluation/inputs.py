@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from sparring.data import Dataset, Images
+from sparring.data import Batch, Dataset, Images
 from sparring.errors import ConfigError, SparringError, cause
 
 LOADED = 256
 """Items of a `torch.utils.data.Dataset` that are stacked at once."""
 
-Source = Images | Dataset | TorchDataset[Any] | DataLoader[Any]
+Source = Images | Dataset | Batch | TorchDataset[Any] | DataLoader[Any]
 """What holds images and their labels."""
 
 
@@ -23,6 +23,8 @@ def materialised(data: Source) -> tuple[Tensor, Tensor]:
     Memory: all images as float32. Raises `ConfigError` unless items are pairs of an image tensor
     and a class.
     """
+    if isinstance(data, Batch):
+        return data.images, data.labels
     if isinstance(data, Dataset):
         return materialised(data.test)
     if isinstance(data, Images):

@@ -60,8 +60,10 @@ class Suite:
             return
         others = SUITES.values()
         able = [s.name for s in others if s.obstacle(image_shape, num_classes, threat) is None]
-        advice = f", or take suite {' or '.join(able)}" if able else ""
-        raise ConfigError(f"suite {self.name} cannot judge these images: {why}{advice}.")
+        advice = f" Take suite {' or '.join(able)}." if able else ""
+        raise ConfigError(
+            f"suite {self.name} cannot judge these images: {why.removesuffix('.')}.{advice}"
+        )
 
 
 SUITES: Mapping[str, Suite] = MappingProxyType(

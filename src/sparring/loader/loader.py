@@ -138,7 +138,7 @@ class AdversarialLoader:
         self._setup, self._kind = setup, source
         self._model = setup.model
         self._source: Source | None = None
-        self._closed = self._waits_for_update = False
+        self._closed = self._waits_for_update = self._has_ended = False
         self._end: Callable[[], object] = lambda: None
         self.supply_seconds = 0.0
         """Time for the last batch: its attack, or the wait for a worker."""
@@ -176,14 +176,26 @@ class AdversarialLoader:
         )
 
     def __iter__(self) -> Iterator[AttackedBatch]:
-        """The loader itself: a second loop continues where the first one stopped."""
+        """The loader itself: a second loop continues where the first one stopped.
+
+        Raises `ConfigError` after the last batch: a loader is a whole training, not an epoch.
+        """
+        if self._has_ended:
+            raise ConfigError(
+                f"this loader has given its {len(self)} batches, and gives them once. Pass more "
+                "updates to it for a longer training."
+            )
         return self
 
     def __next__(self) -> AttackedBatch:
         """The next batch, with the staleness of its source."""
         self.updated()
         begun = time.perf_counter()
-        batch = self._opened().next()
+        try:
+            batch = self._opened().next()
+        except StopIteration:
+            self._has_ended = True
+            raise
         self.supply_seconds = time.perf_counter() - begun
         self._waits_for_update = True
         return batch

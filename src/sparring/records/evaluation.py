@@ -89,8 +89,7 @@ def data_frame(rows: Sequence[Mapping[str, object]]) -> Any:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise ConfigError(
-            "a data frame needs pandas, which is not installed. Run pip install pandas, or take "
-            "to_dict()."
+            "a data frame needs pandas, which is not installed. Run pip install pandas."
         ) from error
     return pandas.DataFrame(list(rows))
 
@@ -433,7 +432,7 @@ class Evaluation:
         """A `pandas.DataFrame` with a row for each accuracy: natural, after each attack, robust."""
         return data_frame(
             [
-                {"accuracy": name, "share": share.share, **share.interval._asdict()}
+                {"images": name, "accuracy": share.share, **share.interval._asdict()}
                 for name, share in self._stages()
             ]
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
-from sparring.attacks import PGD, BatchAttack, EarlySteps, Linf, Recipe, Threat
+from sparring.attacks import L2, PGD, BatchAttack, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
@@ -152,6 +152,12 @@ class TrainConfig:
             object.__setattr__(self, name, _wrapped(getattr(self, name), kinds_there))
         if isinstance(self.attack, PGD):
             _check_norms(self.threat, self.attack.threat)
+        if not isinstance(self.threat, Linf | L2):
+            raise ConfigError.expected(
+                "the threat of a run must be Linf or L2, which config.json can hold",
+                f"a {type(self.threat).__name__}",
+                "Train against one of your own in your own loop: AdversarialLoader.",
+            )
         at_least("data_memory", self.data_memory, 0)
         self.conversion()
         at_least("trainers", self.trainers, 1)
