@@ -290,7 +290,7 @@ def test_a_model_of_fixed_batches_is_refused_before_the_first_attack(kind: str) 
 
 
 def test_images_that_an_attack_of_the_suite_cannot_change_are_refused_before_the_first():
-    with pytest.raises(ConfigError, match=r"squares of images of shape.*take suite"):
+    with pytest.raises(ConfigError, match=r"squares of images of shape.*Take suite"):
         evaluate(
             nn.Linear(64, 4),
             IMAGES.flatten(1),
