@@ -381,7 +381,7 @@ def test_the_file_of_another_evaluation_is_passed_over(tmp_path: Path, caplog) -
 def test_wrong_input_is_refused() -> None:
     model, images, labels = linear(), images_of(4), torch.tensor([0, 1, 0, 1])
     threat = Linf(eps=0.1)
-    with pytest.raises(ConfigError, match=r"suite must be one of pgd, .*got pgd-4.*pgd-40"):
+    with pytest.raises(ConfigError, match=r"suite must be one of pgd, .*got \"pgd-4\".*pgd-40"):
         evaluate(model, images, labels, threat, suite="pgd-4")
     with pytest.raises(ConfigError, match="at least one image"):
         evaluate(model, images[:0], labels[:0], threat)

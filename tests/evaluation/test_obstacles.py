@@ -49,11 +49,11 @@ def test_every_suite_judges_images_of_a_shape_or_says_at_once_how_it_would(suite
         evaluate(model, images, labels, threat, suite=suite)
     assert model.asked == 0
     advice = str(refused.value)
-    assert "take suite pgd or pgd-40 or pgd-100x5" in advice
+    assert "Take suite pgd or pgd-40 or pgd-100x5" in advice
     given, wrapped = advice.partition("give them as ")[2].split(" to ")
     names = {"torch": torch, "images": images, "model": model}
     reshaped = eval(given, names)
-    network = eval(wrapped.partition(", or take")[0], names)
+    network = eval(wrapped.partition(". Take")[0], names)
     assert torch.equal(network(reshaped), model(images))
     assert SUITES[suite].obstacle(tuple(reshaped.shape[1:]), 3) is None
 

@@ -163,7 +163,9 @@ def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:
     with pytest.raises(ConfigError, match="suite must be one of"):
         evaluate_run(run, suite="quick")
     run.weights.write_bytes(run.weights.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"weights.safetensors must be a safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"weights.safetensors cannot be read; it must be a safetensors file"
+    ):
         evaluate_run(run, num_images=3)
     assert not run.evaluation.exists()
     assert not run.outcomes.exists()

@@ -224,11 +224,11 @@ def test_runs_that_cannot_be_compared_are_refused_and_nothing_is_written(
     a, b, out = made("a", 0), made("b", 1), tmp_path / "out"
     (tmp_path / "link").symlink_to(a.path)
     wrong = {
-        "all runs must have the same threat.*a has Linf 0.1, .*c has Linf 0.15": [
+        "all runs .* must have the same threat.*a has Linf 0.1, .*c has Linf 0.15": [
             a,
             made("c", 2, eps=0.15),
         ],
-        "all runs must have the same data.*b has mnist, .*d has elsewhere": [
+        "all runs .* must have the same data.*b has mnist, .*d has elsewhere": [
             b,
             made("d", 2, data="elsewhere"),
         ],
