@@ -118,7 +118,7 @@ def test_an_occupied_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> Non
     ("changes", "error", "message"),
     [
         ({"data": "mnits"}, DataError, "mnits"),
-        ({"device": "cuda:99"}, ConfigError, "cannot be used: RuntimeError"),
+        ({"device": "cuda:99"}, ConfigError, "cannot be used: (Runtime|Assertion)Error"),
         ({"device": "gpu"}, ConfigError, "cannot be used: RuntimeError"),
     ],
 )
@@ -146,7 +146,9 @@ def test_a_damaged_checkpoint_is_refused(damage: Callable[[Path], None], tmp_pat
     run = train(small(updates=1), tmp_path / "run").run
     damage(run.resume)
     weights = run.weights.read_bytes()
-    with pytest.raises(CheckpointError, match=r"resume.pt must"):
+    with pytest.raises(
+        CheckpointError, match=r"resume\.pt (must|was written under other|is no checkpoint)"
+    ):
         resume(run.path)
     assert run.weights.read_bytes() == weights
 
@@ -174,7 +176,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     settings = json.loads(run.config.read_text())
     settings["seed"] = 7
     run.config.write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"must belong to the config.json beside it"):
+    with pytest.raises(
+        CheckpointError, match=r"was written under other settings than its config.json"
+    ):
         resume(run.path)
 
 
@@ -209,7 +213,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> Non
     before = run.resume.read_bytes()
     answer = ended(FILL_THE_DISK, out)
     assert answer.returncode == 1, answer.stderr
-    assert "previous checkpoint is whole" in answer.stdout
+    assert "The previous one is whole" in answer.stdout
     assert run.resume.read_bytes() == before
     assert not list(out.glob(".*.tmp"))
     assert_same_bits(weights_of(resume(out).network), weights_of(whole.network))
@@ -379,7 +383,7 @@ def test_the_madry_preset_is_mnist_challenge() -> None:
         ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more.*got 0"),
         ({"average": 1.0}, r"average must lie in \[0, 1\).*got 1"),
         ({"average": math.nan}, r"average must lie in \[0, 1\).*got nan"),
-        ({"clip_norm": 0.0}, "clip_norm must be positive.*got 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be finite and above 0; got 0"),
         ({"threat": L2(eps=2.0)}, r"one norm.*got L2\(eps=2.0\) to withstand.*PGD\(threat=L2"),
     ],
 )

@@ -117,7 +117,7 @@ def own_errors(what: str) -> Iterator[None]:
     """Turn whatever code of your own raises in the block into a `ConfigError` that names it."""
     try:
         yield
-    except SparringError:
+    except (SparringError, MemoryError):
         raise
     except Exception as error:  # not sparring's code
         raise ConfigError(f"{what} failed: {reason(error)}. --debug shows where.") from error
