@@ -6,6 +6,7 @@ starts Python.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
@@ -57,6 +58,7 @@ def finished(program: str, *words: object, cwd: Path | None = None) -> Ended:
 def _run(
     program: str, words: list[str], cwd: Path, env: dict[str, str], printed: Path | None
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if printed is not None:
         for number, stream in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(printed / stream, os.O_WRONLY | os.O_CREAT), number)
