@@ -1,19 +1,16 @@
 """Whole runs by real processes: trained, stopped, resumed, inspected, evaluated."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from itertools import pairwise
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
-from processes import started
 from sparring.cli.inspect import evenly, setting_text
 from sparring.cli.main import main
 from sparring.records import RunDirectory, to_json
@@ -168,18 +165,22 @@ def test_a_signal_stops_a_run_with_its_checkpoint_and_resume_finishes_it(
     sent, code, tmp_path, monkeypatch, capsys
 ):
     run = RunDirectory(tmp_path / "a run")
-    program = "import sys; from sparring.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ("train", "--out", "a run", "--updates", "8", "--steps", "20", *TINY)
-    process = started(program, *words, cwd=tmp_path, printed=tmp_path)
-    try:
-        _wait_for(run.metrics, process)
-        os.kill(process.pid or 0, sent)
-        process.join()
-    finally:
-        process.kill()
-    err = (tmp_path / "stderr").read_text()
-    assert process.exitcode == code, err
-    assert (tmp_path / "stdout").read_text() == ""
+    words = ("--updates", "8", "--steps", "20", *TINY)
+    with subprocess.Popen(
+        sparring("train", "--out", "a run", *words),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            _wait_for(run.metrics, process)
+            process.send_signal(sent)
+            out, err = process.communicate(timeout=500)
+        finally:
+            process.kill()
+    assert process.returncode == code, err
+    assert out == ""
     assert err.splitlines()[-1].startswith("error: stopped at step ")
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", "a run", "--json"]) == 0
@@ -191,11 +192,11 @@ def test_a_signal_stops_a_run_with_its_checkpoint_and_resume_finishes_it(
     assert json.loads(capsys.readouterr().out)["updates"] == 8
 
 
-def _wait_for(metrics: Path, process: ForkServerProcess) -> None:
+def _wait_for(metrics: Path, process: subprocess.Popen[str]) -> None:
     """Until the run has done an update."""
     until = time.monotonic() + 500
     while not (metrics.exists() and metrics.stat().st_size):
-        assert process.is_alive(), "it ended before the signal"
+        assert process.poll() is None, "it ended before the signal"
         assert time.monotonic() < until
         time.sleep(0.02)
 
