@@ -150,8 +150,7 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     wanted = _tried(DirectCopy(direct), direct, asked)
     if isinstance(wanted, Exception):
         return precision  # `check_network` reports failures of any precision
-    with _NoSmallInputs() if isinstance(copy, BFloat16Copy) else nullcontext():
-        found = _tried(working_copy(own, precision), own, asked)
+    found = _tried(working_copy(own, precision), own, asked)
     if not isinstance(copy, BFloat16Copy):
         within = math.inf if _is_rounded(network, precision) else ALIKE
         _check_form(copy, type(network).__name__, found, wanted, within)
@@ -235,12 +234,16 @@ def real_view(value: Tensor) -> Tensor:
 def _tried(copy: WorkingCopy, network: nn.Module, images: Tensor) -> Tensor | Exception:
     """The logits of an attack's pass, or the error of it or of an update's; changes `network`."""
     weights = [value for value in network.parameters() if value.requires_grad]
+    # Only around the forward passes: a backward pass inside such a mode has crashed.
+    watch = _NoSmallInputs() if isinstance(copy, BFloat16Copy) else nullcontext()
     try:
         with drawing_from(0), torch.enable_grad():
-            attacked = copy.attacked(images)
+            with watch:
+                attacked = copy.attacked(images)
             torch.autograd.grad(attacked.sum(), images)
             training_mode(network)
-            trained = copy.trained(images.detach())
+            with watch:
+                trained = copy.trained(images.detach())
             if weights:
                 torch.autograd.grad(trained.sum(), weights, allow_unused=True)
     except Exception as error:  # code of your own may raise anything
