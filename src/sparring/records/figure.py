@@ -216,6 +216,6 @@ class Figure:
     caption: str
     """How to read it, and what it is measured on."""
     alternative: str
-    """A description for readers who cannot see the figure."""
+    """A description that screen readers read out."""
     drawing: Drawing
     provenance: Provenance

@@ -146,7 +146,7 @@ class Setting:
     key: str
     """Prefix of its identifiers."""
     words: str
-    """A description for readers who cannot see the figure."""
+    """A description that screen readers read out."""
 
     def panel(self, number: int, title: str, page: "Sheet") -> tuple[str, float]:
         """The element of one panel, and its width."""
