@@ -18,7 +18,6 @@ from sparring.attacks import (
     State,
     Task,
     Threat,
-    adversarial_images,
     cross_entropy,
 )
 from sparring.attacks.losses import targeted_margin, targeted_ratio
@@ -67,7 +66,7 @@ def test_every_image_of_a_linear_model_falls_that_can(attack, threat):
         margins = model(images).gather(1, labels[:, None])[:, 0]
         margins = margins - model(images).gather(1, 1 - labels[:, None])[:, 0]
     most = reach(threat, model.uphill(labels))
-    found = adversarial_images(attack.against(threat), model, images, labels, generator=seeded())
+    found = attack.against(threat)(model, images, labels, generator=seeded())
     fell = model(found).argmax(1) != labels
     can, surely = margins < most, margins < 0.99 * most
     assert 100 < surely.sum() < 350
@@ -85,9 +84,7 @@ def test_square_comes_near_what_can_be_done_to_a_linear_model(threat, share):
     images, labels = images_of(200, 0.35, 0.65), torch.zeros(200, dtype=torch.int64)
     margins = model.bias[0] - images.flatten(1).sum(1)
     most = reach(threat, model.uphill(labels))
-    found = adversarial_images(
-        Square(threat=threat, queries=300), model, images, labels, generator=seeded()
-    )
+    found = Square(threat=threat, queries=300)(model, images, labels, generator=seeded())
     fell = model(found).argmax(1) != labels
     assert not (fell & (margins >= most)).any()
     assert fell[margins < share * most].all()
@@ -99,7 +96,7 @@ def test_square_comes_near_what_can_be_done_to_a_linear_model(threat, share):
 def test_what_is_found_lies_in_the_threat_and_more_of_it_falls_than_by_chance(attack, threat):
     model, images = curved(), images_of(200)
     labels = model(images).argmax(1)
-    found = adversarial_images(attack.against(threat), model, images, labels, generator=seeded())
+    found = attack.against(threat)(model, images, labels, generator=seeded())
     assert float(threat.distance(found, images).max()) <= threat.eps * (1 + 1e-5) + 1e-9
     assert found.min() >= 0
     assert found.max() <= 1
@@ -234,7 +231,7 @@ def test_images_the_model_gets_wrong_stay_as_they_are():
     model, images = curved(), images_of(30)
     labels = (model(images).argmax(1) + 1) % 5
     for attack in ATTACKS:
-        found = adversarial_images(attack, model, images, labels, generator=seeded())
+        found = attack(model, images, labels, generator=seeded())
         assert torch.equal(found, images)
 
 
@@ -243,9 +240,9 @@ def test_images_the_model_gets_wrong_stay_as_they_are():
 def test_on_another_device_the_same_is_found(attack, threat):
     model, images = curved(), images_of(2)
     labels, aimed = model(images).argmax(1), attack.against(threat)
-    found = adversarial_images(aimed, model, images, labels, generator=seeded())
+    found = aimed(model, images, labels, generator=seeded())
     with far_device():
         far = images.to(FAR), labels.to(FAR)
-        there = adversarial_images(aimed, model.to(FAR), *far, generator=seeded())
+        there = aimed(model.to(FAR), *far, generator=seeded())
         assert str(there.device) == FAR
         assert torch.equal(there.cpu(), found)

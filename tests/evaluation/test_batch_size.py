@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from sparring.attacks import FAB, PGD, Linf, Square, adversarial_images
+from sparring.attacks import FAB, PGD, Linf, Square
 from sparring.errors import ConfigError
 from sparring.evaluation import (
     Progress,
@@ -106,8 +106,8 @@ CALLS: Sequence[Callable[[int], object]] = [
     lambda size: bounded(size),
     lambda size: attacked(Counting(), size),
     lambda size: slice_accuracy(Counting(), IMAGES, LABELS, PGD(), seed=0, batch_size=size),
-    lambda size: adversarial_images(
-        FAB(threat=THREAT), Counting(), IMAGES, LABELS, generator=Generator(), batch_size=size
+    lambda size: FAB(threat=THREAT)(
+        Counting(), IMAGES, LABELS, generator=Generator(), batch_size=size
     ),
 ]
 

@@ -33,7 +33,6 @@ from sparring.attacks.search import (
     SearchAttack,
     State,
     Task,
-    adversarial_images,
     ranked,
 )
 from sparring.attacks.square import Square
@@ -68,7 +67,6 @@ __all__ = [
     "StepwiseAttack",
     "Task",
     "Threat",
-    "adversarial_images",
     "as_batch",
     "check_batch",
     "checked",

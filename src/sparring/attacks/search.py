@@ -142,7 +142,7 @@ class SearchAttack(Attack, Protocol):
         raise ConfigError(f"{type(self).__name__} has no targeted form. Take PGD, APGD or FAB.")
 
     @typed
-    def __call__(  # noqa: PLR0913 - as `adversarial_images`
+    def __call__(  # noqa: PLR0913 - what is attacked, settings by keyword
         self,
         model: Classifier,
         images: Batch,
@@ -152,16 +152,61 @@ class SearchAttack(Attack, Protocol):
         generator: Generator | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
-        """Adversarial examples of `images`; see `adversarial_images`."""
-        return adversarial_images(
-            self,
-            model,
-            images,
-            labels,
-            targets=targets,
-            generator=generator,
-            batch_size=batch_size,
-        )
+        """Each image as the attack leaves it: misclassified where it could, else its last point.
+
+        Images that the model errs on when clean stay as they are. With `targets`, one class for
+        each image, an image counts as misclassified only if it is taken for that class. Without a
+        `generator` one is seeded from torch's global generator (see `seeded`). Neither the model
+        nor any other random state is changed. At most `batch_size` images are searched at once, by
+        default 128 on a CPU and 1,024 elsewhere (untested); rounding, and so the last bits of the
+        result, depends on it. Raises `ConfigError` for images, labels or logits that cannot be
+        meant.
+        """
+        images, labels = as_tensors(images, labels, model)
+        batch_size = chosen_batch_size(batch_size, images.device)
+        generator = seeded(generator)
+        with no_trace(model):
+            images, labels = images.detach().clone(), labels.to(images.device, copy=True)
+            found = images.clone()
+            if not len(images):
+                return found
+            wanted = None if targets is None else check_targets(targets, labels)
+            logits_of = checked(model, labels if wanted is None else torch.cat([labels, wanted]))
+            logits = logits_of(images)
+
+            def resists(logits: Tensor, places: Tensor) -> Tensor:
+                said = logits.argmax(1)
+                kept = said == labels[places] if wanted is None else said != wanted[places]
+                return kept.cpu()
+
+            robust = resists(logits, torch.arange(len(labels)))
+            of = self.searches if wanted is None else self.targeted
+            searches = of(logits.shape[1])
+            if obstacle := self.obstacle(tuple(images.shape[1:]), logits.shape[1]):
+                raise ConfigError(f"{self.name} cannot search these images: {obstacle}.")
+            for search in searches:
+                seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
+                aims = ranked(logits, labels, search.rank) if wanted is None else wanted
+                task = Task(images, labels, aims, seeds)
+                waiting = robust.nonzero().flatten()
+                if not len(waiting):
+                    break
+                batched = BatchedSearch(
+                    search=search,
+                    logits_of=logits_of,
+                    begin=lambda places, search=search, task=task: search.begin(
+                        task.of(places), logits_of
+                    ),
+                    waiting=waiting,
+                    batch_size=batch_size,
+                )
+                while batched.left:
+                    places, last = batched.advance(lambda places, _: torch.ones(len(places)).bool())
+                    found[places] = last
+                with numbered(waiting, ATTACKED):
+                    logits_after = logits_of(found[waiting])
+                robust[waiting] = resists(logits_after, waiting)
+        return found
 
 
 IsBroken = Callable[[Tensor, Tensor], Tensor]
@@ -230,72 +275,6 @@ class BatchedSearch:
         if len(self.places):
             state = {name: torch.cat([self.state[name], state[name]]) for name in state}
         self.state, self.places = state, torch.cat([self.places, new])
-
-
-def adversarial_images(  # noqa: PLR0913 - what is attacked, settings by keyword
-    attack: SearchAttack,
-    model: Classifier,
-    images: Batch,
-    labels: Batch,
-    *,
-    targets: Batch | None = None,
-    generator: Generator | None = None,
-    batch_size: int | None = None,
-) -> Tensor:
-    """Each image as the attack leaves it: misclassified where it could, else where it ended last.
-
-    Images that the model errs on when clean stay as they are. With `targets`, one class for each
-    image, an image counts as misclassified only if it is taken for that class. Without a
-    `generator` one is seeded from torch's global generator (see `seeded`). Neither the model nor
-    any other random state is changed. At most `batch_size` images are searched at once, by default
-    128 on a CPU and 1,024 elsewhere (untested); rounding, and so the last bits of the result,
-    depends on it. Raises `ConfigError` for images, labels or logits that cannot be meant.
-    """
-    images, labels = as_tensors(images, labels, model)
-    batch_size = chosen_batch_size(batch_size, images.device)
-    generator = seeded(generator)
-    with no_trace(model):
-        images, labels = images.detach().clone(), labels.to(images.device, copy=True)
-        found = images.clone()
-        if not len(images):
-            return found
-        wanted = None if targets is None else check_targets(targets, labels)
-        logits_of = checked(model, labels if wanted is None else torch.cat([labels, wanted]))
-        logits = logits_of(images)
-
-        def resists(logits: Tensor, places: Tensor) -> Tensor:
-            said = logits.argmax(1)
-            kept = said == labels[places] if wanted is None else said != wanted[places]
-            return kept.cpu()
-
-        robust = resists(logits, torch.arange(len(labels)))
-        of = attack.searches if wanted is None else attack.targeted
-        searches = of(logits.shape[1])
-        if obstacle := attack.obstacle(tuple(images.shape[1:]), logits.shape[1]):
-            raise ConfigError(f"{attack.name} cannot search these images: {obstacle}.")
-        for search in searches:
-            seeds = torch.randint(2**62, (len(images),), generator=generator).to(images.device)
-            aims = ranked(logits, labels, search.rank) if wanted is None else wanted
-            task = Task(images, labels, aims, seeds)
-            waiting = robust.nonzero().flatten()
-            if not len(waiting):
-                break
-            batched = BatchedSearch(
-                search=search,
-                logits_of=logits_of,
-                begin=lambda places, search=search, task=task: search.begin(
-                    task.of(places), logits_of
-                ),
-                waiting=waiting,
-                batch_size=batch_size,
-            )
-            while batched.left:
-                places, last = batched.advance(lambda places, _: torch.ones(len(places)).bool())
-                found[places] = last
-            with numbered(waiting, ATTACKED):
-                logits_after = logits_of(found[waiting])
-            robust[waiting] = resists(logits_after, waiting)
-    return found
 
 
 def seeded(generator: Generator | None) -> Generator:

@@ -3,13 +3,10 @@
 It is complete enough to be judged without the model.
 """
 
-import html
-import importlib
 import math
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +18,7 @@ from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
-from sparring.records.text import counted
+from sparring.records.text import counted, data_frame, html_table
 from sparring.records.typed import typed
 
 Z = 1.959963984540054
@@ -81,28 +78,6 @@ class Proportion:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{100 * self.share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def data_frame(rows: Sequence[Mapping[str, object]]) -> Any:
-    """A `pandas.DataFrame` of these rows. Raises `ConfigError` if pandas is not installed."""
-    try:
-        pandas = importlib.import_module("pandas")
-    except ImportError as error:
-        raise ConfigError(
-            "a data frame needs pandas, which is not installed. Run pip install pandas."
-        ) from error
-    return pandas.DataFrame(list(rows))
-
-
-def html_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a notebook."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    head = f"<caption>{html.escape(caption)}</caption>{line('th', headings)}"
-    return f"<table>{head}{body}</table>"
 
 
 def sign_test(only_first: int, only_second: int) -> float:

@@ -1,12 +1,15 @@
-"""Numbers, amounts, times and names as text, the same in a terminal, in JSON and on a page."""
+"""Numbers, amounts, times, names and tables, the same in a terminal, in JSON and on a page."""
 
 import difflib
+import html
+import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
+from sparring.errors import ConfigError
 from sparring.records.environment import Environment
 
 BYTES = "bytes"
@@ -167,3 +170,25 @@ def few(names: Sequence[str], shown: int = 3) -> str:
     """The first of some names, and how many more there are: `a, b, c and 7 more`."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return f"{', '.join(names[:shown])}{more}"
+
+
+def data_frame(rows: Sequence[Mapping[str, object]]) -> Any:
+    """A `pandas.DataFrame` of these rows. Raises `ConfigError` if pandas is not installed."""
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise ConfigError(
+            "a data frame needs pandas, which is not installed. Run pip install pandas."
+        ) from error
+    return pandas.DataFrame(list(rows))
+
+
+def html_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a notebook."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    head = f"<caption>{html.escape(caption)}</caption>{line('th', headings)}"
+    return f"<table>{head}{body}</table>"

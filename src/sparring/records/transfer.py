@@ -16,9 +16,9 @@ from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
-from sparring.records.evaluation import Proportion, data_frame, html_table, sign_test
+from sparring.records.evaluation import Proportion, sign_test
 from sparring.records.files import read_json, write_json
-from sparring.records.text import counted
+from sparring.records.text import counted, data_frame, html_table
 from sparring.records.typed import typed
 
 STEPS = (1, 4, 8, 128)

@@ -314,8 +314,9 @@ def _with_optimizer(config: TrainConfig, changes: Changes) -> TrainConfig:
         optimizer = _one("optimizer", OPTIMIZERS, changes["optimizer"], optimizer)
     names = ("lr", "momentum", "weight_decay")
     numbers: Any = {name: value for name, value in changes.items() if name in names}
-    optimizer = optimizer.given(**numbers) if isinstance(optimizer, Custom) else optimizer
-    for name, number in () if isinstance(optimizer, Custom) else numbers.items():
+    if isinstance(optimizer, Custom):
+        optimizer, numbers = optimizer.given(**numbers), {}
+    for name, number in numbers.items():
         setting = "learning_rate" if name == "lr" else name
         if not isinstance(optimizer, Adam | SGD) or not hasattr(optimizer, setting):
             raise _needs(name, "optimizer", "sgd", optimizer)

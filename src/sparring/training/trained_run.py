@@ -9,9 +9,8 @@ from typing_extensions import override
 
 from sparring.models import trained_network
 from sparring.records import Evaluation, MetricsLog, Row, RunDirectory
-from sparring.records.evaluation import data_frame, html_table
 from sparring.records.metrics import number
-from sparring.records.text import count_text, counted, duration_text
+from sparring.records.text import count_text, counted, data_frame, duration_text, html_table
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, stored_config
 
