@@ -43,6 +43,13 @@ def trained(config=FAST, out=NOWHERE / "run", **others):
     return sparring.train(config, out, **others)
 
 
+class Half:
+    """Not quite a threat."""
+
+    eps = 0.1
+    at = project = ascend = None
+
+
 def transferred(networks, steps=(1,)):
     return sparring.transfer(networks, X, Y, LINF, steps=steps)
 
@@ -105,6 +112,8 @@ CASES: list[Case] = [
     (lambda: sparring.APGD(steps=None), "steps must be an integer; got None"),
     (lambda: sparring.FAB(targets="9"), "targets must be an integer; got '9'"),
     (lambda: sparring.Square(share=math.nan), "share must lie in"),
+    (lambda: sparring.PGD(Half()), "Half lacks uniform, distance: inherit Threat and add them"),
+    (lambda: judged(suite=[Half()]), "Half lacks __call__: add it"),
     (lambda: sparring.fgsm(0.3), "threat must be Linf or L2"),
     (lambda: sparring.random_start_fgsm(None), "threat must be Linf or L2"),
     (lambda: sparring.Suite(name="a", summary="b", attacks=[sparring.PGD()]), "must be a tuple"),
@@ -142,7 +151,10 @@ CASES: list[Case] = [
     (lambda: sparring.load_dataset(NOWHERE), "no file or folder"),
     (lambda: sparring.load_dataset("mnist", data_memory="x"), "data_memory must be an integer"),
     (lambda: sparring.dataset_from(train=None, test=None), "train must be"),
-    (lambda: sparring.dataset_from(train=X, test=X), "pairs .image, label."),
+    (
+        lambda: sparring.dataset_from(train=X, test=X),
+        "pairs .image, label..*train=.images, labels.",
+    ),
     (lambda: sparring.ImageSet(pixels=X, labels=Y, num_classes=4), "torch.uint8.*float32"),
     (lambda: sparring.ImageSet(pixels=BYTES.numpy(), labels=Y, num_classes=4), "pixels must be a"),
     (
@@ -174,7 +186,9 @@ CASES: list[Case] = [
     (lambda: sparring.Evaluation.load(str(Path(__file__))), "must hold JSON"),
     (lambda: sparring.TransferMatrix.load(3), "path must be a path or text; got 3"),
     (lambda: sparring.Verdict(evaluation=None, outcomes=None), "evaluation must be Evaluation"),
-    (lambda: transferred([NET, NET]), "networks must be a Mapping; got a list of 2"),
+    (lambda: transferred([NET, NET]), "networks must be a Mapping; got a list of 2. Pass a dict"),
+    (lambda: sparring.transfer([NET, NET]), r"Call transfer\(networks, images, labels, threat\)"),
+    (lambda: sparring.dataset_from(X, Y), r"Call dataset_from\(train=..., test=...\)"),
     (lambda: transferred({"a": NET, "b": None}), r"networks\['b'\] must be a Module; got None"),
     (lambda: transferred({"a": NET}), "at least two networks"),
     (lambda: transferred({"a": NET, "b": NET}, steps=3), "steps must be a sequence"),

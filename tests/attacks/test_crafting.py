@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sparring.attacks import (
+    APGD,
     L2,
     PGD,
     AttackedBatch,
@@ -15,7 +16,9 @@ from sparring.attacks import (
     EarlySteps,
     Linf,
     Recipe,
+    Square,
     StepwiseAttack,
+    crafting,
 )
 from sparring.data import Flip, ImageSet, Order, Ticket
 from sparring.errors import ConfigError
@@ -219,3 +222,18 @@ def test_a_batch_moves_with_all_that_is_needed():
         "meta"
     }
     assert moved.indices is batch.indices
+
+
+class Mine(APGD):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("attack", "checked"),
+    [(APGD(steps=2), False), (Square(queries=2), False), (Mine(steps=2), True)],
+)
+def test_only_attacks_of_other_classes_are_checked_at_each_batch(attack, checked, monkeypatch):
+    asked = []
+    monkeypatch.setattr(crafting, "own_images", lambda *given, **_: asked.append(0) or given[2])
+    made(crafter(noisy(), attack), 0)
+    assert bool(asked) is checked

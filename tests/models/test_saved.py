@@ -1,6 +1,7 @@
 """A file of tensors is accepted as a whole or refused with a sentence."""
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -118,3 +119,19 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save(Path("x"), tmp_path / "code.pt")
     with pytest.raises(ValueError, match=r"."):
         read_saved(tmp_path / "code.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"x = 3\n", "it was not written by torch.save, or is damaged"),
+        (b"", "it was not written by torch.save, or is damaged"),
+        (pickle.dumps({"a": Path("x")}, protocol=2), "it holds a pathlib.*only code can restore"),
+    ],
+)
+def test_another_file_is_refused_in_a_few_words(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        read_saved(tmp_path / "a.py")

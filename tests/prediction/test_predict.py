@@ -1,7 +1,9 @@
 """What is said of pictures is what the network says of their pixels; wrong files stop no others."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.models import PaperNetwork, trained_network
 from sparring.prediction import predict
-from sparring.records import RunDirectory
+from sparring.records import RunDirectory, to_json
 
 TEST = load_dataset("mnist").test
 
@@ -119,3 +121,13 @@ def test_a_few_images_at_once_are_predicted_as_all_of_them(run, capsys):
         assert main([*verb, "--batch-size", "0"]) == 2
         assert "batch_size must be 1 or more" in capsys.readouterr().err
     assert main(["predict", str(run.path), "--test", "3", "--batch-size", "2"]) == 0
+
+
+def test_predictions_are_shown_in_short_and_in_a_table(run, monkeypatch):
+    found = predict(run, test=5)
+    assert repr(found).startswith("5 images: test 0: ") and repr(found).endswith(" and 2 more")
+    assert found.to_dict() == to_json(found)
+    table = found._repr_html_()
+    assert table.count("<tr>") == 6 and "withstands" not in table
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    assert [row["class"] for row in found.to_frame()] == [one.top[0].name for one in found.found]

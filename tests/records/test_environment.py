@@ -12,6 +12,7 @@ import pytest
 
 from sparring.records import Environment, describe, from_json, to_json
 from sparring.records.environment import _commit
+from sparring.records.text import hardware_text
 
 
 def here() -> Environment:
@@ -71,3 +72,10 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
 def test_reading_records_needs_no_torch() -> None:
     script = "import sys, sparring.records; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+def test_hardware_is_shown_without_names_of_the_code() -> None:
+    where = describe(
+        threads=1, device="cpu", precision="bf16 shadow, channels-last, then fp32 direct"
+    )
+    assert ", 1 thread, bf16, then fp32, torch " in hardware_text(where)

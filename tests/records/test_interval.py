@@ -81,3 +81,12 @@ def test_both_sides_of_a_sign_test_share_only_the_outcome_itself() -> None:
 def test_a_sign_test_refuses_counts_below_zero() -> None:
     with pytest.raises(ConfigError, match="got 3 and -1"):
         sign_test(3, -1)
+
+
+def test_a_proportion_is_ordered_by_its_share_among_numbers_too() -> None:
+    half, more = Proportion(successes=1, total=2), Proportion(successes=3, total=4)
+    assert half > 0.4 and half >= 0.5 and half <= 0.5 and half < 1
+    assert not half > 0.5 and not half < 0.5
+    assert half < more and max(half, more) == more
+    with pytest.raises(TypeError):
+        _ = half < "0.5"  # pyright: ignore[reportOperatorIssue]

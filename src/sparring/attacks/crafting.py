@@ -19,9 +19,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from sparring.attacks.apgd import APGD
 from sparring.attacks.checks import Classifier
+from sparring.attacks.fab import FAB
 from sparring.attacks.own import own_images
 from sparring.attacks.pgd import PGD
+from sparring.attacks.square import Square
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
@@ -405,11 +408,15 @@ class Crafter:
         return tickets[0].part(rank * parts + part, ranks * parts)
 
 
+BUILT_IN = (PGD, APGD, FAB, Square)
+"""Attacks that leave the network as it is; those of other classes are checked at each batch."""
+
+
 def _attacked(
     attack: BatchAttack, model: Classifier, batch: AttackedBatch, generator: Generator
 ) -> Tensor:
     """What an attack returns; unless it is sparring's own, it is checked."""
-    if isinstance(attack, PGD):
+    if type(attack) in BUILT_IN:
         return attack(model, batch.images, batch.labels, generator=generator)
     return own_images(attack, model, batch.images, batch.labels, generator=generator)
 

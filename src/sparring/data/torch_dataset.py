@@ -171,7 +171,8 @@ def _pair(item: object, where: str) -> tuple[object, object]:
         found = type(item).__name__
         count = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         rule = "Items must be pairs (image, label)"
-        raise DataError.expected(rule, f"a {found}{count} ({where})")
+        do = "Pass for example train=(images, labels), test=(images, labels)."
+        raise DataError.expected(rule, f"a {found}{count} ({where})", do)
     return item[0], item[1]
 
 

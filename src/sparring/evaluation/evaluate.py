@@ -82,7 +82,7 @@ class Verdict:
         """Natural and robust accuracy of each class that has images."""
         return self.outcomes.per_class()
 
-    def confusion(self, *, attacked: bool) -> tuple[tuple[int, ...], ...]:
+    def confusion(self, *, attacked: bool = True) -> tuple[tuple[int, ...], ...]:
         """How many images of each class were taken for each, as [true class][predicted class]."""
         return self.outcomes.confusion(attacked=attacked)
 

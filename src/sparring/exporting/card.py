@@ -12,7 +12,7 @@ from typing import Any
 
 from sparring.exporting.formats import FORMATS, OPSET, TOLERANCE
 from sparring.records import Environment, Evaluation, Proportion, RunDirectory, read_json
-from sparring.records.text import count_text, hardware_text, setting_text
+from sparring.records.text import arithmetic_text, count_text, hardware_text, setting_text
 
 _PATHS = ("data", "init", "factory")
 """Settings that are paths, of which the card gives the last part."""
@@ -141,7 +141,7 @@ def _measured(found: Evaluation) -> Iterator[str]:
     yield "\n".join(["| | share and 95 % Wilson interval |", "|---|---|", *cells])
     yield (
         f"{count_text(found.num_images)} test images, {plain(found.threat)}, seed {found.seed}, "
-        f"searched in {plain(found.precision)}; attacks: "
+        f"searched in {plain(arithmetic_text(found.precision))}; attacks: "
         f"{plain(', '.join(attack.name for attack in found.attacks))}."
     )
     flags = [f"- **flag**, {plain(flag.check)}: {plain(flag.sentence)}" for flag in found.flags]

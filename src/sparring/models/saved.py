@@ -5,6 +5,8 @@ value's place and the fault. A file is accepted as a whole or not at all.
 """
 
 import math
+import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -210,7 +212,17 @@ def _loaded(file: IO[bytes]) -> object:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever PyTorch raises on bytes that it cannot read
-        raise ValueError(cause(error)) from error
+        raise ValueError(_fault(error)) from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a file that PyTorch cannot load."""
+    said = str(error)
+    if isinstance(error, pickle.UnpicklingError) and (named := re.search(r"GLOBAL ([\w.]+)", said)):
+        return f"it holds a {named[1]}, which only code can restore"
+    if isinstance(error, pickle.UnpicklingError | EOFError) or "PytorchStreamReader" in said:
+        return "it was not written by torch.save, or is damaged"
+    return cause(error)
 
 
 def _check_archive(file: IO[bytes]) -> None:

@@ -6,12 +6,14 @@ Shapes: B batch, C channels, H rows, W columns, K classes.  Units: pixels in [0,
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from typing_extensions import override
 
 from sparring.attacks import PGD, Threat, checked
 from sparring.attacks.checks import numbered
@@ -23,8 +25,9 @@ from sparring.data.pictures import Conversion, read_picture
 from sparring.data.run_data import conversion_of, dataset_of
 from sparring.errors import ConfigError, DataError
 from sparring.models import chosen_batch_size, computing_threads, plain_settings, trained_network
-from sparring.records import RunDirectory
+from sparring.records import RunDirectory, to_json
 from sparring.records.checks import at_least
+from sparring.records.text import counted, data_frame, few, html_table
 from sparring.records.typed import typed
 
 
@@ -150,6 +153,19 @@ class Prediction:
     withstands: bool | None = None
     """Whether no attack changed the prediction; `None` without an attack."""
 
+    @override
+    def __repr__(self) -> str:
+        first, safe = self.top[0], {None: "", True: ", withstands", False: ", changed by attack"}
+        true = "" if self.true is None else f", true {self.true}"
+        share = f"{100 * first.probability:.1f} %"
+        return f"{self.source}: {first.name} {share}{true}{safe[self.withstands]}"
+
+    def row(self) -> dict[str, Any]:
+        """Its row in a table."""
+        first = self.top[0]
+        row = {"image": self.source, "class": first.name, "probability": first.probability}
+        return {**row, "true": self.true, "withstands": self.withstands}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
@@ -161,6 +177,31 @@ class Predictions:
     """The others."""
     attack: str | None = None
     """The attack in words; `None` without one."""
+
+    @property
+    def title(self) -> str:
+        """How many images there are, and what attacked them."""
+        unread = f", {counted(len(self.unread), 'file')} not read" if self.unread else ""
+        attack = "" if self.attack is None else f", attacked by {self.attack}"
+        return f"{counted(len(self.found), 'image')}{unread}{attack}"
+
+    @override
+    def __repr__(self) -> str:
+        return f"{self.title}: {few([repr(one) for one in self.found])}".removesuffix(": ")
+
+    def _repr_html_(self) -> str:
+        """The predictions as a table, for a notebook."""
+        rows = [{**one.row(), "probability": f"{one.top[0].probability:.1%}"} for one in self.found]
+        names = [name for name in (rows or [{}])[0] if any(row[name] is not None for row in rows)]
+        return html_table(self.title, names, [[str(row[name]) for name in names] for row in rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `sparring predict --json` prints."""
+        return to_json(self)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with a row for each image: its likeliest class, and the others."""
+        return data_frame([one.row() for one in self.found])
 
 
 @typed

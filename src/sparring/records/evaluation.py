@@ -4,9 +4,11 @@ It is complete enough to be judged without the model.
 """
 
 import math
+import operator
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +71,24 @@ class Proportion:
     def __float__(self) -> float:
         """The share."""
         return self.share
+
+    def __lt__(self, other: "Proportion | float") -> bool:
+        """Whether the share is smaller; a number stands for a share, so `robust > 0.5` works."""
+        return self._compared(other, operator.lt)
+
+    def __le__(self, other: "Proportion | float") -> bool:
+        return self._compared(other, operator.le)
+
+    def __gt__(self, other: "Proportion | float") -> bool:
+        return self._compared(other, operator.gt)
+
+    def __ge__(self, other: "Proportion | float") -> bool:
+        return self._compared(other, operator.ge)
+
+    def _compared(self, other: object, holds: Callable[[float, float], bool]) -> bool:
+        if not isinstance(other, Proportion | int | float):
+            return NotImplemented
+        return holds(self.share, float(other))
 
     @override
     def __format__(self, spec: str) -> str:
@@ -279,11 +299,11 @@ class Outcomes:
         """One more than the largest class that occurs."""
         return max((*self.labels, *self.natural, *self.adversarial), default=-1) + 1
 
-    def confusion(self, *, attacked: bool) -> tuple[tuple[int, ...], ...]:
+    def confusion(self, *, attacked: bool = True) -> tuple[tuple[int, ...], ...]:
         """How many images of each class were taken for each, as [true class][predicted class].
 
-        Of the clean images, or `attacked`: an image that no attack broke counts as it is when
-        clean. There are `num_classes` rows and columns.
+        Of the `attacked` images, where one that no attack broke counts as it is when clean, or of
+        the clean ones. There are `num_classes` rows and columns.
         """
         said = self.adversarial if attacked else self.natural
         counts = Counter(zip(self.labels, said, strict=True))

@@ -49,9 +49,9 @@ _NEAR = 1e-6
 
 
 def eps_text(eps: float) -> str:
-    """Size of a threat as people write it: `8/255` for whole grey levels, else a decimal."""
+    """Size of a threat as it is written: `8/255` for grey levels, else a decimal such as `1`."""
     levels = eps * _GREY_LEVELS
-    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR:
+    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR and not float(eps).is_integer():
         return f"{round(levels)}/{_GREY_LEVELS}"
     return f"{eps:g}"
 
@@ -141,7 +141,26 @@ def counted(count: int, thing: str) -> str:
 def hardware_text(where: Environment) -> str:
     """What something was computed with, in one line."""
     threads = counted(where.threads, "thread")
-    return f"{where.processor}, {where.device}, {threads}, {where.precision}, torch {where.torch}"
+    return (
+        f"{where.processor}, {where.device}, {threads}, {arithmetic_text(where.precision)}, "
+        f"torch {where.torch}"
+    )
+
+
+def arithmetic_text(precision: str) -> str:
+    """An arithmetic as it is stored, in words: `bf16, then fp32`."""
+    for stored, words in _ARITHMETIC.items():
+        precision = precision.replace(stored, words)
+    return precision
+
+
+_ARITHMETIC = {
+    "bf16 shadow, channels-last": "bf16",
+    "fp32 direct": "fp32",
+    "bf16 spectral": "bf16 with convolutions by FFT",
+    "fp32 spectral": "fp32 with convolutions by FFT",
+}
+"""Words for the names of working copies, which stored files have."""
 
 
 def setting_text(value: object) -> str:

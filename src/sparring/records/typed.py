@@ -24,6 +24,8 @@ from typing import (
     get_type_hints,
 )
 
+from typing_extensions import get_protocol_members
+
 from sparring.errors import ConfigError
 from sparring.records.text import did_you_mean, nearest
 
@@ -66,7 +68,13 @@ def _implementations(member: object) -> Sequence[object]:
     package, _, _ = member.__module__.partition(".")
     records = (one for one in member.__subclasses__() if is_dataclass(one))
     public = (one for one in records if not one.__name__.startswith("_"))
-    return [one for one in public if one.__module__.partition(".")[0] == package]
+    return [one for one in public if _is_part_of(package, one)]
+
+
+def _is_part_of(package: str, cls: type) -> bool:
+    """Whether a package defines a class; your own files have module names below `projects`."""
+    own = cls.__module__.startswith(f"{__package__}.projects.")
+    return cls.__module__.partition(".")[0] == package and not own
 
 
 def is_tagged(hint: object) -> bool:
@@ -139,7 +147,8 @@ def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
                 raise TypeError(f"got an unexpected keyword argument '{min(unknown)}'")
         except TypeError as error:
             known = [one for one in signature.parameters if one not in ("self", others)]
-            raise _other_arguments(name, [*known, *more], kwargs, error) from error
+            call_as = f"{name}({_needed(signature)})"
+            raise _other_arguments(call_as, [*known, *more], kwargs, error) from error
         _check(bound.arguments, hints)
         _check(bound.arguments.get(others, {}), more)
         return function(*bound.args, **bound.kwargs)
@@ -178,13 +187,23 @@ def check_type(name: str, hint: object, value: object) -> None:
 
 
 def _other_arguments(
-    name: str, known: Sequence[str], given: Mapping[str, object], error: TypeError
+    call_as: str, known: Sequence[str], given: Mapping[str, object], error: TypeError
 ) -> ConfigError:
     near = [nearest(one, known) for one in given if one not in known]
-    hint = did_you_mean(next((one for one in near if one), None))
+    hint = did_you_mean(next((one for one in near if one), None)) or f" Call {call_as}."
     return ConfigError(
-        f"{name}() was called with other arguments than it has: {error}. It takes "
-        f"{', '.join(known) or 'none'}.{hint}"
+        f"{call_as.partition('(')[0]}() was called with other arguments than it has: {error}. It "
+        f"takes {', '.join(known) or 'none'}.{hint}"
+    )
+
+
+def _needed(signature: inspect.Signature) -> str:
+    """The arguments that a call cannot leave out, as they are typed."""
+    needed = (one for one in signature.parameters.values() if one.name != "self")
+    return ", ".join(
+        f"{one.name}=..." if one.kind is inspect.Parameter.KEYWORD_ONLY else one.name
+        for one in needed
+        if one.default is inspect.Parameter.empty and one.kind is not inspect.Parameter.VAR_KEYWORD
     )
 
 
@@ -287,6 +306,41 @@ def _advice(hint: object, value: object) -> str:
         if (inner := getattr(value, part, None)) is not None and _fits(hint, inner):
             return f" Pass its .{part}."
     kinds = members(hint)
+    return _lacking(kinds, value) or _advice_on_record(kinds, value) or _plain_advice(hint, value)
+
+
+def _lacking(kinds: Sequence[object], value: object) -> str:
+    """What an object of your own lacks, of the type that is nearest; what to do with its class."""
+    own = value if isinstance(value, type) else type(value)
+    codes = [one for one in kinds if _is_code(one)]
+    known = any(_is_part_of(package, own) for package in ("builtins", __name__.partition(".")[0]))
+    if known or not codes:
+        return ""
+    there = {name for base in own.__mro__ for name in vars(base)} | {
+        *getattr(value, "__dict__", ())
+    }
+    code = min(codes, key=lambda one: len(_needed_of(one).keys() - there))
+    lacks = [name for name in _needed_of(code) if name not in there]
+    if not lacks:
+        return f" Pass an object: {own.__name__}(...)." if isinstance(value, type) else ""
+    inherit = "" if not isinstance(code, type) else f"inherit {code.__name__} and "
+    return f" {own.__name__} lacks {', '.join(lacks)}: {inherit}add {_it(lacks)}."
+
+
+def _it(things: Sequence[object]) -> str:
+    return "it" if len(things) == 1 else "them"
+
+
+def _needed_of(code: object) -> Mapping[str, None]:
+    """The names that code must have, in order: those without a default, or else all."""
+    if not isinstance(code, type):
+        return {"__call__": None}
+    wanted = getattr(code, "__abstractmethods__", None) or get_protocol_members(code)
+    return dict.fromkeys(name for name in vars(code) if name in wanted)
+
+
+def _advice_on_record(kinds: Sequence[object], value: object) -> str:
+    """Which records to pass in place of the value."""
     records: list[Any] = [
         each
         for one in kinds
@@ -295,9 +349,14 @@ def _advice(hint: object, value: object) -> str:
     ]
     if records and callable(value) and not isinstance(value, type):
         return " Call it, and pass what it returns."
-    if records:
-        calls = (_example(one, value) for one in records)
-        return f" Pass {' or '.join(dict.fromkeys(calls))}."
+    calls = (_example(one, value) for one in records)
+    return f" Pass {' or '.join(dict.fromkeys(calls))}." if records else ""
+
+
+def _plain_advice(hint: object, value: object) -> str:
+    kinds = members(hint)
+    if isinstance(value, list | tuple) and any(get_origin(one) is Mapping for one in kinds):
+        return " Pass a dict with a name for each: {'a': ..., 'b': ...}."
     if "Tensor" in _wanted(hint):
         return " Pass one tensor: torch.as_tensor(...), or torch.stack(...) of several."
     if isinstance(value, str):
