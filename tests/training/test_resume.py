@@ -34,6 +34,7 @@ from training.small_runs import PAPERS, UPDATES, Watching, assert_same_bits, sma
 CONFIGS = {
     "fresh": small(model=PAPERS, source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)),
     "stale": small(source=Stale(staleness=3), schedule=Triangular(), objective=Mixed()),
+    "growing": small(source=Stale(staleness=3, warm_up=7, fresh_steps=1)),
     "sgd": small(optimizer=SGD(learning_rate=0.05), clip_norm=1.0),
     "looking": small(validation=Validation(every=2, images=16, steps=1)),
 }

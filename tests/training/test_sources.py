@@ -73,6 +73,22 @@ def test_staleness_is_the_step_until_it_is_s(staleness: int, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("warm_up", [1, 4, 2 * UPDATES])
+def test_a_queue_that_grows_attacks_each_batch_once_it_is_long_enough(
+    warm_up: int, tmp_path: Path
+) -> None:
+    watching, lag = Watching(), 3
+    source = Stale(staleness=lag, warm_up=warm_up)
+    train(small(source=source), tmp_path / "run", sinks=[watching])
+    long_enough = (
+        next(at for at in range(number + 1) if at + lag * min(at, warm_up) // warm_up >= number)
+        for number in range(UPDATES)
+    )
+    expected = [number - at for number, at in enumerate(long_enough)]
+    assert [step.staleness for step in watching.steps] == expected
+    assert not source.length(0)
+
+
 def test_the_queue_holds_batches_not_models(tmp_path: Path) -> None:
     sizes = {}
     for staleness in (1, 4):

@@ -38,13 +38,13 @@ class Fresh:
 
     def open(self, setup: SourceSetup) -> Source:
         """The source."""
-        return DelayLine(setup, staleness=0)
+        return DelayLine(setup, Stale(staleness=0))
 
 
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:
-    """Every batch waits in a queue of exactly `staleness` batches, filled before the first update.
+    """Every batch waits in a queue of exactly `staleness` batches.
 
     The paper's simulation (section 5): the batch trained on at update t was attacked with version
     max(0, t - s). Memory grows with s batches of clean and adversarial images, not with s models.
@@ -52,12 +52,16 @@ class Stale:
 
     staleness: int = 32
     """Length of the queue, in updates: the paper's s."""
+    warm_up: int = 0
+    """Updates over which the queue grows to its length; `0` fills it before the first update, so
+    that the first s batches attack untrained weights, as in the paper."""
     fresh_steps: int = 0
     """The last steps of each attack, taken with the weights that its batch is trained on. The
     first step is never one of them; the paper has none."""
 
     def __post_init__(self) -> None:
         at_least("source.staleness", self.staleness, 0)
+        at_least("source.warm_up", self.warm_up, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
 
     @property
@@ -70,9 +74,15 @@ class Stale:
         """The length of the queue."""
         return self.staleness
 
+    def length(self, update: int) -> int:
+        """Batches that wait while update `update` is made, of which the first is number 0."""
+        if update >= self.warm_up:
+            return self.staleness
+        return self.staleness * update // self.warm_up
+
     def open(self, setup: SourceSetup) -> Source:
         """The source."""
-        return DelayLine(setup, staleness=self.staleness)
+        return DelayLine(setup, self)
 
 
 _SLACK = 1e-3
@@ -82,17 +92,18 @@ SourceKind = Fresh | Stale | Asynchronous
 
 
 class DelayLine(Source):
-    """Attacks each ticket `staleness` updates before its batch is trained on."""
+    """Attacks each ticket some updates before its batch is trained on."""
 
-    def __init__(self, setup: SourceSetup, *, staleness: int) -> None:
-        self._setup, self._staleness = setup, staleness
+    def __init__(self, setup: SourceSetup, kind: Stale) -> None:
+        self._setup, self._kind = setup, kind
         self._updates = setup.crafter.recipe.updates
         self._waiting: deque[AttackedBatch] = deque()
         self._next = 0
 
     @override
     def next(self) -> AttackedBatch:
-        while len(self._waiting) <= self._staleness and self._next < self._updates:
+        length = self._kind.length(self._next - len(self._waiting))
+        while len(self._waiting) <= length and self._next < self._updates:
             clean = self._setup.crafter.clean(self._next)
             self._waiting.append(self._setup.craft(clean, "first"))
             self._next += 1
@@ -126,7 +137,7 @@ class DelayLine(Source):
     @override
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
         self._waiting.clear()
-        count = min(self._staleness, self._updates - trained) if trained else 0
+        count = min(self._kind.length(trained - 1), self._updates - trained) if trained else 0
         clean = [self._setup.crafter.clean(trained + place) for place in range(count)]
         if count or state:
             one = (clean[0] if clean else self._setup.crafter.clean(trained)).adversarial
