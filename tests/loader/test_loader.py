@@ -28,7 +28,6 @@ SOURCES: dict[str, SourceKind] = {
     "fresh": Fresh(),
     "stale": Stale(staleness=3),
     "stale with fresh steps": Stale(staleness=3, fresh_steps=1),
-    "growing": Stale(staleness=3, warm_up=6),
     "lag, no worker": Asynchronous(workers=0, policy=LAG, fresh_steps=1),
     "lag, a worker": Asynchronous(workers=1, policy=LAG, fresh_steps=1),
     "in step": Asynchronous(workers=0, policy=Sync(), fresh_steps=0),

@@ -49,7 +49,7 @@ from training.small_runs import UPDATES, Killed, Watching, restamp, small
 CONFIGS = {
     "fresh": (small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)), 0),
     "stale": (small(source=Stale(staleness=3), objective=Mixed()), 3),
-    "growing": (small(source=Stale(staleness=3, warm_up=5, fresh_steps=1)), 3),
+    "growing": (small(source=Stale(staleness=3, warm_up=5, fresh_steps=1)), 2),
     "ahead": (small(source=Stale(staleness=20)), UPDATES - 1),
     "lag": (
         small(
