@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sparring.errors import SparringError
     from sparring.evaluation import Suite, Verdict, evaluate, transfer
     from sparring.exporting import export
-    from sparring.loader import AdversarialLoader, Asynchronous, Fresh, Stale
+    from sparring.loader import AdversarialLoader, Asynchronous, Fresh, Reused, Stale
     from sparring.models import PaperCNN, load_weights
     from sparring.prediction import predict
     from sparring.records import Evaluation, RunDirectory, TransferMatrix
@@ -27,7 +27,7 @@ _HOME = {
     "data": ("Crop", "Dataset", "Flip", "ImageSet", "dataset_from", "load_dataset"),
     "errors": ("SparringError",),
     "evaluation": ("Suite", "Verdict", "evaluate", "transfer"),
-    "loader": ("AdversarialLoader", "Asynchronous", "Fresh", "Stale"),
+    "loader": ("AdversarialLoader", "Asynchronous", "Fresh", "Reused", "Stale"),
     "models": ("PaperCNN", "load_weights"),
     "prediction": ("predict",),
     "records": ("Evaluation", "RunDirectory", "TransferMatrix"),
@@ -50,6 +50,7 @@ __all__ = [
     "ImageSet",
     "Linf",
     "PaperCNN",
+    "Reused",
     "RunDirectory",
     "SparringError",
     "Square",

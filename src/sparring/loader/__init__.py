@@ -4,7 +4,7 @@ from sparring.engine.transports.kinds import Processes, Ray, TransportKind
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.loader import AdversarialLoader
 from sparring.loader.source import Place, Source, SourceSetup
-from sparring.loader.sources import Fresh, SourceKind, Stale
+from sparring.loader.sources import Fresh, Reused, SourceKind, Stale
 
 __all__ = [
     "AdversarialLoader",
@@ -13,6 +13,7 @@ __all__ = [
     "Place",
     "Processes",
     "Ray",
+    "Reused",
     "Source",
     "SourceKind",
     "SourceSetup",

@@ -28,7 +28,7 @@ from sparring.engine.shared_images import unpicklable
 from sparring.errors import CheckpointError, ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import LiveModel, Source, SourceSetup
-from sparring.loader.sources import Fresh, SourceKind
+from sparring.loader.sources import Fresh, SourceKind, check_source
 from sparring.models import (
     PROBES,
     Precision,
@@ -114,6 +114,7 @@ class AdversarialLoader:
             rank=rank,
             world_size=world_size,
         )
+        check_source(source, recipe)
         device = device_of(model)
         few = first_images(images, PROBES).to(device)
         check_network(model, few, _outputs(model, few, images.num_classes))

@@ -1,5 +1,6 @@
 """Sources that attack in the trainer's process, at once or some updates ahead of training."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from sparring.attacks import AttackedBatch
+from sparring.attacks import AttackedBatch, Recipe, StepwiseAttack
+from sparring.errors import ConfigError
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
@@ -85,10 +87,61 @@ class Stale:
         return DelayLine(setup, self)
 
 
+@typed_record
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reused:
+    """Every attack continues the one on the same image an epoch before, in this process.
+
+    In the first epoch attacks are whole. Later ones begin where the image's last attack ended and
+    take `fresh_steps` steps, so that attacks cost few steps and no workers (Zheng et al. 2020).
+    Needs images that stay in place (no augmentation) and one trainer. Memory and checkpoints hold
+    the perturbations of all training images, two bytes a pixel.
+    """
+
+    fresh_steps: int = 1
+    """Steps of each attack from the second epoch on, at least 1. They are at most all but one: an
+    attack of a single step is always whole."""
+
+    def __post_init__(self) -> None:
+        at_least("source.fresh_steps", self.fresh_steps, 1)
+
+    @property
+    def split(self) -> int:
+        """1: a batch is attacked as a whole."""
+        return 1
+
+    @property
+    def bound(self) -> int:
+        """`0`: every step is taken with the weights that the batch trains."""
+        return 0
+
+    def open(self, setup: SourceSetup) -> Source:
+        """The source."""
+        return Accumulation(setup)
+
+
 _SLACK = 1e-3
 """How far pixels may lie outside [0, 1] by rounding."""
 
-SourceKind = Fresh | Stale | Asynchronous
+SourceKind = Fresh | Stale | Reused | Asynchronous
+
+
+def check_source(source: SourceKind, recipe: Recipe) -> None:
+    """Raise `ConfigError` if the source cannot make the batches of a recipe."""
+    if not isinstance(source, Reused):
+        return
+    if recipe.augmentation:
+        raise ConfigError.expected(
+            "the source reused needs images that stay in place, without augmentation",
+            ", ".join(type(step).__name__ for step in recipe.augmentation),
+            "Take another source, or no augmentation.",
+        )
+    if recipe.world_size > 1:
+        raise ConfigError.expected(
+            "the source reused needs a single trainer",
+            recipe.world_size,
+            "Take another source.",
+        )
 
 
 class DelayLine(Source):
@@ -153,6 +206,69 @@ class DelayLine(Source):
                 waiting = replace(batch, adversarial=adversarial, version=version, eps=eps)
                 self._waiting.append(waiting)
         self._next = trained + len(self._waiting)
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+class Accumulation(Source):
+    """Attacks each batch from the perturbations that its images got an epoch before."""
+
+    def __init__(self, setup: SourceSetup) -> None:
+        self._setup, self._next = setup, 0
+        images = setup.crafter.images
+        shape = (len(images), *images.image_shape)
+        self._changes = torch.zeros(shape, dtype=torch.float16, device=setup.crafter.device)
+
+    @override
+    def next(self) -> AttackedBatch:
+        crafter, model = self._setup.crafter, self._setup.model
+        if self._next == crafter.recipe.updates:
+            raise StopIteration
+        batch = crafter.clean(self._next)
+        plan = crafter.recipe.plan(self._next)
+        place = self._next * len(batch) + torch.arange(len(batch), device=batch.images.device)
+        new = place < (len(self._changes) if plan.fresh_steps else math.inf)
+        if new.any():
+            start = self._setup.craft(batch, "first")
+        else:
+            start = replace(batch, version=model.version)
+        if not new.all():
+            assert isinstance(plan.attack, StepwiseAttack)  # only these have fresh steps
+            kept = batch.images + self._changes[batch.indices.to(self._changes.device)]
+            kept = plan.attack.threat.project(kept, batch.images)
+            mine = new.view(-1, *(1,) * (kept.dim() - 1))
+            start = replace(start, adversarial=torch.where(mine, start.adversarial, kept))
+        batch = self._setup.craft(start, "last")
+        changes = batch.adversarial - batch.images
+        self._changes[batch.indices.to(changes.device)] = changes.to(torch.float16)
+        self._next += 1
+        return batch
+
+    @override
+    def updated(self) -> None:
+        pass
+
+    @override
+    def figures(self) -> Mapping[str, int | float | str]:
+        return {}
+
+    @override
+    def totals(self) -> Mapping[str, int]:
+        return {}
+
+    @override
+    def state(self) -> Mapping[str, Tensor]:
+        return {"changes": self._changes.clone()}
+
+    @override
+    def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
+        shape = tuple(self._changes.shape)
+        changes = Numbers(dtype=torch.float16, shape=shape, least=-1 - _SLACK, most=1 + _SLACK)
+        Fields({"changes": changes}).check(state, "source")
+        self._changes.copy_(state["changes"])
+        self._next = trained
 
     @override
     def close(self) -> None:

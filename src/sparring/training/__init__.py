@@ -6,7 +6,7 @@ A `TrainConfig` holds everything that determines the weights, and `presets` make
 """
 
 from sparring.attacks import EarlySteps
-from sparring.loader import Asynchronous, Fresh, Stale
+from sparring.loader import Asynchronous, Fresh, Reused, Stale
 from sparring.records.custom import Custom
 from sparring.training import presets
 from sparring.training.config import TrainConfig, Validation, linearly_scaled
@@ -47,6 +47,7 @@ __all__ = [
     "OneCycle",
     "Parting",
     "Replay",
+    "Reused",
     "RowKind",
     "SessionStart",
     "Sink",

@@ -19,7 +19,16 @@ from sparring.data.pictures import Channels
 from sparring.data.run_data import given_name
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
 from sparring.errors import ConfigError, SparringError, launcher
-from sparring.loader import Asynchronous, Fresh, Processes, Ray, SourceKind, Stale, TransportKind
+from sparring.loader import (
+    Asynchronous,
+    Fresh,
+    Processes,
+    Ray,
+    Reused,
+    SourceKind,
+    Stale,
+    TransportKind,
+)
 from sparring.loader.loader import updates_for
 from sparring.models import (
     Given,
@@ -82,7 +91,9 @@ SCHEDULES: Named = MappingProxyType(
 AUGMENTATIONS: Named = MappingProxyType({"flip": Flip, "crop": Crop})
 ATTACKS: Named = MappingProxyType({"pgd": PGD})
 NORMS: Named = MappingProxyType({"linf": Linf, "l2": L2})
-SOURCES: Named = MappingProxyType({"fresh": Fresh, "stale": Stale, "async": Asynchronous})
+SOURCES: Named = MappingProxyType(
+    {"fresh": Fresh, "stale": Stale, "reused": Reused, "async": Asynchronous}
+)
 POLICIES: Named = MappingProxyType(
     {"fixed-lag": FixedLag, "newest": Newest, "sync": Sync, "sharded": Sharded}
 )
@@ -292,7 +303,7 @@ def _with_attack(config: TrainConfig, attack: AttackKind) -> TrainConfig:
         return config
     source: Any = config.source
     if source.fresh_steps:
-        source = replace(source, fresh_steps=0)
+        source = Fresh() if isinstance(source, Reused) else replace(source, fresh_steps=0)
     return replace(config, source=source, early_steps=(), eps_schedule=Constant())
 
 

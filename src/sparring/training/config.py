@@ -18,6 +18,7 @@ from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
 from sparring.errors import ConfigError
 from sparring.loader import Asynchronous, Fresh, SourceKind
+from sparring.loader.sources import check_source
 from sparring.models import ModelKind, PaperNetwork, Precision
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.checks import at_least, positive, within
@@ -210,7 +211,9 @@ class TrainConfig:
         if not isinstance(own["attack"], PGD) and self.eps_schedule == Constant():
             own["eps_schedule"] = None
         steps = tuple(made(step, "augmentation") for step in self.augmentation)
-        return self._recipe(rank, {"augmentation": steps, **own})
+        recipe = self._recipe(rank, {"augmentation": steps, **own})
+        check_source(self.source, recipe)
+        return recipe
 
     def _recipe(self, rank: int, own: Mapping[str, Any]) -> Recipe:
         return Recipe(

@@ -23,6 +23,7 @@ from sparring.attacks import AttackedBatch
 from sparring.data import Dataset
 from sparring.data.run_data import RunData
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLogits, NonFiniteLoss, RunError
+from sparring.loader import Reused
 from sparring.models import bits, chosen_device, computing_threads, plain_settings
 from sparring.models.trained import read_trained
 from sparring.records import (
@@ -238,7 +239,8 @@ def _follow(trace: Sequence[Traced], trainers: Sequence[Trainer], group: Sinks) 
     """Repeat every update; each trainer's part of a ticket is attacked once its version exists.
 
     Versions need not rise from ticket to ticket: a lost lease is given out again with newer
-    weights than those of the tickets after it.
+    weights than those of the tickets after it. With the source `Reused` a batch depends on those of
+    the epoch before, so that the loader makes them in order.
     """
     tickets_of: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for ticket, traced in enumerate(trace):
@@ -247,12 +249,15 @@ def _follow(trace: Sequence[Traced], trainers: Sequence[Trainer], group: Sinks) 
     waiting: dict[tuple[int, int], AttackedBatch] = {}
     for version, traced in enumerate(trace):
         try:
-            for ticket, rank in tickets_of[version]:
-                waiting[ticket, rank] = trainers[rank].loader.begin(ticket)
-            batches = [
-                trainer.loader.finish(waiting.pop((version, rank)))
-                for rank, trainer in enumerate(trainers)
-            ]
+            if isinstance(trainers[0].config.source, Reused):
+                batches = [next(trainer.loader) for trainer in trainers]
+            else:
+                for ticket, rank in tickets_of[version]:
+                    waiting[ticket, rank] = trainers[rank].loader.begin(ticket)
+                batches = [
+                    trainer.loader.finish(waiting.pop((version, rank)))
+                    for rank, trainer in enumerate(trainers)
+                ]
             step = update_together(trainers, batches)
         except (NonFiniteLoss, NonFiniteLogits):
             return Parting(step=version + 1, recorded=traced.loss, replayed=math.nan)
