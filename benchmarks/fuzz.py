@@ -49,7 +49,7 @@ from sparring.models import SmallNetwork, begin_with
 from sparring.prediction import predict as _loaded  # noqa: F401 - before there are children
 from sparring.records import MetricsLog, Provenance, Row, RunDirectory, TransferMatrix, to_json
 from sparring.studies import STUDIES
-from sparring.studies.runner import StudyTable, summed_up
+from sparring.studies.runner import StudyTable, judged_study
 from sparring.training import Asynchronous, Stale, TrainConfig, Validation, train
 
 FORK = multiprocessing.get_context("fork")
@@ -121,13 +121,13 @@ def tables(folder: Path) -> object:
     """What a study makes of its table, and of each measurement in it."""
     study, table = STUDIES["staleness"], StudyTable(folder / "table.jsonl")
     named = [Named(name) for name in table.names()]
-    table.lacks(named)
+    table.missing(named)
     table.seconds(named)
     where = table.environments(named)
     if not where:
         return None
     made = Provenance(command="", seeds=(0,), environment=where[0], others=where[1:])
-    return summed_up(study, "paper", table.found(named), made, str(table.path))
+    return judged_study(study, "paper", table.found(named), made, str(table.path))
 
 
 class Named(NamedTuple):

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from sparring.errors import ConfigError
 from sparring.records import Claim, Figure, Provenance, Row, RunDirectory
-from sparring.studies import Measurement, Measurements, Runs, Scale
+from sparring.studies import Measurement, Measurements, Runs, Scale, Study
 from sparring.studies.networks import weights_digest
-from sparring.studies.processes import Tell
+from sparring.studies.processes import ReportShare
 from sparring.training import TrainConfig
 from training.small_runs import small
 
@@ -20,8 +22,8 @@ class Doubling:
     number: int
     name: str = "doubling"
 
-    def work(self, tell: Tell) -> int:
-        tell(0.5)
+    def work(self, report: ReportShare) -> int:
+        report(0.5)
         return 2 * self.number
 
 
@@ -30,7 +32,7 @@ class Failing:
     error: Exception
     name: str = "failing"
 
-    def work(self, tell: Tell) -> None:
+    def work(self, report: ReportShare) -> None:
         raise self.error
 
 
@@ -38,7 +40,7 @@ class Failing:
 class Dying:
     name: str = "dying"
 
-    def work(self, tell: Tell) -> None:
+    def work(self, report: ReportShare) -> None:
         os.kill(os.getpid(), 9)
 
 
@@ -49,10 +51,10 @@ class Waiting:
     file: Path
     name: str = "waiting"
 
-    def work(self, tell: Tell) -> None:
+    def work(self, report: ReportShare) -> None:
         self.file.write_text(str(os.getpid()))
         while True:
-            tell(0.5)
+            report(0.5)
             time.sleep(0.05)
 
 
@@ -82,7 +84,7 @@ class Weighing:
 
 
 @dataclass(frozen=True)
-class TinyStudy:
+class TinyStudy(Study):
     """Two networks of eight updates."""
 
     name: str = "tiny"
@@ -91,18 +93,23 @@ class TinyStudy:
     obstacle: Path | None = None
     seed: int = 0
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
         config = small(snapshot_every=2, checkpoint_every=2, seed=self.seed)
         return {"one": config, "other": small(snapshot_every=4, seed=self.seed)}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
         return None
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         return [Weighing(name, run, self.obstacle) for name, run in runs.items()]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         return [Claim(paper="", found=str(len(found.rows)), holds=None)]
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         return []

@@ -133,7 +133,7 @@ def test_eight_devices_are_simulated_and_so_nothing_is_decided() -> None:
     simulated: Row = {"of": "simulated", "devices": 8, "trainer": "waits", "speed_up": 7.83}
     claim = claims([*timed(), simulated])[2]
     assert claim.holds is None
-    assert "simulated on a virtual clock, κ = 8: 7.83 where the trainer waits" in claim.found
+    assert "simulated on a virtual clock, κ = 8: 7.83 if the trainer waits" in claim.found
 
 
 def test_without_rows_nothing_is_claimed_or_drawn() -> None:

@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.process, pytest.mark.usefixtures("forked_jobs")]
 def test_every_job_is_done_once_however_many_there_are():
     jobs = [Doubling(number) for number in range(5)]
     told: list[float] = []
-    with JobProcesses(told=lambda job, share: told.append(share)) as workers:
-        assert dict(workers.carry_out(jobs, at_once=2)) == {job: 2 * job.number for job in jobs}
-        assert list(workers.carry_out([], at_once=2)) == []
-        again = list(workers.carry_out([Doubling(9)], at_once=1, threads=2))
+    with JobProcesses(report=lambda job, share: told.append(share)) as workers:
+        assert dict(workers.results(jobs, at_once=2)) == {job: 2 * job.number for job in jobs}
+        assert list(workers.results([], at_once=2)) == []
+        again = list(workers.results([Doubling(9)], at_once=1, threads=2))
     assert again == [(Doubling(9), 18)]
     assert set(told) <= {0.5}
 
@@ -33,8 +33,8 @@ def test_every_job_is_done_once_however_many_there_are():
     ("job", "error", "words"),
     [
         (Failing(REFUSED), ConfigError, "it must not be so"),
-        (Failing(ZeroDivisionError("nought")), TrainingError, "failing must run .*nought"),
-        (Dying(), TrainingError, "dying must run .*ended with -9"),
+        (Failing(ZeroDivisionError("nought")), TrainingError, "failing failed: .*nought"),
+        (Dying(), TrainingError, "dying failed: .*ended with -9"),
     ],
 )
 def test_a_job_that_fails_stops_the_others(
@@ -48,7 +48,7 @@ def test_a_job_that_fails_stops_the_others(
 
 def test_ending_early_stops_what_is_under_way(tmp_path):
     with JobProcesses() as workers:
-        for _ in workers.carry_out([Waiting(tmp_path / "pid"), Doubling(1)], at_once=2):
+        for _ in workers.results([Waiting(tmp_path / "pid"), Doubling(1)], at_once=2):
             _wait_for(tmp_path / "pid")
             break
     _assert_gone(tmp_path / "pid")
@@ -62,12 +62,12 @@ def test_a_parent_that_dies_takes_its_processes_with_it(how, tmp_path):
         "from studies.jobs import Waiting\n"
         "if __name__ == '__main__':\n"
         f"    job = Waiting(Path({str(tmp_path / 'pid')!r}))\n"
-        "    list(JobProcesses().carry_out([job], at_once=1))\n"
+        "    list(JobProcesses().results([job], at_once=1))\n"
     )
     (tmp_path / "program.py").write_text(program)
-    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.getenv("PYTHONPATH"))))
     with subprocess.Popen(
-        [sys.executable, tmp_path / "program.py"], env={**os.environ, "PYTHONPATH": str(tests)}
+        [sys.executable, tmp_path / "program.py"], env={**os.environ, "PYTHONPATH": paths}
     ) as parent:
         _wait_for(tmp_path / "pid")
         parent.send_signal(how)
@@ -76,7 +76,7 @@ def test_a_parent_that_dies_takes_its_processes_with_it(how, tmp_path):
 
 def _until_waiting(jobs: Sequence[Job], pid: Path) -> None:
     with JobProcesses() as workers:
-        for _ in workers.carry_out(jobs, at_once=2):
+        for _ in workers.results(jobs, at_once=2):
             _wait_for(pid)
 
 

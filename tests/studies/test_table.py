@@ -34,23 +34,23 @@ def test_what_is_no_longer_asked_for_is_kept_and_not_told_of(table: StudyTable):
     assert table.found([now]).column("right") == (7.0, 8.0)
     assert (table.seconds([now]), table.environments([now])) == (2.0, (HERE,))
     assert table.environments([before, now]) == (ELSEWHERE, HERE)
-    assert table.lacks([before, now]) == []
+    assert table.missing([before, now]) == []
 
 
 def test_what_was_made_of_other_weights_is_lacking_and_gives_way(table: StudyTable):
     before, now, other = Counted("of one@8", "old"), Counted("of one@8", "new"), Counted("other")
     table.add(before, [{"right": 4}], 1.0, HERE)
     table.add(other, [{"right": 5}], 1.0, HERE)
-    assert table.lacks([now, other]) == [now]
+    assert table.missing([now, other]) == [now]
     table.clear([now])
     table.add(now, [{"right": 6}], 1.0, HERE)
     assert table.found([now, other]).column("right") == (5.0, 6.0)
-    assert table.lacks([now, other]) == []
+    assert table.missing([now, other]) == []
 
 
 def test_rows_without_their_last_one_are_cleared_away(table: StudyTable):
     table.add(Counted("whole"), [{"right": 1}], 1.0, HERE)
     MetricsLog(table.path).append({"measurement": "cut short", "right": 2})
-    assert table.lacks([Counted("cut short")]) == [Counted("cut short")]
+    assert table.missing([Counted("cut short")]) == [Counted("cut short")]
     table.clear([])
     assert {row["measurement"] for row in MetricsLog(table.path).rows()} == {"whole"}

@@ -1,13 +1,14 @@
-"""A study whose measurements say when they were carried out, and on how many threads."""
+"""A study whose measurements give their times and their number of threads."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from sparring.records import Claim, Figure, Provenance, Row
-from sparring.studies import Measurement, Measurements, Runs, Scale
+from sparring.studies import Measurement, Measurements, Runs, Scale, Study
 from sparring.training import TrainConfig
 
 LASTING = 0.3
@@ -15,7 +16,7 @@ LASTING = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Needs one core, and does not know that one could ask for more."""
+    """Needs one core, and has no `alone`."""
 
     name: str
     subject: str = ""
@@ -41,17 +42,20 @@ def _seen() -> Sequence[Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
+class Witnessed(Study):
     name: str = "witnessed"
-    title: str = "Who was there?"
+    title: str = "Which jobs run at the same time?"
     covers: str = "nothing"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
         return {}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
         return None
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
         return [
             LonelyWitness("lonely 1"),
@@ -60,8 +64,10 @@ class Witnessed:
             Witness("sociable 2"),
         ]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         return []
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         return []

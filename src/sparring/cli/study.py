@@ -159,7 +159,7 @@ def _run(studies: "Sequence[Study]", flags: StudyFlags) -> None:
             if forecast := one.forecast():
                 display.say(f"{study.name}, {flags.scale}: {forecast_text(forecast, one.jobs)}")
             shown = StudyDisplay(display)
-            found = one.run(shown.told, shown.begins)
+            found = one.run(shown.report, shown.begins)
         for figure in found.figures:
             draw(figure, one.folder / f"{figure.name}.svg")
         _print_found(found)
@@ -256,7 +256,7 @@ class StudyDisplay:
             names = few([job.name for job in jobs], SHOWN)
             self._display.note(f"{counted(len(jobs), 'job')}: {names}")
 
-    def told(self, job: "Job", share: float) -> None:
+    def report(self, job: "Job", share: float) -> None:
         """This share of a job is done."""
         self._shares[job.name] = share
         if share >= 1:

@@ -1,10 +1,12 @@
-"""Asynchrony: how much faster is training where other devices attack meanwhile?
+"""Asynchrony: how much faster is training with further devices that attack?
 
 The paper's section 5, its Figure 9.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from typing_extensions import override
 
 from sparring.capacity import FAR_WORKERS, PAPERS_PERIOD, SECONDS_PER_POINT
 from sparring.engine import Newest
@@ -18,6 +20,7 @@ from sparring.studies.study import (
     Runs,
     Scale,
     Standing,
+    Study,
     judged,
     per_cent,
     standing,
@@ -26,29 +29,29 @@ from sparring.studies.study import (
 from sparring.training import Asynchronous, TrainConfig
 
 ONE_CORE = "one-core"
-"""The network that attacks and updates in turn on one core: the baseline of real speed-ups."""
+"""The network that attacks and updates in turn on one core, the baseline of real speed-ups."""
 PAPER = Series(name="the paper's text, rounded", x=(1.0, 7.0, 8.0), y=(1.0, 5.0, 5.0))
-"""What it states of its Figure 9: nearly 5 with 7 devices, over 5 with 8, against one."""
+"""From its text about Figure 9: nearly 5 with 7 devices and over 5 with 8, against one."""
 SPEED_UP = Axis(label="speed-up", unit="times")
 WAYS = ("emulated", "simulated", "formula")
-"""How a speed-up was found, in order of how real its devices are."""
+"""Kinds of speed-ups, the most real first."""
 FAILINGS = {
     "formula": "formula",
     "even": "even workers",
     "slow": "a quarter at half the speed",
     "failing": "each dies about every 200 attacks",
 }
-"""Columns of simulated rows, and what they are of."""
+"""Columns of simulated rows with their names in figures."""
 
 
 def latest(found: Measurements, of: str, network: str) -> Measurements:
-    """A network's rows of a kind, of its last measurement."""
+    """A network's rows of a kind, from its last measurement."""
     rows = found.where(of=of, network=network)
     return rows.where(version=max(map(int, rows.column("version")), default=0))
 
 
 def cores_speed_up(found: Measurements, network: str) -> float | None:
-    """How much faster its updates are than those on one core; `None` if either is missing."""
+    """Speed-up of a network's updates over one core; `None` if either is missing."""
     seconds = [
         latest(found, "cores", name).where(network=name).last("update_seconds")
         for name in (ONE_CORE, network)
@@ -57,7 +60,7 @@ def cores_speed_up(found: Measurements, network: str) -> float | None:
 
 
 def speed_up(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """Speed-up against devices, of a trainer that waits and of one that helps."""
+    """Speed-up by devices, for a trainer that waits and for one that helps."""
     points = found.where(of="devices")
     if not points:
         return
@@ -73,12 +76,12 @@ def speed_up(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         name="speed-up",
         title="Speed-up by the number of devices (Figure 9)",
         caption=f"Against one device that attacks (κ = {ATTACK}) and updates in turn. Emulated: "
-        "the real engine, whose processes sleep for each step and update; they show the engine, "
-        "not any device. Simulated: the same on a virtual clock. Real: networks trained on the "
-        "cores of this machine, each engine with one worker. The paper: what its text "
-        "states, nearly 5 with 7 GPUs and over 5 with 8.",
+        "the real engine, whose processes sleep for each step and update; this measures the "
+        "engine, not a device. Simulated: the same on a virtual clock. Real: networks trained on "
+        "the cores of this machine, each engine with one worker. The paper: from its text, "
+        "nearly 5 with 7 GPUs and over 5 with 8.",
         alternative="Speed-up against devices, one panel for a trainer that waits for batches, one "
-        "for a trainer that attacks meanwhile.",
+        "for a trainer that helps to attack.",
         drawing=Curves(
             x=Axis(label="devices, the trainer's included"), y=SPEED_UP, panels=tuple(panels)
         ),
@@ -87,7 +90,7 @@ def speed_up(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 def _cores(found: Measurements) -> list[Series]:
-    """A line from one core to two for each network whose workers attacked."""
+    """A line from one core to two for each network with workers."""
     lines = []
     for name in found.where(of="cores").names("network"):
         workers = latest(found, "cores", name).where(network=name).last("workers")
@@ -99,7 +102,7 @@ def _cores(found: Measurements) -> list[Series]:
 
 
 def far(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """Speed-up and staleness of many more devices, simulated."""
+    """Speed-up and staleness of many devices, simulated."""
     points = found.where(of="far")
     if not points:
         return
@@ -109,9 +112,9 @@ def far(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     }
     devices = Axis(label="devices, the trainer's included", scale="log")
     caption = (
-        "Simulated: the real broker and engine on a virtual clock, an update as long as a step, "
-        "weights published after every update, a trainer that helps, attacks that last 5 % more or "
-        "less."
+        "Simulated: the real broker and engine on a virtual clock. An update takes as long as a "
+        "step, an attack 5 % more or less. Weights are published after every update, and the "
+        "trainer helps."
     )
     yield Figure(
         name="far",
@@ -141,7 +144,7 @@ def far(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     yield Figure(
         name="far-staleness",
         title="Mean staleness of many devices (simulated)",
-        caption=f"{caption} Past saturation more devices bring nothing but staleness.",
+        caption=f"{caption} Past saturation more devices only add staleness.",
         alternative="Mean staleness against devices: it grows with them.",
         drawing=Curves(
             x=devices,
@@ -153,7 +156,7 @@ def far(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 def ages(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """How old the weights were that real workers attacked with."""
+    """Staleness of batches from real workers."""
     names = found.where(of="staleness").names("network")
     panels = []
     for name in names:
@@ -170,10 +173,10 @@ def ages(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         return
     yield Figure(
         name="staleness",
-        title="Staleness of real asynchronous training, which the paper does not show",
+        title="Staleness of real asynchronous training (not in the paper)",
         caption="Share of updates by the staleness of their batch, measured over whole runs with "
-        "one worker. The paper's engine publishes its weights every 100 updates; up to "
-        f"{HARMLESS} it finds harmless.",
+        "one worker. The paper's engine publishes its weights every 100 updates. The paper finds "
+        f"staleness up to {HARMLESS} harmless.",
         alternative="Distribution of staleness, one panel for each engine.",
         drawing=Curves(
             x=Axis(label="staleness s", unit="updates"),
@@ -186,11 +189,11 @@ def ages(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 ALL_CORES, PAPERS_ENGINE, OWN_ENGINE = "all-cores", "papers-engine", "own-engine"
-"""Networks beside that of one core: as synchronous, and with one worker under two policies."""
+"""Further networks: synchronous on all cores, and with one worker under two policies."""
 UPDATES = {"smoke": 8, "short": 300, "paper": PAPERS}
-"""Of each network."""
+"""Updates of each network."""
 CREDITS = 8
-"""Length of the queue, which the paper does not state: that of the preset paper-async."""
+"""Length of the queue, as in the preset paper-async; the paper does not state it."""
 DEVICES = {"smoke": 2, "short": 10, "paper": 10}
 """Most emulated devices."""
 STEP = {"smoke": 0.005, "short": 0.05, "paper": 0.05}
@@ -202,25 +205,23 @@ FAR_STEPS = {"smoke": (8,), "short": (8, 32, 128), "paper": (8, 32, 128)}
 FAR = {"smoke": (1, 16), "short": (1, 2, 4, 8, 16, 32, 64, 128, 256, FAR_WORKERS)}
 """Simulated workers; the scale paper has those of short."""
 PAPERS_SPEED_UP = 5
-"""What the paper's text has of eight devices."""
+"""The paper's speed-up with eight devices."""
 NEAR = 0.8
-"""Share of the number of devices that is nearly linear."""
+"""A speed-up of this share of the number of devices counts as nearly linear."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asynchrony:
-    """Speed-up over emulated, simulated and real devices, and how old weights get meanwhile."""
+class Asynchrony(Study):
+    """Speed-up over emulated, simulated and real devices, and the staleness of real ones."""
 
     name: str = "asynchrony"
-    title: str = "How much faster is training where other devices attack meanwhile?"
+    title: str = "How much faster is training with further devices that attack?"
     covers: str = "section 5, Figure 9"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """κ = 8 on one core, with a worker under two policies, and in turn on all cores.
-
-        The paper's engine publishes every 100 updates, ours each; neither takes fresh steps, which
-        the default of `Asynchronous` does. At smoke two of them.
-        """
+        # The paper's engine publishes every 100 updates, ours after each; neither takes the fresh
+        # steps that are the default of `Asynchronous`.
         base = attacked(scale, ATTACK)
         updates = UPDATES[scale]
         base = replace(base, updates=updates, snapshot_every=min(base.snapshot_every, updates))
@@ -235,12 +236,12 @@ class Asynchrony:
         }
         return dict(list(found.items())[:2]) if scale == "smoke" else found
 
+    @override
     def enough(self, scale: Scale) -> int | None:
-        """All updates."""
         return None
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """Emulated devices one point at a time, simulated ones, and the networks' logs."""
         emulated = [
             EmulatedDevices(
                 devices=count, trainer=trainer, step=STEP[scale], lasting=LASTING[scale]
@@ -255,59 +256,59 @@ class Asynchrony:
         ]
         return [*simulated, *(RealCores(name, run) for name, run in runs.items()), *emulated]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """What the paper says of two devices, of eight, of where it ends, and of staleness."""
         any_network = too_small(scale)
         cores = self._standing(scale, found, (ONE_CORE, PAPERS_ENGINE))
         return [
             judged(
                 "With 2 GPUs speed-up is slightly worse than linear, since the trainer waits for "
                 "most of its time (section 5, Figure 9).",
-                _told(found, 2),
+                _speed_ups(found, 2),
                 standing=any_network,
                 holds=lambda: _near_two(found, "waits"),
             ),
             judged(
                 "That can be fixed if the trainer attacks in the time for which it waits "
                 "(section 5).",
-                _told(found, 2),
+                _speed_ups(found, 2),
                 standing=any_network,
                 holds=lambda: _near_two(found, "helps"),
             ),
             judged(
                 "Speed-up is almost linear in the number of GPUs from there on: nearly 5 "
                 "with 7, over 5 with 8 (section 5, Figure 9).",
-                f"{_told(found, 7)} {_told(found, 8)}",
+                f"{_speed_ups(found, 7)} {_speed_ups(found, 8)}",
                 standing=any_network,
                 holds=lambda: _reached(found, 8),
             ),
             judged(
                 "It saturates with about 8 GPUs, because an attack of κ = 8 takes about "
                 "eight times as long as an update (section 5).",
-                f"{_told(found, 9)} {_told(found, 10)} {_far_told(found)}",
+                f"{_speed_ups(found, 9)} {_speed_ups(found, 10)} {_far_speed_up(found)}",
                 standing=any_network,
                 holds=lambda: _saturates(found),
             ),
             judged(
                 "An asynchronous implementation gives a nearly linear speed-up (section 1).",
-                _cores_told(found),
+                _cores_speed_ups(found),
                 standing=cores,
                 holds=lambda: _pays(found),
             ),
             judged(
                 "A bounded queue and weights that are re-saved every 100 updates curb "
                 "staleness; up to 32 does no harm (section 5).",
-                _ages_told(found),
+                _staleness(found),
                 standing=self._standing(scale, found, (PAPERS_ENGINE,)),
-                holds=lambda: _curbed(found),
+                holds=lambda: _bounded(found),
             ),
         ]
 
     def _standing(self, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
         return standing(self, scale, found, names)
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """Figure 9, the same far past it, and the staleness that real runs have."""
         return [
             *speed_up(found, provenance),
             *far(found, provenance),
@@ -319,22 +320,20 @@ def _emulated(found: Measurements, devices: int, trainer: str) -> float | None:
     return found.where(of="devices", devices=devices, trainer=trainer).last("emulated")
 
 
-def _told(found: Measurements, devices: int) -> str:
-    """Emulated, simulated and by the formula, of a trainer that waits and of one that helps."""
+def _speed_ups(found: Measurements, devices: int) -> str:
+    """Emulated, simulated and by the formula, for a trainer that waits and for one that helps."""
     words = []
     for trainer in ("waits", "helps"):
         rows = found.where(of="devices", devices=devices, trainer=trainer).rows
         if rows:
-            ways = ("emulated", "simulated", "formula")
-            each = ", ".join(f"{way} {float(rows[-1][way] or 0):.2f}" for way in ways)
-            words.append(f"{each} where the trainer {trainer}")
+            each = ", ".join(f"{way} {float(rows[-1][way] or 0):.2f}" for way in WAYS)
+            words.append(f"{each} if the trainer {trainer}")
     if not words:
         return f"{devices} devices were not emulated."
     return f"{devices} devices: {'; '.join(words)}."
 
 
 def _near_two(found: Measurements, trainer: str) -> bool | None:
-    """Whether two emulated devices are nearly twice as fast as one."""
     speed_up = _emulated(found, 2, trainer)
     return None if speed_up is None else speed_up >= 2 * NEAR
 
@@ -345,15 +344,15 @@ def _reached(found: Measurements, devices: int) -> bool | None:
 
 
 def _saturates(found: Measurements) -> bool | None:
-    """Whether a tenth device gains less than half of what one can, in emulation."""
+    """Whether a tenth emulated device adds less than 0.5 to the speed-up."""
     ninth, tenth = (_emulated(found, devices, "waits") for devices in (9, 10))
     return None if ninth is None or tenth is None else tenth - ninth < 0.5
 
 
-def _far_told(found: Measurements) -> str:
+def _far_speed_up(found: Measurements) -> str:
     rows = found.where(of="far", steps=ATTACK).sorted("devices").rows
     if not rows:
-        return "None were simulated past it."
+        return "Larger numbers of devices were not simulated."
     last = rows[-1]
     return (
         f"Simulated, κ = {ATTACK}: {float(last['even'] or 0):.2f} with {last['devices']} devices, "
@@ -361,7 +360,7 @@ def _far_told(found: Measurements) -> str:
     )
 
 
-def _cores_told(found: Measurements) -> str:
+def _cores_speed_ups(found: Measurements) -> str:
     if cores_speed_up(found, ONE_CORE) is None:
         return "No network was trained on one core."
     words = {
@@ -373,8 +372,8 @@ def _cores_told(found: Measurements) -> str:
     each = (f"{words[name]} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None)
     return (
         "Measured on cores of this machine, against synchronous training on one of them: "
-        f"{', '.join(each) or 'nothing yet'}. With several devices it was not measured: emulation "
-        "and simulation above stand for them."
+        f"{', '.join(each) or 'nothing yet'}. Several devices were not measured, only emulated and "
+        "simulated, see above."
     )
 
 
@@ -383,7 +382,7 @@ def _pays(found: Measurements) -> bool | None:
     return None if ratio is None else ratio > 2 * NEAR
 
 
-def _ages_told(found: Measurements) -> str:
+def _staleness(found: Measurements) -> str:
     words = []
     for network in (PAPERS_ENGINE, OWN_ENGINE):
         rows = latest(found, "staleness", network).sorted("staleness")
@@ -399,6 +398,6 @@ def _ages_told(found: Measurements) -> str:
     return f"Measured, one worker. {' '.join(words)}" if words else "Not measured."
 
 
-def _curbed(found: Measurements) -> bool | None:
+def _bounded(found: Measurements) -> bool | None:
     rows = latest(found, "staleness", PAPERS_ENGINE)
     return max(rows.column("staleness")) <= HARMLESS if rows else None

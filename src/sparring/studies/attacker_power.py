@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from sparring.attacks import Threat
 from sparring.data.run_data import dataset_of
@@ -31,9 +32,9 @@ from sparring.studies.networks import (
     SnapshotUnderAttack,
     attacked,
     enough_attacked,
-    hardly_watched,
     reached,
     weights_digest,
+    with_short_validation,
 )
 from sparring.studies.recipes import TimeTrial
 from sparring.studies.study import (
@@ -42,6 +43,7 @@ from sparring.studies.study import (
     Runs,
     Scale,
     Standing,
+    Study,
     all_of,
     judged,
     network_label,
@@ -51,8 +53,8 @@ from sparring.studies.study import (
 from sparring.training import TrainConfig
 
 UPDATES = Axis(label="updates", unit="")
-ACCURACY = Axis(label="right under attack", unit="%")
-SETS = {"test": "test images", "training": "images trained on"}
+ACCURACY = Axis(label="correct under attack", unit="%")
+SETS = {"test": "test images", "training": "training images"}
 
 
 def curves(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
@@ -81,7 +83,7 @@ def curves(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
             title=f"Accuracy under attacks of different lengths, {words} (Figure 4)",
             caption=f"A panel for each network, a line for each attacker. {shared} Bands: 95 % "
             "intervals for the choice of images.",
-            alternative=f"Share of {words} right against updates, one panel for each network.",
+            alternative=f"Correct {words} against updates, one panel for each network.",
             drawing=Curves(
                 x=UPDATES,
                 y=ACCURACY,
@@ -92,7 +94,6 @@ def curves(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 def _panel(found: Measurements, network: str, column: str) -> Panel:
-    """One network: a line for each attacker."""
     own = found.where(network=network)
     attackers = sorted({int(steps) for steps in own.column("steps")})
     lines = (_line(own.where(steps=steps).sorted("version"), steps, column) for steps in attackers)
@@ -107,7 +108,7 @@ def _line(found: Measurements, steps: int, column: str) -> Series:
 
 
 def accuracy_series(name: str, x: tuple[float, ...], found: Measurements) -> Series:
-    """A line of the rows' share of right images, in per cent, with intervals."""
+    """A line of the rows' accuracy, in per cent, with intervals."""
     return Series(
         name=name,
         x=x,
@@ -130,17 +131,17 @@ def matrix(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     )
     yield Figure(
         name="transfer",
-        title="Adversarial examples of one network judged by another (Table 1)",
-        caption=f"Per cent of the first {images:,} test images that the target gets right as "
-        "adversarial examples of the source; outlined: white-box. A target that does better "
-        "against itself than against others hides its gradients.",
+        title="Adversarial examples of one network, classified by another (Table 1)",
+        caption=f"Accuracy of the target on the first {images:,} test images, as adversarial "
+        "examples of the source. Outlined: white-box. A target that is more accurate under its "
+        "own attack than under another network's hides its gradients.",
         alternative="Heat maps of accuracy, targets in rows and sources in columns.",
         drawing=HeatMap(
-            rows=Axis(label="target: judged"),
-            columns=Axis(label="source: attacked"),
+            rows=Axis(label="target: classifies"),
+            columns=Axis(label="source: is attacked"),
             row_names=tuple(map(network_label, names)),
             column_names=tuple(map(network_label, names)),
-            value=Axis(label="right", unit="%"),
+            value=Axis(label="correct", unit="%"),
             tables=tables,
             outlined=True,
         ),
@@ -157,7 +158,7 @@ def _table_of_shares(found: Measurements, names: tuple[str, ...]) -> tuple[tuple
 
 
 def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """What a network's updates cost, and what it withstands at the end."""
+    """Cost of a network's updates, and its final robust accuracy."""
     trials = found.where(of="time")
     strongest = max((int(steps) for steps in found.where(of="test").column("steps")), default=0)
     points = []
@@ -174,10 +175,10 @@ def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     title = f"trained against κ steps, attacked with {strongest}"
     yield Figure(
         name="balance",
-        title="What more attack steps cost, and what they bring",
-        caption=f"Each point a network: milliseconds of an update with its attack, timed over "
-        f"{timed} updates, one thread, nothing beside; accuracy under {strongest} steps at its "
-        "last snapshot, 95 % intervals.",
+        title="Cost and effect of more attack steps",
+        caption=f"A point for each network: milliseconds of an update with its attack, timed over "
+        f"{timed} updates on one thread, and accuracy under {strongest} steps at its last "
+        "snapshot with 95 % intervals.",
         alternative="Accuracy against the cost of an update, a point for each training attack.",
         drawing=Curves(
             x=Axis(label="an update", unit="ms", scale="log"),
@@ -189,29 +190,29 @@ def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TransferTable:
-    """Every network on every network's adversarial examples of one number of steps."""
+class TransferTable(Measurement):
+    """Accuracy of every network on every network's adversarial examples."""
 
     runs: Mapping[str, RunDirectory]
     """The networks' runs, at least two."""
     steps: int
     """Gradient steps of the attack."""
     images: int
-    """The first so many test images."""
+    """Test images, the first ones."""
 
     @property
+    @override
     def name(self) -> str:
-        """The networks, as far as they have come, and the attack."""
         networks = " ".join(f"{name}@{reached(run)}" for name, run in self.runs.items())
         return f"transfer of {self.steps} steps among {networks}, {self.images} test images"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights that the networks have come to."""
         return " ".join(map(weights_digest, self.runs.values()))
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """A row for each source and target: how many of the source's examples it gets right."""
         some = next(iter(self.runs.values()))
         test = dataset_of(some).test
         networks = {
@@ -238,37 +239,37 @@ class TransferTable:
 LENGTHS = {"smoke": (1, 8), "short": (1, 2, 4, 8, 16, 32, 64, 128)}
 """κ of the networks; the scale paper has those of short."""
 ATTACKERS = {"smoke": (1, 2), "short": (1, 4, 8, 128)}
-"""κ of the attacks that judge them, the paper's."""
+"""κ of the attacks in their evaluation, as in the paper."""
 IMAGES = {"smoke": 16, "short": 256, "paper": 512}
-"""Images for each snapshot along training."""
-CONTEST = {"smoke": 16, "short": 1000, "paper": 1000}
+"""Images for each snapshot."""
+TRANSFERRED = {"smoke": 16, "short": 1000, "paper": 1000}
 """Test images of the transfer matrix."""
 TIMED = 20
 """Updates from which the cost of an update is measured; half of them are timed."""
 WEAK, STRONG = (1, 4), (8, 128)
-"""κ that the paper finds too weak, and strong enough."""
+"""κ that the paper finds too weak, and those that it finds strong enough."""
 SAME = 0.05
-"""Shares of a few hundred images that differ by less count as the same."""
+"""Accuracies on a few hundred images count as equal if they differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
-class AttackerPower:
-    """Networks trained against κ = 1 to 128, each judged by attacks of other lengths."""
+class AttackerPower(Study):
+    """Networks trained against κ = 1 to 128, each under attacks of other lengths."""
 
     name: str = "attacker-power"
     title: str = "When are a few attack steps enough to train a robust network?"
     covers: str = "section 4, Figures 3 and 4, Table 1"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """One for each κ."""
         return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
-        """All updates of the recipe."""
         return enough_attacked(scale)
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """Every snapshot under all attackers, on training and test images; transfer; cost."""
         attackers = ATTACKERS.get(scale, ATTACKERS["short"])
         looks = [
             SnapshotUnderAttack(
@@ -278,44 +279,44 @@ class AttackerPower:
             for version in run.snapshots()
             for of in ("test", "training")
         ]
-        contests = [TransferTable(runs=runs, steps=k, images=CONTEST[scale]) for k in attackers]
+        tables = [TransferTable(runs=runs, steps=k, images=TRANSFERRED[scale]) for k in attackers]
         recipes = self.networks(scale)
         costs = [
             TimeTrial(
                 recipe=name,
-                config=hardly_watched(recipes[name]),
+                config=with_short_validation(recipes[name]),
                 updates=min(TIMED, recipes[name].updates),
             )
             for name in runs
         ]
-        # The longest first, so that none is left alone at the end.
-        return [*reversed(contests if len(runs) > 1 else []), *looks, *costs]
+        # The longest first, so that none runs alone at the end.
+        return [*reversed(tables if len(runs) > 1 else []), *looks, *costs]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """What the paper says of weak attackers, of strong ones and of shattered gradients."""
         every = (*WEAK, *STRONG)
         return [
             judged(
                 "Networks trained against κ = 1 and κ = 4 are robust only to the attack that they "
                 "were trained on (Figures 3a and 3b).",
-                " ".join(_withstood(found, k) for k in WEAK),
+                " ".join(_accuracies(found, k) for k in WEAK),
                 standing=self._standing(scale, found, WEAK),
-                holds=lambda: all(_only_to_its_own(found, k) for k in WEAK),
+                holds=lambda: all(_only_to_own_attack(found, k) for k in WEAK),
             ),
             judged(
                 "Networks trained against κ = 8 and κ = 128 are robust to attacks of all lengths "
                 "(Figures 3c and 3d).",
-                " ".join(_withstood(found, k) for k in STRONG),
+                " ".join(_accuracies(found, k) for k in STRONG),
                 standing=self._standing(scale, found, STRONG),
                 holds=lambda: all(_robust(found, k) for k in STRONG),
             ),
             judged(
-                "Networks of κ = 1 and κ = 4 withstand their own attack only on themselves: made "
-                "on another network it breaks them, a sign of shattered gradients; those of κ = 8 "
-                "and κ = 128 show no such sign (Table 1).",
-                " ".join(_transferred(found, k) for k in every),
+                "Networks of κ = 1 and κ = 4 survive their own attack, but not the same attack "
+                "crafted on another network, a sign of shattered gradients. Those of κ = 8 and "
+                "κ = 128 show no such sign (Table 1).",
+                " ".join(_white_box_and_transfer(found, k) for k in every),
                 standing=self._standing(scale, found, every),
-                holds=lambda: all_of(_as_in_table(found, k) for k in every),
+                holds=lambda: all_of(_as_in_table_1(found, k) for k in every),
             ),
         ]
 
@@ -323,13 +324,13 @@ class AttackerPower:
         names = [f"k{k}" for k in lengths]
         return standing(self, scale, found, names)
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """Loss and accuracy along training, the transfer matrix, and cost against robustness."""
         return [*curves(found, provenance), *matrix(found, provenance), *balance(found, provenance)]
 
 
 def _shares(found: Measurements, kappa: int) -> dict[int, float]:
-    """Share of test images that are right under each attack, at the last snapshot."""
+    """Accuracy on test images under each attack, at the last snapshot."""
     looks = found.where(network=f"k{kappa}", of="test").sorted("version")
     return {
         int(steps): counted.share
@@ -338,20 +339,20 @@ def _shares(found: Measurements, kappa: int) -> dict[int, float]:
 
 
 def _robust(found: Measurements, kappa: int) -> bool:
-    """Whether the strongest attack leaves it half right, and as right as its own attack does."""
+    """Whether over half survive the strongest attack, and no fewer than survive its own."""
     shares = _shares(found, kappa)
     strongest = shares[max(shares)]
     return strongest > 0.5 and strongest > shares.get(kappa, strongest) - SAME
 
 
-def _only_to_its_own(found: Measurements, kappa: int) -> bool:
-    """Whether its own attack leaves it half right, and the strongest breaks much more."""
+def _only_to_own_attack(found: Measurements, kappa: int) -> bool:
+    """Whether over half survive its own attack, and fewer survive the strongest."""
     shares = _shares(found, kappa)
     own, strongest = shares[kappa], shares[max(shares)]
     return own > 0.5 and strongest < own - SAME
 
 
-def _withstood(found: Measurements, kappa: int) -> str:
+def _accuracies(found: Measurements, kappa: int) -> str:
     shares = _shares(found, kappa)
     if not shares:
         return f"κ = {kappa} has not been trained."
@@ -359,29 +360,29 @@ def _withstood(found: Measurements, kappa: int) -> str:
     return f"κ = {kappa}: correct {each}."
 
 
-def _duels(found: Measurements, kappa: int) -> tuple[Row, list[Row]] | None:
-    """Under its own κ: the white-box attack, and those on the others; none if there is no other."""
+def _attacks_on(found: Measurements, kappa: int) -> tuple[Row, list[Row]] | None:
+    """Rows of its own κ: white-box and transferred attacks; `None` if either is missing."""
     cells = found.where(target=f"k{kappa}", steps=kappa).rows
     own = [row for row in cells if row["source"] == row["target"]]
     others = [row for row in cells if row["source"] != row["target"]]
     return (own[-1], others) if own and others else None
 
 
-def _as_in_table(found: Measurements, kappa: int) -> bool | None:
-    """Whether an attack from elsewhere is the stronger one where the paper has it so, else not."""
-    if (duels := _duels(found, kappa)) is None:
+def _as_in_table_1(found: Measurements, kappa: int) -> bool | None:
+    """Whether a transferred attack is stronger exactly where it is so in the paper."""
+    if (attacks := _attacks_on(found, kappa)) is None:
         return None
     chances = (
         sign_test(int(row["only_transferred"] or 0), int(row["only_white_box"] or 0))
-        for row in duels[1]
+        for row in attacks[1]
     )
-    return (min(chances) < SIGNIFICANT / len(duels[1])) == (kappa in WEAK)
+    return (min(chances) < SIGNIFICANT / len(attacks[1])) == (kappa in WEAK)
 
 
-def _transferred(found: Measurements, kappa: int) -> str:
-    if (duels := _duels(found, kappa)) is None:
+def _white_box_and_transfer(found: Measurements, kappa: int) -> str:
+    if (attacks := _attacks_on(found, kappa)) is None:
         return f"κ = {kappa} has not been compared."
-    own, others = duels
+    own, others = attacks
     worst = min(others, key=lambda row: int(row["right"] or 0))
     (white,), (other,) = (Measurements(rows=[row]).shares for row in (own, worst))
     return (

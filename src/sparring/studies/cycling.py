@@ -1,4 +1,4 @@
-"""Cycling: with much staleness, do the adversarial examples of an image run in circles?
+"""Cycling: with large staleness, do the adversarial examples of an image cycle?
 
 The paper's section 5 and its Figure 6.
 """
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from sparring.data.run_data import RunData
 from sparring.records import (
@@ -28,7 +29,7 @@ from sparring.records import (
 )
 from sparring.studies.networks import enough, reached, stale, weights_digest
 from sparring.studies.staleness import network_name, setting
-from sparring.studies.study import Measurement, Measurements, Runs, Scale, judged, standing
+from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study, judged, standing
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
 from sparring.training.config import stored_config
@@ -40,32 +41,35 @@ FRAMES = {"smoke": 4, "short": 384, "paper": 384}
 SHOWN = 96
 """Frames of a film in the report, evenly chosen."""
 RETURNS = 0.3
-"""A correlation that falls and then rises again by more than this comes back to where it was."""
+"""A correlation that falls and then rises by more than this shows a cycle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Filming:
-    """A run continues for some updates; after each, the same image is attacked the same way."""
+class Filming(Measurement):
+    """A run continues for some updates; after each, the same image is attacked the same way.
+
+    It gives a row for the clean image, and one for each update's adversarial example.
+    """
 
     network: str
-    """What the study calls it."""
+    """Its name in the study."""
     run: RunDirectory
-    """Its run, which must have been left before its last updates."""
+    """Its run, with at least `frames` updates left."""
     frames: int
-    """How many updates."""
+    """Updates to film."""
 
     @property
+    @override
     def name(self) -> str:
-        """The network, as far as it has come."""
         return f"film of {self.frames} updates of {self.network}@{reached(self.run)}"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights from which it continues."""
         return weights_digest(self.run)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """A row for the clean image, and one for each update's adversarial example."""
         config = stored_config(self.run)
         dataset = RunData.of(self.run).load()[0]
         image, label = dataset.test.batch(torch.arange(1))
@@ -90,33 +94,33 @@ class Filming:
 
 
 @dataclass(frozen=True, slots=True)
-class Cycling:
+class Cycling(Study):
     """A network without staleness and one of s = 64, filmed."""
 
     name: str = "cycling"
-    title: str = "Do the adversarial examples of an image run in circles?"
+    title: str = "Do the adversarial examples of an image cycle?"
     covers: str = "section 5, Figure 6"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """Two of staleness's."""
         return {network_name(scale, lag): stale(scale, lag) for lag in LAGS[scale]}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
-        """As staleness."""
         return enough(scale)
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """A film of each, from where its training stands."""
         return [
             Filming(network=name, run=run, frames=FRAMES[scale])
             for name, run in runs.items()
             if reached(run) + FRAMES[scale] <= run.section("updates", int)
         ]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """The perturbation of s = 64 comes back, that of s = 0 does not."""
         filmed = {name: _return(found, name) for name in found.names("network")}
-        told = [
+        findings = [
             f"s = {_staleness(name)}: the correlation of the perturbation with itself falls to "
             f"{seen.low:.2f} after {seen.after} updates and then rises to {seen.high:.2f} at "
             f"{seen.again}."
@@ -128,24 +132,23 @@ class Cycling:
             judged(
                 "With s = 64 the adversarial examples of an image cycle; without staleness they "
                 "look random (Figure 6).",
-                " ".join(told) or "Nothing has been filmed.",
+                " ".join(findings) or "No network has been filmed.",
                 standing=standing(self, scale, found, names),
                 holds=lambda: _only_old_returns(fresh, old),
             )
         ]
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """The films, and how the perturbations resemble themselves later."""
         return [*_films(found, provenance), *_correlations(found, provenance)]
 
 
 def _staleness(network: str) -> int:
-    """Its s, also of attacker power's network, which has none."""
     return setting(network)[1]
 
 
 def _perturbations(found: Measurements, network: str) -> np.ndarray:
-    """Frame by frame, what was added to the clean image [T, pixels], in [-1, 1]."""
+    """The perturbation of each frame [T, pixels], in [-1, 1]."""
     own = found.where(network=network)
     clean, *frames = (
         np.frombuffer(b64decode(str(row["pixels"])), np.uint8).astype(float) / 255
@@ -155,9 +158,9 @@ def _perturbations(found: Measurements, network: str) -> np.ndarray:
 
 
 def autocorrelation(perturbations: np.ndarray) -> np.ndarray:
-    """How much a film [T, pixels] resembles itself so many frames later, for 0 to T / 2 frames.
+    """Correlation of a film [T, pixels] with itself, for lags of 0 to T / 2 frames.
 
-    The mean cosine of what is left of two frames without the film's mean; 1 for 0 frames.
+    It is the mean cosine of two frames minus the film's mean frame; 1 for lag 0.
     """
     moving = perturbations - perturbations.mean(0)
     size = np.linalg.norm(moving, axis=1, keepdims=True)
@@ -168,7 +171,7 @@ def autocorrelation(perturbations: np.ndarray) -> np.ndarray:
 
 
 class Return(NamedTuple):
-    """Where a film resembles its beginning least, and then most again."""
+    """The low of the correlation after `after` updates, and the high at `again` updates."""
 
     low: float
     after: int
@@ -177,7 +180,7 @@ class Return(NamedTuple):
 
 
 def _return(found: Measurements, network: str) -> Return:
-    """The largest rise of the correlation: from its lowest before to its highest after."""
+    """The largest rise of the correlation."""
     curve = autocorrelation(_perturbations(found, network))
     lowest_so_far = np.minimum.accumulate(curve)
     again = int(np.argmax(curve - lowest_so_far))
@@ -224,12 +227,12 @@ def _correlations(found: Measurements, provenance: Provenance) -> Iterator[Figur
     if lines:
         yield Figure(
             name="autocorrelation",
-            title="How perturbations resemble themselves later",
-            caption="Mean cosine of the perturbation, without its mean over the film, with itself "
-            "so many updates later. A line that comes back up runs in circles.",
+            title="Correlation of the perturbation with itself, by lag",
+            caption="Mean cosine between the perturbation, minus its mean over the film, and "
+            "itself some updates later. A line that rises again shows a cycle.",
             alternative="Correlation against lag in updates, one line for each network.",
             drawing=Curves(
-                x=Axis(label="updates later"),
+                x=Axis(label="lag", unit="updates"),
                 y=Axis(label="correlation"),
                 panels=(Panel(title="", series=tuple(lines)),),
             ),

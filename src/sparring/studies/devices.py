@@ -1,52 +1,54 @@
 """Devices that attack for a trainer: emulated, simulated, and this machine's cores.
 
-Three kinds, never mixed up: emulated devices are real processes that sleep, simulated ones exist on
-a virtual clock, and only cores attack and train. Units: seconds; staleness in updates.
+Emulated devices are processes that sleep, simulated ones exist on a virtual clock, and only cores
+attack and train. Units: seconds; staleness in updates.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 from sparring.capacity import Costs, EngineStats, measure_speed_up, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.studies.networks import ATTACK, pace, reached, weights_digest
+from sparring.studies.study import Demanding, Measurement
 
 Trainer = Literal["waits", "helps"]
-"""What a trainer does while the next batch is not ready."""
+"""What a trainer does until the next batch is ready: it waits, or it attacks as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EmulatedDevices:
-    """Speed-up over so many devices: emulated, simulated, by the formula."""
+class EmulatedDevices(Demanding):
+    """Speed-up over a number of devices: emulated, simulated, by the formula."""
 
     devices: int
-    """How many, the trainer's included."""
+    """Devices, the trainer's included."""
     trainer: Trainer
-    """What it does while it has no batch."""
     step: float
     """Seconds of sleep for an attack step, and for an update."""
     lasting: float
-    """Seconds for which it is measured, once all workers are up."""
+    """Seconds of the measurement, once all workers have started."""
 
     @property
+    @override
     def name(self) -> str:
-        """The devices, how long they sleep and what the trainer does meanwhile."""
         asleep = f"{self.devices} emulated devices, {1000 * self.step:g} ms a step"
         return f"{asleep}, trainer {self.trainer}"
 
     @property
+    @override
     def alone(self) -> bool:
-        """Sleeping workers must wake up in time."""
         return True
 
     @property
+    @override
     def subject(self) -> str:
-        """Nothing that is trained."""
         return ""
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """One row. Cost: as long as it lasts, and some seconds for each worker's start."""
         point = measure_speed_up(
             Costs(attack=ATTACK * self.step, update=self.step),
             self.devices - 1,
@@ -66,26 +68,26 @@ class EmulatedDevices:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FarDevices:
-    """Speed-up of so many workers on the virtual clock: even, uneven and failing ones."""
+class FarDevices(Measurement):
+    """Speed-up of a number of workers on the virtual clock: even, uneven and failing ones."""
 
     steps: int
     """Steps of their attack, each as long as an update."""
     workers: int
-    """How many, beside a trainer that helps."""
+    """Workers, beside a trainer that helps."""
 
     @property
+    @override
     def name(self) -> str:
-        """The workers and their attack."""
         return f"{self.workers} simulated workers, {self.steps} steps"
 
     @property
+    @override
     def subject(self) -> str:
-        """Nothing that is trained."""
         return ""
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """One row. Cost: a second or a few."""
         found = simulate_far(self.steps, self.workers)
         return [
             {
@@ -102,26 +104,26 @@ class FarDevices:
 
 
 @dataclass(frozen=True, slots=True)
-class RealCores:
-    """What a network's own log says of its speed, and of how old its attacks' weights were."""
+class RealCores(Measurement):
+    """The speed and staleness that a network's log shows."""
 
     network: str
-    """What the study calls it."""
+    """Its name in the study."""
     run: RunDirectory
-    """Its run; where it has workers, its trainer helps."""
+    """Its run; a trainer with workers helps."""
 
     @property
+    @override
     def name(self) -> str:
-        """The network, as far as it has come."""
         return f"speed and staleness of {self.network}@{reached(self.run)}"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights that it has come to."""
         return weights_digest(self.run)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """A row of its speed once workers are up, and one for each staleness, over all updates."""
         rows = [row for row in MetricsLog(self.run.metrics).rows() if "loss" in row]
         late = pace(self.run)
         about: Row = {"network": self.network, "version": reached(self.run)}

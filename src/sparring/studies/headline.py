@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from typing_extensions import override
+
 from sparring.records import Axis, Claim, Figure, Group, Lengths, Proportion, Provenance
 from sparring.studies.networks import reached
 from sparring.studies.recipes import (
@@ -30,6 +32,7 @@ from sparring.studies.study import (
     Runs,
     Scale,
     Standing,
+    Study,
     all_of,
     judged,
     too_small,
@@ -46,10 +49,10 @@ UNITS = {3600: "h", 60: "min", 1: "s"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duration:
-    """What a whole training takes."""
+    """The time of a whole training."""
 
     seconds: float
-    """Wall-clock."""
+    """Wall-clock time."""
     trained: int
     """Updates that were timed."""
     planned: int
@@ -57,25 +60,24 @@ class Duration:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether it was not made as a whole."""
+        """Whether only some of its updates were timed."""
         return self.trained < self.planned
 
     @property
     def origin(self) -> str:
-        """Where the number comes from."""
+        """How the time was found."""
         if self.extrapolated:
             return f"extrapolated from {self.trained:,} of {self.planned:,} updates"
         return f"measured, {self.planned:,} updates"
 
     def __str__(self) -> str:
-        """In seconds, minutes or hours, and where it comes from."""
         fitting = [length for length in UNITS if self.seconds >= 2 * length]
         length = max(fitting, default=1)
         return f"{self.seconds / length:.1f} {UNITS[length]} [{self.origin}]"
 
 
 def durations(found: Measurements) -> Mapping[str, Duration]:
-    """Of each recipe that was timed, from its longest training; the slowest recipe first."""
+    """The time of each timed recipe, from its longest training; the slowest first."""
     times = found.where(of="time")
     each = ((name, _longest(times.where(recipe=name))) for name in times.names("recipe"))
     return dict(sorted(each, key=lambda pair: -pair[1].seconds))
@@ -88,7 +90,7 @@ def _longest(times: Measurements) -> Duration:
 
 
 def factors(found: Measurements) -> Mapping[str, float]:
-    """How many times faster each cause makes it; their product is the whole. Empty if one lacks."""
+    """The speed-up of each cause; empty while a recipe is not timed."""
     times = durations(found)
     if any(name not in times for name in CHAIN):
         return {}
@@ -97,7 +99,7 @@ def factors(found: Measurements) -> Mapping[str, float]:
 
 
 def whole(found: Measurements) -> float | None:
-    """How many times faster the last of the chain is than the first; none if either lacks."""
+    """The speed-up of the whole chain; `None` if either end is not timed."""
     times = durations(found)
     if CHAIN[0] not in times or CHAIN[-1] not in times:
         return None
@@ -107,13 +109,13 @@ def whole(found: Measurements) -> float | None:
 PAPERS_WHOLE = 26.0
 """The paper's reduction of training time, from 4 hours to 9 minutes."""
 PAPERS_STEPS = 5.0
-"""The part of it that the paper ascribes to κ = 8 instead of 40."""
+"""The factor that the paper attributes to κ = 8 instead of 40."""
 PAPERS = (1.0, PAPERS_STEPS, 1.0, 1.0, PAPERS_WHOLE / PAPERS_STEPS)
-"""Its split by cause, in the order of `CAUSES`; 1 where it states no gain."""
+"""Its factors in the order of `CAUSES`; 1 if it states no gain."""
 
 
 def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """Minutes that each recipe takes."""
+    """Minutes of each recipe."""
     lasting = durations(found)
     if not lasting:
         return
@@ -121,8 +123,8 @@ def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     yield Figure(
         name="times",
         title="Training time of each recipe on this machine (the paper: 4 hours to 9 minutes)",
-        caption="Minutes of wall-clock on all cores, nothing beside. Extrapolated: seconds an "
-        "update, over the updates that were timed, times all updates of the recipe.",
+        caption="Minutes of wall-clock time on all cores of an otherwise idle machine. "
+        "Extrapolated: mean seconds of the timed updates, times all updates of the recipe.",
         alternative="A bar of minutes for each recipe.",
         drawing=Lengths(
             names=tuple(
@@ -138,21 +140,21 @@ def times(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
 
 
 def causes(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
-    """How many times faster each cause makes training, here and in the paper."""
+    """Speed-up of training by each cause, here and in the paper."""
     here = factors(found)
     if not here:
         return
     ratios = [here[cause] for cause in CAUSES]
     yield Figure(
         name="causes",
-        title="What makes training faster, by cause (factors multiply to the whole)",
+        title="Speed-up of training by cause; the product is the whole",
         caption="Here, from mnist_challenge's recipe in plain PyTorch to the preset fast with "
         "this library's engine, on all cores. Arithmetic: plain single precision, layer by layer, "
         "against this library's. Attack steps: κ = 40 against 8. Batch and updates: 100,000 of 50 "
-        "images against 60,000 of 128. Schedule: those against the preset fast, whose 980 updates "
-        "take shorter attacks, too. Asynchrony: on the cores of this machine, which synchronous "
-        "training uses as well. The paper: its 26, of which it ascribes 5 to κ and the rest "
-        "to asynchrony over 8 GPUs; 1 where it states no gain.",
+        "images against 60,000 of 128. Schedule: those against the preset fast, with 980 updates "
+        "and shorter attacks. Asynchrony: on the cores of this machine, all of which synchronous "
+        "training uses as well. The paper: 26, of which it attributes 5 to κ and the rest to "
+        "asynchrony over 8 GPUs; 1 if it states no gain.",
         alternative="Bars of factors for each cause and the whole, this machine's and the paper's.",
         drawing=Lengths(
             names=(*CAUSES, "whole"),
@@ -172,53 +174,52 @@ TRAINED = {
     "short": (FAST, FAST_ASYNC),
     "paper": (FAST, FAST_ASYNC, PAPER_ASYNC, PAPER, BASELINE),
 }
-"""Recipes that are trained as a whole; the others are timed over a few updates."""
+"""Recipes that are fully trained; the others are timed over a few updates."""
 DEVICES = 8
 """The paper's GPUs."""
 CONSTANT = (BASELINE, FEWER_STEPS, PAPER, PAPER_ASYNC)
-"""Recipes of a constant learning rate, whose networks are judged on the way, too."""
+"""Recipes of a constant learning rate, whose networks are also evaluated during training."""
 QUICK = {"short": (FAST, FAST_ASYNC), "paper": (FAST, FAST_ASYNC, PAPER_ASYNC)}
-"""Those that stand for the paper's network of 9 minutes."""
-NO_DEVICES = f"no {DEVICES} devices were at hand; the study asynchrony emulates them"
-"""Why there is no verdict on their speed-up."""
+"""Recipes compared with the paper's network of 9 minutes."""
+NO_DEVICES = f"{DEVICES} devices were not available; the study asynchrony emulates them"
 TRIAL = {"smoke": 2, "short": 60, "paper": 120}
 """Updates of a time trial."""
 IMAGES = {"smoke": 8, "short": 1000, "paper": 10_000}
-"""Test images that judge a network."""
+"""Test images of an evaluation."""
 SUITE = {"smoke": "pgd", "short": "pgd-100x5", "paper": "pgd-100x5"}
-"""The suite that does."""
+"""Its suite."""
 ROBUST, NATURAL = 0.89, 0.98
-"""What the paper's networks reach (sections 4 and 5): 89 to 91 %, and about 98 %."""
+"""Accuracies of the paper's networks (sections 4 and 5): 89 to 91 %, and about 98 %."""
 STEPS_GAIN = 4.0
-"""Times faster, from which "roughly 5" is true."""
+"""The least speed-up that counts as "roughly 5"."""
 PUBLISHED = (
     "Published, not measured here, by other attacks: mnist_challenge's own network has 88.50 % "
     "under AutoAttack, 98.53 % natural (README of fra31/auto-attack), 89 to 91 % and 98 % in the "
     "paper; the paper's has about 90 % and 98 %."
 )
-"""What is known of recipes that are not trained here; to be compared with care."""
+"""Results of recipes that are not trained here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
-    """Time to a robust network: mnist_challenge's, the paper's and ours, split by cause."""
+class Headline(Study):
+    """Training time of mnist_challenge's recipe, the paper's and ours, split by cause."""
 
     name: str = "headline"
     title: str = "How long does a robust network take, and what made it faster?"
     covers: str = "abstract, end of section 5: 26 times"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """The preset fast, synchronous and asynchronous; at the scale paper the slow ones, too."""
         known = recipes(scale)
         return {name: known[name] for name in TRAINED[scale]}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
-        """All updates."""
         return None
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """What the networks withstand, what they took, and time trials of the recipes."""
-        judged = [
+        judgements = [
             Judgement(
                 network=name,
                 run=run,
@@ -235,48 +236,48 @@ class Headline:
             if name not in (FAST, FAST_ASYNC)  # their attacks grow longer later
         ]
         clocks = [Clock(name, run) for name, run in runs.items()]
-        return [*judged, *clocks, SimulatedDevices(devices=DEVICES), *trials]
+        return [*judgements, *clocks, SimulatedDevices(devices=DEVICES), *trials]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """What the paper says of the whole, of its two causes, and of the robustness kept."""
         standing = too_small(scale)
         quick = _standing(scale, found, QUICK.get(scale, ()))
         return [
             judged(
                 "Training is 26 times shorter, 9 minutes instead of 4 hours, at comparable "
                 "robustness (abstract, sections 4 and 5).",
-                f"{_whole_told(found)} {_split_told(found)}",
+                f"{_whole_speed_up(found)} {_by_cause(found)}",
                 standing=standing,
                 holds=lambda: all_of((_as_fast(found), _robust(found, FAST_ASYNC))),
             ),
             judged(
                 "κ = 8 instead of 40 makes training roughly 5 times faster (section 4).",
-                _steps_told(found),
+                _step_times(found),
                 standing=standing,
                 holds=lambda: _steps_pay(found),
             ),
             judged(
                 "8 GPUs make training over 5 times faster than one (section 5).",
-                _asynchrony_told(found),
+                _asynchrony_times(found),
                 standing=Standing(open=standing.open or NO_DEVICES),
                 holds=lambda: None,
             ),
             judged(
                 "Its network of 9 minutes has a robust accuracy of around 90 % and a natural one "
                 "of 98 % (section 5).",
-                f"{_robust_told(found)} {PUBLISHED}",
+                f"{_accuracies(found)} {PUBLISHED}",
                 standing=quick,
                 holds=lambda: all_of(_robust(found, name) for name in QUICK[scale]),
             ),
         ]
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """What each recipe takes, and what makes it faster."""
         return [*times(found, provenance), *causes(found, provenance)]
 
 
 def _standing(scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
-    """As `too_small`, and which of these networks are not trained to the end."""
+    """As `too_small`, with those of these networks that are not fully trained."""
     times = durations(found)
     under_way = (
         f"{name}: {times[name].trained:,} of {times[name].planned:,} updates"
@@ -286,7 +287,7 @@ def _standing(scale: Scale, found: Measurements, names: Sequence[str]) -> Standi
     return too_small(scale)._replace(so_far=", ".join(under_way))
 
 
-def _whole_told(found: Measurements) -> str:
+def _whole_speed_up(found: Measurements) -> str:
     ratio, lasting = whole(found), durations(found)
     if ratio is None:
         return "The slowest and the fastest recipe have not both been timed."
@@ -296,12 +297,12 @@ def _whole_told(found: Measurements) -> str:
     )
 
 
-def _split_told(found: Measurements) -> str:
+def _by_cause(found: Measurements) -> str:
     split = factors(found)
     if not split:
-        return "It cannot be split by cause yet."
+        return "Not all causes are timed yet."
     product = " x ".join(f"{ratio:.2f} ({cause})" for cause, ratio in split.items())
-    return f"By cause: {product}. Factors rest on the times above, extrapolated ones included."
+    return f"By cause: {product}, from the times above, extrapolated ones included."
 
 
 def _as_fast(found: Measurements) -> bool | None:
@@ -309,7 +310,7 @@ def _as_fast(found: Measurements) -> bool | None:
     return None if ratio is None else ratio >= PAPERS_WHOLE
 
 
-def _steps_told(found: Measurements) -> str:
+def _step_times(found: Measurements) -> str:
     lasting = durations(found)
     if any(name not in lasting for name in (BASELINE, FEWER_STEPS, PAPER)):
         return "Not timed."
@@ -327,7 +328,7 @@ def _steps_pay(found: Measurements) -> bool | None:
     return None if ratio is None else ratio >= STEPS_GAIN
 
 
-def _asynchrony_told(found: Measurements) -> str:
+def _asynchrony_times(found: Measurements) -> str:
     lasting = durations(found)
     pairs = ((PAPER, PAPER_ASYNC), (FAST, FAST_ASYNC))
     here = [
@@ -337,12 +338,12 @@ def _asynchrony_told(found: Measurements) -> str:
         if slow in lasting and quick in lasting
     ]
     simulated = [
-        f"{float(row['speed_up'] or 0):.2f} where the trainer {row['trainer']}"
+        f"{float(row['speed_up'] or 0):.2f} if the trainer {row['trainer']}"
         for row in found.where(of="simulated", devices=DEVICES).rows
     ]
     return (
         f"On the cores of this machine, all of which synchronous training uses as well: "
-        f"{'; '.join(here) or 'not timed'}. No {DEVICES} devices were at hand; simulated on a "
+        f"{'; '.join(here) or 'not timed'}. {DEVICES} devices were not available; simulated on a "
         f"virtual clock, κ = 8: {', '.join(simulated) or 'nothing yet'}."
     )
 
@@ -355,7 +356,7 @@ def _accuracy(found: Measurements, recipe: str, column: str) -> Proportion | Non
 
 
 def _robust(found: Measurements, recipe: str) -> bool | None:
-    """Whether it is as robust and as accurate as the paper's networks, and nothing is masked."""
+    """Whether it is as robust and accurate as the paper's networks, without flags."""
     robust, natural = (_accuracy(found, recipe, column) for column in ("robust", "natural"))
     if robust is None or natural is None:
         return None
@@ -363,14 +364,14 @@ def _robust(found: Measurements, recipe: str) -> bool | None:
     return robust.share >= ROBUST and natural.share >= NATURAL and not flags
 
 
-def _robust_told(found: Measurements) -> str:
-    told = []
+def _accuracies(found: Measurements) -> str:
+    findings = []
     for row in found.where(of="robustness").rows:
         recipe = str(row["recipe"])
         robust, natural = (_accuracy(found, recipe, column) for column in ("robust", "natural"))
         flags = "unchecked" if row["flags"] is None else f"{row['flags']} flags"
-        told.append(
+        findings.append(
             f"Measured: {recipe} {robust} robust under {row['suite']}, {natural} natural, first "
             f"{row['images']:,} test images, {flags}."
         )
-    return " ".join(told) or "Not measured."
+    return " ".join(findings) or "Not measured."

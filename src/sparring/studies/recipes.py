@@ -3,7 +3,7 @@
 The baseline is the paper's network in plain PyTorch: single precision, layer by layer, ReLU before
 pooling, contiguous tensors.
 
-Units: seconds are wall-clock, on all cores of this machine with nothing beside.
+Units: wall-clock seconds on all cores of an otherwise idle machine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from sparring.attacks import PGD
 from sparring.capacity import Costs, simulate_speed_up
@@ -23,22 +24,19 @@ from sparring.records.files import temporary_folder
 from sparring.studies.networks import (
     ATTACK,
     SNAPSHOTS,
-    hardly_watched,
     pace,
     reached,
     weights_digest,
+    with_short_validation,
 )
-from sparring.studies.study import Scale
+from sparring.studies.study import Demanding, Measurement, Scale
 from sparring.training import Asynchronous, TrainConfig, train
 from sparring.training.checkpoint import settings_digest
 from sparring.training.presets import fast, madry, paper, paper_async
 
 
 class PlainCNN(PaperCNN):
-    """The same function of the same weights; its passes are PyTorch's.
-
-    `working_copy` finds faster passes for the paper's network alone, not for what derives from it.
-    """
+    """The paper's network without faster passes: `working_copy` has none for a subclass."""
 
     def forward(self, images: Float[Tensor, " B 1 28 28"]) -> Float[Tensor, " B 10"]:
         """Logits, without softmax."""
@@ -50,15 +48,15 @@ class PlainCNN(PaperCNN):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlainNetwork(PaperNetwork):
-    """Builds it; to be trained in precision fp32."""
+    """Builds `PlainCNN`; train it in precision fp32."""
 
     def build(self, seed: int) -> PlainCNN:
-        """A freshly initialised network, of the weights that `PaperNetwork` draws."""
+        """A network with the initial weights of `PaperNetwork`."""
         return PlainCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))
 
 
 PLAIN, BASELINE, FEWER_STEPS = "madry-plain", "madry", "madry-k8"
-"""mnist_challenge's recipe: in plain PyTorch, in this library's arithmetic, there with κ = 8."""
+"""mnist_challenge's recipe in plain PyTorch, in this library's arithmetic, and so with κ = 8."""
 PAPER, PAPER_ASYNC = "paper", "paper-async"
 """The paper's recipe of κ = 8, synchronous and with its engine."""
 FAST, FAST_ASYNC = "fast", "fast-async"
@@ -66,7 +64,7 @@ FAST, FAST_ASYNC = "fast", "fast-async"
 
 
 def recipes(scale: Scale) -> Mapping[str, TrainConfig]:
-    """All of them by name, the slowest first; at smoke of tiny batches, on one thread."""
+    """All of them by name, the slowest first; at smoke with tiny batches, on one thread."""
     baseline, short = madry(), fast()
     steps = PGD(threat=baseline.pgd.threat, steps=ATTACK, start="uniform")
     found = {
@@ -82,40 +80,39 @@ def recipes(scale: Scale) -> Mapping[str, TrainConfig]:
 
 
 def _timed(scale: Scale, config: TrainConfig) -> TrainConfig:
-    """As it is, but for snapshots that say how far it has come; they hardly take time."""
     if scale == "smoke":
-        config = replace(hardly_watched(config), batch_size=8, updates=8, threads=1)
+        config = replace(with_short_validation(config), batch_size=8, updates=8, threads=1)
     return replace(config, snapshot_every=min(config.updates, SNAPSHOTS["paper"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TimeTrial:
-    """The pace of a recipe, from a few of its updates."""
+class TimeTrial(Demanding):
+    """The time of an update of a recipe."""
 
     recipe: str
     """Its name."""
     config: TrainConfig
     """Its settings."""
     updates: int
-    """Updates that are made; the second half is timed."""
+    """Updates to make; the second half is timed."""
 
     @property
+    @override
     def name(self) -> str:
-        """The recipe, and how many updates."""
         return f"{self.updates} updates of {self.recipe}, timed"
 
     @property
+    @override
     def alone(self) -> bool:
-        """Timed work needs the whole machine."""
         return True
 
     @property
+    @override
     def subject(self) -> str:
-        """The recipe's settings."""
         return settings_digest(self.config)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """One row: updates that were timed, and what they took."""
         with temporary_folder() as folder:
             trained = train(self.config, folder / "run", until=self.updates)
             timed = pace(trained.run)
@@ -131,26 +128,25 @@ class TimeTrial:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(Measurement):
     """The duration of a network's training so far, validation and checkpoints included."""
 
     network: str
     """The recipe's name."""
     run: RunDirectory
-    """Its run."""
 
     @property
+    @override
     def name(self) -> str:
-        """The network, as far as it has come."""
         return f"time of {self.network}@{reached(self.run)}"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights that it has come to."""
         return weights_digest(self.run)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """One row, of the form of a time trial's."""
         last = [row for row in MetricsLog(self.run.metrics).rows() if "loss" in row][-1]
         return [
             {
@@ -164,32 +160,31 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
-    """Natural and robust accuracy of a network, left in its run as well."""
+class Judgement(Measurement):
+    """Natural and robust accuracy of a network; the evaluation is also saved in its run."""
 
     network: str
     """The recipe's name."""
     run: RunDirectory
-    """Its run, which is complete."""
+    """Its run."""
     suite: str
-    """By which suite."""
     images: int
-    """On the first so many test images."""
+    """Test images, the first ones."""
     checks: bool = True
-    """Whether signs of gradient masking are looked for."""
+    """Whether to look for signs of gradient masking."""
 
     @property
+    @override
     def name(self) -> str:
-        """The network, the suite and the images."""
         return f"{self.network}@{reached(self.run)} under {self.suite}, {self.images} test images"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights that are judged."""
         return weights_digest(self.run)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """One row of counts. Cost: that of the suite."""
         found = evaluate_run(self.run, suite=self.suite, num_images=self.images, checks=self.checks)
         return [
             {
@@ -205,24 +200,24 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SimulatedDevices:
-    """Speed-up of so many devices at κ = 8, on the virtual clock."""
+class SimulatedDevices(Measurement):
+    """Speed-up of a number of devices at κ = 8, on the virtual clock."""
 
     devices: int
-    """How many, the trainer's included."""
+    """Devices, the trainer's included."""
 
     @property
+    @override
     def name(self) -> str:
-        """The devices."""
         return f"{self.devices} simulated devices"
 
     @property
+    @override
     def subject(self) -> str:
-        """Nothing that is trained."""
         return ""
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """A row for a trainer that waits, and one for a trainer that helps."""
         costs = Costs(attack=float(ATTACK), update=1.0)
         return [
             {

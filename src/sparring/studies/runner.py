@@ -1,12 +1,12 @@
-"""Runs a study: trains missing networks, adds missing measurements to its table, and sums up.
+"""Runs a study: trains missing networks, makes missing measurements, and judges the claims.
 
     INTO/SCALE/networks/NAME      the networks, run directories that studies share
     INTO/SCALE/STUDY/table.jsonl  its one tidy table
     INTO/SCALE/STUDY/study.json   claims, findings and figures as data
 
-A study that was stopped is resumed when it is run again. In the table, a row after those of a
-measurement says that they are complete: its seconds, of which weights or settings it was made, and
-where. Rows of measurements that a study no longer asks for are kept and left out.
+A stopped study is resumed when it is run again. In the table, the rows of a measurement are
+complete once a last one follows, with its seconds, the digest of what was measured, and the
+environment. Rows of measurements that a study no longer needs are kept and ignored.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sparring.errors import ConfigError, RunError
+from sparring.errors import ConfigError, RunError, cause
 from sparring.models import working_copy
 from sparring.records import (
     Claim,
@@ -40,8 +40,8 @@ from sparring.records import (
 from sparring.records.environment import available_cores
 from sparring.records.files import exclusive_lock, temporary_folder
 from sparring.records.metrics import number
-from sparring.studies.networks import hardly_watched, pace, reached
-from sparring.studies.processes import Job, JobProcesses, Tell
+from sparring.studies.networks import pace, reached, with_short_validation
+from sparring.studies.processes import Job, JobProcesses, ReportShare
 from sparring.studies.study import (
     Demanding,
     Measurement,
@@ -55,12 +55,12 @@ from sparring.studies.study import (
 from sparring.training import Asynchronous, Fresh, RowKind, Sink, TrainConfig, resume, train
 
 WHERE = tuple(item.name for item in fields(Environment))
-"""Columns of a last row that say where it was made."""
+"""Columns of a last row that describe the environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """A study's table, in a file that need not exist yet."""
+    """A study's table, in a file that may be missing."""
 
     path: Path
     """The file, a row a line."""
@@ -72,7 +72,7 @@ class StudyTable:
         seconds: float,
         environment: Environment,
     ) -> None:
-        """Write a measurement's rows, and a last one that says that they are complete."""
+        """Write a measurement's rows and its last row."""
         log = MetricsLog(self.path)
         about: Row = {"measurement": measurement.name}
         for row in rows:
@@ -80,13 +80,13 @@ class StudyTable:
         made: Row = {"seconds": seconds, "subject": measurement.subject}
         log.append({**about, **made, **{name: getattr(environment, name) for name in WHERE}})
 
-    def lacks(self, wanted: Sequence[Measurement]) -> list[Measurement]:
-        """The measurements that are missing, or were made of other weights or settings."""
+    def missing(self, wanted: Sequence[Measurement]) -> list[Measurement]:
+        """The measurements that are missing, or are of other weights or settings."""
         there = {(row["measurement"], row.get("subject")) for row in self._ends()}
         return [each for each in wanted if (each.name, each.subject) not in there]
 
     def clear(self, measurements: Sequence[Measurement]) -> None:
-        """Remove the rows of these, and rows that a crash left without their last one."""
+        """Remove the rows of these, and incomplete ones."""
         rows = self._rows()
         names = {each.name for each in measurements}
         whole = {row["measurement"] for row in rows if "seconds" in row} - names
@@ -123,7 +123,7 @@ class StudyTable:
             timed = isinstance(took, int | float) and took >= 0
             if not (isinstance(row.get("measurement"), str) and timed):
                 raise RunError(
-                    f"row {line} of {self.path} is damaged. Remove that line: it is measured again."
+                    f"row {line} of {self.path} is damaged. Remove it and run the study again."
                 )
         return rows
 
@@ -140,7 +140,7 @@ TABLE, RESULT, NETWORKS = "table.jsonl", "study.json", "networks"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """A network to be trained, or resumed."""
+    """A network to train or resume."""
 
     name: str
     """Its name in the study."""
@@ -149,7 +149,7 @@ class Training:
     folder: Path
     """Its run directory, which may exist."""
     until: int
-    """Updates after which this is enough for now."""
+    """Updates to stop after."""
 
     @property
     def done(self) -> int:
@@ -158,12 +158,12 @@ class Training:
 
     @property
     def pass_cost(self) -> float:
-        """Images that pass through the network in an update, about."""
+        """Images that pass through the network in an update, roughly."""
         return self.config.batch_size * (self.config.pgd.steps + 2.0)
 
     @property
     def cost(self) -> float:
-        """The same of all updates that are left."""
+        """The same for all updates that are left."""
         return max(0, self.until - self.done) * self.pass_cost
 
     @property
@@ -171,9 +171,9 @@ class Training:
         """Whether it uses more than one core: it has workers, or more than one thread."""
         return isinstance(self.config.source, Asynchronous) or self.config.threads != 1
 
-    def work(self, tell: Tell) -> None:
+    def work(self, report: ReportShare) -> None:
         """Train it. Raises what `train` and `resume` raise."""
-        progress = _Progress(tell, self.until)
+        progress = _Progress(report, self.until)
         if (self.folder / "config.json").exists():
             resume(self.folder, sinks=[progress], until=self.until)
         else:
@@ -181,15 +181,14 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measuring:
-    """A measurement to be made."""
+class Measuring(Job):
+    """A measurement to make."""
 
     measurement: Measurement
-    """The measurement."""
 
     @property
+    @override
     def name(self) -> str:
-        """The measurement's name."""
         return self.measurement.name
 
     @property
@@ -197,7 +196,8 @@ class Measuring:
         """Whether nothing else may run at the same time."""
         return isinstance(self.measurement, Demanding) and self.measurement.alone
 
-    def work(self, tell: Tell) -> tuple[Sequence[Row], float]:
+    @override
+    def work(self, report: ReportShare) -> tuple[Sequence[Row], float]:
         """Its rows and its duration in seconds."""
         begun = time.perf_counter()
         return self.measurement(), time.perf_counter() - begun
@@ -206,29 +206,30 @@ class Measuring:
 class _Progress(Sink):
     """Reports the share of a training that is done."""
 
-    def __init__(self, tell: Tell, until: int) -> None:
-        self._tell, self._until = tell, until
+    def __init__(self, report: ReportShare, until: int) -> None:
+        self._report, self._until = report, until
 
     @override
     def write(self, kind: RowKind, row: Row) -> None:
         if kind == "update":
             # The checkpoint comes after the last update.
-            self._tell(number(row, "step") / (self._until + 1))
+            self._report(number(row, "step") / (self._until + 1))
 
 
-Told = Callable[[Job, float], None]
+ReportJob = Callable[[Job, float], None]
+"""Takes a job and the share of it that is done."""
 TRIED = 4
 """Updates from which the duration of a study is estimated; the second half is timed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """The training that a study has before it."""
+    """The training that is left for a study."""
 
     networks: int
     """Networks to train."""
     updates: int
-    """Updates of all of them together."""
+    """Updates in all."""
     seconds: float | None
     """Estimated wall-clock time."""
 
@@ -238,7 +239,6 @@ class StudyRun:
     """A study at one scale, and how it is run."""
 
     study: Study
-    """The study."""
     scale: Scale
     """The size of its networks and measurements."""
     into: Path
@@ -246,7 +246,7 @@ class StudyRun:
     only: tuple[str, ...] = ()
     """Networks to train and measure; empty for all."""
     until: int | None = None
-    """Updates of each network that are enough for now; `None` for all."""
+    """Updates of each network to stop after; `None` for all."""
     jobs: int = 1
     """Processes in parallel, with one thread each; a job that needs all cores runs alone."""
 
@@ -272,18 +272,18 @@ class StudyRun:
         return {name: known[name] for name in self.only or known}
 
     def network_folder(self, name: str) -> Path:
-        """The run directory of a network, which need not exist."""
+        """The run directory of a network; it may be missing."""
         return self.into / self.scale / NETWORKS / name
 
     def until_for(self, config: TrainConfig) -> int:
-        """Updates of a network that are enough for now."""
+        """Updates of a network to stop after."""
         return min(config.updates, self.until or planned(self.study, self.scale, config))
 
     def forecast(self) -> Forecast | None:
-        """What is to be trained, and for how long; `None` if nothing is.
+        """The training that is left, with its estimated time; `None` if there is none.
 
-        Cost: `TRIED` updates of one network, with which the others are compared by their number of
-        passes. At the scale smoke no time is estimated.
+        Cost: `TRIED` updates of one network; times of the others are in proportion to their passes.
+        At the scale smoke no time is estimated.
         """
         trainings = self._trainings()
         if not trainings:
@@ -292,7 +292,9 @@ class StudyRun:
         if self.scale == "smoke":
             return Forecast(networks=len(trainings), updates=updates, seconds=None)
         tried = min(trainings, key=lambda training: training.pass_cost)
-        config = replace(hardly_watched(tried.config), source=Fresh(), threads=1, snapshot_every=0)
+        config = replace(
+            with_short_validation(tried.config), source=Fresh(), threads=1, snapshot_every=0
+        )
         with temporary_folder() as folder:
             timed = pace(train(config, folder / "run", until=TRIED).run)
         of_pass = timed.seconds_per_update / tried.pass_cost
@@ -302,43 +304,42 @@ class StudyRun:
         seconds = of_pass * (max(beside, longest) + alone)
         return Forecast(networks=len(trainings), updates=updates, seconds=seconds)
 
-    def run(self, told: Told, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
-        """Train, measure and sum up. `begins` is called with the jobs of each round.
+    def run(self, report: ReportJob, begins: Callable[[Sequence[Job]], None]) -> StudyResult:
+        """Train, measure and judge the claims. `begins` is called with the jobs of each round.
 
-        Raises `ConfigError` where a network's folder holds another one, `RunError` for folders that
-        cannot be written or that another process uses, and the errors of training. Finished work is
-        kept.
+        Raises `ConfigError` if a network's folder holds another network, `RunError` for a folder
+        that cannot be written or is in use, and the errors of training. Finished work is kept.
         """
         with run_errors("create the folder of the study", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.folder, "run a study"), JobProcesses(told=told) as workers:
+        with exclusive_lock(self.folder, "run a study"), JobProcesses(report=report) as workers:
             trainings = self._trainings()
             begins(trainings)
             for job, _ in self._done(workers, trainings):
-                told(job, 1.0)
-            lacking = self.table.lacks(self._wanted())
-            self.table.clear(lacking)
-            measuring = {each.name: Measuring(measurement=each) for each in lacking}
+                report(job, 1.0)
+            missing = self.table.missing(self._wanted())
+            self.table.clear(missing)
+            measuring = {each.name: Measuring(measurement=each) for each in missing}
             begins(list(measuring.values()))
             where = self._environment()
             for job, (rows, seconds) in self._done(workers, list(measuring.values())):
                 self.table.add(measuring[job.name].measurement, rows, seconds, where)
-                told(job, 1.0)
-        return self.sum_up()
+                report(job, 1.0)
+        return self.result()
 
     def _done(
         self, workers: JobProcesses, jobs: Sequence[Training | Measuring]
     ) -> Iterator[tuple[Job, Any]]:
-        """Each job with its result; jobs that need the whole machine come last, one at a time."""
+        """Each job with its result; those that need the whole machine run last, one at a time."""
         beside = [job for job in jobs if not job.alone]
-        yield from workers.carry_out(beside, at_once=self.jobs)
+        yield from workers.results(beside, at_once=self.jobs)
         alone = [job for job in jobs if job.alone]
-        yield from workers.carry_out(alone, at_once=1, threads=available_cores())
+        yield from workers.results(alone, at_once=1, threads=available_cores())
 
-    def sum_up(self) -> StudyResult:
-        """The result for these networks in their present state, written as study.json.
+    def result(self) -> StudyResult:
+        """The result for the networks as they are, also written to study.json.
 
-        Rows of other networks, and of the same at earlier stops, stay in the table.
+        Rows of other networks, and of earlier stops, stay in the table.
         """
         wanted = self._wanted()
         found = self.table.found(wanted)
@@ -350,7 +351,9 @@ class StudyRun:
             environment=where,
             others=tuple(others),
         )
-        claims, figures = summed_up(self.study, self.scale, found, provenance, str(self.table.path))
+        claims, figures = judged_study(
+            self.study, self.scale, found, provenance, str(self.table.path)
+        )
         result = StudyResult(
             study=self.study.name,
             title=self.study.title,
@@ -371,7 +374,7 @@ class StudyRun:
 
     @property
     def command(self) -> str:
-        """The command that makes it again."""
+        """The command that runs it again."""
         words = command_words([self.study.name], self.scale, only=self.only, until=self.until)
         return shlex.join(words)
 
@@ -392,21 +395,21 @@ class StudyRun:
         return Trained(name=name, updates=reached(run), planned=enough, seed=config.seed)
 
     def _wanted(self) -> Sequence[Measurement]:
-        """The measurements of the networks in their present state."""
+        """The measurements of the networks as they are."""
         return self.study.measurements(self.scale, self._runs())
 
     def _environment(self) -> Environment:
-        """The environment of its measurements; threads are the most that a network has."""
+        """The environment of its measurements, with the most threads that a network has."""
         known = self.study.networks(self.scale)
         return describe(threads=_threads(known), device="cpu", precision=_arithmetic(known))
 
     def _runs(self) -> Runs:
-        """Networks with a snapshot, in the study's order."""
+        """Networks that have a snapshot, in the study's order."""
         runs = {name: RunDirectory(self.network_folder(name)) for name in self.networks}
         return {name: run for name, run in runs.items() if reached(run)}
 
 
-def summed_up(
+def judged_study(
     study: Study, scale: Scale, found: Measurements, provenance: Provenance, where: str
 ) -> tuple[tuple[Claim, ...], tuple[Figure, ...]]:
     """The claims and figures of a study from its rows in the file `where`.
@@ -417,23 +420,21 @@ def summed_up(
         claims = tuple(study.claims(scale, found))
         return claims, tuple(study.figures(found, provenance))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        said = str(error).partition("\n")[0]
         raise RunError(
-            f"{where} is damaged: the study {study.name} cannot use its rows "
-            f"({type(error).__name__}: {said}). Remove the file and run the study again."
+            f"{where} is damaged: the study {study.name} cannot use its rows ({cause(error)}). "
+            "Remove the file and run the study again."
         ) from error
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:
-    """Refuse a folder with another network in it."""
     run = RunDirectory(folder)
     if not run.config.exists():
         return
     there = from_json(TrainConfig, read_json(run.config), where=str(run.config))
     if there != config:
         raise ConfigError(
-            f"{folder} holds another network than the study's of this name, perhaps of another "
-            "version. Move the folder away to train it again."
+            f"{folder} holds a network with other settings than the study's. Move the folder away "
+            "to train it again."
         )
 
 
@@ -445,5 +446,5 @@ def _arithmetic(networks: Mapping[str, TrainConfig]) -> str:
 
 
 def _threads(networks: Mapping[str, TrainConfig]) -> int:
-    """Most threads that a network is trained with."""
+    """The most threads that a network is trained with."""
     return max((net.computing_threads or available_cores() for net in networks.values()), default=1)

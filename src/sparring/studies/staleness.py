@@ -1,4 +1,4 @@
-"""Staleness: what becomes of a network that trains on adversarial examples of older weights?
+"""Staleness: how do adversarial examples of older weights change a network?
 
 The paper's section 5, its Figures 5, 7 and 8.
 """
@@ -6,6 +6,8 @@ The paper's section 5, its Figures 5, 7 and 8.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+
+from typing_extensions import override
 
 from sparring.records import (
     Axis,
@@ -34,6 +36,7 @@ from sparring.studies.study import (
     Runs,
     Scale,
     Standing,
+    Study,
     judged,
     per_cent,
     standing,
@@ -43,45 +46,48 @@ from sparring.training import TrainConfig
 LAGS = {"smoke": (0, 2), "short": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)}
 """s of the networks; the scale paper has those of short."""
 FRESHENED = {"smoke": ((2, 1),), "short": ((64, 2), (1024, 2))}
-"""s and fresh steps of networks that the paper does not have; paper has those of short."""
+"""s and fresh steps of networks that are not in the paper; its scale has those of short."""
 IMAGES = {"smoke": 16, "short": 512, "paper": 512}
 """Training images for each snapshot."""
 FINAL = {"smoke": 16, "short": 1000, "paper": 1000}
 """Test images for the last snapshot."""
 BEFORE = 25
-"""Updates whose batches' accuracy is taken for that on stale examples: 3,200 images."""
+"""Updates whose batches, 3,200 images, give the accuracy on stale examples."""
 HARMLESS, HARMFUL = 32, 64
-"""The paper's largest staleness that does no harm, and the least that does."""
+"""The largest harmless staleness of the paper, and the smallest harmful one."""
 GAP = 0.2
-"""Fresh accuracy that is further below stale accuracy shows that stale examples were memorised."""
+"""Fresh accuracy further below stale accuracy shows that stale examples are memorised."""
 
 
 def network_name(scale: Scale, staleness: int, fresh_steps: int = 0) -> str:
-    """Its name in all studies: at the scale paper s = 0 is attacker power's κ = 8."""
+    """A network's name in all studies; at the scale paper s = 0 is attacker power's κ = 8."""
     if scale == "paper" and not staleness:
         return f"k{ATTACK}"
     return f"s{staleness}f{fresh_steps}" if fresh_steps else f"s{staleness}"
 
 
 @dataclass(frozen=True, slots=True)
-class StaleAccuracy:
-    """What a run's own log says of the stale examples that it trained on."""
+class StaleAccuracy(Measurement):
+    """Accuracy on the stale examples of training, from a run's log.
+
+    It gives a row for each snapshot: the mean of the last `BEFORE` updates before it.
+    """
 
     network: str
     run: RunDirectory
 
     @property
+    @override
     def name(self) -> str:
-        """The network, as far as it has come."""
         return f"stale accuracy of {self.network}@{reached(self.run)}"
 
     @property
+    @override
     def subject(self) -> str:
-        """The weights that it has come to."""
         return weights_digest(self.run)
 
+    @override
     def __call__(self) -> Sequence[Row]:
-        """A row for each snapshot: mean accuracy of the batches of the last updates before it."""
         log = [row for row in MetricsLog(self.run.metrics).rows() if "staleness" in row]
         right = {int(row["step"] or 0): float(row["training_accuracy"] or 0) for row in log}
         return [
@@ -96,25 +102,25 @@ def _last(right: Mapping[int, float], version: int) -> Sequence[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Staleness:
-    """Networks whose batches wait for s = 0 to 1024 updates, judged on fresh examples."""
+class Staleness(Study):
+    """Networks whose batches wait for s = 0 to 1024 updates, under fresh attacks."""
 
     name: str = "staleness"
-    title: str = "How old may the weights be that adversarial examples are made with?"
+    title: str = "How old may the weights behind adversarial examples be?"
     covers: str = "section 5, Figures 5, 7 and 8"
 
+    @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        """One for each s, and those with fresh steps."""
         plain = ((lag, 0) for lag in LAGS.get(scale, LAGS["short"]))
         settings = (*plain, *FRESHENED.get(scale, FRESHENED["short"]))
         return {network_name(scale, *each): stale(scale, *each) for each in settings}
 
+    @override
     def enough(self, scale: Scale) -> int | None:
-        """At short not quite three epochs."""
         return enough(scale)
 
+    @override
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """Fresh accuracy on training images at every snapshot; the last one on test images."""
         along = [
             SnapshotUnderAttack(
                 network=name,
@@ -140,27 +146,27 @@ class Staleness:
         ]
         return [*along, *last, *(StaleAccuracy(name, run) for name, run in runs.items())]
 
+    @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """What the paper says of little staleness, of much, and of natural accuracy."""
         ends = (0, HARMLESS, HARMFUL)
         return [
             judged(
                 f"With s = {HARMLESS} fresh accuracy follows stale accuracy (Figure 5a).",
-                _gaps_told(found, (0, HARMLESS)),
+                _fresh_and_stale(found, (0, HARMLESS)),
                 standing=self._standing(scale, found, (0, HARMLESS)),
                 holds=lambda: _gap(found, HARMLESS) < GAP,
             ),
             judged(
                 f"With s = {HARMFUL} the network memorises stale examples and is not robust to "
                 "fresh ones (Figure 5b).",
-                _gaps_told(found, (HARMFUL,)),
+                _fresh_and_stale(found, (HARMFUL,)),
                 standing=self._standing(scale, found, (HARMFUL,)),
                 holds=lambda: _gap(found, HARMFUL) > GAP,
             ),
             judged(
-                "In the end robust accuracy is lost for large s, natural accuracy is not "
+                "After training robust accuracy is lost for large s, natural accuracy is not "
                 "(Figure 8).",
-                _ends_told(found),
+                _final_accuracies(found),
                 standing=self._standing(scale, found, ends),
                 holds=lambda: _lost(found),
             ),
@@ -170,8 +176,8 @@ class Staleness:
         names = [network_name(scale, lag) for lag in lags]
         return standing(self, scale, found, names)
 
+    @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        """Fresh and stale accuracy along training, and the ends of all networks."""
         return [*_ends(found, provenance), *_along(found, provenance)]
 
 
@@ -197,7 +203,7 @@ def _network(found: Measurements, lag: int) -> str:
 
 
 def _fresh(found: Measurements, lag: int) -> float:
-    """Share of training images that are right under fresh attacks, at the last snapshot."""
+    """Accuracy on training images under fresh attacks, at the last snapshot."""
     looks = found.where(of="training", network=_network(found, lag)).sorted("version")
     return looks.shares[-1].share
 
@@ -211,16 +217,14 @@ def _gap(found: Measurements, lag: int) -> float:
     return _stale(found, lag) - _fresh(found, lag)
 
 
-def _gaps_told(found: Measurements, lags: Sequence[int]) -> str:
+def _fresh_and_stale(found: Measurements, lags: Sequence[int]) -> str:
     there = [lag for lag in lags if lag in _lags(found)]
-    return " ".join(_gap_told(found, lag) for lag in there)
+    return " ".join(_fresh_and_stale_at(found, lag) for lag in there)
 
 
-def _gap_told(found: Measurements, lag: int) -> str:
+def _fresh_and_stale_at(found: Measurements, lag: int) -> str:
     fresh, old = per_cent(_fresh(found, lag)), per_cent(_stale(found, lag))
-    return f"s = {lag}: at the end {fresh} of training images are right when attacked afresh, " + (
-        f"{old} of the stale examples trained on."
-    )
+    return f"s = {lag}: at the end {fresh} correct under fresh attacks, {old} on stale examples."
 
 
 def _end(found: Measurements, lag: int, steps: int) -> float:
@@ -228,7 +232,7 @@ def _end(found: Measurements, lag: int, steps: int) -> float:
     return looks.shares[-1].share
 
 
-def _ends_told(found: Measurements) -> str:
+def _final_accuracies(found: Measurements) -> str:
     each = (
         f"s = {lag}: {per_cent(_end(found, lag, ATTACK))} and {per_cent(_end(found, lag, 0))}"
         for lag in _lags(found)
@@ -237,9 +241,9 @@ def _ends_told(found: Measurements) -> str:
 
 
 def _lost(found: Measurements) -> bool | None:
-    """Whether robust accuracy is below half of that without staleness, natural is not.
+    """Whether large s halves robust accuracy and keeps natural accuracy.
 
-    Open where there is none to lose.
+    `None` if there is little robust accuracy without staleness.
     """
     much = [lag for lag in _lags(found) if lag >= HARMFUL]
     robust, natural = _end(found, 0, ATTACK), _end(found, 0, 0)
@@ -272,8 +276,8 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     yield Figure(
         name="fresh-and-stale",
         title="Accuracy on fresh and on stale adversarial examples, along training (Figures 5, 7)",
-        caption=f"Fresh: the first {images} training images, attacked with the weights of that "
-        f"moment (κ = {ATTACK}; bands: 95 % intervals). Stale: the batches of the last {BEFORE} "
+        caption=f"Fresh: the first {images} training images, attacked with the current weights "
+        f" (κ = {ATTACK}; bands: 95 % intervals). Stale: the batches of the last {BEFORE} "
         "updates, attacked s updates before they were trained on.",
         alternative="Two lines in each panel, one panel for each staleness.",
         drawing=Curves(x=UPDATES, y=ACCURACY, panels=tuple(panels)),
@@ -300,13 +304,13 @@ def _ends(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         panels.append(Panel(title=title, series=tuple(lines)))
     yield Figure(
         name="ends",
-        title="Robust and natural accuracy in the end, by staleness (Figure 8)",
+        title="Robust and natural accuracy after training, by staleness (Figure 8)",
         caption=f"The first {int(ends.column('images')[0]):,} test images, clean and attacked "
         f"(κ = {ATTACK}), at each network's last snapshot; 95 % intervals.",
         alternative="Accuracy against staleness, attacked and clean.",
         drawing=Curves(
             x=Axis(label="staleness s", unit="updates", scale="even"),
-            y=Axis(label="right", unit="%"),
+            y=Axis(label="correct", unit="%"),
             panels=tuple(panels),
         ),
         provenance=provenance,

@@ -1,7 +1,7 @@
 """A study: networks to train, measurements of them, and claims judged by the results.
 
-A study owns no process and no file. The runner trains its networks, makes its measurements in
-parallel, and keeps their rows in one tidy table.
+A study has no processes and no files. The runner trains its networks, makes its measurements in
+parallel, and keeps their rows in one table.
 """
 
 import re
@@ -14,20 +14,20 @@ from sparring.records.text import counted
 from sparring.training import TrainConfig
 
 Scale = Literal["smoke", "short", "paper"]
-"""Seconds, to see that it works; minutes a network; the paper's own settings."""
+"""Seconds, as a test; minutes a network; the paper's own settings."""
 
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 Runs = Mapping[str, RunDirectory]
-"""The networks of a study that have been trained, at least in part, by name."""
+"""The networks of a study that are trained, at least in part, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Measurements:
-    """All rows that a study has measured."""
+    """Rows of a study's table."""
 
     rows: Sequence[Row]
-    """The rows, oldest first."""
+    """Oldest first."""
 
     def where(self, **wanted: int | float | str) -> "Measurements":
         """The rows with these values in these columns."""
@@ -54,7 +54,7 @@ class Measurements:
 
     @property
     def shares(self) -> tuple[Proportion, ...]:
-        """The share of images that are right, row by row."""
+        """The share of images that are classified correctly, row by row."""
         counts = zip(self.column("right"), self.column("images"), strict=True)
         return tuple(Proportion(successes=int(r), total=int(n)) for r, n in counts)
 
@@ -63,7 +63,6 @@ class Measurements:
         return Measurements(rows=sorted(self.rows, key=lambda row: float(row[column] or 0)))
 
     def __bool__(self) -> bool:
-        """Whether there is any row."""
         return bool(self.rows)
 
 
@@ -79,20 +78,20 @@ def command_words(
 
 @runtime_checkable
 class Measurement(Protocol):
-    """A measurement that is made once, in a process of its own; it pickles."""
+    """A measurement, made once and in a process of its own; it pickles."""
 
     @property
     def name(self) -> str:
-        """Its name within its study. Rows carry it, so a measurement is not repeated."""
+        """Its name in the table; a measurement of the same name and subject is not repeated."""
         ...
 
     @property
     def subject(self) -> str:
-        """A digest of the measured weights or settings; for others it is measured again."""
+        """A digest of the measured weights or settings; if it differs, they are measured again."""
         ...
 
     def __call__(self) -> Sequence[Row]:
-        """Measure. Cost: seconds to minutes on one thread."""
+        """The rows. Cost: seconds to minutes on one thread."""
         ...
 
 
@@ -102,28 +101,20 @@ class Demanding(Measurement, Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether nothing else may run at the same time: it starts processes, or times work."""
+        """Whether it needs the whole machine, because it starts processes or times work."""
         ...
 
 
 @runtime_checkable
 class Study(Protocol):
-    """A question of the paper, asked again."""
+    """A question of the paper, answered by networks trained and measured here."""
 
-    @property
-    def name(self) -> str:
-        """Its name on the command line."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """The question."""
-        ...
-
-    @property
-    def covers(self) -> str:
-        """The sections, figures and tables of the paper that it is about."""
-        ...
+    name: str
+    """Its name on the command line."""
+    title: str
+    """The question."""
+    covers: str
+    """The sections, figures and tables of the paper that it covers."""
 
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
         """The networks to train; a name means the same network in every study."""
@@ -134,11 +125,11 @@ class Study(Protocol):
         ...
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
-        """The measurements of the networks in their present state."""
+        """The measurements of the networks as they are."""
         ...
 
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        """The paper's claims beside the findings."""
+        """The paper's claims, each with the findings and a verdict."""
         ...
 
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
@@ -152,23 +143,22 @@ def planned(study: Study, scale: Scale, config: TrainConfig) -> int:
 
 
 SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
-"""Why smoke gives no verdict."""
-UNMEASURED = "not everything that it needs has been measured"
+UNMEASURED = "some of its measurements are missing"
 
 
 class Standing(NamedTuple):
     """Whether there can be a verdict on a claim, and how final it is."""
 
     open: str = ""
-    """Why there is no verdict, and what is needed for one; empty if there is one."""
+    """Why there is no verdict, and what to do; empty if there is one."""
     so_far: str = ""
-    """Networks that are not trained to the end, and how far they are; empty if all are."""
+    """Networks that are not fully trained, with their updates; empty if all are."""
 
 
 def judged(
     paper: str, found: str, *, standing: Standing, holds: Callable[[], bool | None]
 ) -> Claim:
-    """A claim with its verdict; `holds` is called only where one is possible."""
+    """A claim with its verdict; `holds` is called only if there can be one."""
     verdict = None if standing.open else holds()
     return Claim(
         paper=paper,
@@ -180,33 +170,33 @@ def judged(
 
 
 def too_small(scale: Scale) -> Standing:
-    """That the scale smoke gives no verdict."""
+    """No verdict at the scale smoke."""
     return Standing(open=SECONDS_ONLY if scale == "smoke" else "")
 
 
 def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[str]) -> Standing:
-    """Whether there can be a verdict: each network must be measured, at a scale above smoke.
+    """Whether there can be a verdict: it needs measurements of each network above scale smoke.
 
-    Networks that are not trained to the end give a verdict so far.
+    It is provisional while a network is not fully trained.
     """
     if scale == "smoke":
         return too_small(scale)
-    come = {name: _come(found, name) for name in names}
-    if missing := [network_label(name) for name, updates in come.items() if not updates]:
+    done = {name: _measured_updates(found, name) for name in names}
+    if missing := [network_label(name) for name, updates in done.items() if not updates]:
         command = " ".join(command_words([study.name], scale))
-        return Standing(open=f"it needs the networks {', '.join(missing)} as well: {command}")
+        return Standing(open=f"there are no networks {', '.join(missing)} yet: {command}")
     known = study.networks(scale)
     enough = {name: planned(study, scale, known[name]) for name in names}
     under_way = (
-        f"{network_label(name)}: {come[name]:,} of {enough[name]:,} updates"
+        f"{network_label(name)}: {done[name]:,} of {enough[name]:,} updates"
         for name in names
-        if come[name] < enough[name]
+        if done[name] < enough[name]
     )
     return Standing(so_far=", ".join(under_way))
 
 
-def _come(found: Measurements, network: str) -> int:
-    """Updates of the last snapshot that was measured."""
+def _measured_updates(found: Measurements, network: str) -> int:
+    """Updates of the last snapshot that is measured."""
     rows = found.where(network=network).having("version")
     return int(max(rows.column("version"), default=0))
 
@@ -224,7 +214,7 @@ def network_label(name: str) -> str:
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:
-    """Whether all hold; `None` if there are none, or one is open and no other fails."""
+    """`False` if one fails, else `None` if one is open or there are none, else `True`."""
     seen = list(verdicts)
     if False in seen:
         return False
@@ -232,5 +222,5 @@ def all_of(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 def per_cent(share: float) -> str:
-    """A share in [0, 1] for people; the number and its sign stay in one line."""
+    """A share in [0, 1] as text, without a line break before the sign."""
     return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
