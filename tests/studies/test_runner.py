@@ -82,7 +82,7 @@ def test_after_a_failure_only_what_is_missing_is_done(tmp_path):
 def test_another_network_under_the_same_name_is_refused(tmp_path):
     study = StudyRun(study=TinyStudy(), scale="smoke", into=tmp_path, only=("other",))
     carried_out(study)
-    with pytest.raises(ConfigError, match="holds another network"):
+    with pytest.raises(ConfigError, match="holds a network with other settings"):
         carried_out(replace(study, study=TinyStudy(seed=1)))
 
 
