@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from capacity.engine_rows import row
-from sparring.capacity import EngineStats
+from sparring.capacity import EngineStats, costs_from_log
 from sparring.records import Row
 
 
@@ -18,7 +18,14 @@ def stats(rows: Sequence[Row], *, helps: bool = False) -> EngineStats:
 def test_shares_and_costs_are_those_of_the_rows():
     rows = [row(step) for step in range(1, 101)]
     found = stats(rows)
-    shares = {"updating": 10, "attacking": 0, "publishing": 1, "waiting": 20, "handing over": 3}
+    shares = {
+        "updating": 10,
+        "attacking": 0,
+        "fresh steps": 0,
+        "publishing": 1,
+        "waiting": 20,
+        "handing over": 3,
+    }
     assert found.seconds_per_update == pytest.approx(0.034)
     assert found.trainer_shares == pytest.approx({n: ms / 34 for n, ms in shares.items()})
     assert found.busy_workers == pytest.approx(84 / (4 * 34))
@@ -52,6 +59,24 @@ def test_what_waits_for_new_weights_is_a_limit(policy, fresh_steps, chain, limit
     assert costs.advised_workers == advised
     slowest = max(84 / 4, 14 + chain)
     assert found.predicted_speed_up == pytest.approx(90 / slowest)
+
+
+def test_fresh_steps_of_the_trainer_are_a_longer_update_and_a_shorter_attack():
+    """Of the attack's 80 ms the trainer takes 20, in which it waits no longer."""
+    own = {"fresh_seconds": 0.02, "wait_seconds": 0.0, "workers_attack_seconds": 0.06}
+    rows = [row(step) | own for step in range(1, 101)]
+    policy = {"kind": "Newest", "credits": 64, "period": 100}
+    config = {"source": {"policy": policy, "fresh_steps": 2}, "attack": {"steps": 8}}
+    found = EngineStats.from_run(rows, config, "config.json")
+    assert found is not None
+    assert found.trainer_shares["fresh steps"] == pytest.approx(20 / 34)
+    assert (found.batch_costs.attack, found.batch_costs.update) == pytest.approx((0.08, 0.01))
+    assert costs_from_log(rows, "the run") == found.batch_costs
+    costs = found.costs
+    assert (costs.attack, costs.update, costs.lease) == pytest.approx((0.06, 0.03, 0.004))
+    assert costs.chain == 0
+    assert found.speed_up == pytest.approx(90 / 34)
+    assert found.bottleneck == "fresh steps"
 
 
 def test_a_run_without_an_engine_has_no_statistics():

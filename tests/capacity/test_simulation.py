@@ -81,6 +81,20 @@ def test_fresh_steps_are_a_ceiling_that_many_workers_reach(fresh, split, helps):
             assert run.speed_up == pytest.approx(formula.serial / formula.cycle, rel=0.02)
 
 
+@pytest.mark.parametrize("helps", [False, True])
+@pytest.mark.parametrize("fresh", [1, 2, 4])
+def test_with_fresh_steps_of_the_trainer_the_limit_is_the_formulas(fresh, helps):
+    """(κ + 1) / (F + 1), where weights are published rarely."""
+    costs = PAPERS.finished_by_trainer(fresh / 8)
+    assert costs.largest_speed_up == pytest.approx(9 / (fresh + 1))
+    for workers in (1, 2, 4, 12):
+        formula = costs.speed_up(workers, helps=helps)
+        policy = Newest(credits=2 * workers + 4, period=50)
+        run = simulated(policy, workers, fresh=fresh / 8, helps=helps)
+        assert run.speed_up == pytest.approx(formula, rel=0.05)
+        assert run.speed_up <= formula * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("policy", [Sync(), Sharded(split=2), Sharded(split=4)])
 def test_in_step_all_of_an_attack_waits(policy):
     costs = Costs(attack=8.0, update=1.0, lease=0.1)

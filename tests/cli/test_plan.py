@@ -42,6 +42,7 @@ def test_a_plan_is_printed_with_the_kind_of_every_number(capsys):
     [
         ("--devices 3 --max-trainers 1 --kappa 4 --batch 64 --trainer-waits", ""),
         ("--devices 2 --max-staleness 0", "torchrun --nproc-per-node 2 -m "),
+        ("--devices 3 --max-trainers 1 --kappa 4 --batch 64 --fresh-steps 1 --publish-every 9", ""),
     ],
 )
 def test_the_command_of_a_plan_is_one_that_train_takes(words, torchrun, capsys):
@@ -57,7 +58,22 @@ def test_the_command_of_a_plan_is_one_that_train_takes(words, torchrun, capsys):
         assert (source["workers"], source["policy"]["lag"]) == (best["workers"], best["lag"])
         assert source["helps"] == ("--trainer-waits" not in words)
         assert settings["attack"]["steps"] == 4
-        assert best["staleness_max_simulated"] <= best["lag"]
+        assert (source["fresh_steps"], source["policy"]["period"]) == (
+            found["fresh_steps"],
+            found["publish_every"],
+        )
+        assert best["staleness_max_simulated"] < best["lag"] + found["publish_every"]
+
+
+def test_fresh_steps_limit_the_speed_up_and_allow_what_is_older(capsys):
+    assert main(["plan", "--fresh-steps", "2", "--publish-every", "9", "--max-trainers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "with 2 fresh steps a trainer is at most 3.00 times one device, by the formula" in shown
+    older = ["plan", "--publish-every", "40", "--max-staleness", "64", "--max-trainers", "1"]
+    assert main(older) == 0
+    assert "try --fresh-steps 2" in capsys.readouterr().out
+    assert main(["plan", "--publish-every", "40"]) == 2
+    assert "every 40 updates, and 32 at most" in capsys.readouterr().err
 
 
 def test_money_is_devices_times_time(capsys):

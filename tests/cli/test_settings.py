@@ -173,9 +173,7 @@ def test_policies_and_their_numbers_have_flags(asked):
     assert asked(*beside, "--policy", "sync").source.policy == Sync()
     assert asked(*beside, "--policy", "sharded").source.policy == Sharded(split=4)
     rare = asked(*beside, "--policy", "newest", "--publish-every", "100").source
-    assert (rare.policy, rare.fresh_steps) == (Newest(period=100), 0)
-    often = asked(*beside, "--policy", "newest", "--publish-every", "1").source
-    assert (often.policy, often.fresh_steps) == (Newest(), Asynchronous().fresh_steps)
+    assert (rare.policy, rare.fresh_steps) == (Newest(period=100), Asynchronous().fresh_steps)
 
 
 def test_the_papers_engine_is_a_preset(asked):

@@ -12,10 +12,11 @@ import torch
 from typing_extensions import override
 
 from sparring.data import Images, load_dataset
-from sparring.engine import FixedLag, PolicyKind, Sharded, Sync
+from sparring.engine import FixedLag, PolicyKind, Sharded, Sync, broker
 from sparring.errors import DataError, Interrupted
 from sparring.models import SmallNetwork, computing_threads
 from sparring.records import MetricsLog, RunDirectory
+from sparring.records.metrics import number
 from sparring.training import (
     Asynchronous,
     Fresh,
@@ -28,7 +29,16 @@ from sparring.training import (
 )
 from sparring.training.monitor import ValidationSlice
 from sparring.training.trainer import Trainer
-from training.small_runs import PAPERS, PLAIN, Killed, Watching, assert_same_bits, small, weights_of
+from training.small_runs import (
+    PAPERS,
+    PLAIN,
+    UPDATES,
+    Killed,
+    Watching,
+    assert_same_bits,
+    small,
+    weights_of,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("forked_workers")]
 
@@ -64,12 +74,12 @@ def test_a_fixed_lag_is_the_delay_line_of_that_length_bit_for_bit(lag, tmp_path)
     ("workers", "helps", "policy", "fresh"),
     [
         (1, False, FixedLag(lag=3, split=2), 1),
-        (2, True, FixedLag(lag=3, period=2), 0),
+        (2, True, FixedLag(lag=3, period=2), 1),
         (3, False, FixedLag(lag=3, split=2), 1),
     ],
 )
 def test_neither_workers_nor_help_change_the_weights(workers, helps, policy, fresh, tmp_path):
-    """With fresh steps, and with a period in which there can be none."""
+    """With fresh steps of workers, and with those of the trainer where it publishes rarely."""
     source = Asynchronous(workers=0, policy=policy, fresh_steps=fresh)
     model = PAPERS if workers == 1 else PLAIN
     expected = run(tmp_path / "alone", model=model, source=source)
@@ -100,7 +110,21 @@ def test_fresh_steps_are_the_last_ones_of_the_same_attack(tmp_path):
     assert_same_bits(more, mended)  # of two steps the first is always taken ahead
 
 
-@pytest.mark.parametrize("policy", [FixedLag(lag=3), FixedLag(lag=4, split=3), Sync()])
+def test_who_takes_the_fresh_steps_changes_no_bit(tmp_path, monkeypatch):
+    """Workers by leases of their own, or the trainer on the whole batch, with the same weights."""
+    source = asynchronous(1, FixedLag(lag=3, split=3))
+    by_workers = run(tmp_path / "workers", source=source)
+    monkeypatch.setattr(broker, "fresh_steps_by", lambda policy, *, fresh: "trainer")
+    assert_same_bits(run(tmp_path / "trainer", source=source), by_workers)
+    rows = MetricsLog(RunDirectory.open(tmp_path / "trainer").metrics).rows()
+    updates = [row for row in rows if "loss" in row]
+    assert len(updates) == UPDATES
+    assert all(0 < number(row, "fresh_seconds") < number(row, "attack_seconds") for row in updates)
+
+
+@pytest.mark.parametrize(
+    "policy", [FixedLag(lag=3), FixedLag(lag=4, split=3), FixedLag(lag=2, period=3), Sync()]
+)
 @pytest.mark.parametrize("leave_at", [2, 6])
 def test_a_resumed_run_ends_in_the_same_weights(policy, leave_at, tmp_path):
     """After update 6 the checkpoint of update 5 is the last; after update 2 there is none."""

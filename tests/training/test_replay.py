@@ -53,7 +53,7 @@ CONFIGS = {
     "ahead": (small(source=Stale(staleness=20)), UPDATES - 1),
     "lag": (
         small(
-            source=Asynchronous(workers=0, policy=FixedLag(lag=3, period=2), fresh_steps=0),
+            source=Asynchronous(workers=0, policy=FixedLag(lag=3, period=2), fresh_steps=1),
         ),
         4,
     ),
@@ -124,7 +124,7 @@ def test_a_run_can_be_computed_again_to_the_last_bit(name: str, tmp_path: Path) 
 @pytest.mark.process
 def test_a_run_whose_staleness_hung_on_timing_can_be_computed_again(tmp_path: Path) -> None:
     policy = Newest(credits=3, period=2)
-    source = Asynchronous(workers=1, policy=policy, fresh_steps=0)
+    source = Asynchronous(workers=1, policy=policy, fresh_steps=1)
     run = train(small(source=source, updates=12), tmp_path / "run").run
     found = replay(run.path)
     assert_equal(found, 12)

@@ -74,6 +74,8 @@ class DeviceFigures:
     """Mean time between two failures of a device; by default it never fails."""
     restart_s: float | None = None
     """Time from a failure until the device works again."""
+    fresh_steps: int = 0
+    """Steps of an attack that are taken with the weights that its batch is trained on."""
     trainer_waits: bool = False
     """Whether a trainer is idle while its next batch is not ready."""
 
@@ -89,10 +91,17 @@ class Assumptions:
     """Every number that determines `site`."""
     train_flags: str
     """The flags of `sparring train` apart from the layout's."""
+    fresh_steps: int = 0
+    """Steps of an attack that are taken with the weights that its batch is trained on."""
 
     @classmethod
     def of(cls, base: BatchCosts, figures: DeviceFigures) -> "Assumptions":
         """Costs from `base`, replaced by `figures` where these are given."""
+        if not 0 <= figures.fresh_steps < base.kappa:
+            raise ConfigError.expected(
+                f"fresh steps must be fewer than an attack's {base.kappa}, and at least 0",
+                figures.fresh_steps,
+            )
         costs, times = _times(figures, base)
         all_reduce, exchange = _all_reduce(figures)
         lifetime, restart, failures = _failures(figures)
@@ -102,15 +111,22 @@ class Assumptions:
             slow=figures.slow,
             lifetime=lifetime,
             restart=restart,
+            fresh=figures.fresh_steps / base.kappa,
             helps=not figures.trainer_waits,
         )
         spread = _quantity("spread of an attack's time", site.spread, "of it", DEFAULT)
-        slow = [_quantity("slow devices", site.slow, "of all", GIVEN)] if site.slow else []
+        shares = []
+        if site.slow:
+            shares.append(_quantity("slow devices", site.slow, "of all", GIVEN))
+        if figures.fresh_steps:
+            of = f"of {base.kappa}"
+            shares.append(_quantity("fresh steps", figures.fresh_steps, of, GIVEN))
         return cls(
             site=site,
             batch=base.batch,
-            quantities=(*times, *exchange, spread, *slow, *failures),
+            quantities=(*times, *exchange, spread, *shares, *failures),
             train_flags=base.train_flags,
+            fresh_steps=figures.fresh_steps,
         )
 
     def command(self, layout: Layout) -> str:
@@ -122,8 +138,9 @@ class Assumptions:
         if layout.workers:
             source = (
                 f"--source async --workers {layout.workers} --policy fixed-lag --lag {layout.lag} "
-                "--set source.fresh_steps=0"
+                f"--set source.fresh_steps={self.fresh_steps}"
             )
+            source += f" --publish-every {layout.period}" if layout.period > 1 else ""
             source += "" if self.site.helps else " --set source.helps=false"
         return f"{train} {self.train_flags} {source}"
 

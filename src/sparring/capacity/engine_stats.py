@@ -10,7 +10,7 @@ from statistics import median
 
 from sparring.capacity.formula import Costs
 from sparring.engine.lease import Ledger
-from sparring.engine.policies import PolicyKind
+from sparring.engine.policies import PolicyKind, fresh_steps_by
 from sparring.errors import RunError
 from sparring.records import Row, from_json
 from sparring.records.metrics import number
@@ -32,7 +32,7 @@ class EngineStats:
     helps: bool
     """Whether the trainer attacks, too."""
     fresh: float = 0.0
-    """Share of an attack that waits for the update before it."""
+    """Share of an attack that workers take after the update before it."""
     parts: int = 1
     """Parts of a ticket, which may be attacked at once."""
 
@@ -71,6 +71,8 @@ class EngineStats:
         share = min(1.0, fresh / of) if of else 0.0
         if not policy.bound:  # nothing runs ahead: the whole attack waits for the weights
             share = 1.0
+        elif fresh_steps_by(policy, fresh=share > 0) == "trainer":
+            share = 0.0  # its fresh steps are in the log
         return cls.from_rows(rows, helps=bool(source.get("helps")), fresh=share, parts=policy.split)
 
     @property
@@ -100,6 +102,7 @@ class EngineStats:
         spent = {
             "updating": self.mean("update_seconds"),
             "attacking": self.mean("help_seconds"),
+            "fresh steps": self.mean("fresh_seconds"),
             "publishing": self.mean("publish_seconds"),
             "waiting": self.mean("wait_seconds"),
         }
@@ -119,18 +122,25 @@ class EngineStats:
         return sum(map(_trainer_seconds, self.rows)) / len(self.rows)
 
     @property
-    def costs(self) -> Costs:
-        """Mean costs of a batch."""
+    def batch_costs(self) -> Costs:
+        """Mean costs of a batch; its attack includes the fresh steps, wherever they are taken."""
         by_workers = sum(number(row, "workers_attack_seconds") for row in self.rows)
         overhead = sum(number(row, "workers_overhead_seconds") for row in self.rows)
         attack = self.mean("attack_seconds")
-        costs = Costs(
+        ahead = attack - self.mean("fresh_seconds")
+        return Costs(
             attack=attack,
             update=self.mean("update_seconds"),
-            lease=attack * overhead / by_workers if by_workers else 0.0,
+            lease=ahead * overhead / by_workers if by_workers else 0.0,
             handover=self.trainer_shares["handing over"] * self.seconds_per_update,
             publication=self.mean("publish_seconds"),
         )
+
+    @property
+    def costs(self) -> Costs:
+        """The same as the engine divides them among trainer and workers."""
+        own = self.mean("fresh_seconds") / self.mean("attack_seconds")
+        costs = self.batch_costs.finished_by_trainer(own)
         attackers = max(1, self.workers + self.helps)
         return costs.chained(self.fresh, min(self.parts, attackers))
 
@@ -146,8 +156,10 @@ class EngineStats:
 
     @property
     def bottleneck(self) -> str:
-        """What limits the speed, by the formula."""
-        return self.costs.bottleneck(self.workers, helps=self.helps)
+        """What limits the speed, by the formula; the fresh steps if the trainer's own do."""
+        limit = self.costs.bottleneck(self.workers, helps=self.helps)
+        is_own = self.mean("fresh_seconds") > self.costs.trainer / 2
+        return "fresh steps" if limit == "trainer" and is_own else limit
 
     def mean(self, name: str) -> float:
         """Mean of a measurement over all updates."""
@@ -166,6 +178,7 @@ class EngineStats:
             "leased_mean": self.mean("leased"),
             "ledger": dict(self.ledger),
             "costs": {item.name: getattr(self.costs, item.name) for item in fields(Costs)},
+            "batch_costs": {name: getattr(self.batch_costs, name) for name in ("attack", "update")},
             "speed_up": self.speed_up,
             "predicted_speed_up": self.predicted_speed_up,
             "bottleneck": self.bottleneck,
@@ -182,7 +195,7 @@ def costs_from_log(rows: Sequence[Row], where: str) -> Costs:
     """
     stats = EngineStats.from_rows(rows, helps=True)
     if stats is not None:
-        return stats.costs
+        return stats.batch_costs
     updates = [row for row in rows if "loss" in row][WARM_UP:]
     if not updates or not all(number(row, "attack_seconds") for row in updates):
         raise RunError(

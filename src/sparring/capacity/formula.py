@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from sparring.engine.policies import FixedLag, Policy, Sync
+from sparring.engine.policies import FixedLag, Policy, Sync, fresh_steps_by
 from sparring.records.checks import at_least, positive, within
 
 Limit = Literal["workers", "trainer", "fresh steps"]
@@ -78,8 +78,23 @@ class Costs:
         """The fewest workers that reach 98 % of the largest speed-up."""
         return max(1, math.ceil(0.98 * self.saturation))
 
+    @property
+    def largest_speed_up(self) -> float:
+        """Throughput relative to one device, with any number of workers."""
+        return self.serial / self.cycle
+
+    def finished_by_trainer(self, fresh: float) -> "Costs":
+        """The same where the trainer takes a share `fresh` of each attack itself.
+
+        The attack is shorter by it and the update longer: A becomes (1 - f) A and U becomes
+        U + f A. With F of κ steps, and updates as long as a step, the largest speed-up is
+        (κ + 1) / (F + 1). `fresh` is below 1, as the first step is never one of them.
+        """
+        own = fresh * self.attack
+        return replace(self, attack=self.attack - own, update=self.update + own)
+
     def chained(self, fresh: float, parts: int) -> "Costs":
-        """The same where a share `fresh` of each attack waits for the last update.
+        """The same where workers take a share `fresh` of each attack after the last update.
 
         It is divided among `parts` parts of a ticket. With `fresh` 1 the whole attack waits for
         the weights, as under `Sync` and `Sharded`. Half of a lease's overhead belongs to the fresh
@@ -104,7 +119,7 @@ class Costs:
 
     def bottleneck(self, workers: float, *, helps: bool) -> Limit:
         """What limits the speed; the fresh steps if they are the larger part of a cycle."""
-        if self.speed_up(workers, helps=helps) < self.serial / self.cycle:
+        if self.speed_up(workers, helps=helps) < self.largest_speed_up:
             return "workers"
         return "fresh steps" if self.chain > self.trainer else "trainer"
 
@@ -153,12 +168,15 @@ class Site:
     """Mean time between two failures of a device (exponential)."""
     restart: float = 0.0
     """Time from a failure until the device works again."""
+    fresh: float = 0.0
+    """Share of each attack that is taken with the weights that its batch is trained on."""
     spread: float = 0.05
     """Standard deviation of an attack's time, relative to its mean."""
     helps: bool = True
     """Whether a trainer attacks, too, while its next ticket is not ready."""
 
     def __post_init__(self) -> None:
+        within("fresh", self.fresh, "[0, 1)")
         within("slow", self.slow, "[0, 0.5]", "If most devices are slow, give their costs.")
         within("spread", self.spread, "[0, 0.5]")
         within("lifetime", self.lifetime, "(0, inf]")
@@ -179,9 +197,12 @@ class Layout:
     workers: int
     """N, per trainer; without workers the trainers attack, with current weights."""
     lag: int = 0
-    """Updates by which attacks run ahead, the staleness of every batch; 0 without workers."""
+    """Updates by which attacks run ahead; 0 without workers."""
+    period: int = 1
+    """Updates between two publications of the weights."""
 
     def __post_init__(self) -> None:
+        at_least("period", self.period, 1)
         at_least("trainers", self.trainers, 1)
         at_least("workers", self.workers, 0)
         at_least("lag", self.lag, 1 if self.workers else 0)
@@ -194,17 +215,24 @@ class Layout:
     @property
     def policy(self) -> Policy:
         """Which weights a ticket is attacked with."""
-        return FixedLag(lag=self.lag, split=SPLIT) if self.workers else Sync()
+        if not self.workers:
+            return Sync()
+        return FixedLag(lag=self.lag, period=self.period, split=SPLIT)
 
     def num_slow(self, site: Site) -> int:
         """Number of slow devices: workers, or trainers if there are no workers."""
         return math.floor(site.slow * self.devices + 1e-9)
 
     def costs(self, site: Site) -> Costs:
-        """Costs of a batch; without workers there is no engine and no overhead."""
-        if self.workers:
-            return site.costs
-        return Costs(attack=site.costs.attack, update=site.costs.update)
+        """Costs of a batch, its fresh steps where they are taken.
+
+        Without workers there is no engine and no overhead, and all steps are fresh.
+        """
+        if not self.workers:
+            return Costs(attack=site.costs.attack, update=site.costs.update)
+        if fresh_steps_by(self.policy, fresh=site.fresh > 0) == "trainer":
+            return site.costs.finished_by_trainer(site.fresh)
+        return site.costs.chained(site.fresh, min(SPLIT, self.workers + site.helps))
 
 
 def doubled(costs: Costs) -> Costs:
@@ -246,8 +274,8 @@ def uptime(site: Site, layout: Layout, updates: float) -> float:
 
 
 def ceiling(site: Site, layout: Layout) -> float:
-    """Batches per second of trainers that only update."""
-    own = layout.costs(site).trainer + site.all_reduce.seconds(layout.trainers)
+    """Batches per second of trainers that wait for no first step of an attack."""
+    own = layout.costs(site).cycle + site.all_reduce.seconds(layout.trainers)
     return layout.trainers / own
 
 
@@ -255,7 +283,7 @@ def busiest(site: Site, layout: Layout) -> Bottleneck:
     """The largest part of an update that waits for nothing."""
     exchange = site.all_reduce.seconds(layout.trainers)
     costs = layout.costs(site)
-    own = costs.trainer + (0 if layout.workers else costs.attack)
+    own = costs.cycle + (0 if layout.workers else costs.attack)
     if exchange > own:
         return "all-reduce"
     return "updates" if layout.workers else "attacks"

@@ -91,7 +91,10 @@ class PlanRequest:
     site: Site
     devices: int = 8
     max_staleness: int = 32
-    """The largest staleness of a batch, in updates; the paper finds up to 32 harmless."""
+    """The largest staleness of a batch, in updates; the paper, whose attacks have no fresh steps,
+    finds up to 32 harmless."""
+    period: int = 1
+    """Updates between two publications of the weights."""
     max_trainers: int = 32
     """The largest global batch, in batches of one trainer. Goyal et al. (2017) scaled from 256 to
     8,192 images, a factor of 32, by the linear-scaling rule without loss; not tested here."""
@@ -103,10 +106,22 @@ class PlanRequest:
         at_least("devices", self.devices, 1)
         at_least("max_staleness", self.max_staleness, 0)
         at_least("max_trainers", self.max_trainers, 1)
+        at_least("period", self.period, 1)
+        if self.period > max(1, self.max_staleness):
+            raise ConfigError.expected(
+                "weights must be published before a batch is as stale as allowed",
+                f"every {self.period} updates, and {self.max_staleness} at most",
+                "Allow a larger staleness, or publish more often.",
+            )
         if max(self.devices, self.max_trainers) > MOST_DEVICES:
             rule = f"a plan is for at most {MOST_DEVICES:,} devices or trainers"
             got = f"{self.devices:,} devices and up to {self.max_trainers:,} trainers"
             raise ConfigError.expected(rule, got)
+
+    @property
+    def max_lag(self) -> int:
+        """The largest lag whose staleness, which a period adds to, is allowed."""
+        return self.max_staleness - self.period + 1
 
     @property
     def single(self) -> float:
@@ -218,7 +233,8 @@ def _simulation(
     """
     slow, workers = layout.num_slow(site), layout.trainers * layout.workers
     trainer = Simulation(
-        costs=layout.costs(site),
+        costs=site.costs if layout.workers else layout.costs(site),
+        fresh=site.fresh if layout.workers else 0.0,
         workers=layout.workers,
         policy=layout.policy,
         helps=site.helps,
@@ -259,9 +275,9 @@ def _rates(request: PlanRequest, most_trainers: int, devices: float) -> dict[Lay
         alone = Layout(trainers=trainers, workers=0)
         rates[alone] = rate(request.site, alone)
         workers, before = 1, 0.0
-        while request.max_staleness and trainers * (1 + workers) <= devices:
-            lag = min(workers + SPARE, request.max_staleness)
-            layout = Layout(trainers=trainers, workers=workers, lag=lag)
+        while request.max_lag > 0 and trainers * (1 + workers) <= devices:
+            lag = min(workers + SPARE, request.max_lag)
+            layout = Layout(trainers=trainers, workers=workers, lag=lag, period=request.period)
             now = rate(request.site, layout)
             if now <= before * (1 + 1e-9):
                 break
@@ -290,7 +306,7 @@ def _candidates(request: PlanRequest, rates: Mapping[Layout, float]) -> Sequence
             of_size.setdefault(layout.workers, layout)
     chosen = [_smallest(rates), *list(of_size.values())[:SIMULATED]]
     if request.site.is_uneven:
-        longer = {at: min(2 * at.workers + SPARE, request.max_staleness) for at in chosen}
+        longer = {at: min(2 * at.workers + SPARE, request.max_lag) for at in chosen}
         chosen += [replace(at, lag=lag) for at, lag in longer.items() if at.workers]
     return list(dict.fromkeys(chosen))
 

@@ -39,7 +39,7 @@ class Simulation:
     tickets: int = 1000
     """Batches to train."""
     fresh: float = 0.0
-    """Share of an attack's time that its fresh steps take."""
+    """Share of an attack's time that its fresh steps take; below 1."""
     spread: float = 0.0
     """Standard deviation of an attack's time, relative to its mean (normal, at least a tenth)."""
     slow: float = 0.0
@@ -55,7 +55,8 @@ class Simulation:
     """Number of its first worker among those of all trainers, which determines the slow ones."""
 
     def __post_init__(self) -> None:
-        for name in ("fresh", "spread", "slow"):
+        within("fresh", self.fresh, "[0, 1)")
+        for name in ("spread", "slow"):
             within(name, getattr(self, name), "[0, 1]")
 
     def run(self) -> "SimulationResult":
@@ -210,6 +211,9 @@ class SimulatedTrainer(LocalExecutor):
             self.clock, self._worker_seconds, arrival=run.arrival, lifetime=self._lifetime
         )
         self._broker = Broker(run.policy, tickets=run.tickets, fresh=run.fresh > 0)
+        self._costs, self._fresh = run.costs, run.fresh
+        if self._broker.fresh_by == "trainer":
+            self._costs, self._fresh = run.costs.finished_by_trainer(run.fresh), 0.0
         self._trace: list[tuple[int, int]] = []
         self.engine = Engine(
             self._broker,
@@ -233,7 +237,7 @@ class SimulatedTrainer(LocalExecutor):
 
     def update(self, more: float = 0.0) -> None:
         """Train on the fetched ticket, for `more` seconds beyond the costs of an update."""
-        self.clock.advance(self._run.costs.update + self._run.costs.handover + more)
+        self.clock.advance(self._costs.update + self._costs.handover + more)
 
     def result(self) -> SimulationResult:
         """The outcome so far."""
@@ -250,16 +254,16 @@ class SimulatedTrainer(LocalExecutor):
     @override
     def publish(self, buffer: int) -> None:
         # The costs have a publication's time per batch.
-        self.clock.advance(self._run.costs.publication * self._run.policy.period)
+        self.clock.advance(self._costs.publication * self._run.policy.period)
 
     @override
     def attack(self, lease: Lease) -> Work:
-        seconds = self._run.costs.attack * self._share(lease)  # no weights need loading
+        seconds = self._costs.attack * self._share(lease)  # no weights need loading
         self.clock.advance(seconds)
         return Work(attack=seconds)
 
     def _worker_seconds(self, lease: Lease) -> float:
-        costs, slow = self._run.costs, self._run.slow
+        costs, slow = self._costs, self._run.slow
         number = lease.worker if isinstance(lease.worker, int) else 0
         number += self._run.numbered_from
         is_slow = math.floor((number + 1) * slow) > math.floor(number * slow)  # evenly spread
@@ -268,7 +272,7 @@ class SimulatedTrainer(LocalExecutor):
 
     def _share(self, lease: Lease) -> float:
         """The lease's share of a whole attack, with random spread."""
-        fresh, spread = self._run.fresh, self._run.spread
+        fresh, spread = self._fresh, self._run.spread
         steps = {"whole": 1.0, "first": 1.0 - fresh, "last": fresh}[lease.stage]
         jitter = max(0.1, self._random.gauss(1.0, spread)) if spread else 1.0
         return steps * jitter / lease.parts

@@ -259,9 +259,9 @@ def engine_lines(engine: EngineStats, source: Mapping[str, object], where: str) 
     if engine.ledger:
         ledger = ", ".join(f"{count_text(n)} {what}" for what, n in engine.ledger.items())
         yield f"ledger: {ledger}"
-    costs = engine.costs
+    costs, whole = engine.costs, engine.batch_costs
     yield (
-        f"a batch: attack {1000 * costs.attack:.1f} ms, update {1000 * costs.update:.1f} ms; "
+        f"a batch: attack {1000 * whole.attack:.1f} ms, update {1000 * whole.update:.1f} ms; "
         f"overheads: lease {1000 * costs.lease:.1f} ms, hand-over {1000 * costs.handover:.1f} ms, "
         f"publication {1000 * costs.publication:.1f} ms"
     )

@@ -20,6 +20,7 @@ from sparring.capacity import (
     plan,
 )
 from sparring.capacity.assumptions import BATCH, KAPPA
+from sparring.capacity.formula import SPLIT
 from sparring.cli.arguments import PLAIN, Form, flag, number, whole
 from sparring.cli.console import (
     PROGRESS,
@@ -69,6 +70,10 @@ class PlanFlags:
     """latency of a message between them (10), in a ring."""
     max_staleness: Annotated[int, flag("--max-staleness", whole, "S"), PLAIN] = 32
     """Largest staleness, in updates; 32 by default."""
+    fresh_steps: Annotated[int, flag("--fresh-steps", whole, "F"), PLAIN] = 0
+    """Last steps of an attack that wait for the weights to train; 0 by default."""
+    publish_every: Annotated[int, flag("--publish-every", whole, "P"), PLAIN] = 1
+    """Updates between publications; above 1, trainers take the fresh steps."""
     max_trainers: Annotated[int, flag("--max-trainers", whole, "T"), PLAIN] = 32
     """Largest global batch, in batches; 32 by default."""
     slow: Annotated[float, flag("--slow", number, "SHARE"), PLAIN] = 0.0
@@ -93,8 +98,21 @@ FORM = Form(verb="plan", flags=PlanFlags, about=ABOUT, word="RUN")
 
 ABOVE_ZERO = ("attack_ms", "update_ms", "weights_mb", "bandwidth_gbit", "mtbf_hours")
 FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price")
-COUNTS = {"devices": 1, "kappa": 1, "batch": 1, "max_staleness": 0, "max_trainers": 1, "seed": 0}
+COUNTS = {
+    "devices": 1,
+    "kappa": 1,
+    "batch": 1,
+    "max_staleness": 0,
+    "fresh_steps": 0,
+    "publish_every": 1,
+    "max_trainers": 1,
+    "seed": 0,
+}
 """Flags by their smallest value."""
+PAPERS_STALENESS = 32
+"""Updates up to which the paper finds staleness harmless without fresh steps."""
+ENOUGH_FRESH = 2
+"""Fresh steps with which weights may be older."""
 BOTTLENECKS = {
     "attacks": "attacks: the trainers could update more often than batches arrive",
     "updates": "updates: the trainers do hardly anything else, and more workers gain nothing",
@@ -119,6 +137,7 @@ def run(argv: list[str]) -> int:
         site=assumed.site,
         devices=flags.devices,
         max_staleness=flags.max_staleness,
+        period=flags.publish_every,
         max_trainers=flags.max_trainers,
         seed=flags.seed,
     )
@@ -216,6 +235,8 @@ class _Page:
             "devices": request.devices,
             "max_staleness": request.max_staleness,
             "max_trainers": request.max_trainers,
+            "fresh_steps": self.assumed.fresh_steps,
+            "publish_every": request.period,
             "batch": self.assumed.batch,
             "seed": request.seed,
             "quantities": [asdict(item) for item in self.assumed.quantities],
@@ -254,6 +275,7 @@ class _Page:
             "simulated"
         )
         yield f"  limited by {BOTTLENECKS[best.bottleneck]}"
+        yield from self._fresh_steps()
         price = self._price(best)
         money = "" if price is None else f"; a million batches for {price:,.2f}"
         yield f"  {1000 * best.device_seconds:.1f} ms of device time a batch{money}"
@@ -263,6 +285,23 @@ class _Page:
                 f"different training: a learning rate {layout.trainers} times"
             )
             yield "  as high by the linear-scaling rule; its accuracy is not known"
+
+    def _fresh_steps(self) -> Iterator[str]:
+        """The largest speed-up of one trainer with fresh steps, and whether staleness needs any."""
+        request, fresh = self.plan.request, self.assumed.fresh_steps
+        many = Layout(trainers=1, workers=SPLIT, lag=1, period=request.period)
+        if fresh:
+            largest = many.costs(request.site).largest_speed_up
+            yield (
+                f"  with {counted(fresh, 'fresh step')} a trainer is at most {largest:.2f} times "
+                "one device, by the formula, with any number of workers"
+            )
+        bound = self.plan.chosen.layout.policy.bound
+        if bound > PAPERS_STALENESS and fresh < ENOUGH_FRESH:
+            yield (
+                f"  beyond {PAPERS_STALENESS} updates of staleness accuracy falls without fresh "
+                "steps: try --fresh-steps 2"
+            )
 
     def _print_layouts(self) -> None:
         cost = "ms of device time a batch" if self.price is None else "price of a million batches"

@@ -16,6 +16,10 @@ from sparring.engine.device_copy import DeviceCopy
 from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena, Shape
 from sparring.models import PROBES, Precision, possible_precision, working_copy
+from sparring.records.stage import Stage
+
+FINISHED = "finished"
+"""Name of the batch after its fresh steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,19 +39,23 @@ def layout(
 ) -> dict[str, Shape]:
     """What the trainer and its workers share: weights, and batches of clean and attacked images.
 
-    `begun` are the images as the first steps of an attack left them.
+    A slot is of one ticket: its clean images, and as the lease for the first or for all steps left
+    them. Only the next ticket to train has leases for fresh steps, so that one batch of `finished`
+    images is enough.
     """
     weights = {
         _weight(buffer, name): Shape(sizes=tuple(value.shape), dtype=value.dtype)
         for buffer in range(buffers)
         for name, value in network.state_dict().items()
     }
-    images = {
-        f"{what} {slot}": Shape(sizes=(batch, *image_shape))
-        for what in ("clean", "begun", "attacked")
-        for slot in range(slots)
-    }
-    return weights | images
+    names = [f"{what} {slot}" for what in ("clean", "attacked") for slot in range(slots)]
+    images = Shape(sizes=(batch, *image_shape))
+    return weights | dict.fromkeys([*names, FINISHED], images)
+
+
+def images_of(arena: Arena, stage: Stage, slot: int) -> Tensor:
+    """The batch that leases of this stage write to."""
+    return arena[FINISHED if stage == "last" else f"attacked {slot}"]
 
 
 def publish(network: nn.Module, arena: Arena, buffer: int) -> None:
@@ -96,8 +104,9 @@ class Attacker:
         Cost: the attack, copies of the images, and of the weights if they are new.
         """
         started = time.perf_counter()
-        clean, begun = (self._slot(what, lease) for what in ("clean", "begun"))
+        clean = part_of(self._arena[f"clean {lease.slot}"], lease)
         if lease.stage == "last":
+            begun = part_of(images_of(self._arena, "first", lease.slot), lease)
             batch = self._clean(lease, self.device_copy.take(clean))
             batch = replace(batch, adversarial=self.device_copy.take(begun))
         else:
@@ -111,14 +120,15 @@ class Attacker:
             part=lease.part,
             parts=lease.parts,
         )
-        there = begun if lease.stage == "first" else self._slot("attacked", lease)
-        self.device_copy.put(attacked.adversarial, there)
+        there = images_of(self._arena, lease.stage, lease.slot)
+        self.device_copy.put(attacked.adversarial, part_of(there, lease))
         seconds = time.perf_counter() - started
         return Work(attack=attacked.attack_seconds, overhead=seconds - attacked.attack_seconds)
 
     def gather(self, lease: Lease) -> None:
         """Put a lease's clean images where its last stage expects them, if they are not there."""
-        self.device_copy.put(self._clean(lease).images, self._slot("clean", lease))
+        clean = part_of(self._arena[f"clean {lease.slot}"], lease)
+        self.device_copy.put(self._clean(lease).images, clean)
 
     def _clean(self, lease: Lease, images: Tensor | None = None) -> AttackedBatch:
         return self._crafter.clean(lease.ticket, part=lease.part, parts=lease.parts, images=images)
@@ -129,9 +139,6 @@ class Attacker:
             self._copy.refresh()
             self._version = lease.version
         return self._copy.attacked
-
-    def _slot(self, what: str, lease: Lease) -> Tensor:
-        return part_of(self._arena[f"{what} {lease.slot}"], lease)
 
 
 def _weight(buffer: int, name: str) -> str:

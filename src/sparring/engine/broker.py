@@ -5,16 +5,17 @@ and when, and carry out its decisions. So the same broker runs under processes, 
 and under property tests. It belongs to one thread.
 
 The life of a ticket (of one of its parts): waiting, leased, attacked, in training, trained. A lease
-that is lost goes back to waiting. Where attacks end with fresh steps there are two leases, one for
-the first steps and one for the last. The second waits until the weights that the ticket is trained
-on are published. Units: seconds of the caller's clock.
+that is lost goes back to waiting. Where workers take fresh steps there are two leases, one for the
+first steps and one for the last. The second waits until the weights that the ticket is trained on
+are published. Where the trainer takes them, leases are for the first steps only. Units: seconds of
+the caller's clock.
 """
 
 import heapq
 from collections.abc import Iterator
 
 from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
-from sparring.engine.policies import Policy, check_fresh
+from sparring.engine.policies import Policy, fresh_steps_by
 from sparring.records.stage import Stage
 
 
@@ -29,12 +30,12 @@ class Broker:
     def __init__(
         self, policy: Policy, *, tickets: int, trained: int = 0, fresh: bool = False
     ) -> None:
-        check_fresh(policy, fresh=fresh)
         self.policy = policy
+        self.fresh_by = fresh_steps_by(policy, fresh=fresh)
+        """Which processes take the fresh steps."""
         self.tickets = tickets
         self.trained = trained
         self.parts = policy.split
-        self.two_stages = fresh and policy.bound > 0
         self.ledger = Ledger()
         self._buffers: list[int | None] = [None] * policy.buffers
         self._out: dict[int, Lease] = {}
@@ -138,10 +139,11 @@ class Broker:
             self.ledger.late += 1
             return None
         self._holds[lease.worker].discard(number)
-        place = self._begun if lease.stage == "first" else self._attacked
+        begun = lease.stage == "first" and self.fresh_by == "workers"
+        place = self._begun if begun else self._attacked
         attacked = Attacked(lease=lease, work=work, trained=self.trained)
         place.setdefault(lease.ticket, {})[lease.part] = attacked
-        if lease.stage == "first" and lease.ticket == self.trained:
+        if begun and lease.ticket == self.trained:
             heapq.heappush(self._to_finish, lease.part)
         self.ledger.done += 1
         return lease
@@ -168,12 +170,12 @@ class Broker:
 
     @property
     def ready(self) -> Ready | None:
-        """The next ticket to train, if every part of it is attacked."""
+        """The next ticket to train, if all leases of every part of it are done."""
         parts = self._attacked.get(self.trained, {})
         if len(parts) < self.parts:
             return None
         last = tuple(parts[part] for part in range(self.parts))
-        if not self.two_stages:
+        if self.fresh_by != "workers":
             return Ready(parts=last)
         first = self._begun[self.trained]
         return Ready(parts=tuple(first[part] for part in range(self.parts)), finished=last)
@@ -202,7 +204,9 @@ class Broker:
         """The leases that alone keep the next ticket from being ready; none if more is missing."""
         out = [lease for lease in self._out.values() if lease.ticket == self.trained]
         there = len(self._attacked.get(self.trained, ())) + len(out)
-        complete = there == self.parts and all(lease.stage != "first" for lease in out)
+        complete = there == self.parts
+        if self.fresh_by == "workers":
+            complete &= all(lease.stage == "last" for lease in out)
         return out if complete else []
 
     @property
@@ -224,7 +228,7 @@ class Broker:
         if version is None:
             return None
         ticket, part = heapq.heappop(self._waiting)
-        return ticket, part, version, "first" if self.two_stages else "whole"
+        return ticket, part, version, "whole" if self.fresh_by == "none" else "first"
 
     def _fill(self) -> bool:
         """Add the next ticket to the waiting ones if the window has room; whether one waits."""

@@ -52,6 +52,8 @@ class Timings:
     """Writing its weights for the workers."""
     commit: float = 0.0
     """Serving the workers as soon as the weights are new; includes most of `publish`."""
+    fresh: float = 0.0
+    """Taking the fresh steps of its batches itself."""
 
 
 class Engine:

@@ -64,7 +64,7 @@ class Ready:
     parts: tuple[Attacked, ...]
     """Its parts, in order, by the leases of their first steps."""
     finished: tuple[Attacked, ...] = ()
-    """The same, by the leases of their fresh steps; empty if there are none."""
+    """The same, by the leases of their fresh steps; empty if workers take none."""
 
     @property
     def ticket(self) -> int:

@@ -6,9 +6,8 @@ and is known when it is leased. L lag, K period, Q credits.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 
 
@@ -197,11 +196,17 @@ class Sharded(InStep):
 PolicyKind = FixedLag | Newest | Sync | Sharded
 
 
-def check_fresh(policy: Policy, *, fresh: bool) -> None:
-    """Refuse fresh steps under a policy that does not publish the weights after every update."""
-    if fresh and policy.period != 1:
-        raise ConfigError.expected(
-            "source.policy.period must be 1 for attacks with fresh steps",
-            policy.period,
-            "Or set source.fresh_steps to 0.",
-        )
+FreshSteps = Literal["none", "workers", "trainer"]
+"""Which processes take the fresh steps of attacks."""
+
+
+def fresh_steps_by(policy: Policy, *, fresh: bool) -> FreshSteps:
+    """Where the `fresh` steps of attacks are taken under a policy.
+
+    They need the weights after every update. Where these are published, workers take them, by a
+    second lease of each part. Otherwise the trainer takes them itself, just before the update.
+    Where nothing runs ahead all steps are fresh, and one lease takes them.
+    """
+    if not fresh or not policy.bound:
+        return "none"
+    return "workers" if policy.period == 1 else "trainer"

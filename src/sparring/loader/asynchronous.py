@@ -24,10 +24,9 @@ from sparring.engine import (
     Timings,
     Work,
 )
-from sparring.engine.attacker import Attacker, layout, load, publish
+from sparring.engine.attacker import Attacker, images_of, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena
-from sparring.engine.policies import check_fresh
 from sparring.engine.transports.kinds import Processes, TransportKind
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
@@ -53,8 +52,8 @@ class Asynchronous:
     """Which weights a batch is attacked with, and how far attacks may run ahead."""
     fresh_steps: int = 4
     """The last steps of each attack, taken with the weights that the batch is trained on, which
-    undo the effect of staleness (decision 7). The first step is never one of them; the paper has
-    none."""
+    undo the effect of staleness (decision 7). Workers take them if the weights are published after
+    every update, else the trainer. The first step is never one of them; the paper has none."""
     helps: bool = True
     """Whether the trainer attacks too while the next batch is not ready."""
     patience: float = PATIENCE
@@ -64,7 +63,6 @@ class Asynchronous:
         if self.workers is not None:
             at_least("source.workers", self.workers, 0)
         at_least("source.fresh_steps", self.fresh_steps, 0)
-        check_fresh(self.policy, fresh=self.fresh_steps > 0)
         within("source.patience", self.patience, "(0, inf]", f"The default is {PATIENCE:g}.")
 
     @property
@@ -127,15 +125,22 @@ class AsyncSource(Source, LocalExecutor):
             self._engine = self._start()
         self._timings = replace(self._engine.timings)
         ready = self._ready = next(self._engine)
-        images = self._copied("clean", ready) if self._transport.shares_memory else None
+        images = None
+        if self._transport.shares_memory:
+            images = self._copied(self._arena[f"clean {ready.slot}"])
         batch = self._setup.crafter.clean(ready.ticket, images=images)
-        return replace(
+        stage = "last" if ready.finished else "whole"
+        batch = replace(
             batch,
-            adversarial=self._copied("attacked", ready),
+            adversarial=self._copied(images_of(self._arena, stage, ready.slot)),
             version=ready.version,
             eps=self._setup.crafter.recipe.plan(ready.ticket).eps,
             attack_seconds=ready.attack_seconds,
         )
+        if self._broker.fresh_by == "trainer":
+            batch = self._setup.craft(batch, "last")
+            self._engine.timings.fresh += batch.attack_seconds - ready.attack_seconds
+        return batch
 
     @override
     def figures(self) -> Mapping[str, int | float | str]:
@@ -213,9 +218,9 @@ class AsyncSource(Source, LocalExecutor):
         current = lease.version == model.version
         return self._attacker(lease, model.copy.attacked if current else None)
 
-    def _copied(self, what: str, ready: Ready) -> Tensor:
+    def _copied(self, slot: Tensor) -> Tensor:
         """The images of a slot, which the next batch may overwrite."""
-        images = self._attacker.device_copy.take(self._arena[f"{what} {ready.slot}"])
+        images = self._attacker.device_copy.take(slot)
         return images.clone() if images.device.type == "cpu" else images
 
     def _new_broker(self, trained: int) -> Broker:

@@ -162,7 +162,7 @@ class Changes(TypedDict, total=False):
     lag: int
     """Updates by which attacks run ahead under the policy "fixed-lag"."""
     publish_every: int
-    """Updates between publications of the weights; above 1, there are no fresh steps."""
+    """Updates between publications of the weights; above 1, the trainer takes fresh steps."""
     seed: int
     """Determines initial weights, data order and every attack's start."""
     precision: Precision
@@ -388,7 +388,7 @@ def _source(before: SourceKind, changes: Changes) -> SourceKind:
 
 def _asynchronous(before: Asynchronous, changes: Changes) -> Asynchronous:
     """Workers, policy, lag and period; a sharded ticket has a shard for each worker."""
-    workers, fresh = changes.get("workers", before.workers), before.fresh_steps
+    workers = changes.get("workers", before.workers)
     transport = before.transport
     transport = _one("transport", TRANSPORTS, changes.get("transport", transport), transport)
     wanted = changes.get("policy", before.policy)
@@ -407,8 +407,7 @@ def _asynchronous(before: Asynchronous, changes: Changes) -> Asynchronous:
         if not isinstance(policy, FixedLag | Newest):
             raise _needs("publish_every", "policy", "fixed-lag or newest", policy)
         policy = replace(policy, period=changes["publish_every"])
-        fresh = fresh if changes["publish_every"] == 1 else 0
-    return replace(before, workers=workers, transport=transport, policy=policy, fresh_steps=fresh)
+    return replace(before, workers=workers, transport=transport, policy=policy)
 
 
 def _needs(name: str, setting: str, wanted: str, found: object) -> SparringError:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from typing_extensions import override
 
 from sparring.data import Images, ImageSet
-from sparring.engine.attacker import AttackJob, weights
+from sparring.engine.attacker import AttackJob, images_of, part_of, weights
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
 from sparring.engine.shared_images import sendable
@@ -27,8 +27,6 @@ from sparring.engine.transports.ray_cluster import Connection
 from sparring.engine.transports.ray_worker import (
     RaySetup,
     RayWorker,
-    begun_images,
-    done_images,
     handed,
     readable,
 )
@@ -124,7 +122,7 @@ class RayTransport(Transport):
             return
         begun = None
         if lease.stage == "last":
-            begun = begun_images(self._arena, lease).numpy()
+            begun = part_of(images_of(self._arena, "first", lease.slot), lease).numpy()
         try:
             reference = hand.actor.attack.remote(lease, self._weights(lease), begun)
         except RayError as error:
@@ -197,7 +195,8 @@ class RayTransport(Transport):
             self._compare(value)
             return [Up(worker=worker)]
         work, images = value
-        done_images(self._arena, awaited).copy_(readable(images))
+        there = images_of(self._arena, awaited.stage, awaited.slot)
+        part_of(there, awaited).copy_(readable(images))
         return [Done(worker=worker, lease=awaited.number, work=work)]
 
     def _bury(self, worker: Worker, reason: str, refusal: OtherNetwork | None = None) -> Died:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Images, ImageSet
-from sparring.engine.attacker import Attacker, AttackJob, layout, part_of, weights
+from sparring.engine.attacker import Attacker, AttackJob, images_of, layout, part_of, weights
 from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena
 from sparring.errors import ConfigError
@@ -65,22 +65,10 @@ class RayWorker:
             weights(self._probe, self._arena, 0).copy_(readable(published))
             self._version = lease.version
         if begun is not None:
-            begun_images(self._arena, lease).copy_(readable(begun))
+            part_of(images_of(self._arena, "first", 0), lease).copy_(readable(begun))
             self._attacker.gather(lease)
         work = self._attacker(lease)
-        return work, done_images(self._arena, lease).numpy()
-
-
-def begun_images(arena: Arena, lease: Lease) -> Tensor:
-    """The arena's images after the first steps of a lease."""
-    return part_of(arena[f"begun {lease.slot}"], lease)
-
-
-def done_images(arena: Arena, lease: Lease) -> Tensor:
-    """The arena's images of a lease that is done."""
-    if lease.stage == "first":
-        return begun_images(arena, lease)
-    return part_of(arena[f"attacked {lease.slot}"], lease)
+        return work, part_of(images_of(self._arena, lease.stage, 0), lease).numpy()
 
 
 def readable(array: np.ndarray) -> Tensor:
