@@ -1,6 +1,7 @@
 """Own attacks, threats and suites, several ε, data sets of any kind, and progress."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,7 +248,9 @@ def test_a_threat_without_what_it_needs_cannot_be_made_nor_stored() -> None:
 
     with pytest.raises(TypeError, match=r"abstract.*ascend.*at.*distance.*project.*uniform"):
         Incomplete()  # pyright: ignore[reportAbstractUsage]
-    with pytest.raises(ConfigError, match=r"the threat of a run must be Linf or L2.*got a Dark"):
+    with pytest.raises(
+        ConfigError, match=r"the threat of a run must be Linf, L2 or Custom.*got a Dark"
+    ):
         fast(threat=Dark(0.1))
 
 
@@ -298,3 +301,20 @@ def test_progress_prints_a_line_for_each_attack_and_ends_at_no_time_left(capsys:
     assert seen[0].left
     assert [now.of_all for now in seen][-1] == seen[-1].share == 1.0
     assert seen[-1].attack == "checks"
+
+
+def test_an_attack_with_another_threat_than_the_evaluations_is_refused() -> None:
+    for attack in (PGD(Linf(0.05), steps=2), APGD(eps=0.05, steps=2)):
+        assert judged(Linf(0.05), suite=[attack]).robust == judged(Linf(0.05), suite=attack).robust
+        with pytest.raises(ConfigError, match=r"got Linf 0.05 of .* evaluation of Linf 0.3"):
+            judged(Linf(0.3), suite=[attack])
+
+
+@pytest.mark.parametrize(
+    ("name", "suite", "attacks"),
+    [("SUITE", "mine", 2), ("weak", "pgd-1 cross-entropy", 1)],
+)
+def test_a_suite_is_named_by_a_file(name: str, suite: str, attacks: int) -> None:
+    file = Path(__file__).parents[1] / "training" / "own_objects.py"
+    found = judged(Linf(0.1), suite=f"{file}:{name}").evaluation
+    assert (found.suite, len(found.attacks)) == (suite, attacks)

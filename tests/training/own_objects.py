@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sparring import APGD, PGD, Suite
+from sparring.attacks import Threat
+
 
 class Halving(torch.optim.Optimizer):
     """Signs of a running mean of gradients."""
@@ -60,3 +63,44 @@ class Counting:
         logits = logits_of(batch.adversarial)
         loss = cross_entropy(logits, batch.labels) * (1 + self.calls)
         return loss, logits.argmax(1) == batch.labels
+
+
+class Darker(Threat):
+    """Pixels may only become darker, by at most `eps`."""
+
+    def __init__(self, eps: float = 0.3):
+        self.eps = eps
+
+    def at(self, eps):
+        return Darker(eps)
+
+    def project(self, x, images):
+        return torch.minimum(torch.maximum(x, images - self.eps), images).clamp(0, 1)
+
+    def ascend(self, gradient):
+        return gradient.sign()
+
+    def uniform(self, images, generator):
+        return self.project(
+            images - self.eps * torch.rand(images.shape, generator=generator), images
+        )
+
+    def distance(self, x, images):
+        change = (images - x).flatten(1)
+        return change.abs().amax(1).masked_fill((change < -1e-6).any(1), torch.inf)
+
+
+class Half:
+    """No threat yet."""
+
+    eps = 0.1
+
+    def at(self, eps):
+        return self
+
+
+SUITE = Suite(name="mine", summary="of my own", attacks=(PGD(steps=1), APGD(steps=1)))
+
+
+def weak():
+    return PGD(steps=1)

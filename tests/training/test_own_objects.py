@@ -1,6 +1,7 @@
 """Objects of one's own in settings: named by a factory, or passed in Python."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from sparring.attacks import PGD
+from sparring.attacks import PGD, CustomThreat
 from sparring.errors import ConfigError
+from sparring.evaluation.run import evaluate_run
 from sparring.models import SmallNetwork
-from sparring.records import from_json, to_json
+from sparring.prediction import predict
+from sparring.records import RunDirectory, from_json, to_json
 from sparring.records.own_code import named_code
 from sparring.training import SGD, Custom, TrainConfig, replay, resume, train
 from sparring.training.presets import fast
-from training.own_objects import Counting, Falling, Halving, Noise, Shift
+from training.own_objects import Counting, Darker, Falling, Halving, Noise, Shift
 
 FILE = Path(__file__).with_name("own_objects.py")
 SMALL: Any = {
@@ -139,3 +142,54 @@ def test_pgd_of_another_class_is_an_object_of_ones_own():
 
     own: Any = to_json(replace(fast(), attack=Mine()))
     assert own["attack"] == {"kind": "PythonObject", "name": Mine.__qualname__}
+
+
+@pytest.fixture(scope="module")
+def against_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run against a threat of its own, stopped once and resumed."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    train(fast(**SMALL, threat=f"{FILE}:Darker", eps=0.2), folder, until=2)
+    resume(folder)
+    return folder
+
+
+def test_a_threat_of_ones_own_is_stored_and_trained_against(against_own: Path) -> None:
+    config = from_json(TrainConfig, json.loads((against_own / "config.json").read_text()))
+    assert config.threat == CustomThreat(factory=f"{FILE}:Darker", arguments=("eps=0.2",))
+    as_others = {**to_json(config.threat), "kind": "Custom"}
+    assert from_json(TrainConfig, {**to_json(config), "threat": as_others}) == config
+    assert config.recipe().plan(config.updates - 1).eps == pytest.approx(0.24)
+    assert replay(against_own).is_equal
+
+
+def test_evaluations_predictions_and_transfers_take_the_runs_threat(against_own: Path) -> None:
+    run = RunDirectory(against_own)
+    found = evaluate_run(run, num_images=4, suite=f"{FILE}:SUITE", checks=False)
+    assert (found.suite, found.threat) == ("mine", "Darker 0.2")
+    assert [one.name for one in found.attacks] == ["pgd-1 cross-entropy", "apgd-ce-1"]
+    assert predict(run, test=1, attack=True).found[0].withstands is not None
+
+
+def test_code_of_a_foreign_runs_threat_does_not_run(against_own: Path, tmp_path: Path) -> None:
+    shutil.copytree(against_own, tmp_path / "run")
+    (tmp_path / "run" / "trust.json").unlink()
+    run = RunDirectory(tmp_path / "run")
+    for ask in (lambda: evaluate_run(run), lambda: predict(run, test=1), lambda: resume(run.path)):
+        with pytest.raises(ConfigError, match="names code that would run: Darker"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"threat": f"{FILE}:Half"},
+            "Half lacks project, ascend, uniform, distance: inherit Threat",
+        ),
+        ({"threat": Darker(0.2)}, r"must be Linf, L2 or CustomThreat.*Pass CustomThreat\("),
+        ({"threat": "linfty"}, "threat must be one of linf, l2, file.py:name"),
+    ],
+)
+def test_other_threats_are_refused_in_a_sentence(changes: Any, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        fast(**changes)

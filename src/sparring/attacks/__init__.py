@@ -36,7 +36,7 @@ from sparring.attacks.search import (
     ranked,
 )
 from sparring.attacks.square import Square
-from sparring.attacks.threat import L2, STARTS, Linf, Start, Threat
+from sparring.attacks.threat import L2, STARTS, CustomThreat, Linf, Start, Threat
 
 __all__ = [
     "APGD",
@@ -53,6 +53,7 @@ __all__ = [
     "BatchedSearch",
     "Classifier",
     "Crafter",
+    "CustomThreat",
     "EarlySteps",
     "Linf",
     "LossFunction",

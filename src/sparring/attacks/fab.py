@@ -13,7 +13,7 @@ from typing_extensions import override
 from sparring.attacks.checks import Classifier, looked_at, numbered
 from sparring.attacks.losses import targeted_margin
 from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
-from sparring.attacks.threat import DEFAULT, Threat, aimed
+from sparring.attacks.threat import DEFAULT, Threat, aimed, itself
 from sparring.records.checks import at_least
 from sparring.records.typed import typed_record
 
@@ -71,7 +71,7 @@ class FAB(SearchAttack):
 
     @override
     def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
-        kind = type(self.threat)
+        kind = type(itself(self.threat))
         return f"{kind.__name__} has no `towards`" if kind.towards is Threat.towards else None
 
     @override

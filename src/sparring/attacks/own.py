@@ -13,11 +13,11 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from sparring.attacks.checks import Classifier
+from sparring.attacks.plausible import threat_text
 from sparring.attacks.search import Attack, Move, Search, State, Task
 from sparring.attacks.threat import DEFAULT, Threat
 from sparring.errors import ConfigError, SparringError, cause
 from sparring.models import module_of
-from sparring.records.text import eps_text
 
 _ROUNDING = 1e-4
 """How far pixels may lie outside [0, 1], and, as a share of eps, images outside the threat."""
@@ -174,7 +174,7 @@ class OwnSearch(Search):
         if not farthest <= threat.eps * (1 + _ROUNDING):
             raise ConfigError(
                 f"the attack ({self.attack.name}) returned images at a distance of {farthest:.4g}; "
-                f"the threat is {type(threat).__name__} {eps_text(threat.eps)}. Take the argument "
+                f"the threat is {threat_text(threat)}. Take the argument "
                 "threat and return threat.project(found, images)."
             )
         x, done = threat.project(found, images), state["done"] + 1

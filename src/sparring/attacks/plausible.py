@@ -5,7 +5,7 @@ Units: ε in those of pixels in [0, 1].
 
 import math
 
-from sparring.attacks.threat import L2, Linf, Threat
+from sparring.attacks.threat import L2, Linf, Threat, itself
 from sparring.records.text import eps_text
 
 USUAL: dict[tuple[type, bool], float] = {
@@ -92,4 +92,4 @@ def mismatch(threat: Threat, trained: Threat) -> str | None:
 
 def threat_text(threat: Threat) -> str:
     """A threat in words, such as Linf 0.3 or Linf 8/255."""
-    return f"{type(threat).__name__} {eps_text(threat.eps)}"
+    return f"{type(itself(threat)).__name__} {eps_text(threat.eps)}"

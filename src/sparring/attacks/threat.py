@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,8 +19,11 @@ from typing_extensions import override
 
 from sparring.attacks import streams
 from sparring.errors import ConfigError
+from sparring.records import RunDirectory, to_json
 from sparring.records.checks import positive
-from sparring.records.typed import typed_record
+from sparring.records.custom import Custom, made_once
+from sparring.records.own_code import check_trusted, named_code
+from sparring.records.typed import check_type, typed_record
 
 LEAST_GAIN = 1e-6
 """Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
@@ -277,6 +280,87 @@ class L2(Threat):
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
         return torch.linalg.vector_norm(_widened(x) - _widened(images), dim=_pixels(images))
+
+
+@typed_record
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CustomThreat(Custom, Threat):
+    """A threat of your own in settings, made by a factory, which gets its size as `eps`."""
+
+    former_kinds: ClassVar = ("Custom",)
+    example: ClassVar = 'CustomThreat(factory="threats.py:Darker", arguments=("eps=0.1",))'
+
+    @property
+    def made(self) -> Threat:
+        """The threat. Raises `ConfigError` if the factory fails or makes something else."""
+        found: Any = made_once(self)
+        check_type(f"what {self.factory} makes", Threat, found)
+        return found
+
+    @property
+    @override
+    def eps(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.made.eps
+
+    @override
+    def at(self, eps: float) -> Threat:
+        return self.made.at(eps)
+
+    @override
+    def project(self, x: Tensor, images: Tensor) -> Tensor:
+        return self.made.project(x, images)
+
+    @override
+    def ascend(self, gradient: Tensor) -> Tensor:
+        return self.made.ascend(gradient)
+
+    @override
+    def uniform(self, images: Tensor, generator: Generator) -> Tensor:
+        return self.made.uniform(images, generator)
+
+    @override
+    def distance(self, x: Tensor, images: Tensor) -> Tensor:
+        return self.made.distance(x, images)
+
+    @override
+    def corner(self, images: Tensor, generator: Generator) -> Tensor:
+        return self.made.corner(images, generator)
+
+    @override
+    def surface(self, images: Tensor, seeds: Tensor) -> Tensor:
+        return self.made.surface(images, seeds)
+
+    @override
+    def towards(self, x: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
+        return self.made.towards(x, normal, gap)
+
+    @override
+    def unlimited(self, images: Tensor) -> Threat | None:
+        return self.made.unlimited(images)
+
+
+def itself(threat: Threat) -> Threat:
+    """The threat that a `CustomThreat` stands for; any other one itself."""
+    return threat.made if isinstance(threat, CustomThreat) else threat
+
+
+def resized(threat: Threat, eps: float) -> Threat:
+    """The same threat at another size, as settings store it."""
+    if isinstance(threat, CustomThreat):
+        return threat if threat.eps == eps else threat.given(eps=eps)
+    return threat.at(eps)
+
+
+def stored_threat(run: RunDirectory, *, trust_code: bool = False) -> Threat:
+    """The threat of a run.
+
+    Raises `RunError` or `ConfigError` for damaged settings, and for code that they name, unless you
+    trained the run on this machine, or with `trust_code`.
+    """
+    threat = run.section("threat", Threat)
+    if isinstance(threat, CustomThreat):
+        check_trusted(run.config, named_code(to_json(threat)), trust_code=trust_code)
+    return threat
 
 
 DEFAULT = Linf()

@@ -38,7 +38,8 @@ class EvaluateFlags:
     """The flags of `sparring evaluate`."""
 
     suite: Annotated[str, flag("--suite", str, "NAME"), PLAIN] = "pgd"
-    """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication)."""
+    """Attacks: pgd (the default, quick), pgd-40, pgd-100x5, standard (for publication), or a
+    suite of your own, file.py:name."""
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
     """Only the first N test images."""
     data: Annotated[str | None, flag("--data", source, "PATH"), PLAIN] = None
@@ -102,8 +103,9 @@ def run(argv: list[str]) -> int:
 def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str) -> None:
     from sparring.evaluation import SUITES
 
+    known = SUITES.get(found.suite)
     print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
-    print_result(f"suite {found.suite}: {SUITES[found.suite].summary}")
+    print_result(f"suite {found.suite}: {known.summary if known else 'attacks of your own'}")
     print_result()
     table = result_table("", "accuracy", "95 % interval", "seconds")
     table.add_row("natural", *_cells(found.natural), "")

@@ -194,11 +194,11 @@ def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: b
 
 
 def _print_look(run: RunDirectory, look: Row) -> None:
-    from sparring.attacks import Threat
     from sparring.attacks.plausible import threat_text
+    from sparring.attacks.threat import stored_threat
     from sparring.training import Validation
 
-    threat = run.section("threat", Threat)
+    threat = stored_threat(run, trust_code=True)  # it was just trained with
     attack = f"PGD of {run.section('validation', Validation).steps} steps"
     size = threat_text(threat)
     for title, attacked in (("natural", ""), ("robust", f", {attack}, {size}")):

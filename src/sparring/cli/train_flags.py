@@ -67,8 +67,8 @@ class TrainFlags:
     """Training attack: pgd (default) or file.py:name."""
     objective: Annotated[str | None, flag("--objective", str, "NAME"), PLAIN] = None
     """adversarial, mixed, trades or file.py:name."""
-    threat: Annotated[str | None, flag("--threat", one_of("linf", "l2"), "linf|l2"), PLAIN] = None
-    """Norm of the threat; without --eps, of its usual size."""
+    threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
+    """linf or l2, without --eps of the usual size, or file.py:name."""
     eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
     """Size of the threat, 0.3 or 8/255; scales the attack."""
     steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparring.attacks import Threat
+from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset, Images
 from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
@@ -64,7 +64,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
             count,
             "Leave it out for all.",
         )
-    threat = run.section("threat", Threat)
+    threat = stored_threat(run, trust_code=trust_code)
     network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
     _make_folder(place)
     images, labels = test.batch(torch.arange(count))

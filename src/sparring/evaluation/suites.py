@@ -3,13 +3,20 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import isfunction, signature
 from types import MappingProxyType
+from typing import Any
 
 from sparring.attacks import APGD, FAB, PGD, Attack, OwnAttack, Square, Threat
+from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import DEFAULT
 from sparring.errors import ConfigError
 from sparring.records.checks import choice
-from sparring.records.typed import typed_record
+from sparring.records.custom import Custom
+from sparring.records.own_code import imported
+from sparring.records.typed import check_type, typed_record
+
+AttackList = Sequence[Attack | Callable[..., object]]
 
 
 @typed_record
@@ -22,8 +29,8 @@ class Suite:
     summary: str
     """What it does, in one line."""
     attacks: tuple[Attack | Callable[..., object], ...]
-    """The attacks; the threat is replaced by the one that is evaluated. A function
-    `attack(model, images, labels)` becomes an `OwnAttack`."""
+    """The attacks. One made without a threat takes the threat that is evaluated; one with another
+    threat is refused. A function `attack(model, images, labels)` becomes an `OwnAttack`."""
     certifies: bool = False
     """Whether a lower bound of robust accuracy goes with it."""
 
@@ -54,7 +61,15 @@ class Suite:
         return None
 
     def check(self, image_shape: Sequence[int], num_classes: int, threat: Threat) -> None:
-        """Raise `ConfigError`, naming suites that can, if an attack cannot search such images."""
+        """Raise `ConfigError` if an attack has another threat, or cannot search such images."""
+        for one in self.attacks:
+            if isinstance(one, Attack) and _has_own_threat(one) and one.threat != threat:
+                raise ConfigError.expected(
+                    "attacks of a suite must have the threat that is evaluated, or none",
+                    f"{threat_text(one.threat)} of {one.name} for an evaluation of "
+                    f"{threat_text(threat)}",
+                    "Leave the threat (or eps) of the attack out, or evaluate that threat.",
+                )
         why = self.obstacle(image_shape, num_classes, threat)
         if why is None:
             return
@@ -97,6 +112,12 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
 """Every suite by its name; `pgd` is the default."""
 
 
+def _has_own_threat(attack: Attack) -> bool:
+    """Whether an attack was made with a threat, and not with the default of its class."""
+    known = getattr(type(attack), "__dataclass_fields__", {}).get("threat")
+    return known is None or attack.threat is not known.default
+
+
 ALIASES: Mapping[str, str] = MappingProxyType({"autoattack": "standard", "aa": "standard"})
 """Other names of suites; results cite the suite by its own."""
 
@@ -110,10 +131,30 @@ def named_suite(name: str) -> Suite:
     return SUITES[found]
 
 
-def suite_of(given: str | Suite | Attack | Sequence[Attack | Callable[..., object]]) -> Suite:
-    """The suite of a name, itself, or one of these attacks, named after them."""
+def _needed(function: Callable[..., object]) -> list[str]:
+    """The arguments that a call cannot leave out."""
+    parameters = signature(function).parameters.values()
+    return [one.name for one in parameters if one.default is one.empty]
+
+
+def _imported(reference: str) -> Suite | Attack | AttackList:
+    found: Any = imported(reference, "the suite")
+    if isinstance(found, type) or (isfunction(found) and not _needed(found)):
+        found = Custom(factory=reference).call()
+    if callable(found) and not isinstance(found, Attack):
+        return (found,)
+    check_type(f"the suite {reference}", Suite | Attack | AttackList, found)
+    return found
+
+
+def suite_of(given: str | Suite | Attack | AttackList) -> Suite:
+    """The suite of a name or of file.py:name, itself, or one of these attacks, named after them.
+
+    In a file, the name is that of a suite, an attack, a list of attacks, or a function without
+    arguments that makes one of these.
+    """
     if isinstance(given, str):
-        return named_suite(given)
+        return suite_of(_imported(given)) if ":" in given else named_suite(given)
     if isinstance(given, Suite):
         return given
     attacks = (given,) if isinstance(given, Attack) else tuple(given)

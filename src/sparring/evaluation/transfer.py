@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, Batch, Threat, as_batch
 from sparring.attacks.plausible import threat_text
+from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset
 from sparring.data.run_data import conversion_of, dataset_of
 from sparring.errors import ConfigError
@@ -230,7 +231,8 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     _shared(runs, "data", _data(runs))
     for what in ("image_size", "channels"):
         _shared(runs, what, [getattr(conversion_of(run), what) for run in runs])
-    threat = _shared(runs, "threat", [run.section("threat", Threat) for run in runs])
+    threats = [stored_threat(run, trust_code=trust_code) for run in runs]
+    threat = _shared(runs, "threat", threats)
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
     if not 1 <= count <= len(test):

@@ -18,6 +18,7 @@ from typing_extensions import override
 from sparring.attacks import PGD, Threat, checked
 from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED
+from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset
 from sparring.data.class_folders import is_picture
 from sparring.data.files import is_folder, visible
@@ -250,7 +251,9 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
         raise ConfigError(f"test must be at most {count}, the number of test images; got {test}.")
     built = trained_network(run, network=network, trust_code=trust_code)
     files, unread = picture_files(named)
-    asked = _Asked(built, run.class_names(), run.section("threat", Threat), attack, seed)
+    asked = _Asked(
+        built, run.class_names(), stored_threat(run, trust_code=trust_code), attack, seed
+    )
     found: list[Prediction] = []
     with computing_threads(threads):
         for start in range(0, len(pixels), at_once):

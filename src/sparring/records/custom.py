@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from sparring.errors import ConfigError, SparringError
 from sparring.records.own_code import arguments, imported, own_code, reason
@@ -29,7 +29,7 @@ class Custom:
     former_kinds: ClassVar = ("OwnObjective",)
     """Other names of the record in stored settings."""
 
-    def given(self, **more: object) -> "Custom":
+    def given(self, **more: object) -> Self:
         """The same with these arguments in place of those of their names."""
         kept = [word for word in self.arguments if word.partition("=")[0] not in more]
         added = [f"{name}={json.dumps(value)}" for name, value in more.items()]
@@ -94,7 +94,7 @@ def made(setting: Any, name: str) -> Any:
         return setting.value
     if not isinstance(setting, Custom):
         return setting
-    found = _made(setting)
+    found = made_once(setting)
     if not callable(found):
         raise ConfigError.expected(
             f"what {setting.factory} makes for {name} must be callable",
@@ -104,12 +104,15 @@ def made(setting: Any, name: str) -> Any:
     return found
 
 
-_made = functools.cache(Custom.call)
+@functools.cache
+def made_once(setting: Custom) -> object:
+    """What a factory makes for its arguments, once a process. Raises `ConfigError`."""
+    return setting.call()
 
 
 def forget_made() -> None:
     """Let factories make new objects; those that were made may have a state."""
-    _made.cache_clear()
+    made_once.cache_clear()
 
 
 @contextmanager

@@ -50,10 +50,11 @@ _NEAR = 1e-6
 
 def eps_text(eps: float) -> str:
     """Size of a threat as it is written: `8/255` for grey levels, else a decimal such as `1`."""
-    levels = eps * _GREY_LEVELS
-    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR and not float(eps).is_integer():
-        return f"{round(levels)}/{_GREY_LEVELS}"
-    return f"{eps:g}"
+    levels, decimal = eps * _GREY_LEVELS, f"{eps:g}"
+    grey = f"{round(levels)}/{_GREY_LEVELS}"
+    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR and len(grey) < len(decimal):
+        return grey
+    return decimal
 
 
 def eps_from(text: str) -> float:

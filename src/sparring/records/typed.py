@@ -245,6 +245,8 @@ def _is_a(kind: object, value: object) -> bool:
         return False
     if isinstance(value, type) and getattr(kind, "_is_protocol", False):
         return False  # its methods are those of its instances
+    if any(one is kind for one in inspect.getmro(type(value))):
+        return True  # without a look at attributes, which may run code
     try:
         return not isinstance(kind, type) or isinstance(value, kind)
     except TypeError:  # of a protocol that cannot be looked for

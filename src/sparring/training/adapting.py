@@ -14,6 +14,7 @@ from torch import nn
 
 from sparring.attacks import L2, PGD, Linf, StepwiseAttack, Threat
 from sparring.attacks.plausible import usual
+from sparring.attacks.threat import CustomThreat, resized
 from sparring.data import Augmentation, Crop, Dataset, Flip
 from sparring.data.pictures import Channels
 from sparring.data.run_data import given_name
@@ -121,7 +122,8 @@ class Changes(TypedDict, total=False):
     init: str | Path
     """File of initial weights."""
     threat: Threat | str
-    """The threat; the training attack scales with it. A name takes its usual ε."""
+    """The threat; the training attack scales with it. A name takes its usual ε; file.py:name is a
+    factory of your own."""
     eps: float
     """Size of the threat; the training attack scales with it."""
     steps: int
@@ -227,7 +229,7 @@ def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
     if isinstance(threat, Linf):
         size = min(size, 1.0)  # all of the images' range
     step = before.step_size and before.step_size * (size / before.threat.eps)
-    attack = replace(before, threat=threat.at(size), step_size=step)
+    attack = replace(before, threat=resized(threat, size), step_size=step)
     return replace(config, threat=threat, attack=attack)
 
 
@@ -280,10 +282,14 @@ def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
 def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
     threat = changes.get("threat", config.threat)
     if isinstance(threat, str):
-        choice("threat", threat, NORMS)
-        threat = usual(NORMS[threat], channels=1)
+        if ":" in threat:
+            eps = {"eps": changes["eps"]} if "eps" in changes else {}
+            threat = CustomThreat(factory=threat).given(**eps)
+        else:
+            choice("threat", threat, [*NORMS, "file.py:name"])
+            threat = usual(NORMS[threat], channels=1)
     if "eps" in changes:
-        threat = threat.at(changes["eps"])
+        threat = resized(threat, changes["eps"])
     if "threat" in changes or "eps" in changes:
         config = withstanding(config, threat)
     if "attack" in changes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
-from sparring.attacks import L2, PGD, BatchAttack, EarlySteps, Linf, Recipe, Threat
+from sparring.attacks import L2, PGD, BatchAttack, CustomThreat, EarlySteps, Linf, Recipe, Threat
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
@@ -153,11 +153,11 @@ class TrainConfig:
             object.__setattr__(self, name, _wrapped(getattr(self, name), kinds_there))
         if isinstance(self.attack, PGD):
             _check_norms(self.threat, self.attack.threat)
-        if not isinstance(self.threat, Linf | L2):
+        if not isinstance(self.threat, Linf | L2 | CustomThreat):
             raise ConfigError.expected(
-                "the threat of a run must be Linf or L2, which config.json can hold",
+                "the threat of a run must be Linf, L2 or CustomThreat, which config.json can hold",
                 f"a {type(self.threat).__name__}",
-                "Train against one of your own in your own loop: AdversarialLoader.",
+                f"Pass {CustomThreat.example}.",
             )
         at_least("data_memory", self.data_memory, 0)
         self.conversion()
@@ -278,7 +278,9 @@ def with_own(config: TrainConfig, change: Callable[[Any], Any]) -> TrainConfig:
             return tuple(map(changed, value))
         return change(value) if is_own(value) else value
 
-    own: Any = {name: changed(getattr(config, name)) for name in _own_kinds()}
+    own: Any = {name: changed(getattr(config, name)) for name in (*_own_kinds(), "threat")}
+    if isinstance(config.attack, PGD):
+        own["attack"] = replace(config.attack, threat=changed(config.attack.threat))
     return replace(config, **own)
 
 
@@ -298,7 +300,8 @@ def _wrapped(value: Any, records: tuple[type, ...]) -> Any:
 
 
 def _check_norms(threat: Threat, trained: Threat) -> None:
-    if type(threat) is not type(trained):
+    names = [getattr(one, "factory", type(one)) for one in (threat, trained)]
+    if names[0] != names[1]:
         raise ConfigError(
             "threat and attack.threat must be of one norm, because a network withstands what it is "
             f"trained against; got {threat} to withstand and {trained} to train against. Give both:"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol, Unpack, runtime_checkable
 
-from sparring.attacks import PGD, EarlySteps, Linf
+from sparring.attacks import PGD, CustomThreat, EarlySteps, Linf
 from sparring.attacks.plausible import usual
 from sparring.engine import Newest
 from sparring.loader import Asynchronous
@@ -55,7 +55,8 @@ def _preset(config: TrainConfig, changes: Changes) -> TrainConfig:
     """The settings of a preset with changes; the rules for other data and networks included."""
     before, config = config, adapted(config, **changes)
     named = [word.partition("=")[0] for word in changes.get("set", ())]
-    sized = "eps" in changes or not isinstance(changes.get("threat", ""), str)
+    sized = "eps" in changes or isinstance(config.threat, CustomThreat)
+    sized |= not isinstance(changes.get("threat", ""), str)
     sized |= any(name.startswith(("threat", "attack.threat")) for name in named)
     if not sized and config.data != before.data:
         channels = dataset_of(config, changes).image_shape[0]
