@@ -52,9 +52,9 @@ def eps_text(eps: float) -> str:
     """Size of a threat as it is written: `8/255` for grey levels, else a decimal such as `1`."""
     levels, decimal = eps * _GREY_LEVELS, f"{eps:g}"
     grey = f"{round(levels)}/{_GREY_LEVELS}"
-    if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR and len(grey) < len(decimal):
-        return grey
-    return decimal
+    if len(decimal) < len(grey) and float(decimal) == eps:
+        return decimal
+    return grey if round(levels) >= 1 and abs(levels - round(levels)) < _NEAR else decimal
 
 
 def eps_from(text: str) -> float:
