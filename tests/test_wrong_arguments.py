@@ -146,6 +146,7 @@ CASES: list[Case] = [
     (lambda: loaded(epoch=1), "unexpected keyword.*Did you mean epochs"),
     (lambda: sparring.Fresh(3), r"Fresh\(\) was called with other arguments"),
     (lambda: sparring.Stale(staleness="3"), "staleness must be an integer; got '3'"),
+    (lambda: sparring.Reused(fresh_steps="2"), "fresh_steps must be an integer; got '2'"),
     (lambda: sparring.Asynchronous(worker=1), "unexpected keyword.*Did you mean workers"),
     (lambda: sparring.load_dataset(None), "source must be text or a path; got None"),
     (lambda: sparring.load_dataset(NOWHERE), "no file or folder"),
