@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparring.capacity import SimulatedTransport, VirtualClock
 from sparring.engine import Broker, Engine, FixedLag, Lease, Newest, Policy, Work
+from sparring.engine.transports.slow_link import Link, SlowTransport
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Disturbed:
     helps: bool
     crashes: list[float] = field(default_factory=list)
     hangs: set[int] = field(default_factory=set)
+    link: Link | None = None
     trained: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -40,9 +42,12 @@ class Disturbed:
         return Work(attack=8.0)
 
     def work(self) -> list[tuple[int, int]]:
+        transport = self.transport
+        if self.link is not None:
+            transport = SlowTransport(self.transport, self.link, self.clock)
         engine = Engine(
             self.broker,
-            self.transport,
+            transport,
             self,
             workers=self.workers,
             helps=self.helps,
@@ -66,13 +71,14 @@ class Disturbed:
     helps=st.booleans(),
     crashes=st.lists(st.floats(0, 300), max_size=12),
     hangs=st.sets(st.integers(1, 60), max_size=2),
+    link=st.none() | st.just(Link(seconds_per_byte=0.5, latency=3.0, weights=9, images=4)),
 )
 def test_versions_depend_on_nothing_that_happens(  # noqa: PLR0913 - all that may happen
-    lag, period, workers, helps, crashes, hangs
+    lag, period, workers, helps, crashes, hangs, link
 ):
     """Whoever works, helps, dies or hangs: every ticket once, in order, at its own version."""
     policy = FixedLag(lag=lag, period=period, split=1)
-    run = Disturbed(policy, workers, helps, sorted(crashes), hangs)
+    run = Disturbed(policy, workers, helps, sorted(crashes), hangs, link)
     assert run.work() == [(t, max(0, t - lag) // period * period) for t in range(40)]
     assert max(run.broker.ledger.staleness) <= policy.bound
     assert not run.broker.out

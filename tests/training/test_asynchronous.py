@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, PolicyKind, Sharded, Sync, broker
+from sparring.engine.transports.kinds import Processes, SlowLink
 from sparring.errors import DataError, Interrupted
 from sparring.models import SmallNetwork, computing_threads
 from sparring.records import MetricsLog, RunDirectory
@@ -71,20 +72,24 @@ def test_a_fixed_lag_is_the_delay_line_of_that_length_bit_for_bit(lag, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("workers", "helps", "policy", "fresh"),
+    ("workers", "helps", "policy", "transport"),
     [
-        (1, False, FixedLag(lag=3, split=2), 1),
-        (2, True, FixedLag(lag=3, period=2), 1),
-        (3, False, FixedLag(lag=3, split=2), 1),
+        (1, False, FixedLag(lag=3, split=2), Processes()),
+        (2, True, FixedLag(lag=3, period=2), SlowLink(mbit=1000, latency_ms=1)),
+        (3, False, FixedLag(lag=3, split=2), SlowLink(mbit=1000, latency_ms=1)),
     ],
 )
-def test_neither_workers_nor_help_change_the_weights(workers, helps, policy, fresh, tmp_path):
-    """With fresh steps of workers, and with those of the trainer where it publishes rarely."""
-    source = Asynchronous(workers=0, policy=policy, fresh_steps=fresh)
+def test_neither_workers_nor_help_change_the_weights(workers, helps, policy, transport, tmp_path):
+    """With fresh steps of workers, and with those of the trainer where it publishes rarely.
+
+    Nor does a slow link.
+    """
+    source = Asynchronous(workers=0, policy=policy, fresh_steps=1)
     model = PAPERS if workers == 1 else PLAIN
     expected = run(tmp_path / "alone", model=model, source=source)
-    source = replace(source, workers=workers, helps=helps)
+    source = replace(source, workers=workers, helps=helps, transport=transport)
     assert_same_bits(run(tmp_path / "many", model=model, source=source), expected)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -13,7 +13,7 @@ from typing import cast
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data.run_data import RunData
 from sparring.errors import ConfigError, DataError
-from sparring.loader import Asynchronous, Ray, SourceKind
+from sparring.loader import Asynchronous, Ray, SlowLink, SourceKind
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.checks import choice
 from sparring.records.own_code import check_trusted, named_code
@@ -87,6 +87,8 @@ def connected(source: SourceKind, address: str | None) -> Iterator[None]:
     source does not need, if Ray is not installed, or if no cluster answers.
     """
     transport = source.transport if isinstance(source, Asynchronous) else None
+    if isinstance(transport, SlowLink):
+        transport = transport.transport
     if not isinstance(transport, Ray):
         if address is not None:
             raise ConfigError.expected(

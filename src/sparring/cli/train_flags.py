@@ -82,9 +82,9 @@ class TrainFlags:
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
     """Attack workers with --source async; 0: the trainer."""
     transport: Annotated[
-        str | None, flag("--transport", one_of("process", "ray"), "KIND"), PLAIN
+        str | None, flag("--transport", one_of("process", "ray", "slow-link"), "KIND"), PLAIN
     ] = None
-    """process (on this machine) or ray (actors of Ray)."""
+    """process (on this machine), ray (actors of Ray), or slow-link (emulated)."""
     ray_address: Annotated[str | None, flag("--ray-address", str, "ADDRESS"), PLAIN] = None
     """HOST:PORT of Ray; otherwise RAY_ADDRESS, or local."""
     policy: Annotated[

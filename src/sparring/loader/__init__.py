@@ -1,6 +1,6 @@
 """Adversarial batches for any training loop: `AdversarialLoader` and the sources behind it."""
 
-from sparring.engine.transports.kinds import Processes, Ray, TransportKind
+from sparring.engine.transports.kinds import Processes, Ray, SlowLink, TransportKind
 from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.loader import AdversarialLoader
 from sparring.loader.source import Place, Source, SourceSetup
@@ -14,6 +14,7 @@ __all__ = [
     "Processes",
     "Ray",
     "Reused",
+    "SlowLink",
     "Source",
     "SourceKind",
     "SourceSetup",

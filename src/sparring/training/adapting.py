@@ -26,6 +26,7 @@ from sparring.loader import (
     Processes,
     Ray,
     Reused,
+    SlowLink,
     SourceKind,
     Stale,
     TransportKind,
@@ -98,7 +99,7 @@ SOURCES: Named = MappingProxyType(
 POLICIES: Named = MappingProxyType(
     {"fixed-lag": FixedLag, "newest": Newest, "sync": Sync, "sharded": Sharded}
 )
-TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray})
+TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray, "slow-link": SlowLink})
 
 
 class Changes(TypedDict, total=False):
@@ -158,7 +159,7 @@ class Changes(TypedDict, total=False):
     workers: int
     """Workers of the source "async", as are the next four."""
     transport: TransportKind | str
-    """How the workers run: processes or Ray actors."""
+    """How the workers run: processes or Ray actors, or either behind an emulated slow link."""
     policy: PolicyKind | str
     """Which weights the workers attack."""
     lag: int

@@ -5,21 +5,22 @@ With a fixed lag the weights are the same bits under all kinds.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
 from sparring.data import Images
-from sparring.engine.attacker import AttackJob
+from sparring.engine.attacker import FINISHED, AttackJob
 from sparring.engine.memory import Arena
 from sparring.engine.policies import Policy
 from sparring.engine.transports.process import ProcessTransport
 from sparring.engine.transports.protocol import Transport
+from sparring.engine.transports.slow_link import Link, SlowTransport
 from sparring.errors import ConfigError
 from sparring.models import neighbours
-from sparring.records.checks import within
+from sparring.records.checks import positive, within
 from sparring.records.environment import available_cores
 
 
@@ -124,7 +125,47 @@ class Ray:
         return RayTransport(job, arena, images, options=options, device=device, threads=threads)
 
 
-TransportKind = Processes | Ray
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlowLink:
+    """Workers as if behind a slow network, to find a policy for one: emulated, on any machines.
+
+    The link is the trainer's, shared by all workers. Nothing but the time of messages changes.
+    Where weights take long, raise `source.patience`, by which a worker must have answered.
+    """
+
+    transport: Processes | Ray = field(default_factory=Processes)
+    """Where the workers are."""
+    mbit: float = 100.0
+    """Bandwidth of each direction in Mbit/s, which weights and images take their time of."""
+    latency_ms: float = 50.0
+    """Milliseconds that every message takes beside that."""
+
+    def __post_init__(self) -> None:
+        positive("source.transport.mbit", self.mbit)
+        within("source.transport.latency_ms", self.latency_ms, "[0, inf)")
+
+    def workers(self, policy: Policy, trainer: torch.device, place: tuple[int, int]) -> int:
+        """As many as without the link."""
+        return self.transport.workers(policy, trainer, place)
+
+    def check(self) -> None:
+        """Raise `ConfigError` if the transport behind the link is not installed."""
+        self.transport.check()
+
+    def open(
+        self, job: AttackJob, arena: Arena, images: Images, devices: Sequence[str], threads: int
+    ) -> Transport:
+        """A transport behind the link, without workers yet."""
+        link = Link(
+            seconds_per_byte=8 / (self.mbit * 1e6),
+            latency=self.latency_ms / 1000,
+            weights=sum(value.nbytes for value in job.build().state_dict().values()),
+            images=arena[FINISHED].nbytes,
+        )
+        return SlowTransport(self.transport.open(job, arena, images, devices, threads), link)
+
+
+TransportKind = Processes | Ray | SlowLink
 
 
 def _pairs(words: Sequence[str], name: str, example: str) -> dict[str, str]:
