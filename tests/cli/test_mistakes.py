@@ -42,7 +42,7 @@ MISTAKES = {
     "train --eps nan": "eps must be a number",
     "train --eps -0.1": "eps must lie in (0, 1]",
     "train --steps -1": "steps must be 0 or more; got -1",
-    "train --source stal": 'fresh, stale, async; got "stal". Did you mean stale?',
+    "train --source stal": 'fresh, stale, reused, async; got "stal". Did you mean stale?',
     "train --staleness 3": "staleness needs the source stale",
     "train --source fresh --staleness 3": "staleness needs the source stale",
     "train --workers 2": "workers needs the source async",

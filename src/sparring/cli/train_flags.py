@@ -74,9 +74,9 @@ class TrainFlags:
     steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
     """Attack steps per update; the step size follows."""
     source: Annotated[
-        str | None, flag("--source", one_of("fresh", "stale", "async"), "KIND"), PLAIN
+        str | None, flag("--source", one_of("fresh", "stale", "reused", "async"), "KIND"), PLAIN
     ] = None
-    """Attacks: fresh, stale (batches wait), async (workers)."""
+    """Attacks: fresh, stale (batches wait), reused (last epoch's), async (workers)."""
     staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
     """Updates for which a batch waits with --source stale."""
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
