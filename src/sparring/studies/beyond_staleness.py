@@ -1,0 +1,564 @@
+"""Beyond the paper's staleness: attacks whose last steps are taken with the current weights.
+
+The paper stops at s = 32 (section 5, Figure 8). Here the last F of κ steps are fresh.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from typing_extensions import override
+
+from sparring.attacks import PGD, Linf, cross_entropy
+from sparring.data import derive_seed
+from sparring.data.run_data import dataset_of
+from sparring.evaluation import evaluate
+from sparring.evaluation.judge import parts
+from sparring.models import chosen_batch_size, trained_network, working_copy
+from sparring.records import (
+    Axis,
+    Claim,
+    Curves,
+    Figure,
+    Panel,
+    Proportion,
+    Provenance,
+    Row,
+    RunDirectory,
+    Series,
+)
+from sparring.records.text import counted
+from sparring.studies.attacker_power import ACCURACY, UPDATES, accuracy_series, shares_series
+from sparring.studies.cycling import Filming, correlations, only_first_returns, return_of
+from sparring.studies.networks import (
+    ATTACK,
+    EPS,
+    SNAPSHOTS,
+    SnapshotUnderAttack,
+    enough,
+    reached,
+    stale,
+    weights_digest,
+)
+from sparring.studies.staleness import (
+    FINAL,
+    HARMFUL,
+    IMAGES,
+    StaleAccuracy,
+    network_name,
+    setting,
+)
+from sparring.studies.study import (
+    Measurement,
+    Measurements,
+    Runs,
+    Scale,
+    Study,
+    judged,
+    network_label,
+    per_cent,
+    standing,
+)
+from sparring.training import TrainConfig
+
+LAGS = {"smoke": (2,), "short": (8, 32, 64, 256, 1024), "paper": (64, 1024)}
+"""s of the networks, beside s = 0."""
+FRESH = {"smoke": (0, 1), "short": (0, 1, 2, 4), "paper": (0, 2)}
+"""F: how many of the κ = 8 steps are fresh."""
+WARM = 256
+"""s from which on, at short, the queue grows to its length over 2 s updates."""
+SECOND_SEEDS = {"short": ((64, 1), (64, 2), (1024, 2))}
+"""s and F of the networks that are trained with a second seed as well."""
+LONGEST = 4018
+"""Updates of s = 0 and s = 1,024 at short: three times those of the others."""
+FILMED = {"smoke": ("s2",), "short": ("s64", "s64f2"), "paper": ("s64", "s64f2")}
+"""Networks whose perturbations are filmed."""
+FRAMES = {"smoke": 4, "short": 384, "paper": 384}
+"""Consecutive updates that are filmed."""
+SUITE = {"smoke": "pgd", "short": "standard", "paper": "standard"}
+"""The suite that judges the networks in the end."""
+CLOSE, POINT = 0.02, 0.01
+"""Loss of robust accuracy, against s = 0, that counts as none, and as a point at most."""
+MEASURES = {
+    "agreement": "Pixels that a stale and a fresh attack perturb in the same direction",
+    "distance": "Distance between stale and fresh examples",
+}
+"""What is compared beside accuracy, by column."""
+PAPERS = {8: 0.90, 32: 0.90, 64: 0.05, 256: 0.05, 1024: 0.05}
+"""Robust accuracy over s as the paper's text states it: about 90 % to s = 32, then around 5 %."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotUnderSuite(Measurement):
+    """A snapshot of a network under a suite, on the first test images."""
+
+    network: str
+    """Its name in the study."""
+    run: RunDirectory
+    version: int
+    """Updates that the snapshot has seen."""
+    suite: str
+    """The suite's name."""
+    images: int
+    """How many test images."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.network}@{self.version} under {self.suite}, {self.images} test images"
+
+    @property
+    @override
+    def subject(self) -> str:
+        return weights_digest(self.run, self.version)
+
+    @override
+    def __call__(self) -> Sequence[Row]:
+        images, labels = dataset_of(self.run).test.batch(torch.arange(self.images))
+        network = trained_network(self.run, version=self.version)
+        found = evaluate(network, images, labels, Linf(EPS), suite=self.suite, checks=False)
+        return [
+            {
+                "network": self.network,
+                "version": self.version,
+                "suite": self.suite,
+                "images": self.images,
+                "natural": found.natural.successes,
+                "robust": found.robust.successes,
+            }
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Freshening(Measurement):
+    """How far stale examples are from fresh ones, before and after some fresh steps.
+
+    The stale steps attack an older snapshot. The fresh example has the same start and attacks the
+    younger snapshot throughout.
+    """
+
+    network: str
+    """Its name in the study."""
+    run: RunDirectory
+    version: int
+    """Updates that the younger snapshot has seen."""
+    age: int
+    """Updates between the two snapshots."""
+    fresh_steps: tuple[int, ...]
+    """Numbers of fresh steps that are tried."""
+    images: int
+    """How many training images."""
+
+    @property
+    @override
+    def name(self) -> str:
+        steps = " ".join(map(str, self.fresh_steps))
+        about = f"{self.images} training images, {steps} fresh steps"
+        return f"{self.network}@{self.version} against its {self.age} updates older self, {about}"
+
+    @property
+    @override
+    def subject(self) -> str:
+        return weights_digest(self.run, self.version)
+
+    @override
+    def __call__(self) -> Sequence[Row]:
+        images, labels = dataset_of(self.run).train.batch(torch.arange(self.images))
+        old, young = (
+            trained_network(self.run, version=version).requires_grad_(requires_grad=False)
+            for version in (self.version - self.age, self.version)
+        )
+        attack = PGD(threat=Linf(EPS), steps=ATTACK, start="uniform")
+        before, now = (working_copy(each, "auto").attacked for each in (old, young))
+        rows: list[Row] = []
+        for fresh in self.fresh_steps:
+            sums = dict.fromkeys(("loss", "right", "agreement", "distance"), 0.0)
+            for number, part in enumerate(parts(self.images, chosen_batch_size(None, labels.device))):
+                clean, target = images[part], labels[part]
+                seed = derive_seed(0, "snapshot", number)
+                wanted = attack(now, clean, target, generator=Generator().manual_seed(seed))
+                x = attack.only(ATTACK - fresh)(
+                    before, clean, target, generator=Generator().manual_seed(seed)
+                )
+                if fresh:
+                    x = attack.only(fresh).search_from(x, now, clean, target)
+                with torch.no_grad():
+                    logits = young(x)
+                found = {
+                    "loss": cross_entropy(logits, target),
+                    "right": logits.argmax(1) == target,
+                    "agreement": _agreement(x - clean, wanted - clean),
+                    "distance": (x - wanted).abs().flatten(1).mean(1) / EPS,
+                }
+                for what, values in found.items():
+                    sums[what] += float(values.sum())
+            means = {what: sums[what] / self.images for what in ("loss", "agreement", "distance")}
+            rows.append(
+                {
+                    "network": self.network,
+                    "version": self.version,
+                    "age": self.age,
+                    "fresh_steps": fresh,
+                    "images": self.images,
+                    "right": int(sums["right"]),
+                    **means,
+                }
+            )
+        return rows
+
+
+def _agreement(one: Tensor, other: Tensor) -> Tensor:
+    """Share of pixels, among those that both perturb, that are perturbed in the same direction."""
+    both = ((one != 0) & (other != 0)).flatten(1)
+    same = (one.sign() == other.sign()).flatten(1) & both
+    return same.sum(1) / both.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True, slots=True)
+class BeyondStaleness(Study):
+    """Networks of s = 0 to 1,024 whose attacks end with F = 0 to 4 fresh steps."""
+
+    name: str = "beyond-staleness"
+    title: str = "How stale may attacks be if their last steps are fresh?"
+    covers: str = "past section 5 and its Figure 8"
+
+    @override
+    def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
+        known = {network_name(scale, 0): stale(scale, 0)}
+        for lag in LAGS[scale]:
+            for fresh in FRESH[scale]:
+                warm_up = 2 * lag if scale == "short" and lag >= WARM else 0
+                name = network_name(scale, lag, fresh, warm=bool(warm_up))
+                known[name] = stale(scale, lag, fresh, warm_up=warm_up)
+                if (lag, fresh) in SECOND_SEEDS.get(scale, ()):
+                    known[f"{name}-seed1"] = stale(scale, lag, fresh, warm_up=warm_up, seed=1)
+        return known
+
+    @override
+    def enough(self, scale: Scale, network: str) -> int | None:
+        if scale == "short" and setting(network)[1] in (0, 1024):
+            return LONGEST
+        return enough(scale)
+
+    @override
+    def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
+        images, lags = IMAGES[scale], {name: setting(name)[1] for name in runs}
+        along = [
+            SnapshotUnderAttack(
+                network=name,
+                run=run,
+                version=version,
+                steps=(ATTACK,),
+                images=images,
+                of="training",
+            )
+            for name, run in runs.items()
+            for version in run.snapshots()
+        ]
+        gaps = [
+            Freshening(
+                network=name,
+                run=run,
+                version=version,
+                age=age,
+                fresh_steps=FRESH[scale],
+                images=images,
+            )
+            for name, run in runs.items()
+            if lags[name] and "seed" not in name
+            for age in [_age(scale, lags[name])]
+            for version in run.snapshots()
+            if version - age in run.snapshots() and version - age
+        ]
+        ends = [
+            SnapshotUnderSuite(
+                network=name,
+                run=run,
+                version=version,
+                suite=SUITE[scale],
+                images=FINAL[scale],
+            )
+            for name, run in runs.items()
+            for version in sorted({*_compared(scale, run, lags[name]), reached(run)})
+        ]
+        films = [
+            Filming(network=name, run=runs[name], frames=FRAMES[scale])
+            for name in FILMED[scale]
+            if name in runs
+            and reached(runs[name]) + FRAMES[scale] <= runs[name].section("updates", int)
+        ]
+        stales = (StaleAccuracy(name, run) for name, run in runs.items())
+        return [*along, *stales, *gaps, *ends, *films]
+
+    @override
+    def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
+        ends, reference = _ends_found(found), network_name(scale, 0)
+        lags, fresh = LAGS[scale], FRESH[scale]
+        far = [lag for lag in lags if lag >= HARMFUL]
+        none, two = ([_name(scale, lag, f) for lag in far] for f in (0, 2))
+        filmed = {name: return_of(found, name) for name in found.having("frame").names("network")}
+        names = FILMED[scale]
+        return [
+            judged(
+                f"Without fresh steps robust accuracy is lost from s = {HARMFUL} on (Figure 8).",
+                _accuracies(ends, [reference, *none]),
+                standing=standing(self, scale, found, [reference, *none]),
+                holds=lambda: all(_robust(ends, name).share < 0.5 for name in none),
+            ),
+            judged(
+                f"Past the paper: with two fresh steps of {ATTACK} robust accuracy is within "
+                f"{100 * CLOSE:.0f} points of that of s = 0, up to s = {max(lags):,}.",
+                _accuracies(ends, [reference, *two]),
+                standing=standing(self, scale, found, [reference, *two]),
+                holds=lambda: all(_loss(ends, reference, name) <= CLOSE for name in two),
+            ),
+            judged(
+                "Past the paper: some fresh steps are cheaper than all, at any number of workers: "
+                "the speed-up is at most (κ + 1) / (F + 1).",
+                _cheapest(scale, ends, reference, far),
+                standing=standing(self, scale, found, [reference, *two]),
+                holds=lambda: all(
+                    _fewest(scale, ends, reference, lag, fresh) is not None for lag in far
+                ),
+            ),
+            judged(
+                "Past the paper: fresh steps end the cycling of the adversarial examples (Figure "
+                "6).",
+                " ".join(
+                    f"{network_label(name)}: the correlation rises again by "
+                    f"{seen.high - seen.low:.2f}."
+                    for name, seen in filmed.items()
+                )
+                or "No network has been filmed.",
+                standing=standing(self, scale, found, names),
+                holds=lambda: only_first_returns(*(filmed.get(name) for name in names)),
+            ),
+        ]
+
+    @override
+    def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
+        return [
+            *_by_staleness(found, provenance),
+            *_along(found, provenance),
+            *_freshened(found, provenance),
+            *correlations(found, provenance),
+        ]
+
+
+def _age(scale: Scale, lag: int) -> int:
+    """The multiple of the updates between snapshots that is closest to s, at least one."""
+    return SNAPSHOTS[scale] * max(1, round(lag / SNAPSHOTS[scale]))
+
+
+def _compared(scale: Scale, run: RunDirectory, lag: int) -> set[int]:
+    """Updates after which s = 0 is compared with networks of a shorter training."""
+    return {enough(scale)} & set(run.snapshots()) if not lag else set()
+
+
+def _name(scale: Scale, lag: int, fresh: int) -> str:
+    return network_name(scale, lag, fresh, warm=scale == "short" and lag >= WARM)
+
+
+class _End(NamedTuple):
+    """A network after its last update, under the suite."""
+
+    version: int
+    natural: Proportion
+    robust: Proportion
+
+
+def _ends_found(found: Measurements) -> Mapping[str, Sequence[_End]]:
+    """The ends of all networks, in order of their updates."""
+    rows = found.having("robust").sorted("version").rows
+    ends: dict[str, list[_End]] = {}
+    for row in rows:
+        natural, robust = (
+            Proportion(successes=int(row[what] or 0), total=int(row["images"] or 0))
+            for what in ("natural", "robust")
+        )
+        end = _End(int(row["version"] or 0), natural, robust)
+        ends.setdefault(str(row["network"]), []).append(end)
+    return ends
+
+
+def _robust(ends: Mapping[str, Sequence[_End]], name: str) -> Proportion:
+    return ends[name][-1].robust
+
+
+def _loss(ends: Mapping[str, Sequence[_End]], reference: str, name: str) -> float:
+    """Robust accuracy that s = 0 has more after as many updates."""
+    end = ends[name][-1]
+    same = min(ends[reference], key=lambda other: abs(other.version - end.version))
+    return same.robust.share - end.robust.share
+
+
+def _accuracies(ends: Mapping[str, Sequence[_End]], names: Sequence[str]) -> str:
+    words = (
+        f"{network_label(name)}: {per_cent(end.natural.share)} and {per_cent(end.robust.share)} "
+        f"after {end.version:,} updates"
+        for name in names
+        for end in ends.get(name, ())
+    )
+    return f"Natural and robust accuracy on test images: {'; '.join(words) or 'not measured'}."
+
+
+def _fewest(
+    scale: Scale,
+    ends: Mapping[str, Sequence[_End]],
+    reference: str,
+    lag: int,
+    fresh: Sequence[int],
+) -> int | None:
+    """The fewest fresh steps with which s costs less than a point of robust accuracy."""
+    good = (
+        steps
+        for steps in fresh
+        if (name := _name(scale, lag, steps)) in ends
+        and reference in ends
+        and _loss(ends, reference, name) <= POINT
+    )
+    return min(good, default=None)
+
+
+def _cheapest(
+    scale: Scale, ends: Mapping[str, Sequence[_End]], reference: str, lags: Sequence[int]
+) -> str:
+    words = []
+    for lag in lags:
+        steps = _fewest(scale, ends, reference, lag, FRESH[scale])
+        if steps is None:
+            words.append(f"s = {lag:,}: none of {', '.join(map(str, FRESH[scale]))} fresh steps")
+        else:
+            most = (ATTACK + 1) / (steps + 1)
+            words.append(f"s = {lag:,}: {counted(steps, 'fresh step')}, at most {most:.1f} times")
+    return f"Fewest steps within a point of s = 0, and their largest speed-up: {'; '.join(words)}."
+
+
+def _by_staleness(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    ends = _ends_found(found)
+    if not ends:
+        return
+    panels = []
+    for what, title in (("robust", "under attack"), ("natural", "clean images")):
+        lines = []
+        named = {setting(name): name for name in ends if "seed" not in name}
+        for fresh in sorted({fresh for fresh, lag in named if lag}):
+            lags = sorted(lag for of, lag in named if of == fresh and lag)
+            shares = [getattr(ends[named[fresh, lag]][-1], what) for lag in lags]
+            name = f"{fresh} of {ATTACK} steps fresh" if fresh else "no fresh steps"
+            lines.append(shares_series(name, tuple(map(float, lags)), shares))
+        for end in ends.get(named.get((0, 0), ""), ()):
+            share = getattr(end, what)
+            lags = sorted({lag for _, lag in named if lag})
+            spread = tuple(map(float, (lags[0], lags[-1]))) if lags else (1.0,)
+            name = f"s = 0, {end.version:,} updates"
+            lines.append(shares_series(name, spread, [share] * len(spread)))
+        if what == "robust":
+            x, y = tuple(map(float, PAPERS)), tuple(100 * share for share in PAPERS.values())
+            lines.append(Series(name="the paper's text, rounded", x=x, y=y))
+        panels.append(Panel(title=title, series=tuple(lines)))
+    rows = found.having("robust")
+    yield Figure(
+        name="by-staleness",
+        title="Robust and natural accuracy by staleness and fresh steps",
+        caption=f"The first {int(rows.column('images')[0]):,} test images under the suite "
+        f"{rows.names('suite')[0]}, at each network's last snapshot; 95 % intervals. The paper "
+        "(60,000 updates, Figure 8): about 90 % up to s = 32, then around 5 %.",
+        alternative="Accuracy against staleness, one line for each number of fresh steps.",
+        drawing=Curves(
+            x=Axis(label="staleness s", unit="updates", scale="log"),
+            y=ACCURACY,
+            panels=tuple(panels),
+        ),
+        provenance=provenance,
+    )
+
+
+def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    shots = found.where(of="training")
+    if not shots:
+        return
+    panels = []
+    for name in sorted(shots.names("network"), key=lambda name: (setting(name), name)):
+        fresh = shots.where(network=name).sorted("version")
+        old = found.where(network=name).having("stale").sorted("version")
+        lines = (
+            accuracy_series("fresh", fresh.column("version"), fresh),
+            Series(
+                name="trained on",
+                x=old.column("version"),
+                y=tuple(100 * share for share in old.column("stale")),
+            ),
+        )
+        panels.append(Panel(title=network_label(name), series=lines))
+    yield Figure(
+        name="fresh-and-trained-on",
+        title="Accuracy on fresh attacks and on the examples trained on, along training",
+        caption=f"Fresh: the first {int(shots.column('images')[0])} training images, attacked with "
+        f"the weights of that moment (κ = {ATTACK}; bands: 95 % intervals). Trained on: the "
+        "batches of the last 25 updates, whose first steps are stale.",
+        alternative="Two lines in each panel, one panel for each network.",
+        drawing=Curves(x=UPDATES, y=ACCURACY, panels=tuple(panels)),
+        provenance=provenance,
+    )
+
+
+def _freshened(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    gaps = found.having("agreement")
+    if not gaps:
+        return
+    about = f"The first {int(gaps.column('images')[0])} training images. The first κ - F steps "
+    about += f"attack a snapshot about s updates older, the last F of {ATTACK} the current one."
+    accuracy = tuple(
+        Panel(
+            title=network_label(name),
+            series=tuple(
+                accuracy_series(_steps_name(fresh), own.column("version"), own)
+                for fresh in sorted({int(each) for each in gaps.column("fresh_steps")})
+                if (own := gaps.where(network=name, fresh_steps=fresh).sorted("version"))
+            ),
+        )
+        for name in sorted(gaps.names("network"), key=setting)
+    )
+    yield Figure(
+        name="freshened-accuracy",
+        title="Accuracy on stale examples before and after fresh steps, along training",
+        caption=f"{about} Lower is a stronger attack. Bands: 95 % intervals.",
+        alternative="Accuracy against updates, one line for each number of fresh steps.",
+        drawing=Curves(x=UPDATES, y=ACCURACY, panels=accuracy),
+        provenance=provenance,
+    )
+    for column, label in (("agreement", "same direction"), ("distance", "distance / ε")):
+        yield Figure(
+            name=f"freshened-{column}",
+            title=MEASURES[column],
+            caption=f"{about} Compared with an attack from the same start whose steps are all "
+            "fresh.",
+            alternative=f"{label} against updates, one line for each number of fresh steps.",
+            drawing=Curves(
+                x=UPDATES,
+                y=Axis(label=label),
+                panels=tuple(
+                    Panel(
+                        title=network_label(name),
+                        series=tuple(
+                            Series(
+                                name=_steps_name(fresh),
+                                x=own.column("version"),
+                                y=own.column(column),
+                            )
+                            for fresh in sorted({int(each) for each in gaps.column("fresh_steps")})
+                            if (own := gaps.where(network=name, fresh_steps=fresh).sorted("version"))
+                        ),
+                    )
+                    for name in sorted(gaps.names("network"), key=setting)
+                ),
+            ),
+            provenance=provenance,
+        )
+
+
+def _steps_name(fresh: int) -> str:
+    return counted(fresh, "fresh step") if fresh else "no fresh steps"
