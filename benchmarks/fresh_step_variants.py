@@ -43,8 +43,10 @@ class Run:
         """The batch after some steps with the current weights."""
         if not steps:
             return batch
-        adversarial = self.attack.at(batch.eps).only(steps).search_from(
-            batch.adversarial, self.trainer.copy.attacked, batch.images, batch.labels
+        adversarial = (
+            self.attack.at(batch.eps)
+            .only(steps)
+            .search_from(batch.adversarial, self.trainer.copy.attacked, batch.images, batch.labels)
         )
         self.passes += steps
         return replace(batch, adversarial=adversarial)

@@ -99,7 +99,7 @@ class TinyStudy(Study):
         return {"one": config, "other": small(snapshot_every=4, seed=self.seed)}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return None
 
     @override

@@ -52,7 +52,7 @@ class Witnessed(Study):
         return {}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return None
 
     @override

@@ -122,7 +122,7 @@ def _show(studies: "Sequence[Study]", flags: StudyFlags) -> None:
         table = result_table("--only", "network", "κ", "s", "updates", "done", "images a batch")
         table.columns[1].justify = "left"
         for name, config in runs.networks.items():
-            wanted = runs.until_for(config)
+            wanted = runs.until_for(name, config)
             done = RunDirectory(runs.network_folder(name)).saved_updates
             is_complete &= done >= wanted
             numbers = (config.pgd.steps, config.source.bound, wanted, done, config.batch_size)

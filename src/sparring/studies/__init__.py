@@ -7,6 +7,7 @@ from types import MappingProxyType
 from sparring.records.checks import choice
 from sparring.studies.asynchrony import Asynchrony
 from sparring.studies.attacker_power import AttackerPower
+from sparring.studies.beyond_staleness import BeyondStaleness
 from sparring.studies.cycling import Cycling
 from sparring.studies.headline import Headline
 from sparring.studies.landscape import Landscape
@@ -22,6 +23,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             Landscape(),
             Staleness(),
             Cycling(),
+            BeyondStaleness(),
             Asynchrony(),
             Headline(),
         )

@@ -237,7 +237,7 @@ class Asynchrony(Study):
         return dict(list(found.items())[:2]) if scale == "smoke" else found
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return None
 
     @override

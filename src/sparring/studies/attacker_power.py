@@ -20,6 +20,7 @@ from sparring.records import (
     Figure,
     HeatMap,
     Panel,
+    Proportion,
     Provenance,
     Row,
     RunDirectory,
@@ -109,12 +110,17 @@ def _line(found: Measurements, steps: int, column: str) -> Series:
 
 def accuracy_series(name: str, x: tuple[float, ...], found: Measurements) -> Series:
     """A line of the rows' accuracy, in per cent, with intervals."""
+    return shares_series(name, x, found.shares)
+
+
+def shares_series(name: str, x: tuple[float, ...], shares: Sequence[Proportion]) -> Series:
+    """A line of proportions, in per cent, with intervals."""
     return Series(
         name=name,
         x=x,
-        y=tuple(100 * share.share for share in found.shares),
-        low=tuple(100 * share.interval.low for share in found.shares),
-        high=tuple(100 * share.interval.high for share in found.shares),
+        y=tuple(100 * share.share for share in shares),
+        low=tuple(100 * share.interval.low for share in shares),
+        high=tuple(100 * share.interval.high for share in shares),
     )
 
 
@@ -265,7 +271,7 @@ class AttackerPower(Study):
         return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return enough_attacked(scale)
 
     @override

@@ -5,19 +5,10 @@ The paper stops at s = 32 (section 5, Figure 8). Here the last F of κ steps are
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-from torch import Generator, Tensor
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-from sparring.attacks import PGD, Linf, cross_entropy
-from sparring.data import derive_seed
-from sparring.data.run_data import dataset_of
-from sparring.evaluation import evaluate
-from sparring.evaluation.judge import parts
-from sparring.models import chosen_batch_size, trained_network, working_copy
 from sparring.records import (
     Axis,
     Claim,
@@ -26,22 +17,20 @@ from sparring.records import (
     Panel,
     Proportion,
     Provenance,
-    Row,
     RunDirectory,
     Series,
 )
 from sparring.records.text import counted
 from sparring.studies.attacker_power import ACCURACY, UPDATES, accuracy_series, shares_series
-from sparring.studies.cycling import Filming, correlations, only_first_returns, return_of
+from sparring.studies.cycling import FRAMES, Filming, correlations, only_one_returns, return_of
+from sparring.studies.freshening import Freshening, SnapshotUnderSuite
 from sparring.studies.networks import (
     ATTACK,
-    EPS,
     SNAPSHOTS,
     SnapshotUnderAttack,
     enough,
     reached,
     stale,
-    weights_digest,
 )
 from sparring.studies.staleness import (
     FINAL,
@@ -74,146 +63,33 @@ SECOND_SEEDS = {"short": ((64, 1), (64, 2), (1024, 2))}
 """s and F of the networks that are trained with a second seed as well."""
 LONGEST = 4018
 """Updates of s = 0 and s = 1,024 at short: three times those of the others."""
-FILMED = {"smoke": ("s2",), "short": ("s64", "s64f2"), "paper": ("s64", "s64f2")}
+FILMED = {"smoke": ("s2", "s2f1"), "short": ("s64", "s64f2"), "paper": ("s64", "s64f2")}
 """Networks whose perturbations are filmed."""
-FRAMES = {"smoke": 4, "short": 384, "paper": 384}
-"""Consecutive updates that are filmed."""
 SUITE = {"smoke": "pgd", "short": "standard", "paper": "standard"}
 """The suite that judges the networks in the end."""
 CLOSE, POINT = 0.02, 0.01
 """Loss of robust accuracy, against s = 0, that counts as none, and as a point at most."""
-MEASURES = {
-    "agreement": "Pixels that a stale and a fresh attack perturb in the same direction",
-    "distance": "Distance between stale and fresh examples",
+COMPARED = "Compared with an attack from the same start whose steps are all fresh."
+GAPS = {
+    "right": (
+        "Accuracy on stale examples before and after fresh steps",
+        ACCURACY,
+        "Lower is a stronger attack. Bands: 95 % intervals.",
+    ),
+    "agreement": (
+        "Pixels that a stale and a fresh attack perturb in the same direction",
+        Axis(label="same direction"),
+        f"Of the pixels that both perturb. {COMPARED}",
+    ),
+    "distance": (
+        "Distance between stale and fresh examples",
+        Axis(label="mean distance", unit="ε"),
+        COMPARED,
+    ),
 }
-"""What is compared beside accuracy, by column."""
+"""Figures of stale examples beside fresh ones, by column: title, axis and caption."""
 PAPERS = {8: 0.90, 32: 0.90, 64: 0.05, 256: 0.05, 1024: 0.05}
 """Robust accuracy over s as the paper's text states it: about 90 % to s = 32, then around 5 %."""
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SnapshotUnderSuite(Measurement):
-    """A snapshot of a network under a suite, on the first test images."""
-
-    network: str
-    """Its name in the study."""
-    run: RunDirectory
-    version: int
-    """Updates that the snapshot has seen."""
-    suite: str
-    """The suite's name."""
-    images: int
-    """How many test images."""
-
-    @property
-    @override
-    def name(self) -> str:
-        return f"{self.network}@{self.version} under {self.suite}, {self.images} test images"
-
-    @property
-    @override
-    def subject(self) -> str:
-        return weights_digest(self.run, self.version)
-
-    @override
-    def __call__(self) -> Sequence[Row]:
-        images, labels = dataset_of(self.run).test.batch(torch.arange(self.images))
-        network = trained_network(self.run, version=self.version)
-        found = evaluate(network, images, labels, Linf(EPS), suite=self.suite, checks=False)
-        return [
-            {
-                "network": self.network,
-                "version": self.version,
-                "suite": self.suite,
-                "images": self.images,
-                "natural": found.natural.successes,
-                "robust": found.robust.successes,
-            }
-        ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Freshening(Measurement):
-    """How far stale examples are from fresh ones, before and after some fresh steps.
-
-    The stale steps attack an older snapshot. The fresh example has the same start and attacks the
-    younger snapshot throughout.
-    """
-
-    network: str
-    """Its name in the study."""
-    run: RunDirectory
-    version: int
-    """Updates that the younger snapshot has seen."""
-    age: int
-    """Updates between the two snapshots."""
-    fresh_steps: tuple[int, ...]
-    """Numbers of fresh steps that are tried."""
-    images: int
-    """How many training images."""
-
-    @property
-    @override
-    def name(self) -> str:
-        steps = " ".join(map(str, self.fresh_steps))
-        about = f"{self.images} training images, {steps} fresh steps"
-        return f"{self.network}@{self.version} against its {self.age} updates older self, {about}"
-
-    @property
-    @override
-    def subject(self) -> str:
-        return weights_digest(self.run, self.version)
-
-    @override
-    def __call__(self) -> Sequence[Row]:
-        images, labels = dataset_of(self.run).train.batch(torch.arange(self.images))
-        old, young = (
-            trained_network(self.run, version=version).requires_grad_(requires_grad=False)
-            for version in (self.version - self.age, self.version)
-        )
-        attack = PGD(threat=Linf(EPS), steps=ATTACK, start="uniform")
-        before, now = (working_copy(each, "auto").attacked for each in (old, young))
-        rows: list[Row] = []
-        for fresh in self.fresh_steps:
-            sums = dict.fromkeys(("loss", "right", "agreement", "distance"), 0.0)
-            for number, part in enumerate(parts(self.images, chosen_batch_size(None, labels.device))):
-                clean, target = images[part], labels[part]
-                seed = derive_seed(0, "snapshot", number)
-                wanted = attack(now, clean, target, generator=Generator().manual_seed(seed))
-                x = attack.only(ATTACK - fresh)(
-                    before, clean, target, generator=Generator().manual_seed(seed)
-                )
-                if fresh:
-                    x = attack.only(fresh).search_from(x, now, clean, target)
-                with torch.no_grad():
-                    logits = young(x)
-                found = {
-                    "loss": cross_entropy(logits, target),
-                    "right": logits.argmax(1) == target,
-                    "agreement": _agreement(x - clean, wanted - clean),
-                    "distance": (x - wanted).abs().flatten(1).mean(1) / EPS,
-                }
-                for what, values in found.items():
-                    sums[what] += float(values.sum())
-            means = {what: sums[what] / self.images for what in ("loss", "agreement", "distance")}
-            rows.append(
-                {
-                    "network": self.network,
-                    "version": self.version,
-                    "age": self.age,
-                    "fresh_steps": fresh,
-                    "images": self.images,
-                    "right": int(sums["right"]),
-                    **means,
-                }
-            )
-        return rows
-
-
-def _agreement(one: Tensor, other: Tensor) -> Tensor:
-    """Share of pixels, among those that both perturb, that are perturbed in the same direction."""
-    both = ((one != 0) & (other != 0)).flatten(1)
-    same = (one.sign() == other.sign()).flatten(1) & both
-    return same.sum(1) / both.sum(1).clamp_min(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +105,12 @@ class BeyondStaleness(Study):
         known = {network_name(scale, 0): stale(scale, 0)}
         for lag in LAGS[scale]:
             for fresh in FRESH[scale]:
-                warm_up = 2 * lag if scale == "short" and lag >= WARM else 0
-                name = network_name(scale, lag, fresh, warm=bool(warm_up))
-                known[name] = stale(scale, lag, fresh, warm_up=warm_up)
-                if (lag, fresh) in SECOND_SEEDS.get(scale, ()):
-                    known[f"{name}-seed1"] = stale(scale, lag, fresh, warm_up=warm_up, seed=1)
+                seeds = (0, 1) if (lag, fresh) in SECOND_SEEDS.get(scale, ()) else (0,)
+                for seed in seeds:
+                    more: Any = {"warm_up": _warm_up(scale, lag), "seed": seed}
+                    known[network_name(scale, lag, fresh, **more)] = stale(
+                        scale, lag, fresh, **more
+                    )
         return known
 
     @override
@@ -296,8 +173,9 @@ class BeyondStaleness(Study):
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
         ends, reference = _ends_found(found), network_name(scale, 0)
         lags, fresh = LAGS[scale], FRESH[scale]
-        far = [lag for lag in lags if lag >= HARMFUL]
-        none, two = ([_name(scale, lag, f) for lag in far] for f in (0, 2))
+        far = [lag for lag in lags if lag >= HARMFUL] or lags
+        several = 2 if 2 in fresh else max(fresh)
+        none, two = ([_name(scale, lag, steps) for lag in far] for steps in (0, several))
         filmed = {name: return_of(found, name) for name in found.having("frame").names("network")}
         names = FILMED[scale]
         return [
@@ -308,7 +186,7 @@ class BeyondStaleness(Study):
                 holds=lambda: all(_robust(ends, name).share < 0.5 for name in none),
             ),
             judged(
-                f"Past the paper: with two fresh steps of {ATTACK} robust accuracy is within "
+                f"Past the paper: with {several} fresh steps of {ATTACK} robust accuracy is within "
                 f"{100 * CLOSE:.0f} points of that of s = 0, up to s = {max(lags):,}.",
                 _accuracies(ends, [reference, *two]),
                 standing=standing(self, scale, found, [reference, *two]),
@@ -333,7 +211,7 @@ class BeyondStaleness(Study):
                 )
                 or "No network has been filmed.",
                 standing=standing(self, scale, found, names),
-                holds=lambda: only_first_returns(*(filmed.get(name) for name in names)),
+                holds=lambda: only_one_returns(*(filmed.get(name) for name in reversed(names))),
             ),
         ]
 
@@ -357,8 +235,12 @@ def _compared(scale: Scale, run: RunDirectory, lag: int) -> set[int]:
     return {enough(scale)} & set(run.snapshots()) if not lag else set()
 
 
+def _warm_up(scale: Scale, lag: int) -> int:
+    return 2 * lag if scale == "short" and lag >= WARM else 0
+
+
 def _name(scale: Scale, lag: int, fresh: int) -> str:
-    return network_name(scale, lag, fresh, warm=scale == "short" and lag >= WARM)
+    return network_name(scale, lag, fresh, warm_up=_warm_up(scale, lag))
 
 
 class _End(NamedTuple):
@@ -391,7 +273,7 @@ def _loss(ends: Mapping[str, Sequence[_End]], reference: str, name: str) -> floa
     """Robust accuracy that s = 0 has more after as many updates."""
     end = ends[name][-1]
     same = min(ends[reference], key=lambda other: abs(other.version - end.version))
-    return same.robust.share - end.robust.share
+    return round(same.robust.share - end.robust.share, 9)
 
 
 def _accuracies(ends: Mapping[str, Sequence[_End]], names: Sequence[str]) -> str:
@@ -511,48 +393,17 @@ def _freshened(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         return
     about = f"The first {int(gaps.column('images')[0])} training images. The first κ - F steps "
     about += f"attack a snapshot about s updates older, the last F of {ATTACK} the current one."
-    accuracy = tuple(
-        Panel(
-            title=network_label(name),
-            series=tuple(
-                accuracy_series(_steps_name(fresh), own.column("version"), own)
-                for fresh in sorted({int(each) for each in gaps.column("fresh_steps")})
-                if (own := gaps.where(network=name, fresh_steps=fresh).sorted("version"))
-            ),
-        )
-        for name in sorted(gaps.names("network"), key=setting)
-    )
-    yield Figure(
-        name="freshened-accuracy",
-        title="Accuracy on stale examples before and after fresh steps, along training",
-        caption=f"{about} Lower is a stronger attack. Bands: 95 % intervals.",
-        alternative="Accuracy against updates, one line for each number of fresh steps.",
-        drawing=Curves(x=UPDATES, y=ACCURACY, panels=accuracy),
-        provenance=provenance,
-    )
-    for column, label in (("agreement", "same direction"), ("distance", "distance / ε")):
+    for column, (title, axis, caption) in GAPS.items():
         yield Figure(
             name=f"freshened-{column}",
-            title=MEASURES[column],
-            caption=f"{about} Compared with an attack from the same start whose steps are all "
-            "fresh.",
-            alternative=f"{label} against updates, one line for each number of fresh steps.",
+            title=f"{title}, along training",
+            caption=f"{about} {caption}",
+            alternative=f"{title}: a line for each number of fresh steps against updates.",
             drawing=Curves(
                 x=UPDATES,
-                y=Axis(label=label),
+                y=axis,
                 panels=tuple(
-                    Panel(
-                        title=network_label(name),
-                        series=tuple(
-                            Series(
-                                name=_steps_name(fresh),
-                                x=own.column("version"),
-                                y=own.column(column),
-                            )
-                            for fresh in sorted({int(each) for each in gaps.column("fresh_steps")})
-                            if (own := gaps.where(network=name, fresh_steps=fresh).sorted("version"))
-                        ),
-                    )
+                    Panel(title=network_label(name), series=_gap_lines(gaps, name, column))
                     for name in sorted(gaps.names("network"), key=setting)
                 ),
             ),
@@ -560,5 +411,14 @@ def _freshened(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         )
 
 
-def _steps_name(fresh: int) -> str:
-    return counted(fresh, "fresh step") if fresh else "no fresh steps"
+def _gap_lines(gaps: Measurements, network: str, column: str) -> tuple[Series, ...]:
+    lines = []
+    for fresh in sorted({int(each) for each in gaps.column("fresh_steps")}):
+        own = gaps.where(network=network, fresh_steps=fresh).sorted("version")
+        name = counted(fresh, "fresh step") if fresh else "no fresh steps"
+        x = own.column("version")
+        if column == "right":
+            lines.append(accuracy_series(name, x, own))
+        else:
+            lines.append(Series(name=name, x=x, y=own.column(column)))
+    return tuple(lines)

@@ -27,6 +27,7 @@ from sparring.records import (
     Series,
     Strip,
 )
+from sparring.records.text import counted
 from sparring.studies.networks import enough, reached, stale, weights_digest
 from sparring.studies.staleness import network_name, setting
 from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study, judged, standing
@@ -106,7 +107,7 @@ class Cycling(Study):
         return {network_name(scale, lag): stale(scale, lag) for lag in LAGS[scale]}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return enough(scale)
 
     @override
@@ -119,9 +120,9 @@ class Cycling(Study):
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        filmed = {name: _return(found, name) for name in found.names("network")}
+        filmed = {name: return_of(found, name) for name in found.names("network")}
         findings = [
-            f"s = {_staleness(name)}: the correlation of the perturbation with itself falls to "
+            f"{_name(name)}: the correlation of the perturbation with itself falls to "
             f"{seen.low:.2f} after {seen.after} updates and then rises to {seen.high:.2f} at "
             f"{seen.again}."
             for name, seen in filmed.items()
@@ -134,22 +135,23 @@ class Cycling(Study):
                 "look random (Figure 6).",
                 " ".join(findings) or "No network has been filmed.",
                 standing=standing(self, scale, found, names),
-                holds=lambda: _only_old_returns(fresh, old),
+                holds=lambda: only_one_returns(fresh, old),
             )
         ]
 
     @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
-        return [*_films(found, provenance), *_correlations(found, provenance)]
+        return [*_films(found, provenance), *correlations(found, provenance)]
 
 
-def _staleness(network: str) -> int:
-    return setting(network)[1]
+def _name(network: str) -> str:
+    fresh, lag = setting(network)
+    return f"s = {lag}" + (f", {counted(fresh, 'fresh step')}" if fresh else "")
 
 
 def _perturbations(found: Measurements, network: str) -> np.ndarray:
     """The perturbation of each frame [T, pixels], in [-1, 1]."""
-    own = found.where(network=network)
+    own = found.where(network=network).having("pixels")
     clean, *frames = (
         np.frombuffer(b64decode(str(row["pixels"])), np.uint8).astype(float) / 255
         for row in own.sorted("version").rows
@@ -179,8 +181,8 @@ class Return(NamedTuple):
     again: int
 
 
-def _return(found: Measurements, network: str) -> Return:
-    """The largest rise of the correlation."""
+def return_of(found: Measurements, network: str) -> Return:
+    """The largest rise of the correlation of a film's perturbations."""
     curve = autocorrelation(_perturbations(found, network))
     lowest_so_far = np.minimum.accumulate(curve)
     again = int(np.argmax(curve - lowest_so_far))
@@ -188,7 +190,8 @@ def _return(found: Measurements, network: str) -> Return:
     return Return(float(curve[after]), after, float(curve[again]), again)
 
 
-def _only_old_returns(fresh: Return | None, old: Return | None) -> bool | None:
+def only_one_returns(fresh: Return | None, old: Return | None) -> bool | None:
+    """Whether the second film shows a cycle and the first does not; `None` if one is missing."""
     if fresh is None or old is None:
         return None
     return old.high - old.low > RETURNS > fresh.high - fresh.low
@@ -201,7 +204,7 @@ def _films(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         chosen = rows[:: -(-len(rows) // SHOWN)]
         films.append(
             Film(
-                title=f"s = {_staleness(network)}",
+                title=_name(network),
                 frames=tuple(str(row["pixels"]) for row in chosen),
                 captions=tuple(f"after {int(row['version'] or 0):,} updates" for row in chosen),
             )
@@ -218,12 +221,13 @@ def _films(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         )
 
 
-def _correlations(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+def correlations(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
+    """The correlation of each filmed perturbation with itself."""
     lines = []
-    for network in found.names("network"):
+    for network in found.having("pixels").names("network"):
         curve = autocorrelation(_perturbations(found, network))
         x, y = tuple(map(float, range(len(curve)))), tuple(map(float, curve))
-        lines.append(Series(name=f"s = {_staleness(network)}", x=x, y=y))
+        lines.append(Series(name=_name(network), x=x, y=y))
     if lines:
         yield Figure(
             name="autocorrelation",

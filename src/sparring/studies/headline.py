@@ -214,7 +214,7 @@ class Headline(Study):
         return {name: known[name] for name in TRAINED[scale]}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return None
 
     @override

@@ -118,7 +118,7 @@ class Landscape(Study):
         return {f"k{k}": attacked(scale, k) for k in LENGTHS}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return enough_attacked(scale)
 
     @override

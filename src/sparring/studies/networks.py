@@ -45,22 +45,27 @@ def attacked(scale: Scale, steps: int) -> TrainConfig:
     return _for_study(short if scale == "short" else _tiny(short), scale)
 
 
-def stale(scale: Scale, staleness: int, fresh_steps: int = 0) -> TrainConfig:
+def stale(
+    scale: Scale, staleness: int, fresh_steps: int = 0, *, warm_up: int = 0, seed: int = 0
+) -> TrainConfig:
     """A network whose batches wait `staleness` updates, at a constant learning rate.
 
-    The last `fresh_steps` of each attack are taken with the weights of the update.
+    The last `fresh_steps` of each attack are taken with the weights of the update. The queue grows
+    to its length over `warm_up` updates.
 
     The scale paper has the paper's settings. Short has up to ten epochs at five times its learning
     rate, from small initial weights, without which such short training fails. Smoke has a few
     updates.
     """
-    source = Stale(staleness=staleness, fresh_steps=fresh_steps) if staleness else Fresh()
+    source = Stale(staleness=staleness, fresh_steps=fresh_steps, warm_up=warm_up)
+    source = source if staleness else Fresh()
     attack = PGD(threat=Linf(eps=EPS), steps=ATTACK, start="uniform")
     if scale == "paper":
-        return _for_study(replace(_papers(attack), source=source), scale)
+        return _for_study(replace(_papers(attack), source=source, seed=seed), scale)
     short = replace(
         fast(),
         attack=attack,
+        seed=seed,
         early_steps=(),
         model=PaperNetwork(initialisation="small"),
         optimizer=Adam(learning_rate=5e-4),

@@ -275,9 +275,9 @@ class StudyRun:
         """The run directory of a network; it may be missing."""
         return self.into / self.scale / NETWORKS / name
 
-    def until_for(self, config: TrainConfig) -> int:
+    def until_for(self, name: str, config: TrainConfig) -> int:
         """Updates of a network to stop after."""
-        return min(config.updates, self.until or planned(self.study, self.scale, config))
+        return min(config.updates, self.until or planned(self.study, self.scale, name, config))
 
     def forecast(self) -> Forecast | None:
         """The training that is left, with its estimated time; `None` if there is none.
@@ -383,7 +383,7 @@ class StudyRun:
         found = []
         for name, config in self.networks.items():
             folder = self.network_folder(name)
-            until = self.until_for(config)
+            until = self.until_for(name, config)
             _check_same(folder, config)
             if reached(RunDirectory(folder)) < until:
                 found.append(Training(name=name, config=config, folder=folder, until=until))
@@ -391,7 +391,7 @@ class StudyRun:
 
     def _trained(self, name: str, run: RunDirectory) -> Trained:
         config = self.networks[name]
-        enough = planned(self.study, self.scale, config)
+        enough = planned(self.study, self.scale, name, config)
         return Trained(name=name, updates=reached(run), planned=enough, seed=config.seed)
 
     def _wanted(self) -> Sequence[Measurement]:

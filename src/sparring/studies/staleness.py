@@ -3,6 +3,7 @@
 The paper's section 5, its Figures 5, 7 and 8.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -59,11 +60,14 @@ GAP = 0.2
 """Fresh accuracy further below stale accuracy shows that stale examples are memorised."""
 
 
-def network_name(scale: Scale, staleness: int, fresh_steps: int = 0) -> str:
+def network_name(
+    scale: Scale, staleness: int, fresh_steps: int = 0, *, warm_up: int = 0, seed: int = 0
+) -> str:
     """A network's name in all studies; at the scale paper s = 0 is attacker power's κ = 8."""
     if scale == "paper" and not staleness:
         return f"k{ATTACK}"
-    return f"s{staleness}f{fresh_steps}" if fresh_steps else f"s{staleness}"
+    fresh = f"f{fresh_steps}" if fresh_steps else ""
+    return f"s{staleness}{'w' * bool(warm_up)}{fresh}" + (f"-seed{seed}" if seed else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ class Staleness(Study):
         return {network_name(scale, *each): stale(scale, *each) for each in settings}
 
     @override
-    def enough(self, scale: Scale) -> int | None:
+    def enough(self, scale: Scale, network: str) -> int | None:
         return enough(scale)
 
     @override
@@ -183,8 +187,8 @@ class Staleness(Study):
 
 def setting(network: str) -> tuple[int, int]:
     """Fresh steps and s of a network, in the order in which networks are shown."""
-    lag, _, fresh = network[1:].partition("f")
-    return (int(fresh or 0), int(lag)) if network.startswith("s") else (0, 0)
+    found = re.match(r"s(\d+)w?(?:f(\d+))?", network)
+    return (int(found[2] or 0), int(found[1])) if found else (0, 0)
 
 
 def _named(found: Measurements) -> dict[tuple[int, int], str]:

@@ -120,8 +120,8 @@ class Study(Protocol):
         """The networks to train; a name means the same network in every study."""
         ...
 
-    def enough(self, scale: Scale) -> int | None:
-        """Updates of each network that the study needs; `None` for all of them."""
+    def enough(self, scale: Scale, network: str) -> int | None:
+        """Updates of this network that the study needs; `None` for all of them."""
         ...
 
     def measurements(self, scale: Scale, runs: Runs) -> Sequence[Measurement]:
@@ -137,9 +137,9 @@ class Study(Protocol):
         ...
 
 
-def planned(study: Study, scale: Scale, config: TrainConfig) -> int:
+def planned(study: Study, scale: Scale, network: str, config: TrainConfig) -> int:
     """Updates of a network that a study needs."""
-    return min(config.updates, study.enough(scale) or config.updates)
+    return min(config.updates, study.enough(scale, network) or config.updates)
 
 
 SECONDS_ONLY = "the scale smoke trains for seconds; take --scale short or paper"
@@ -186,7 +186,7 @@ def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[st
         command = " ".join(command_words([study.name], scale))
         return Standing(open=f"there are no networks {', '.join(missing)} yet: {command}")
     known = study.networks(scale)
-    enough = {name: planned(study, scale, known[name]) for name in names}
+    enough = {name: planned(study, scale, name, known[name]) for name in names}
     under_way = (
         f"{network_label(name)}: {done[name]:,} of {enough[name]:,} updates"
         for name in names
@@ -204,13 +204,15 @@ def _measured_updates(found: Measurements, network: str) -> int:
 def network_label(name: str) -> str:
     """A network's name in figures and findings: `κ = 8` for k8, `s = 64` for s64.
 
-    s64f2 has s = 64 and 2 fresh steps; other names stay as they are.
+    s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024 and s64-seed1 a seed
+    of its own; other names stay as they are.
     """
-    found = re.fullmatch(r"([ks])(\d+)(?:f(\d+))?", name)
+    found = re.fullmatch(r"([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?", name)
     if found is None:
         return name
     fresh = f", {counted(int(found[3]), 'fresh step')}" if found[3] else ""
-    return f"{'κ' if found[1] == 'k' else 's'} = {found[2]}{fresh}"
+    seed = f", seed {found[4]}" if found[4] else ""
+    return f"{'κ' if found[1] == 'k' else 's'} = {found[2]}{fresh}{seed}"
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:
