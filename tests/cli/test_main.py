@@ -1,14 +1,17 @@
 """Finding a verb, the pages of help, and what a process exits with."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparring.cli.inspect import STRONGEST
-from sparring.cli.main import VERBS, main
+from sparring.cli.main import VERBS, _interrupt, main
 from sparring.evaluation import SUITES
 from sparring.records import RunDirectory
 from sparring.training.presets import PRESETS
@@ -162,3 +165,18 @@ def test_a_closed_pipe_ends_the_command_without_output(tmp_path: Path):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=500) == 141
+
+
+def test_ctrl_c_while_pytorch_is_imported_ends_the_process_at_once(monkeypatch, capsys) -> None:
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    spec = SimpleNamespace(_initializing=True)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__spec__=spec))
+    with pytest.raises(SystemExit, match="130"):
+        _interrupt(signal.SIGINT, None)
+    assert capsys.readouterr().err == "error: interrupted.\n"
+    spec._initializing = False
+    with pytest.raises(KeyboardInterrupt):
+        _interrupt(signal.SIGINT, None)

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sparring.cli.console import print_json, print_prose, print_table, printable_json, result_table
 from sparring.cli.main import main
 from sparring.errors import LONGEST, ConfigError, printable
+from sparring.records import RunDirectory
 
 NAUGHTY = "\x1b[31mred\x07\x9b\u202e\ud800\r"
 
@@ -105,3 +107,20 @@ def test_standard_error_may_be_full_or_closed(
         assert main(["--version"]) == 0
         assert main(["nothing"]) == 2
     assert capsys.readouterr().out.count("sparring") == 2
+
+
+class Left(io.StringIO):
+    """A pipe whose reader has left."""
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError
+
+
+def test_a_run_is_trained_and_stored_though_the_reader_of_its_output_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Left())
+    monkeypatch.setattr(sys, "stderr", Left())
+    words = ["train", "--model", "small-cnn", "--updates", "2", "--batch-size", "4"]
+    assert main([*words, "--set", "validation.images=4", "--out", str(tmp_path / "run")]) == 141
+    assert RunDirectory(tmp_path / "run").saved_updates == 2

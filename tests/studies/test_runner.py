@@ -1,15 +1,16 @@
 """A study goes on where it was stopped, and measures everything exactly once."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, Interrupted
 from sparring.models import trained_network
 from sparring.records import MetricsLog, RunDirectory, StudyResult, Trained
-from sparring.studies import RESULT, TABLE, StudyRun
+from sparring.studies import RESULT, TABLE, StudyRun, runner
 from sparring.studies.processes import Job
 from sparring.training import train
 from studies.jobs import TinyStudy
@@ -89,3 +90,12 @@ def test_another_network_under_the_same_name_is_refused(tmp_path):
 def test_an_unknown_network_is_refused():
     with pytest.raises(ConfigError, match="must be among one, other; got third"):
         StudyRun(study=TinyStudy(), scale="smoke", into=Path("nowhere"), only=("third",))
+
+
+def test_a_stop_while_the_duration_is_estimated_names_no_run_that_is_gone(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise Interrupted(signal.SIGINT, 2, tmp_path / "gone")
+
+    monkeypatch.setattr(runner, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        StudyRun(study=TinyStudy(), scale="short", into=tmp_path).forecast()

@@ -3,7 +3,8 @@
 Exit codes: 0 done; 2 a mistake that the user can correct; 1 a failed run, a replay that differs, or
 results that cannot be printed; 130 interrupted; 141 a closed pipe.
 
-A closed or full standard output is an error. Standard error, for progress, may fail silently.
+A closed or full standard output is an error, at the first result that is printed: what was trained,
+evaluated or measured before is stored. Standard error, for progress, may fail silently.
 """
 
 import errno
@@ -17,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     with standard_streams():
         try:
             return _answered([word for word in words if word != "--debug"], debug)
@@ -89,6 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             _ignore_interrupts(argv)
             flush_errors()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt`; while PyTorch is imported, which it would abort, end at once."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        tell("error: interrupted.")
+        os._exit(INTERRUPTED)
+    signal.default_int_handler(number, frame)
 
 
 def _ignore_interrupts(argv: Sequence[str] | None) -> None:

@@ -11,6 +11,7 @@ environment. Rows of measurements that a study no longer needs are kept and igno
 
 import json
 import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,7 +20,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sparring.errors import ConfigError, RunError, cause
+from sparring.errors import ConfigError, Interrupted, RunError, cause
 from sparring.models import working_copy
 from sparring.records import (
     Claim,
@@ -295,8 +296,12 @@ class StudyRun:
         config = replace(
             with_short_validation(tried.config), source=Fresh(), threads=1, snapshot_every=0
         )
-        with temporary_folder() as folder:
-            timed = pace(train(config, folder / "run", until=TRIED).run)
+        try:
+            with temporary_folder() as folder:
+                timed = pace(train(config, folder / "run", until=TRIED).run)
+        except Interrupted as stopped:  # of a run that is gone: the study has not begun
+            signal.raise_signal(stopped.exit_code - 128)
+            raise
         of_pass = timed.seconds_per_update / tried.pass_cost
         beside = sum(each.cost for each in trainings if not each.alone) / self.jobs
         longest = max((each.cost for each in trainings if not each.alone), default=0.0)
