@@ -68,7 +68,7 @@ class TrainFlags:
     objective: Annotated[str | None, flag("--objective", str, "NAME"), PLAIN] = None
     """adversarial, mixed, trades or file.py:name."""
     threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
-    """linf or l2, without --eps of the usual size, or file.py:name."""
+    """linf, l2 (of the usual size) or file.py:name."""
     eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
     """Size of the threat, 0.3 or 8/255; scales the attack."""
     steps: Annotated[int | None, flag("--steps", whole, "K"), PLAIN] = None
