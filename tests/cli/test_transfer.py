@@ -32,7 +32,7 @@ MISTAKES = {
     "--steps 1 4 a b": 'got "a". Name runs before the flags: sparring transfer RUN RUN --steps',
     "a --steps 1 4 runs/b": 'got "runs/b". Name runs before the flags',
     "a b --step 1": "has no flag --step. Did you mean --steps?",
-    "a b --images 0": "the number of images must lie in 1 to 10000",
+    "a b --images 0": "the number of images must lie in [1, 10000]",
     "a b --images many": '--images must be an integer; got "many".',
     "a b --threads -1": "threads must be 0 or more",
     "a b --out a": "a holds files. Choose another folder.",

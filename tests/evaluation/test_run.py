@@ -158,7 +158,7 @@ def test_a_verdict_on_earlier_weights_does_not_stay(tmp_path: Path) -> None:
 
 def test_nothing_is_written_when_something_is_wrong(run: RunDirectory) -> None:
     for count in (0, -1, 10_001):
-        with pytest.raises(ConfigError, match=rf"must lie in 1 to 10000.*got {count}"):
+        with pytest.raises(ConfigError, match=rf"must lie in \[1, 10000\]; got {count}"):
             evaluate_run(run, num_images=count)
     with pytest.raises(ConfigError, match="suite must be one of"):
         evaluate_run(run, suite="quick")

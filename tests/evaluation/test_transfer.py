@@ -238,7 +238,7 @@ def test_runs_that_cannot_be_compared_are_refused_and_nothing_is_written(
     for complaint, runs in wrong.items():
         with pytest.raises(ConfigError, match=complaint):
             transfer_runs(runs, out, steps=(1,), num_images=2)
-    with pytest.raises(ConfigError, match=r"must lie in 1 to 10000.*got 0"):
+    with pytest.raises(ConfigError, match=r"must lie in \[1, 10000\]; got 0"):
         transfer_runs([a, b], out, num_images=0)
     with pytest.raises(ConfigError, match=r"steps must be 1 or more.*got -1"):
         transfer_runs([a, b], out, steps=(-1,))

@@ -67,5 +67,5 @@ def test_early_steps_that_cannot_be_meant_are_refused() -> None:
         EarlySteps(until=1.0, steps=2)
     with pytest.raises(ConfigError, match=r"early steps must be 1 or more.*got 0"):
         EarlySteps(until=0.5, steps=0)
-    with pytest.raises(ConfigError, match=r"early_steps must rise in until.*got 0.5, 0.25"):
+    with pytest.raises(ConfigError, match=r"early_steps must be sorted by until; got 0.5, 0.25"):
         small(early_steps=EARLY[::-1])

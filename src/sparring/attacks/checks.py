@@ -1,4 +1,4 @@
-"""What must hold of a batch and of a model's answer before an attack may trust them.
+"""Checks of a batch and of a model's logits before an attack uses them.
 
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
@@ -17,7 +17,7 @@ from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, w
 from sparring.models.calling import has_no_numbers
 
 Classifier = Callable[[Tensor], Tensor]
-"""All an attack knows of a model: images (B *S) to logits (B K)."""
+"""A model as attacks see it: images (B *S) to logits (B K)."""
 
 
 Batch = Tensor | NDArray[Any]
@@ -26,7 +26,7 @@ Batch = Tensor | NDArray[Any]
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A classifier that can tell for less than a pass what a change of a few pixels brings."""
+    """A classifier that updates its logits after a change of a few pixels for less than a pass."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images."""
@@ -57,11 +57,10 @@ def as_batch(images: Batch, labels: Batch, what: str, model: Classifier) -> tupl
     """
     images, labels = as_tensors(images, labels, model)
     if not images.numel():
-        raise ConfigError(
-            f"{what} needs at least one image, because it counts shares of them; got images of "
-            f"shape {tuple(images.shape)}. Pass the images of a test set."
+        raise ConfigError.expected(
+            f"{what} needs at least one image", f"images of shape {tuple(images.shape)}"
         )
-    # What was made in inference mode takes part in no backward pass; a copy does.
+    # Tensors made in inference mode have no backward pass; a copy has.
     images, labels = (
         value.clone() if value.is_inference() else value.detach() for value in (images, labels)
     )
@@ -95,55 +94,57 @@ def check_targets(targets: Batch, labels: Tensor) -> Tensor:
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Refuse images and labels that no attack could mean.
+    """Raise `ConfigError` for wrong images or labels.
 
-    Raises `ConfigError` unless images are float32 or float64 with pixels in [0, 1], and labels are
-    one int64 class index, not below 0, per image.
+    Images must be float32 or float64 with pixels in [0, 1]; labels one int64 class index an image.
     """
     _tensor("images", images, "numbers")
     _tensor("labels", labels, "class indices")
     if images.is_floating_point() and images.dtype not in (torch.float32, torch.float64):
-        raise ConfigError(
-            "images must be float32 or float64, because the rounding of fewer bits takes what an "
-            f"attack finds out of the threat; got {images.dtype}. Pass images.float(), and cast "
-            "inside the model."
+        raise ConfigError.expected(
+            "images must be float32 or float64",
+            images.dtype,
+            "Pass images.float(), and cast inside the model.",
         )
     if not images.is_floating_point() or images.ndim < 2:
-        raise ConfigError(
-            "images must be a floating-point tensor of shape (batch, ...) because an attack "
-            f"follows their gradient; got {images.dtype} of shape {tuple(images.shape)}. "
-            "Divide 8-bit images by 255."
+        raise ConfigError.expected(
+            "images must be a floating-point tensor of shape (batch, ...)",
+            f"{images.dtype} of shape {tuple(images.shape)}",
+            "Divide 8-bit images by 255.",
         )
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ConfigError(
-            f"labels must be int64 of shape ({len(images)},) because each image has one class; "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}. {_indices_from(images, labels)}"
+        raise ConfigError.expected(
+            f"labels must be int64 of shape ({len(images)},)",
+            f"{labels.dtype} of shape {tuple(labels.shape)}",
+            _indices_from(images, labels),
         )
     if not images.numel():
         if len(images):
-            raise ConfigError(f"images must have pixels; got shape {tuple(images.shape)}.")
+            raise ConfigError.expected("images must have pixels", f"shape {tuple(images.shape)}")
         return
     low, high = (bound.item() for bound in images.detach().aminmax())
     if not (low >= 0 and high <= 1):
         got = "NaN" if low != low else f"values from {low:.9g} to {high:.9g}"
-        raise ConfigError(
-            f"pixels must lie in [0, 1] because eps is in pixel units; got {got}. Divide 8-bit "
-            "images by 255, and make any normalisation the model's first layer."
+        raise ConfigError.expected(
+            "pixels must lie in [0, 1]",
+            got,
+            "Divide 8-bit images by 255, and make any normalisation the model's first layer.",
         )
     lowest = int(labels.min())
     if lowest < 0:
-        raise ConfigError(
-            f"labels must be class indices from 0 on because they pick a logit; got {lowest}. "
-            "Leave unlabelled images out of the batch."
+        raise ConfigError.expected(
+            "labels must be class indices, 0 or more",
+            lowest,
+            "Leave unlabelled images out of the batch.",
         )
 
 
 def checked(model: Classifier, labels: Tensor) -> "Checked":
-    """The same model, called on copies of images; its answers are rows of finite logits.
+    """The same model, called on copies of images, with its logits checked.
 
-    Everything that attacks or judges a model calls it through this. Raises `ConfigError` for what
-    is no model, or a module without usable weights, and, when called, where the model fails on the
-    images, for an answer of another type or shape or with too few classes for the labels, and
+    All attacks and evaluations call a model through this. Raises `ConfigError` for an object that
+    is not a model and for a module without usable weights. A call raises `ConfigError` if the
+    model fails, for logits of another type or shape or with too few classes for the labels, and
     `NonFiniteLogits` for NaN or infinity.
     """
     check_callable(model)
@@ -197,7 +198,7 @@ class _CheckedRemembering(Checked):
 
 @contextmanager
 def numbered(places: Tensor | Sequence[str], images: str = "images") -> Iterator[None]:
-    """`NonFiniteLogits` inside the block tells the images' places in a larger set [B], or names."""
+    """`NonFiniteLogits` inside the block names the images by their places in a larger set [B]."""
     try:
         yield
     except NonFiniteLogits as error:
@@ -208,11 +209,10 @@ def numbered(places: Tensor | Sequence[str], images: str = "images") -> Iterator
 def looked_at(
     logits_of: Classifier, x: Tensor, loss_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits at x, the loss that each image's logits have, and a gradient to follow; all detached.
+    """Logits at x, each image's loss, and the gradient with 0 where it is not finite; all detached.
 
-    What is not finite in the gradient is 0 in what is returned: one such number must not stop the
-    other pixels, or take all of a step's length. The losses are summed, so no batch size scales a
-    gradient. Cost: a pass to x and back. Raises `ConfigError` if the loss does not depend on x.
+    The losses are summed, so the batch size does not scale the gradient. Cost: a forward and a
+    backward pass. Raises `ConfigError` if the loss does not depend on x.
     """
     logits, loss, gradient = differentiated(logits_of, x, loss_of)
     return logits, loss, gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -229,10 +229,10 @@ def differentiated(
         total = loss.sum()
     gradient = _gradient(total, x, lambda: loss_of(logits_of(x)).sum(), logits_of)
     if gradient is None:
-        raise ConfigError(
-            "the logits must depend on the images through differentiable operations because an "
-            "attack follows their gradient; got logits without one. Remove detach(), no_grad() "
-            "or rounding from the model."
+        raise ConfigError.expected(
+            "the logits must depend on the images through differentiable operations",
+            "logits without a gradient",
+            "Remove detach(), no_grad() or rounding from the model.",
         )
     return logits.detach(), loss.detach(), gradient
 
@@ -240,10 +240,10 @@ def differentiated(
 def _gradient(
     total: Tensor, x: Tensor, again: Callable[[], Tensor], logits_of: Classifier
 ) -> Tensor | None:
-    """Of a total in x, which `again` computes anew; none if it does not depend on x.
+    """The gradient of a total, which `again` recomputes, in x; `None` if it does not depend on x.
 
-    Reentrant checkpointing bears a whole backward pass only. In that of a module, whose weights
-    are held constant, nothing but x gets a gradient.
+    Reentrant checkpointing supports only a whole backward pass. In a module's, whose weights are
+    held constant, only x gets a gradient.
     """
     if not total.requires_grad:
         return None
@@ -254,9 +254,8 @@ def _gradient(
             raise
         if module_of(logits_of) is None:
             raise ConfigError(
-                "a model with activation checkpointing of the reentrant kind must be passed as a "
-                "torch.nn.Module, because its backward pass writes into the gradients of weights; "
-                "got a function. Pass the module, or checkpoint with use_reentrant=False."
+                "a model with reentrant activation checkpointing must be a torch.nn.Module; got a "
+                "function. Pass the module, or checkpoint with use_reentrant=False."
             ) from error
     with torch.enable_grad():
         torch.autograd.backward(again())
@@ -279,7 +278,7 @@ def _tensor(name: str, value: object, what: str) -> Tensor:
 
 
 def _from_numpy(name: str, value: object, kind: type[np.number[Any]] = np.int64) -> Tensor:
-    """A tensor as it is; an array of the same kind of numbers as a tensor of this kind."""
+    """The tensor itself; an array becomes a tensor, of `kind` if its numbers are of that kind."""
     if not isinstance(value, np.ndarray):
         return _tensor(name, value, "numbers")
     same = np.issubdtype(value.dtype, np.integer if kind is np.int64 else np.floating)
@@ -300,7 +299,6 @@ _TENSORS = {
 
 
 def _indices_from(images: Tensor, labels: Tensor) -> str:
-    """How such labels become class indices."""
     if len(labels.shape) == 2 and len(labels) == len(images) and labels.shape[1] > 1:
         return "Of one-hot rows pass labels.argmax(1)."
     if labels.shape == (len(images), 1):
@@ -320,18 +318,18 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor
             if lost
             else "Wrap the model in a function that returns its logits."
         )
-        raise ConfigError(
-            f"the model must return logits of shape ({num_images}, classes) because an attack "
-            f"judges each image by its own row; got {got}. {advice}"
+        raise ConfigError.expected(
+            f"the model must return logits of shape ({num_images}, classes)", got, advice
         )
     if not logits.is_floating_point():
-        raise ConfigError(
-            "the model must return logits of a real floating-point dtype, because an attack "
-            f"follows their gradient; got {logits.dtype}. Return real scores, not classes."
+        raise ConfigError.expected(
+            "the model must return floating-point logits",
+            logits.dtype,
+            "Return scores, not classes.",
         )
     if logits.shape[1] < least_classes:
-        raise ConfigError(
-            f"the model must return at least {least_classes} classes, because labels or targets "
-            f"reach {least_classes - 1}; got {logits.shape[1]}."
+        raise ConfigError.expected(
+            f"the model must return at least {least_classes} classes for these labels or targets",
+            logits.shape[1],
         )
     return logits

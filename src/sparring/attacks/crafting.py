@@ -1,4 +1,4 @@
-"""How an adversarial batch is made, wherever that happens: in the trainer, a worker or a replay.
+"""How an adversarial batch is made: in the trainer, in a worker and in a replay.
 
 A *ticket* is a batch's place in the order of training. Its batch is a pure function of the ticket,
 the attacked weights and the recipe: everything random comes from the ticket's own seed, so that the
@@ -28,7 +28,7 @@ from sparring.attacks.square import Square
 from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
-from sparring.records.checks import at_least
+from sparring.records.checks import at_least, within
 from sparring.records.custom import own_errors
 from sparring.records.stage import Stage
 
@@ -108,15 +108,15 @@ class AttackedBatch:
     indices: Int[Tensor, " B"]
     """The images' positions in the training set."""
     version: int
-    """Number of updates that the attacked weights had seen."""
+    """Number of updates before the attacked weights."""
     eps: float
     """ε of the attack; NaN for an attack without a threat."""
     attack_seconds: float
-    """Time that the attack took, all parts together."""
+    """Time of the attack, summed over all parts."""
 
     @property
     def staleness(self) -> int:
-        """Updates between the attacked weights and those that the batch is meant to train."""
+        """Updates between the attacked weights and those that the batch trains."""
         return self.number - self.version
 
     def __len__(self) -> int:
@@ -143,28 +143,16 @@ class AttackedBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EarlySteps:
-    """Fewer attack steps early in training, while the network is easily fooled.
-
-    All steps together reach as far as the full attack's.
-    """
+    """Fewer attack steps early in training; the step size grows, so their sum stays the same."""
 
     until: float
-    """Share of training before which they hold, in (0, 1)."""
+    """They apply before this share of training, in (0, 1)."""
     steps: int
-    """Gradient steps of the attack until then, at least 1."""
+    """Gradient steps until then, at least 1."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 < self.until < 1:
-            raise ConfigError(
-                f"until must lie in (0, 1) because it is a share of training; got {self.until:g}. "
-                "Give a number in that range."
-            )
-        if self.steps < 1:
-            raise ConfigError(
-                f"early steps must be 1 or more because they are an attack's; got {self.steps}. "
-                f"For natural training set attack.steps to 0 instead."
-            )
+        within("until", self.until, "(0, 1)")
+        at_least("early steps", self.steps, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +164,7 @@ class AttackPlan:
     eps: float
     """Its ε; NaN for an attack without a threat."""
     fresh_steps: int = 0
-    """Steps, the last ones, that are taken with the weights that the batch trains."""
+    """The last steps, taken with the weights that the batch trains."""
 
     def at_stage(self, stage: Stage) -> BatchAttack:
         """The attack with the steps of one stage only."""
@@ -207,44 +195,40 @@ class Recipe:
     early_steps: tuple[EarlySteps, ...] = ()
     """Shorter attacks early in training, in order of `until`."""
     fresh_steps: int = 0
-    """Steps, the last ones, that are taken with the weights that a batch trains."""
+    """The last steps, taken with the weights that a batch trains."""
     augmentation: tuple[Augmentation, ...] = ()
     """Changes to the images before they are attacked, in order."""
     split: int = 1
     """Parts of a batch that are attacked separately, each from random starts of its own."""
     rank: int = 0
-    """Which equal part of every batch is made here, of several processes that train together."""
+    """The part of every batch that is made here, of several processes that train together."""
     world_size: int = 1
-    """How many there are."""
+    """Processes that train together."""
 
     def __post_init__(self) -> None:
-        """Check the ranges, and that the attack can do what the others ask."""
+        """Check the ranges, and that the attack supports the other settings."""
         at_least("batch_size", self.batch_size, 1)
         at_least("updates", self.updates, 1)
         at_least("seed", self.seed, 0)
         at_least("world_size", self.world_size, 1)
         if not 0 <= self.rank < self.world_size:
-            raise ConfigError(
-                f"rank must lie in 0 to {self.world_size - 1}, because world_size is "
-                f"{self.world_size}; got {self.rank}."
-            )
+            raise ConfigError.expected(f"rank must lie in [0, {self.world_size})", self.rank)
         if self.batch_size % self.world_size:
-            raise ConfigError(
-                "batch_size must be a multiple of the number of processes, because each has an "
-                f"equal part of every batch; got {self.batch_size} images for {self.world_size}. "
-                f"Take {-(-self.batch_size // self.world_size) * self.world_size}."
+            raise ConfigError.expected(
+                f"batch_size must be a multiple of {self.world_size}, the number of processes",
+                self.batch_size,
+                f"Take {-(-self.batch_size // self.world_size) * self.world_size}.",
             )
         if self.split > self.rank_batch_size:
-            raise ConfigError(
-                "source.policy.split must be at most batch_size, for each of several trainers its "
-                "part of that, because every part of a batch needs an image; got "
-                f"{self.split} parts of {self.rank_batch_size} images. Split into fewer."
+            raise ConfigError.expected(
+                f"source.policy.split must be at most {self.rank_batch_size}, the images of a "
+                "trainer's batch",
+                self.split,
             )
         ends = [early.until for early in self.early_steps]
         if ends != sorted(set(ends)):
-            raise ConfigError(
-                "early_steps must rise in until, because each ends where the next begins; got "
-                f"{', '.join(f'{end:g}' for end in ends)}. Sort them."
+            raise ConfigError.expected(
+                "early_steps must be sorted by until", ", ".join(f"{end:g}" for end in ends)
             )
         self._check_attack()
 
@@ -256,19 +240,16 @@ class Recipe:
         }
         wanted = [name for name, is_set in asked.items() if is_set]
         if wanted and not isinstance(self.attack, StepwiseAttack):
-            raise ConfigError(
-                f"{' and '.join(wanted)} cannot be used with this attack "
-                f"({type(self.attack).__name__}), because it is not made of steps that can be "
-                "taken one by one. Set fresh_steps of the source to 0 and leave the others out, "
-                "take PGD, or give the attack the methods of sparring.attacks.StepwiseAttack."
+            raise ConfigError.expected(
+                f"{' and '.join(wanted)} need an attack that is a StepwiseAttack",
+                type(self.attack).__name__,
+                "Take PGD, or leave them out; fresh_steps of the source is then 0.",
             )
         restarts = self.attack.restarts if isinstance(self.attack, StepwiseAttack) else 1
         if self.fresh_steps and restarts > 1:
-            raise ConfigError(
-                "source.fresh_steps must be 0 if attack.restarts is above 1, because the last "
-                "steps of one search cannot be taken later for the worst of several; got "
-                f"fresh_steps {self.fresh_steps} and restarts {restarts}. Set one of them to its "
-                "least."
+            raise ConfigError.expected(
+                "source.fresh_steps must be 0 if attack.restarts is above 1",
+                f"fresh_steps {self.fresh_steps} and restarts {restarts}",
             )
 
     @property
@@ -277,7 +258,7 @@ class Recipe:
         return self.batch_size // self.world_size
 
     def progress(self, number: int) -> float:
-        """Where in training ticket or update `number` lies: the middle of its share, in (0, 1)."""
+        """The place of ticket or update `number` in training, in (0, 1)."""
         return (number + 0.5) / self.updates
 
     def plan(self, number: int) -> AttackPlan:
@@ -409,13 +390,13 @@ class Crafter:
 
 
 BUILT_IN = (PGD, APGD, FAB, Square)
-"""Attacks that leave the network as it is; those of other classes are checked at each batch."""
+"""Attacks that do not change the network; others are checked at each batch."""
 
 
 def _attacked(
     attack: BatchAttack, model: Classifier, batch: AttackedBatch, generator: Generator
 ) -> Tensor:
-    """What an attack returns; unless it is sparring's own, it is checked."""
+    """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked."""
     if type(attack) in BUILT_IN:
         return attack(model, batch.images, batch.labels, generator=generator)
     return own_images(attack, model, batch.images, batch.labels, generator=generator)

@@ -1,8 +1,8 @@
-"""Evaluation: what a network gets right, clean and attacked, and how sure that is.
+"""Evaluation: natural and robust accuracy of a network, with intervals and checks.
 
-`evaluate` judges any model on any images under a named suite of attacks; `evaluate_run` does so
-for a run and leaves the result in its directory. `transfer` judges several networks on what was
-made on each of them.
+`evaluate` evaluates any model on any images under a suite of attacks; `evaluate_run` evaluates a
+run and saves the result in its directory. `transfer` evaluates several networks on adversarial
+examples of each of them.
 """
 
 from sparring.evaluation.certificates import certified

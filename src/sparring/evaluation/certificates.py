@@ -1,10 +1,9 @@
-"""A lower bound of robust accuracy that no attack can pass: interval bound propagation.
+"""A lower bound of robust accuracy for every attack, by interval bound propagation.
 
-Every layer turns an interval for each of its inputs into one for each of its outputs, so that what
-the network can say of any image within ε is enclosed. An image is certified if the label's logit
-then stays above all others. The bounds are computed in float64 and widened, layer by layer, by what
-single precision may round away, so they hold for the network as it computes: layer by layer, in
-float32, its sums in any order.
+Every layer turns an interval for each input into one for each output, which bounds the logits of
+every image within ε. An image is certified if the label's logit stays above all others. The bounds
+are computed in float64 and widened, layer by layer, by the rounding of single precision. So they
+hold for the network as it computes: layer by layer, in float32, with sums in any order.
 
 Shapes: B batch, K classes, S one image (C H W).  Units: pixels in [0, 1].
 Source: Gowal et al. 2018, "On the effectiveness of interval bound propagation".
@@ -33,20 +32,18 @@ UNIT = 2.0**-24
 
 
 class Box(NamedTuple):
-    """Between which values a layer's output lies."""
+    """Bounds of a layer's output."""
 
     low: Tensor
-    """At least this."""
     high: Tensor
-    """At most this."""
 
     @property
     def largest(self) -> Tensor:
-        """The largest size that it may have."""
+        """The largest absolute value."""
         return torch.maximum(self.low.abs(), self.high.abs())
 
     def widened(self, slack: Tensor) -> "Box":
-        """By so much on both sides."""
+        """The box with `slack` more on both sides."""
         return Box(self.low - slack, self.high + slack)
 
 
@@ -58,7 +55,7 @@ def certified(
     *,
     batch_size: int | None = None,
 ) -> Proportion:
-    """Images that no change within the threat can make this network misclassify, of all.
+    """The share of images that no change within the threat makes this network misclassify.
 
     As `certified_images`.
     """
@@ -74,16 +71,16 @@ def certified_images(
     *,
     batch_size: int | None = None,
 ) -> Bool[Tensor, " N"]:
-    """Where no change within the threat can make this network misclassify the image.
+    """Where no change within the threat makes this network misclassify the image.
 
-    `model` is taken in evaluation mode: linear layers and convolutions, ReLU, max- and
-    average-pooling, BatchNorm, normalisation, sums and changes of shape. A ball in L2 is enclosed
-    in the cube of the same size, which is sound and loose. `batch_size` images are bounded at once,
+    `model` is bounded in evaluation mode. Supported are linear layers, convolutions, ReLU, max- and
+    average-pooling, BatchNorm, normalisation, sums and changes of shape. An L2 ball is
+    enclosed in the cube of the same size, which is sound and loose. A pass has `batch_size` images,
     by default 128 on a CPU and 1,024 elsewhere (untested).
     Cost: three forward passes in float64, and ten in its own arithmetic.
-    Raises `ConfigError` for a layer of which no bound is known, for weights below float32, for what
-    a trace of the network does not show (`traced`), and for a network whose own logits of images of
-    the threat lie outside the bounds.
+    Raises `ConfigError` for a layer without a known bound, for weights below float32, for a network
+    that its trace does not show (`traced`), and for one whose logits of images of the threat lie
+    outside the bounds.
     """
     first = next(model.parameters(), images)
     device = first.device
@@ -110,7 +107,7 @@ def _probes(clean: Tensor, threat: Threat, dtype: torch.dtype) -> Iterator[Tenso
 
 
 def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
-    """The bounds know of rounding to float32 or finer, and of plain tensors."""
+    """The bounds cover rounding to float32 or finer, and plain tensors."""
     for value in (*model.parameters(), *model.buffers()):
         if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
             raise _unknown(f"weights in {value.dtype}")
@@ -123,17 +120,15 @@ def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
 
 
 def around(images: Tensor, threat: Threat) -> Box:
-    """A box that holds all images that the judge lets pass as being within the threat."""
+    """A box around all images that the judge allows in the threat."""
     if not isinstance(threat, Linf | L2):
-        raise ConfigError(
-            f"a certificate needs a threat in L-infinity or L2; got {type(threat).__name__}."
-        )
+        raise ConfigError.expected("a certificate needs Linf or L2", type(threat).__name__)
     centre, reach = images.double(), threat.eps + TOLERANCE
     return Box((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
 
 
 def _holds(logits: Box, labels: Tensor) -> Tensor:
-    """Where the label's logit is above every other, whatever the image."""
+    """Where the label's logit is above every other in the whole box."""
     label = labels[:, None]
     others = logits.high.scatter(1, label, -torch.inf).amax(1)
     return logits.low.gather(1, label)[:, 0] > others
@@ -146,17 +141,16 @@ class Bounds:
         self._graph = traced(model, MODULES)
 
     def of(self, images: Box) -> Box:
-        """What the network may say of any image in the box."""
+        """Bounds of the logits of any image in the box."""
         try:
             return _Walk(self._graph).run(images)
-        except ConfigError as error:  # to which fx adds what it was doing
+        except ConfigError as error:  # fx adds lines to the message
             raise ConfigError(str(error).partition("\n")[0]) from error
 
     def check(self, model: nn.Module, box: Box, batches: Sequence[Tensor]) -> None:
-        """What no rule foresaw: Python's own branches, another arithmetic.
+        """Compare the network with its trace and bounds on `batches`, images of the box.
 
-        `batches` are images of the box. Raises `ConfigError` where the network does not say of them
-        what its trace does, or its logits are not in the box.
+        Raises `ConfigError` if its logits differ from the trace's or are outside the bounds.
         """
         for logits in check_same(model, self._graph, batches):
             if not bool(((logits >= box.low) & (logits <= box.high)).all()):
@@ -164,7 +158,7 @@ class Bounds:
 
 
 class _Walk(fx.Interpreter):
-    """Carries an `Box` where the network carries a tensor."""
+    """Passes a `Box` instead of a tensor through the network."""
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
@@ -185,7 +179,7 @@ class _Walk(fx.Interpreter):
         return self._ends(METHODS.get(target), target, args, kwargs)
 
     def _ends(self, rule: Callable[..., Tensor] | None, target: Any, args: Any, kwargs: Any) -> Any:
-        """A rule at both ends; arguments beside the interval stay as they are."""
+        """Apply a rule to both ends, with the other arguments unchanged."""
         if rule is None or not args or not isinstance(args[0], Box):
             raise _unknown(getattr(target, "__name__", str(target)))
         x, *others = args
@@ -202,7 +196,7 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
     torch.transpose: torch.transpose,
     torch.reshape: torch.reshape,
 }
-"""Functions that round nothing and never fall where an input rises: ends go to ends."""
+"""Monotone functions without rounding: bounds become bounds."""
 
 METHODS: Mapping[str, Callable[..., Tensor]] = {
     "relu": torch.relu,
@@ -214,7 +208,7 @@ METHODS: Mapping[str, Callable[..., Tensor]] = {
     "view": Tensor.reshape,
     "contiguous": Tensor.contiguous,
 }
-"""Methods of which the same is true."""
+"""Such methods."""
 
 
 def _sum(one: Any, other: Any) -> Box:
@@ -247,9 +241,9 @@ def _affine(
     product: Callable[..., Tensor],
     terms: int,
 ) -> Box:
-    """Centre and radius; then n u / (1 - n u) of the sum of sizes, for n terms in any order.
+    """By centre and radius, widened by n u / (1 - n u) of the sum of absolute values of n terms.
 
-    `product` is of values, weight and, if given, bias, and knows along which dimension that goes.
+    `product` takes values, weight and, if given, bias.
     """
     weight, sizes = weight.double(), weight.double().abs()
     shift = None if bias is None else bias.double()
@@ -311,7 +305,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Any, Box], Box]] = {
 }
 """Layers with a bound."""
 FORWARDS = {kind: kind.forward for kind in MODULES}
-"""What the bounds are of."""
+"""The forward methods that the bounds are for."""
 
 
 def _unknown(what: str) -> ConfigError:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.evaluation.certificates import certified_images
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState, Partial
 from sparring.evaluation.inputs import Source, materialised
@@ -56,17 +56,17 @@ from sparring.records.typed import typed, typed_record
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What an evaluation found, as shares and image by image."""
+    """The result of an evaluation, as shares and image by image."""
 
     evaluation: Evaluation
     """Natural and robust accuracy, attack by attack."""
     outcomes: Outcomes
-    """What became of every image."""
+    """The outcome of every image."""
     examples: Examples | None = None
     """The first images, clean and attacked, where they are pictures."""
     adversarial: Tensor | None = field(default=None, compare=False)
-    """All images as the attacks left them [N, *S], on the CPU: misclassified where they could, else
-    where the last search ended. `None` for an evaluation with `resume`."""
+    """All images as attacked [N, *S], on the CPU: misclassified if an attack succeeded, else the
+    end of the last search. `None` for an evaluation with `resume`."""
 
     @property
     def natural(self) -> Proportion:
@@ -83,11 +83,11 @@ class Verdict:
         return self.outcomes.per_class()
 
     def confusion(self, *, attacked: bool = True) -> tuple[tuple[int, ...], ...]:
-        """How many images of each class were taken for each, as [true class][predicted class]."""
+        """Numbers of images as [true class][predicted class]."""
         return self.outcomes.confusion(attacked=attacked)
 
     def to_dict(self) -> dict[str, Any]:
-        """What evaluation.json and outcomes.json hold."""
+        """The content of evaluation.json and outcomes.json."""
         return {**self.evaluation.to_dict(), "outcomes": to_json(self.outcomes)}
 
     def to_frame(self) -> Any:
@@ -131,7 +131,7 @@ def evaluate(
 ) -> tuple[Verdict, ...]: ...
 @typed
 @plain_settings()
-def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keyword
+def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyword
     model: Classifier,
     images: Batch | Source,
     labels: Batch | Sequence[int] | Threat | Sequence[Threat] | None = None,
@@ -146,55 +146,55 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
     resume: Path | str | None = None,
     progress: bool | Observer = False,
 ) -> Verdict | tuple[Verdict, ...]:
-    """How many of these images a model gets right, and how many no attack of a suite breaks.
+    """Natural and robust accuracy of a model on these images, under a suite of attacks.
 
-    `model` maps images to logits: a `torch.nn.Module`, judged in evaluation mode and left as it
-    was, or any differentiable function. It must take batches of any size. What is inside
-    `DataParallel` or `torch.compile` is judged without it. `images` hold pixels in [0, 1], `labels`
-    class indices, both tensors or NumPy arrays; neither is written to. In place of both, an
+    `model` maps images to logits: a `torch.nn.Module`, used in evaluation mode and restored
+    afterwards, or any differentiable function. It must take batches of any size. A module inside
+    `DataParallel` or `torch.compile` is used without it. `images` hold pixels in [0, 1], `labels`
+    class indices, both tensors or NumPy arrays; neither is written to. Instead of both, an
     `ImageSet`, a `Dataset` (its test images), a `torch.utils.data.Dataset` or a `DataLoader` is
     read into memory, in its order: `evaluate(model, loader, Linf(8/255))`. The gradient mode,
-    autocast, the default dtype and the default device around the call change nothing.
-    An image counts as broken only once the model itself, in its own arithmetic, has misclassified
-    a version of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
+    autocast, the default dtype and the default device around the call have no effect.
+    An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
+    of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
     attack, search, its place in the set) alone.
 
-    With a sequence of threats of one kind there is a verdict for each, in the same order. The
-    smallest is judged first, and an image that it broke counts as broken in the larger ones at
-    once, by the attack of that name. So robust accuracy does not increase with ε.
+    A sequence of threats of one kind gives a verdict for each, in the same order. The smallest is
+    evaluated first, and its broken images count as broken in the larger ones, by the attack of that
+    name. So robust accuracy does not increase with ε.
 
     `suite` is a name (`autoattack` and `aa` are `standard`), a `Suite`, or a list of attacks. An
     attack of your own may be any function `attack(model, images, labels)` that returns images; of
-    `threat` and `generator` it gets the keyword arguments that it takes. What it returns is judged
-    like everything else; images outside the threat are refused.
+    `threat` and `generator` it gets the keyword arguments that it takes. Its images are checked
+    like those of other attacks; images outside the threat are refused.
 
     `precision` is that of the search. "fp32" searches in single precision. "bf16" searches in bf16
-    first, and what that leaves again in single precision, so that rounding cannot make a model look
-    more robust; "auto" does so where the device has matrix units for bf16 and the model bears it.
-    Anything but a module is searched as it is.
+    first, and then the remaining images in single precision, so that rounding cannot make a model
+    look more robust. "auto" does so if the device has matrix units for bf16 and the model works in
+    it. A function is searched as it is.
 
-    At most `batch_size` images pass through the model at once, by default 128 on a CPU and 1,024
-    elsewhere (untested). Rounding depends on it, so an image at the margin may fall with one size
-    and not with another. With a `device` a module computes there, and is moved back afterwards.
+    A pass has at most `batch_size` images, by default 128 on a CPU and 1,024 elsewhere (untested).
+    Rounding depends on it, so an image at the margin may break with one size and not with another.
+    With a `device` a module computes there, and is moved back afterwards.
 
-    `resume` is a file in which an evaluation is kept while it runs: if it holds one of the same
-    model, images and settings, this resumes from there, to the same outcomes; any other is
+    `resume` is a file for the state of a running evaluation. If it holds that of the same model,
+    images and settings, the evaluation resumes from there, to the same outcomes; any other is
     overwritten. The file stays.
 
-    `progress=True` shows how far the evaluation is and how long it will take, in a terminal, a
-    notebook or, every ten seconds, a log; a function gets a `Progress` after every pass.
+    `progress=True` shows the progress and the time left in a terminal, a notebook or, every ten
+    seconds, a log; a function gets a `Progress` after every pass.
 
-    Afterwards up to 128 images that the model gets right, in one batch, are checked for signs of
-    gradient masking and of a broken evaluation, unless `checks` is false: the findings say what was
-    seen, and those that are flagged why the robust accuracy should not be believed.
+    Unless `checks` is `False`, up to 128 correctly classified images are then used to check for
+    signs of gradient masking and of a broken evaluation. A flagged finding says why the robust
+    accuracy should not be trusted.
 
-    A suite that certifies adds a lower bound by interval bound propagation (`certified`), or says
-    in a caveat why there is none.
+    A suite that certifies adds a lower bound by interval bound propagation (`certified`), or a
+    caveat with the reason why there is none.
 
     Cost: one forward pass over all images; for each search of each attack, its passes over the
     images that are robust so far, and one forward pass for each image that seems broken; and that
     of `examine`.
-    Raises `ConfigError` for an unknown suite and for images, labels or logits that cannot be meant.
+    Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
     """
     chosen = suite_of(suite)
     check_callable(model)
@@ -230,7 +230,7 @@ def evaluate(  # noqa: PLR0913 - four things that are judged, settings by keywor
 def _arguments(
     model: Classifier, images: Any, labels: Any, threat: Any
 ) -> tuple[Tensor, Tensor, Threat | Sequence[Threat]]:
-    """Images, labels and threat, of a data set in the place of both, too."""
+    """Images, labels and threat, also from a data set."""
     if not isinstance(images, Tensor | np.ndarray):
         if threat is None:
             labels, threat = None, labels
@@ -361,38 +361,37 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
 def _certificate(
     model: Classifier, threat: Threat, state: EvaluationState
 ) -> tuple[Proportion | None, str | None]:
-    """The lower bound, or why there is none: whatever happens, what the attacks found is kept."""
+    """The lower bound, or why there is none; a failure does not lose the attacks' results."""
     if not isinstance(model, nn.Module):
-        return None, "no certificate: it needs a torch.nn.Module, whose layers it can see"
+        return None, "no certificate: it needs a torch.nn.Module"
     try:
         size = state.batch_size
         held = certified_images(model, state.images, state.labels, threat, batch_size=size)
     except ConfigError as error:
         return None, f"no certificate: {error}"
-    except Exception as error:  # of the walk through a network of one's own, or of memory
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return None, f"no certificate: it could not be computed ({reason})"
+    except Exception as error:  # from a user's network, or for lack of memory
+        return None, f"no certificate: it could not be computed ({cause(error)})"
     if bool((held & ~state.robust).any()):
         return None, f"no certificate: {_contradiction(held, state)}"
     return Proportion(successes=int(held.sum()), total=len(held)), None
 
 
 def _contradiction(held: Tensor, state: EvaluationState) -> str:
-    """That bounds and attacks cannot both be right, with what each of them says."""
+    """Why the certificate is withdrawn: an attack broke a certified image."""
     broken = (held & ~state.robust).nonzero().flatten()
     by = state.outcomes().broken_by[int(broken[0])] or "the clean image itself"
     return (
         f"bounds would certify {int(held.sum())} of {len(held)} images, but {len(broken)} of these "
         f"are misclassified, first image {int(broken[0])} (counted from 0, by {by}). The network "
-        "computes something that its trace does not show, so the certificate is withdrawn; what "
-        "the attacks found stands, and may be too little"
+        "computes something that its trace does not show, so the certificate is withdrawn; the "
+        "attacks' results stand, and may be too weak"
     )
 
 
 def _forms(
     tested: ModelUnderTest, precision: Precision, images: Tensor
 ) -> tuple[list[Classifier], str]:
-    """The model as attacks see it: the same function, computed in the cheapest faithful ways."""
+    """Forms of the model for attacks, the cheapest first, and their arithmetic."""
     model, device = tested.judge.model, tested.judge.device
     exact, arithmetic = tested.attacked, tested.arithmetic
     if not tested.has_weights or not isinstance(model, nn.Module):
@@ -411,12 +410,12 @@ def _forms(
 
 
 def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[float], None]:
-    """Tells an observer how far the checks are, as one more attack."""
+    """Reports the progress of the checks to an observer, as one more attack."""
     number, robust = len(state.attacks), state.robust_so_far
     images, done = state.after / EFFORT, 0.0
     begun = last = time.perf_counter()
 
-    def tell(effort: float) -> None:
+    def report(effort: float) -> None:
         nonlocal done, last
         done, now = done + effort, time.perf_counter()
         state.pace.measured(number, effort * images, now - last)
@@ -435,7 +434,7 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
                 )
             )
 
-    return tell
+    return report
 
 
 def _digest(settings: object, *tensors: Tensor) -> str:

@@ -1,7 +1,6 @@
-"""The state of an evaluation: which images are broken so far, and how far the searches are.
+"""The state of an evaluation: its broken images and its searches.
 
-It can be written to disk between two passes and restored to the same bits, so that an evaluation
-which was killed is resumed.
+It can be written to disk between two passes and restored bit for bit, to resume an evaluation.
 
 Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
 Units: seconds are wall-clock.
@@ -50,9 +49,9 @@ from sparring.records import AttackResult, Example, Examples, Outcomes, Proporti
 from sparring.records.files import run_errors, write_atomically
 
 UNBROKEN = -1
-"""Stands for the attack that broke an image which none has broken."""
+"""Number of the attack for images that none has broken."""
 SHOWN = 12
-"""Images that are kept to be looked at: enough for an impression, few enough for a page."""
+"""Images that are kept for the report."""
 
 
 class SearchPass(NamedTuple):
@@ -61,11 +60,10 @@ class SearchPass(NamedTuple):
     attack: int
     """Number of the attack, from 0."""
     place: int
-    """Number of the search within it, whatever the form."""
+    """Number of the search within it, for any form."""
     search: Search
-    """What is carried out."""
     form: int
-    """Which form of the model is searched."""
+    """Number of the form of the model."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -73,7 +71,7 @@ class EvaluationState:
     """One model on one set of images, under one list of attacks."""
 
     judge: Judge
-    """What counts."""
+    """It decides which images are broken."""
     forms: Sequence[Classifier]
     """The model as attacks see it, the cheapest form first, the most faithful last."""
     images: Tensor
@@ -81,35 +79,35 @@ class EvaluationState:
     labels: Tensor
     """Their classes [N]."""
     logits: Tensor
-    """What the model says of them [N, K]."""
+    """The model's logits of them [N, K]."""
     attacks: Sequence[Attack]
-    """In the order in which they are run."""
+    """In order of execution."""
     seed: int
-    """Of everything random."""
+    """Seed of everything random."""
     batch_size: int
-    """Most images that are searched at once."""
+    """Most images of a pass."""
     kept: int = SHOWN
-    """The first images of which the attacked versions are kept."""
+    """Number of the first images whose attacked versions are kept."""
     after: float = 0.0
-    """Effort of what follows the attacks."""
+    """Effort of the checks after the attacks."""
     pace: Pace = field(default_factory=Pace)
-    """How fast the parts are."""
+    """Measured speed of the parts."""
     robust: Tensor = field(init=False)
-    """Where the model has been right so far [N]."""
+    """Images that are not broken so far [N]."""
     adversarial: Tensor = field(init=False)
-    """What it says of the broken images, and of the clean one elsewhere [N]."""
+    """Predicted class of the broken version, or else of the clean image [N]."""
     broken_by: Tensor = field(init=False)
     """Number of the attack that broke each image [N]."""
     seconds: list[float] = field(init=False)
     """Time of each attack so far."""
     shown: Tensor = field(init=False)
-    """The first images as the attacks left them so far; none if that was not kept."""
+    """The first images in their attacked versions so far; empty if not kept."""
     left: list[int] = field(default_factory=list)
-    """Robust images after each attack that is through."""
+    """Robust images after each finished attack."""
     search_pass: int = 0
-    """Which search of `passes` is next or under way."""
+    """Number of the current or next search of `passes`."""
     batched: BatchedSearch | None = None
-    """The search that is under way; `None` between two."""
+    """The current search; `None` between two."""
 
     def __post_init__(self) -> None:
         """Initially only misclassified images count as broken."""
@@ -120,7 +118,7 @@ class EvaluationState:
         self.shown = self.images[: self.kept].to("cpu", copy=True)
 
     def begin_with(self, smaller: "EvaluationState") -> None:
-        """Count as broken what was broken in a smaller threat of the same kind."""
+        """Count images as broken that are broken in a smaller threat of the same kind."""
         for name in ("robust", "adversarial", "broken_by", "shown"):
             setattr(self, name, getattr(smaller, name).clone())
 
@@ -131,7 +129,7 @@ class EvaluationState:
 
     @property
     def passes(self) -> Sequence[SearchPass]:
-        """All that is to be done, in order: each form sees a whole attack before the next does."""
+        """All searches in order; each form gets a whole attack before the next form."""
         return [
             SearchPass(number, place, search, form)
             for number, attack in enumerate(self.attacks)
@@ -145,7 +143,7 @@ class EvaluationState:
         return forms[-1:] if isinstance(attack, OwnAttack) else forms
 
     def run(self) -> Iterator[Progress]:
-        """Search to the end; between two passes the state may be stored."""
+        """Run all searches; the state may be stored between two passes."""
         passes = self.passes
         while self.search_pass < len(passes):
             search_pass = passes[self.search_pass]
@@ -176,7 +174,7 @@ class EvaluationState:
             yield self._progress(passes, search_pass)
 
     def results(self) -> tuple[AttackResult, ...]:
-        """What each attack left."""
+        """The result of each attack."""
         total = len(self.labels)
         return tuple(
             AttackResult(
@@ -186,7 +184,7 @@ class EvaluationState:
         )
 
     def outcomes(self) -> Outcomes:
-        """What became of every image."""
+        """The outcome of every image."""
         names = {number: attack.name for number, attack in enumerate(self.attacks)}
         return Outcomes(
             labels=tuple(self.labels.tolist()),
@@ -196,7 +194,7 @@ class EvaluationState:
         )
 
     def examples(self) -> Examples | None:
-        """The first images, clean and attacked; none if they are no pictures, or were not kept.
+        """The first images, clean and attacked; `None` if they are no pictures or are not kept.
 
         Cost: a forward pass over `SHOWN` images.
         """
@@ -204,16 +202,16 @@ class EvaluationState:
         if not len(shown) or shown.ndim != 4 or shown.shape[1] not in (1, 3):
             return None
         outcomes = self.outcomes()
-        said = self.judge.predictions(shown)
-        broken = self.broken_by[: len(said)] != UNBROKEN
-        said = torch.where(broken, self.adversarial[: len(said)], said).tolist()
+        predicted = self.judge.predictions(shown)
+        broken = self.broken_by[: len(predicted)] != UNBROKEN
+        predicted = torch.where(broken, self.adversarial[: len(predicted)], predicted).tolist()
         clean, attacked = _pixels(self.images[: len(shown)]), _pixels(shown)
         channels, height, width = shown.shape[1:]
         images = tuple(
             Example(
                 label=outcomes.labels[place],
                 natural=outcomes.natural[place],
-                adversarial=said[place],
+                adversarial=predicted[place],
                 broken_by=outcomes.broken_by[place],
                 clean=clean[place],
                 attacked=attacked[place],
@@ -239,7 +237,7 @@ class EvaluationState:
         }
 
     def schema(self, state: object) -> Kind:
-        """What `restore` accepts, given how far a state says that it came.
+        """The schema of a state that `restore` accepts, given the progress it states.
 
         Cost: the first pass of a search over one image.
         """
@@ -269,7 +267,7 @@ class EvaluationState:
         )
 
     def _search_schema(self, search_pass: SearchPass, rows: int) -> Kind:
-        """Tensors as the search keeps them, a row for each image in flight."""
+        """Tensors of the search, with a row for each image in it."""
         if not rows:
             return Anything()
         first = self._batched_search(search_pass, torch.tensor([0]))
@@ -290,11 +288,11 @@ class EvaluationState:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put everything where it was, batch and all."""
+        """Restore a state."""
         for name in ("robust", "adversarial", "broken_by", "seconds", "left"):
             setattr(self, name, state[name])
         self.search_pass = state["leg"]
-        # An evaluation that was begun before images were kept goes on without.
+        # States of earlier versions have no images.
         self.shown = state.get("shown", self.shown[:0]).to(self.shown)
         if state["waiting"] is not None:
             self.batched = self._batched_search(self.passes[self.search_pass], state["waiting"])
@@ -325,19 +323,19 @@ class EvaluationState:
         )
 
     def _judge(self, search_pass: SearchPass, places: Tensor, points: Tensor) -> Tensor:
-        """Where the model itself errs, on an image inside the threat."""
+        """Where the model misclassifies an image inside the threat."""
         with numbered(places, ATTACKED):
             predictions = self.judge.predictions(points)
         inside = self.judge.allowed(points, self.images[places].to(points.device)).cpu()
         broken = (predictions != self.labels[places]) & inside
-        fallen = places[broken]
-        self.robust[fallen] = False
-        self.adversarial[fallen] = predictions[broken]
-        self.broken_by[fallen] = search_pass.attack
+        newly = places[broken]
+        self.robust[newly] = False
+        self.adversarial[newly] = predictions[broken]
+        self.broken_by[newly] = search_pass.attack
         return broken
 
     def _show(self, places: Tensor, points: Tensor) -> None:
-        """Keep what a search ended with, where it is of one of the first images."""
+        """Keep the final images of a search, for the first images."""
         first = places < len(self.shown)
         self.shown[places[first]] = points[first.to(points.device)].to(self.shown)
 
@@ -346,35 +344,37 @@ class EvaluationState:
             place for place, other in enumerate(passes) if other.attack == search_pass.attack
         ]
         done, batched = self.search_pass - of_attack[0], self.batched
-        everyone, ahead = int(self.robust.sum()), 0
+        remaining, ahead = int(self.robust.sum()), 0
         if batched is not None:
             queries = search_pass.search.queries
             flying = (queries - batched.state["done"]).clamp_min(0).sum()
             ahead = len(batched.waiting) * queries + int(flying)
-            done += 1 - ahead / max(everyone * queries, ahead, 1)
+            done += 1 - ahead / max(remaining * queries, ahead, 1)
         return Progress(
             attack=self.attacks[search_pass.attack].name,
             number=search_pass.attack + 1,
             of=len(self.attacks),
             share=done / len(of_attack),
-            robust=everyone,
+            robust=remaining,
             total=len(self.labels),
-            left=self.pace.left(self._efforts(passes, ahead, everyone)),
+            left=self.pace.left(self._efforts(passes, ahead, remaining)),
             spent=sum(self.seconds),
         )
 
-    def _efforts(self, passes: Sequence[SearchPass], ahead: int, everyone: int) -> dict[int, float]:
-        """What is still to be done by attack, and after them, if no more images fall."""
+    def _efforts(
+        self, passes: Sequence[SearchPass], ahead: int, remaining: int
+    ) -> dict[int, float]:
+        """Effort left by attack, and after the attacks, if no more images break."""
         efforts = {len(self.attacks): self.after}
         for place, one in enumerate(passes[self.search_pass :]):
             under_way = not place and self.batched is not None
-            queries = ahead if under_way else everyone * one.search.queries
+            queries = ahead if under_way else remaining * one.search.queries
             efforts[one.attack] = efforts.get(one.attack, 0.0) + queries * one.search.effort
         return efforts
 
 
 def _integer_in(state: object, name: str, otherwise: int) -> int:
-    """An integer of 0 to `otherwise` in a state that may be anything; else `otherwise`."""
+    """An integer of 0 to `otherwise` in an unchecked state; else `otherwise`."""
     found = state.get(name) if isinstance(state, dict) else None
     return found if type(found) is int and 0 <= found <= otherwise else otherwise
 
@@ -386,7 +386,7 @@ def _pixels(images: Tensor) -> list[str]:
 
 
 EVERY = 15.0
-"""Seconds between two writes: some megabytes each."""
+"""Seconds between two writes of some megabytes."""
 
 _FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
 
@@ -395,18 +395,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Partial:
-    """The file of one evaluation; with no path nothing is kept."""
+    """The file of a partial evaluation."""
 
     path: Path | None
-    """Where it is."""
+    """`None` to keep nothing."""
     owner: str
-    """Of what: model, images and settings, as a digest."""
+    """Digest of model, images and settings."""
     _kept: float = field(default_factory=time.monotonic)
 
     def restore(self, state: EvaluationState) -> float:
-        """Put the evaluation where the file left it; returns the seconds spent before, 0 if none.
+        """Restore the evaluation from the file; return its seconds so far, or 0 without a file.
 
-        A file that is damaged or belongs to another evaluation is passed over with a warning.
+        A file that is damaged or of another evaluation is ignored with a warning.
         """
         if self.path is None or not self.path.exists():
             return 0.0
@@ -433,7 +433,7 @@ class Partial:
         return float(found["seconds"])
 
     def keep(self, state: EvaluationState, *, seconds: float) -> None:
-        """Write the file if it is time again. Raises `RunError` if it cannot be written."""
+        """Write the file every `EVERY` seconds. Raises `RunError` if it cannot be written."""
         if self.path is None or time.monotonic() - self._kept < EVERY:
             return
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Images and labels of whatever holds them, as tensors."""
+"""Images and labels of a data set, as tensors."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LOADED = 256
 """Items of a `torch.utils.data.Dataset` that are stacked at once."""
 
 Source = Images | Dataset | Batch | TorchDataset[Any] | DataLoader[Any]
-"""What holds images and their labels."""
+"""Objects that hold images and their labels."""
 
 
 def materialised(data: Source) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def materialised(data: Source) -> tuple[Tensor, Tensor]:
         return torch.cat([one for one, _ in batches]), torch.cat([one for _, one in batches])
     except SparringError:
         raise
-    except Exception as error:  # of a data set that is not sparring's
+    except Exception as error:  # from a user's data set
         raise ConfigError(
             f"the items of {type(data).__name__} must be pairs of an image tensor and a class; "
             f"they cannot be stacked ({cause(error)}). Give the data set a transform to tensors "

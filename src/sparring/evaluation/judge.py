@@ -1,6 +1,6 @@
-"""Which images a network gets right, clean or attacked, by its own arithmetic inside the threat.
+"""Which images a network classifies correctly, by its own arithmetic and inside the threat.
 
-Whatever form of the network an attack searched, an image is broken only if the judge says so.
+An attack may search another form of the network; the judge decides which images are broken.
 
 Shapes: N images of a set, B of a batch, S one image (C H W).  Units: pixels in [0, 1].
 """
@@ -93,30 +93,30 @@ def parts(count: int, size: int) -> Iterator[slice]:
 
 
 TOLERANCE = 1e-6
-"""How far beyond ε the rounding of float32 pixels may take an image that is still allowed."""
+"""Rounding of float32 pixels by which an image may exceed ε."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Judge:
-    """Decides for a network which images are misclassified, and which changes are allowed."""
+    """Decides which images a network misclassifies, and which changes are allowed."""
 
     model: Classifier
-    """Images to logits; a module is put into evaluation mode for the time of each judgement."""
+    """Images to logits; a module is in evaluation mode during each pass."""
     labels: Int64[Tensor, " N"]
     """The true classes of the set: the model must have an output for each."""
     threat: Threat
-    """The set that an adversarial example must come from."""
+    """The allowed changes."""
     device: torch.device
-    """Where the model computes."""
+    """The model's device."""
     batch_size: int | None = None
-    """Images that it is asked about at once; by default 128 on a CPU and 1,024 elsewhere."""
+    """Images of a pass; by default 128 on a CPU and 1,024 elsewhere."""
 
     def predictions(self, images: Float[Tensor, " N *S"]) -> Int64[Tensor, " N"]:
-        """The class that the network gives each image; otherwise as `logits`."""
+        """The predicted classes; otherwise as `logits`."""
         return self.logits(images).argmax(1)
 
     def logits(self, images: Float[Tensor, " N *S"]) -> Float[Tensor, " N K"]:
-        """What the network says of at least one image. Cost: one forward pass, in batches.
+        """The logits of at least one image. Cost: one forward pass, in batches.
 
         Raises `ConfigError` if the model does not return a row of finite logits for each image.
         """
@@ -127,12 +127,12 @@ class Judge:
     def allowed(
         self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Bool[Tensor, " B"]:
-        """Where an image lies in the threat around its clean one, up to rounding."""
+        """Where images lie in the threat around their clean ones, up to rounding."""
         near = self.threat.distance(attacked, images) <= self.threat.eps + TOLERANCE
         return near & ((attacked >= 0) & (attacked <= 1)).flatten(1).all(1)
 
 
 def device_of(model: Classifier, images: Tensor) -> torch.device:
-    """Where a model computes: where its weights are, or, if it has none, where the images are."""
+    """The device of a model's weights, or, if it has none, of the images."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return images.device if first is None else first.device

@@ -1,6 +1,6 @@
-"""Checks for gradient masking: whether attacks fail because they are misled.
+"""Checks for gradient masking: whether attacks fail because gradients mislead them.
 
-They use a subset of the images that the model gets right when clean.
+They use some of the images that the model classifies correctly when clean.
 
 Shapes: B images of the subset, K classes, S one image (C H W).  Units: pixels in [0, 1].
 Source: the signs are those of Athalye, Carlini & Wagner 2018, "Obfuscated Gradients Give a False
@@ -22,19 +22,19 @@ from sparring.evaluation.model_under_test import ModelUnderTest, Subset, outputs
 from sparring.records import Finding, Reading, sign_test
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Numbers of steps that are compared."""
+"""Numbers of steps to compare."""
 UNLIKELY = 0.001
-"""Probability below which chance is not taken for the reason; 28 pairs are compared."""
+"""The p-value below which a difference is significant; 28 pairs are compared."""
 SHARE = 0.05
-"""Of the slice, what counts as more than a few odd images."""
+"""The share of images above which a check is flagged."""
 HALF = 0.5
-"""Of images: one step must leave more than this, and many steps less than this of those."""
+"""Catastrophic overfitting: more than this share survive one step, less of them many steps."""
 RANDOM = 64
-"""Uniform points of the threat that are tried."""
+"""Uniform points of the threat to try."""
 QUERIES = 256
-"""Of Square, a twentieth of the published attack."""
+"""Queries of Square, a twentieth of the published attack."""
 VANISHING = 1e-20
-"""Largest component of a gradient that float32 still tells from nothing, with room for products."""
+"""A gradient counts as zero if its largest component is at most this, near float32's limit."""
 
 
 GONE = "share of images without a gradient of the {}"
@@ -46,7 +46,7 @@ ODD = "share of images with NaN or infinity in the gradient of the {}"
 def gradients(subset: Subset) -> Iterator[Finding]:
     """Gradients that are zero or not finite, at clean images and at one random point around each.
 
-    Cost: four passes there and back.
+    Cost: four forward and backward passes.
     """
     images, labels = _on_device(subset)
     threat = subset.tested.judge.threat
@@ -80,12 +80,12 @@ def _about_gradients(gone: Mapping[str, float], broken: Mapping[str, float]) -> 
     if broken[odd] > 0:
         said.append(
             f"the gradient of the {odd} has NaN or infinity in {broken[odd]:.1%} of the images: "
-            "attacks that follow it leave those pixels as they are, so accuracy may be overstated"
+            "attacks do not change those pixels, so accuracy may be overstated"
         )
     if gone[zero] > SHARE:
         said.append(
-            f"the gradient of the {zero} is zero at {gone[zero]:.0%} of the images: attacks that "
-            "follow it stand still there"
+            f"the gradient of the {zero} is zero at {gone[zero]:.0%} of the images: attacks do "
+            "not move there"
         )
     return "; ".join(said) or "gradients do not vanish"
 
@@ -95,14 +95,14 @@ def _each(shares: Mapping[str, float], what: str) -> Iterator[Reading]:
 
 
 def steps(subset: Subset) -> Iterator[Finding]:
-    """What PGD breaks with 1 to 128 steps, and what only Square or chance finds.
+    """Images broken by PGD with 1 to 128 steps, and those broken only by Square or at random.
 
     Cost: 256 forward and backward passes, and 330 forward passes.
     """
     threat = subset.tested.judge.threat
-    right = {count: _withstands(subset, PGD(threat=threat, steps=count)) for count in STEPS}
+    right = {count: _survives(subset, PGD(threat=threat, steps=count)) for count in STEPS}
     yield _monotone(right)
-    single = _withstands(subset, fgsm(threat))
+    single = _survives(subset, fgsm(threat))
     yield _one_against_many(right, single)
     yield _converged(right)
     gradient = torch.stack([*right.values(), single]).all(0)
@@ -110,7 +110,7 @@ def steps(subset: Subset) -> Iterator[Finding]:
 
 
 def large(subset: Subset) -> Iterator[Finding]:
-    """Whether any image withstands a threat without limits. Cost: 64 passes there and back."""
+    """Whether images survive an unlimited threat. Cost: 64 forward and backward passes."""
     threat = subset.tested.judge.threat.unlimited(subset.images)
     if threat is None:
         return
@@ -122,12 +122,12 @@ def large(subset: Subset) -> Iterator[Finding]:
         check="unlimited threat",
         flagged=flagged,
         sentence=(
-            f"{left:.0%} of the images withstand 64 steps of PGD with ε = {threat.eps:g}, within "
-            "which every image lies: the attack is misled, not resisted"
+            f"{left:.0%} of the images survive 64 steps of PGD with ε = {threat.eps:g}, within "
+            "which every image lies: gradients mislead the attack"
             if flagged
-            else "with an ε that allows every image the attack succeeds"
+            else "with an unlimited ε the attack succeeds"
         ),
-        evidence=(Reading(what=f"share right at ε = {threat.eps:g}", value=left),),
+        evidence=(Reading(what=f"accuracy at ε = {threat.eps:g}", value=left),),
     )
 
 
@@ -136,8 +136,7 @@ def _on_device(subset: Subset) -> tuple[Tensor, Tensor]:
     return subset.images.to(device), subset.labels.to(device)
 
 
-def _withstands(subset: Subset, attack: PGD) -> Tensor:
-    """Where the model is not broken, whatever way the attack went."""
+def _survives(subset: Subset, attack: PGD) -> Tensor:
     return subset.tested.right(_examples(subset, attack), subset.images, subset.labels)
 
 
@@ -160,8 +159,9 @@ def _monotone(right: Mapping[int, Tensor]) -> Finding:
         check="weaker attack stronger",
         flagged=flagged,
         sentence=(
-            f"PGD with {weak} steps breaks {only_weak} images that {strong} steps do not, and only "
-            f"{only_strong} the other way round: the loss surface misleads long attacks"
+            f"PGD with {weak} steps breaks {only_weak} images that {strong} steps do not, and "
+            f"{strong} steps only {only_strong} that {weak} do not: the loss surface misleads long "
+            "attacks"
             if flagged
             else "more steps of PGD never break significantly fewer images"
         ),
@@ -178,10 +178,10 @@ def _one_against_many(right: Mapping[int, Tensor], single: Tensor) -> Finding:
         check="one step against many",
         flagged=flagged,
         sentence=(
-            f"{weak:.0%} of the images withstand a single step, {strong:.0%} also {many} steps: "
-            "the network has learnt to mislead single-step attacks (catastrophic overfitting)"
+            f"{weak:.0%} of the images survive a single step, {strong:.0%} also {many} steps: "
+            "the network misleads single-step attacks (catastrophic overfitting)"
             if flagged
-            else "what withstands one step of the attack does so for a good part against many"
+            else f"many images that survive one step also survive {many} steps"
             if weak > HALF
             else "even a single step breaks most images"
         ),
@@ -206,7 +206,7 @@ def _converged(right: Mapping[int, Tensor]) -> Finding:
             f"from {half} to {whole} steps of PGD accuracy still falls from {before:.0%} to "
             f"{after:.0%}: a longer attack will break more"
             if flagged
-            else f"from {half} to {whole} steps of PGD nothing much changes"
+            else f"from {half} to {whole} steps of PGD accuracy hardly changes"
         ),
         evidence=(
             _accuracy(f"{half} steps", right[half]),
@@ -216,7 +216,7 @@ def _converged(right: Mapping[int, Tensor]) -> Finding:
 
 
 def _blind(subset: Subset, gradient: Tensor) -> Finding:
-    """Square and random points, which see no gradient, against all of PGD together."""
+    """Square and random points, which use no gradient, against all of PGD together."""
     tested, (images, labels) = subset.tested, _on_device(subset)
     threat = tested.judge.threat
     chance = torch.ones(len(labels), dtype=torch.bool)
@@ -238,30 +238,29 @@ def _blind(subset: Subset, gradient: Tensor) -> Finding:
         check="blind search beats gradients",
         flagged=flagged,
         sentence=(
-            f"{share:.0%} of the images are broken by {blind} and by PGD of no length: gradients "
-            "mislead it"
+            f"{share:.0%} of the images are broken by {blind}, but not by PGD: gradients mislead it"
             if flagged
-            else f"{blind} find next to nothing that PGD does not"
+            else f"{blind} break hardly any image that PGD does not"
         ),
         evidence=(
             _accuracy("all PGD together", gradient),
             *([_accuracy(f"Square with {QUERIES} queries", square)] if searched else []),
             _accuracy(f"{RANDOM} random points", chance),
-            Reading(what="share that only search without gradients broke", value=share),
+            Reading(what="share broken only without gradients", value=share),
         ),
     )
 
 
 def _accuracy(what: str, right: Tensor) -> Reading:
-    return Reading(what=f"share right after {what}", value=float(right.float().mean()))
+    return Reading(what=f"accuracy after {what}", value=float(right.float().mean()))
 
 
 IMAGES = 128
-"""Of the slice: one batch."""
+"""Most images, one batch."""
 EFFORT = sum(STEPS) + 1 + (QUERIES + RANDOM) / 3 + 64 + 8
-"""Forward and backward passes of all checks, about, for each image."""
+"""Forward and backward passes of all checks for each image, roughly."""
 CHECKS = (outputs, gradients, steps, large)
-"""In the order in which they are carried out, the cheap ones first."""
+"""In the order of execution, the cheap ones first."""
 
 
 def examine(
@@ -272,11 +271,11 @@ def examine(
     seed: int,
     observer: Callable[[float], None] = lambda effort: None,
 ) -> tuple[Finding, ...]:
-    """What the checks found, on images spread evenly over those that are `right` when clean [N].
+    """Findings of all checks, on images spread evenly over those that are `right` when clean [N].
 
-    `images` are those of the judge of `tested`. `observer` gets the passes, of `EFFORT`, that were
-    taken since its last call. No finding at all if no image is right.
-    Cost: about 330 passes there and back, and 400 forward passes, over at most `IMAGES` images.
+    `images` are those of the judge of `tested`. `observer` gets the passes, of `EFFORT`, since its
+    last call. There are no findings if no image is right.
+    Cost: about 330 forward and backward and 400 forward passes over at most `IMAGES` images.
     """
     places = right.nonzero().flatten()
     if not len(places):
@@ -287,6 +286,6 @@ def examine(
 
 
 def evenly(places: Tensor) -> Tensor:
-    """At most `IMAGES` of these [N], each once, from the first to the last at equal distances."""
+    """At most `IMAGES` of these [N], evenly spaced from the first to the last."""
     count = min(IMAGES, len(places))
     return places[torch.linspace(0, len(places) - 1, count).round().long()]

@@ -1,7 +1,7 @@
-"""One model under attack: the form that is searched, its judge, and whether answers mean anything.
+"""A model under attack: its form for the search, its judge, and checks of its outputs.
 
 Shapes: B batch, K classes, S one image (C H W).
-Units: pixels in [0, 1]; differences of logits are shares of their spread.
+Units: pixels in [0, 1]; differences of logits relative to their spread.
 """
 
 import logging
@@ -32,18 +32,18 @@ from sparring.records import Finding, Reading
 log = logging.getLogger(__name__)
 
 ALIKE = 1e-3
-"""Largest difference of two answers, as a share of the logits' spread, that rounding explains."""
+"""Largest difference of logits, relative to their spread, that rounding explains."""
 ROUGHLY = 0.25
-"""The same of a form in bf16, whose search another in single precision follows."""
+"""The same for a form in bf16, followed by a search in single precision."""
 FEW = 32
-"""Images by which a form is compared with the network."""
+"""Images on which a form is compared with the network."""
 
 
 def ask(model: Classifier, images: Tensor, labels: Tensor) -> None:
-    """Refuse a model that fails on one image or on an odd number, before it is attacked.
+    """Raise `ConfigError` for a model that fails on one image or on an odd number of images.
 
-    Searches go on with the images that are left, whatever their number, down to one. Cost: a pass
-    there and back over `ODD` images and over one. Raises `ConfigError`.
+    Searches continue with any number of images, down to one. Cost: a forward and a backward pass
+    over `ODD` images and over one.
     """
     logits_of, device = checked(model, labels), device_of(model, images)
     with no_trace(model):
@@ -53,11 +53,11 @@ def ask(model: Classifier, images: Tensor, labels: Tensor) -> None:
 
 
 class ModelUnderTest:
-    """What is attacked of a model, in single precision, and its judge.
+    """A model's form for attacks, in single precision, and its judge.
 
-    `logits` are those of the clean images; `attacked` is the model as attacks see it, `arithmetic`
-    what that is computed in, `threads` how many PyTorch is to have while it is attacked, 0 for as
-    many as it has. `batch_size` images are asked about at once, `None` for the device's default.
+    `logits` are those of the clean images; `attacked` is the model as attacks see it, in this
+    `arithmetic`. PyTorch uses `threads` threads while it is attacked, 0 for no change. A pass has
+    at most `batch_size` images, `None` for the device's default.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ModelUnderTest:
                     self.threads = passes.threads
                     return
                 log.warning(
-                    "%s is attacked without the form %s, whose logits are not the network's",
+                    "%s is attacked without the form %s, whose logits differ from the network's",
                     type(model).__name__,
                     passes.name,
                 )
@@ -97,7 +97,7 @@ class ModelUnderTest:
     def agrees(self, form: Classifier, images: Tensor, within: float = ALIKE) -> bool:
         """Whether a form gives the network's logits of the first images and of points around them.
 
-        `within` is a share of the logits' spread. A form that fails, or whose logits are not
+        `within` is relative to the logits' spread. A form that fails, or whose logits are not
         finite, does not agree. Cost: two passes over at most `FEW` images, by both.
         """
         clean = images[:FEW]
@@ -108,13 +108,13 @@ class ModelUnderTest:
             with no_trace(self.judge.model):
                 logits_of, device = checked(form, self.judge.labels), self.judge.device
                 found = logits_in_parts(logits_of, asked, device, batch_size=self.batch_size)
-        except Exception:  # of a network of one's own
+        except Exception:  # from a user's network
             return False
         spread = (wanted.amax(1) - wanted.amin(1)).mean().clamp_min(1e-12)
         return bool((wanted - found).abs().max() <= within * spread)
 
     def examples(self, attack: PGD, start: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Adversarial examples that are made on this model."""
+        """Adversarial examples crafted on this model."""
         device = self.judge.device
         batch = (images.to(device), labels.to(device))
         with computing_threads(self.threads):
@@ -127,31 +127,30 @@ class ModelUnderTest:
 
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
-    """Where the search for each image begins; `first` is the place of the first in its set."""
+    """Starting points of the search; `first` is the place of the first image in its set."""
     own = derive_seed(seed, attack.name, 0)
     seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
     return attack.starts(images, torch.tensor(seeds))
 
 
 class Subset(NamedTuple):
-    """Images that a model gets right when clean, for checks that look at a few."""
+    """Images for the checks, which a model classifies correctly when clean."""
 
     tested: ModelUnderTest
-    """The model."""
     images: Float[Tensor, " B *S"]
     """Clean images; at least one."""
     labels: Int64[Tensor, " B"]
     """Their classes."""
     seed: int
-    """Of everything random."""
+    """Seed of everything random."""
     observer: Callable[[float], None] = lambda effort: None
-    """Gets the forward and backward passes that were taken."""
+    """Takes the number of forward and backward passes since its last call."""
 
 
 def outputs(subset: Subset) -> Iterator[Finding]:
     """Randomised outputs, outputs that depend on the batch, probabilities, layers in train mode.
 
-    Cost: four forward passes over the slice.
+    Cost: four forward passes over the images.
     """
     model, images = subset.tested.judge.model, subset.images.to(subset.tested.judge.device)
     with no_trace(model):
@@ -174,10 +173,10 @@ def _randomised(noise: float) -> Finding:
         check="randomised outputs",
         flagged=flagged,
         sentence=(
-            f"the model answers the same images differently (by {noise:.1g} of the logits' spread)"
-            ": an attack must average over its noise, and one look at an image is no verdict"
+            f"the model gives the same images different logits (by {noise:.1g} of their spread)"
+            ": attacks must average over its noise, and a single pass is no verdict"
             if flagged
-            else "the model answers the same images the same"
+            else "the model gives the same images the same logits"
         ),
         evidence=(Reading(what="largest difference / spread", value=noise),),
     )
@@ -190,8 +189,7 @@ def _batch(difference: float, noise: float) -> Finding:
         flagged=flagged,
         sentence=(
             f"the logits of an image change with the images beside it (by {difference:.1g} of their"
-            " spread): accuracy then depends on how the set is cut into batches; look for "
-            "normalisation by the batch"
+            " spread): accuracy then depends on the batches; look for normalisation by the batch"
             if flagged
             else "the logits of an image do not depend on the images beside it"
         ),
@@ -206,8 +204,8 @@ def _probabilities(logits: Tensor) -> Finding:
         check="probabilities for logits",
         flagged=flagged,
         sentence=(
-            "the model returns probabilities, rows that sum to 1: losses then take a softmax of a "
-            "softmax and their gradients nearly vanish; return what goes into its softmax"
+            "the model returns probabilities, rows that sum to 1: losses apply a second softmax, "
+            "and gradients nearly vanish; return the input of its softmax"
             if flagged
             else "the model returns logits, not probabilities"
         ),
@@ -222,16 +220,16 @@ def _train_mode(model: Classifier) -> Finding:
         flagged=bool(found),
         sentence=(
             f"{', '.join(found[:3])} acts as in training although the model is in evaluation mode: "
-            "what is judged is not the classifier that would be used"
+            "the evaluated classifier is not the one in use"
             if found
-            else "no layer that can be looked into acts as in training"
+            else "no layer acts as in training"
         ),
         evidence=(Reading(what="layers", value=float(len(found))),),
     )
 
 
 def _training(model: Classifier) -> Iterator[tuple[str, nn.Module]]:
-    """Layers that normalise by the batch or whose flag cannot be put to evaluation."""
+    """Layers that normalise by the batch or stay in training mode."""
     if not isinstance(model, nn.Module):
         return
     with evaluation_mode(model):

@@ -1,4 +1,4 @@
-"""How far an evaluation is, when it will end, and how that is shown.
+"""The progress of an evaluation: its share, its time left, and their display.
 
 Units: seconds are wall-clock; effort is counted in forward and backward passes of one image.
 """
@@ -13,7 +13,7 @@ from sparring.records.text import counted, duration_text
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far an evaluation is, after a pass."""
+    """The progress of an evaluation, after a pass."""
 
     attack: str
     """Name of the attack that is running."""
@@ -22,19 +22,19 @@ class Progress:
     of: int
     """Attacks of the suite."""
     share: float
-    """Of this attack that is done, if no more images fall: 1 at its end."""
+    """Share of this attack that is done, if no more images break; 1 at its end."""
     robust: int
     """Images that no attack has broken so far."""
     total: int
-    """Images that are evaluated in all."""
+    """All images."""
     left: float | None = None
-    """Seconds to the end of everything, checks included, if no more images fall."""
+    """Seconds to the end of the evaluation with its checks, if no more images break."""
     spent: float = 0.0
     """Seconds since the beginning."""
 
     @property
     def of_all(self) -> float:
-        """Share of everything that is done, in seconds."""
+        """Share of the whole evaluation that is done, by time."""
         return 0.0 if self.left is None else self.spent / max(self.spent + self.left, 1e-9)
 
     @property
@@ -48,20 +48,20 @@ Observer = Callable[[Progress], None]
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Pace:
-    """Seconds for a unit of effort, as measured, by part of an evaluation."""
+    """Measured seconds for a unit of effort, by part of an evaluation."""
 
     effort: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
 
     def measured(self, part: int, effort: float, seconds: float) -> None:
-        """Add what a part of the evaluation took."""
+        """Add the effort and time of a part."""
         self.effort[part] = self.effort.get(part, 0.0) + effort
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def left(self, efforts: Mapping[int, float]) -> float | None:
-        """Seconds that these efforts will take; `None` before anything was measured.
+        """Estimated seconds of these efforts; `None` before the first measurement.
 
-        A part that has not begun is expected to be as fast as all others together.
+        A part that has not begun is assumed as fast as all others together.
         """
         total = sum(self.effort.values())
         if not total:

@@ -17,13 +17,14 @@ from sparring.evaluation.progress import Observer
 from sparring.evaluation.suites import SUITES, suite_of
 from sparring.models import Precision, chosen_device, computing_threads, trained_network
 from sparring.records import Evaluation, Examples, RunDirectory
+from sparring.records.checks import within
 from sparring.records.files import file_digest, run_errors
 from sparring.records.run import DataIdentity
 
 _LONGEST = 80
 """Characters of a data set's name in the name of a folder."""
 MANY = 10
-"""Images a class, from which on their first ones are of every class if they are well mixed."""
+"""From this many images a class on, well mixed images contain every class."""
 
 
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
@@ -41,29 +42,23 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     progress: bool | Observer = False,
     trust_code: bool = False,
 ) -> Evaluation:
-    """Judge a run's network on its test set, and leave what was found there.
+    """Evaluate a run's network on its test set, and save the evaluation in the run.
 
-    Writes evaluation.json, outcomes.json and, of pictures, examples.json.
-    The first `num_images` test images, all by default, with a caveat where they lack a class; in
-    single precision; with `threads` CPU threads, 0 for as many as there are cores. The strongest
-    evaluation of the run's weights stays in these files (see `_strength`); any other is kept beside
-    it, under the name that `kept_as` gives. One that was stopped is resumed if it is started again
-    with the same settings; `suite`, `precision`, `checks`, `batch_size` and `progress` are those of
-    `evaluate`.
-    `data` are those that the run was given, if it was; `trust_code` as in `trained_network`. With
-    `other_data`, of which the test set is judged, everything goes into `results_on(run,
-    other_data)` and nothing into the run's own files.
+    Writes evaluation.json, outcomes.json and, for pictures, examples.json. These hold the strongest
+    evaluation of the run's weights (see `_strength`); others are kept beside it under the name that
+    `kept_as` gives. A stopped evaluation is resumed by the same call.
+
+    It uses the first `num_images` test images, all by default, with a caveat if they lack a class,
+    and `threads` CPU threads, 0 for one a core. `suite`, `precision`, `checks`, `batch_size` and
+    `progress` are those of `evaluate`. `data` is the data set that the run was given as an object,
+    if it was; `trust_code` is as in `trained_network`. With `other_data`, its test set is used, and
+    all files go into `results_on(run, other_data)`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     suite = suite_of(suite)
     test, place, stated = _judged_on(run, data, other_data)
     count = len(test) if num_images is None else num_images
-    if not 1 <= count <= len(test):
-        raise ConfigError.expected(
-            f"the number of images must lie in 1 to {len(test)}, as many as the test set has",
-            count,
-            "Leave it out for all.",
-        )
+    within("the number of images", count, f"[1, {len(test)}]", "Leave it out for all.")
     threat = stored_threat(run, trust_code=trust_code)
     network = trained_network(run, trust_code=trust_code).to(chosen_device("auto"))
     _make_folder(place)
@@ -105,12 +100,12 @@ def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
 def _judged_on(
     run: RunDirectory, data: Dataset | None, other: Dataset | Path | str | None
 ) -> tuple[Images, RunDirectory, str | None]:
-    """The images to judge, the folder for what is found, and what must be said about them."""
+    """The images, the folder for the results, and a caveat."""
     if other is None:
         return dataset_of(run, data).test, run, None
     if data is not None:
         raise ConfigError(
-            "data and other_data exclude each other. Give the run's own as data, or others as "
+            "data and other_data exclude each other. Pass the run's own as data, or others as "
             "other_data."
         )
     dataset, known = run_other_data(run, other)
@@ -130,24 +125,24 @@ def _make_folder(place: RunDirectory) -> None:
 
 
 def _one_sided(labels: Tensor, of: Tensor) -> str | None:
-    """That the first images lack classes of their set, as they do where it is stored by class."""
+    """A caveat if the first images lack classes of their set, as in a set stored by class."""
     there, all_of_them = labels.unique(), of.unique()
     if len(labels) < MANY * len(all_of_them) or len(there) == len(all_of_them):
         return None
     return (
         f"the first {len(labels)} test images are of {len(there)} of the {len(all_of_them)} "
-        "classes of their set, so their accuracy is not the set's: judge all images, or store the "
-        "set well mixed"
+        "classes of their set, so their accuracy is not the set's: evaluate all images, or store "
+        "the set well mixed"
     )
 
 
 def kept_as(run: RunDirectory, found: Evaluation) -> str:
-    """Under which name an evaluation of a run is kept aside; empty if it is the run's verdict."""
+    """The name under which an evaluation is kept beside the verdict; empty for the verdict."""
     return "" if Evaluation.load(run.evaluation) == found else _name(found)
 
 
 def _make_room(run: RunDirectory, found: Evaluation) -> str:
-    """Where an evaluation belongs: "" for the run's verdict, else the name to keep it under."""
+    """The name to keep an evaluation under; "" for the run's verdict."""
     if not run.evaluation.exists():
         return ""
     earlier = Evaluation.load(run.evaluation)
@@ -161,10 +156,9 @@ def _make_room(run: RunDirectory, found: Evaluation) -> str:
 
 
 def _strength(found: Evaluation, weights: str) -> tuple[bool, int, int, bool, int]:
-    """What makes an evaluation of these weights the stronger one, the most important first.
+    """Evaluations are compared by: these weights, suite, images, checks, broken images.
 
-    That it is of these weights, its suite, how many images, that masking was checked for, and that
-    it broke more. An evaluation of before weights were noted passes for one of these.
+    An evaluation of an earlier version, without a digest of weights, counts as one of these.
     """
     suites = list(SUITES)
     return (
@@ -177,7 +171,7 @@ def _strength(found: Evaluation, weights: str) -> tuple[bool, int, int, bool, in
 
 
 def _name(found: Evaluation) -> str:
-    """What distinguishes an evaluation of some weights; with the same name it is a repetition."""
+    """A name of an evaluation's settings."""
     parts = [re.sub(r"[^\w.-]+", "-", found.suite), str(found.num_images)]
     if found.seed:
         parts.append(f"seed{found.seed}")
@@ -187,7 +181,7 @@ def _name(found: Evaluation) -> str:
 
 
 def _keep_examples(path: Path, examples: Examples | None) -> None:
-    """The images of this evaluation, or none: never those of another."""
+    """Save the images of this evaluation, or remove those of an earlier one."""
     if examples is not None:
         examples.save(path)
         return

@@ -1,4 +1,4 @@
-"""Named sequences of attacks: without its suite a robust accuracy means nothing."""
+"""Named sequences of attacks; a robust accuracy is meaningless without its suite."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

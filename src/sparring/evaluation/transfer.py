@@ -1,4 +1,4 @@
-"""Adversarial examples made on each of several networks, judged on all of them.
+"""Adversarial examples crafted on each of several networks, classified by all of them.
 
 Shapes: N images of the set, B of a batch, S one image (C H W), M networks.
 Units: pixels in [0, 1].
@@ -34,6 +34,7 @@ from sparring.models import (
     trained_network,
 )
 from sparring.records import Cell, Proportion, RunDirectory, TransferMatrix, describe
+from sparring.records.checks import within
 from sparring.records.display import displayed
 from sparring.records.text import counted
 from sparring.records.transfer import STEPS, check_contest
@@ -42,18 +43,18 @@ from sparring.records.typed import typed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferProgress:
-    """How far a transfer matrix is; given to an observer whenever a batch was attacked."""
+    """The progress of a transfer matrix, after an attacked batch."""
 
     steps: int
     """Gradient steps of the attack that is running."""
     number: int
-    """Which number of steps, counted from 1."""
+    """Place of this number of steps, counted from 1."""
     of: int
     """Numbers of steps in all."""
     share: float
-    """Of this number of steps that is done: 1 at its end."""
+    """Share of this number of steps that is done; 1 at its end."""
     of_all: float
-    """Of everything that is done, by gradient steps: 1 at the end."""
+    """Share of the whole matrix that is done, by gradient steps; 1 at the end."""
 
 
 TransferObserver = Callable[[TransferProgress], None]
@@ -84,22 +85,21 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     batch_size: int | None = None,
     progress: bool | TransferObserver = False,
 ) -> TransferMatrix:
-    """How each network fares on adversarial examples made on each of them, its own included.
+    """The accuracy of each network on adversarial examples crafted on each of them.
 
     For each number of `steps`, PGD on the cross-entropy with step size 2.5 · eps / steps and one
-    uniform start, on all images, also those that a network gets wrong when clean. Each image's
+    uniform start, on all images, also those that are misclassified when clean. Each image's
     start comes from (`seed`, steps, its place in the set) alone, so it is the same for all sources.
     Sources are attacked in single precision; an image counts as broken only if the target itself,
     in evaluation mode and its own arithmetic, misclassifies it inside the threat (+ 1e-6).
-    Networks are left as they were. `batch_size` images are attacked at once, by default 128 on a
-    CPU and 1,024 elsewhere (untested); rounding, and so an image at the margin, depends on it.
-    `progress=True` shows how far the matrix is; a function gets a `TransferProgress` after every
-    batch.
+    Networks are unchanged after the call. A pass has `batch_size` images, by default 128 on a CPU
+    and 1,024 elsewhere (untested); rounding, and so an image at the margin, depends on it.
+    `progress=True` shows the progress; a function gets a `TransferProgress` after every batch.
 
     Cost, with each of M networks and over all images: `sum(steps)` forward and backward passes, and
     1 + M · len(steps) forward passes.
-    Raises `ConfigError` for fewer than two networks, and for steps, images, labels or logits that
-    cannot be meant.
+    Raises `ConfigError` for fewer than two networks, and for wrong steps, images, labels or
+    logits.
     """
     check_contest(tuple(networks), steps)
     images, labels = as_batch(images, labels, "a transfer matrix", next(iter(networks.values())))
@@ -129,7 +129,7 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
     cells = []
     for number, count in enumerate(steps, start=1):
 
-        def tell(share: float, count: int = count, number: int = number) -> None:
+        def report(share: float, count: int = count, number: int = number) -> None:
             if observer is not None:
                 done = (sum(steps[: number - 1]) + share * count) / sum(steps)
                 observer(
@@ -139,7 +139,7 @@ def _matrix(  # noqa: PLR0913 - as `transfer`
                 )
 
         attack = PGD(threat=threat, steps=count)
-        cells.append(_counted(_judged(tested, attack, images, labels, seed=seed, tell=tell)))
+        cells.append(_counted(_judged(tested, attack, images, labels, seed=seed, report=report)))
     return TransferMatrix(
         networks=names,
         steps=steps,
@@ -164,9 +164,9 @@ def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyw
     labels: Tensor,
     *,
     seed: int,
-    tell: Callable[[float], None],
+    report: Callable[[float], None],
 ) -> Bool[Tensor, "M M N"]:
-    """Which targets are right, as [source, target, image]."""
+    """Whether targets are correct, as [source, target, image]."""
     count = len(tested)
     right = torch.empty(count, count, len(labels), dtype=torch.bool)
     for part in parts(len(labels), min(one.batch_size for one in tested)):
@@ -177,7 +177,7 @@ def _judged(  # noqa: PLR0913 - what is attacked and with what; the rest by keyw
             for target, judged in enumerate(tested):
                 right[source, target, part] = judged.right(points, *batch)
             done = part.start + (part.stop - part.start) * (source + 1) / count
-            tell(done / len(labels))
+            report(done / len(labels))
     return right
 
 
@@ -200,9 +200,9 @@ def _counted(right: Bool[Tensor, "M M N"]) -> tuple[tuple[Cell, ...], ...]:
 Value = TypeVar("Value")
 
 FILE = "transfer.json"
-"""What the matrix is called in its folder."""
+"""Name of the matrix in its folder."""
 IMAGES = 1000
-"""Test images that runs are compared on, unless another number is asked for."""
+"""Test images by default."""
 
 
 def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settings by keyword
@@ -218,12 +218,12 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     progress: bool | TransferObserver = False,
     trust_code: bool = False,
 ) -> TransferMatrix:
-    """The transfer matrix of some runs' networks, left as transfer.json in a new or empty folder.
+    """The transfer matrix of some runs' networks, written as transfer.json to an empty folder.
 
-    On the first `num_images` test images, by default 1,000 or as many as there are; with `threads`
-    CPU threads, 0 for as many as there are cores. The networks are called by their folders, those
-    whose folders have one name by their whole paths. `data` are those that the runs were given, if
-    they were; `trust_code` as in `trained_network`, for all of them. Otherwise as `transfer`.
+    It uses the first `num_images` test images, by default at most 1,000, and `threads` CPU threads,
+    0 for one a core. Networks have the names of their folders, or their whole paths if names are
+    equal. `data` is the data set that the runs were given as an object, if they were; `trust_code`
+    is as in `trained_network`, for all runs. Otherwise as `transfer`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     paths = [str(run.path.resolve()) for run in runs]
@@ -235,12 +235,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     threat = _shared(runs, "threat", threats)
     test = dataset_of(runs[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
-    if not 1 <= count <= len(test):
-        raise ConfigError.expected(
-            f"the number of images must lie in 1 to {len(test)}, as many as the test set has",
-            count,
-            f"Leave it out for the first {min(IMAGES, len(test)):,}.",
-        )
+    within("the number of images", count, f"[1, {len(test)}]")
     device = chosen_device("auto")
     networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
     names = [Path(path).name for path in paths]
@@ -265,7 +260,7 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
 
 
 def _data(runs: Sequence[RunDirectory]) -> list[str]:
-    """What the data of each run are known by; their names, where some run stored nothing else."""
+    """The digests of each run's data, or their names if a run has no digest."""
     known = [run.read_data() for run in runs]
     names = [run.section("data", str) for run in runs]
     digests = [f"{name} ({data.words})" for name, data in zip(names, known, strict=True) if data]
@@ -276,7 +271,7 @@ def _data(runs: Sequence[RunDirectory]) -> list[str]:
 
 
 def _shared(runs: Sequence[RunDirectory], what: str, values: Sequence[Value]) -> Value:
-    """What all runs have. Raises `ConfigError`, with each run's own, if they differ."""
+    """The common value of all runs. Raises `ConfigError` with each run's if they differ."""
     first, *others = values
     if any(other != first for other in others):
         each = ", ".join(
@@ -292,7 +287,7 @@ def _shown(value: object) -> str:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """A new or empty folder; one that was made here goes again if nothing came into it."""
+    """A new or empty folder; a new one is removed if it stays empty."""
     is_new = not out.exists()
     folder = RunDirectory.create(out).path
     try:

@@ -1,7 +1,7 @@
-"""The model card of a bundle: README.md with the metadata that Hugging Face reads.
+"""The model card of an export: README.md with metadata for Hugging Face.
 
-All that came from a user is escaped: in the metadata as JSON strings, which YAML reads too, and in
-the text so that Markdown and HTML show it as it is.
+Text from users is escaped: in the metadata as JSON strings, which are YAML too, and elsewhere for
+Markdown and HTML.
 """
 
 import json
@@ -15,9 +15,9 @@ from sparring.records import Environment, Evaluation, Proportion, RunDirectory, 
 from sparring.records.text import arithmetic_text, count_text, hardware_text, setting_text
 
 _PATHS = ("data", "init", "factory")
-"""Settings that are paths, of which the card gives the last part."""
+"""Settings that are paths; the card shows their last parts."""
 _OPENING = re.compile(r"([\\`*_{}\[\]<>#|~&$@!():])")
-"""What begins something in Markdown or HTML, wherever in a line it stands."""
+"""Characters with a meaning in Markdown or HTML."""
 _LISTED = 100
 """Classes named in the card; classes.json has all."""
 
@@ -46,19 +46,18 @@ def card_text(
         "## Threat",
         f"Any change of an image within {plain(setting_text(threat))}, in units of "
         "pixels in [0, 1], that leaves pixels in [0, 1].",
-        "## How robust it is",
+        "## Robustness",
         *(_measured(found) if found else [_unmeasured()]),
         "## Limits",
         "- Robust accuracy holds for this threat, these test images and these attacks. Another "
         "norm, a larger ε, rotations, blur, patches or other data may break the network.\n"
-        "- Withstanding attacks is no proof, unless certified; a stronger attack may succeed.\n"
-        "- Do not let a decision that can hurt people depend on it alone. It answers images of no "
-        "class with a class, too.",
+        "- A robust accuracy is no proof unless it is certified; a stronger attack may succeed.\n"
+        "- Do not let a decision that can hurt people depend on it alone. It also assigns a class "
+        "to images of no known class.",
         "## How to load it",
         *_loading(differences),
-        f"Every file was asked again for the logits of {checked} test images before it was kept; "
-        f"they differed by at most (in units of the largest logit, or of 1): {_shown(differences)}."
-        f" Up to {TOLERANCE:g} is allowed.",
+        f"Largest differences of a logit on {checked} test images, relative to the largest logit "
+        f"if above 1: {_shown(differences)}. Up to {TOLERANCE:g} is allowed.",
         "## How it was trained",
         "\n".join(_settings(settings)),
         *_environment(run.read_environment()),
@@ -67,7 +66,7 @@ def card_text(
 
 
 def plain(text: str) -> str:
-    """Text as Markdown shows it letter by letter, on one line."""
+    """Text escaped for Markdown, on one line."""
     return _OPENING.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -125,7 +124,7 @@ def _interface(run: RunDirectory, image_shape: tuple[int, int, int]) -> str:
     return (
         f"Takes a batch of any number of images of shape {image_shape} (channels, height, width), "
         "32-bit floats, pixels in [0, 1] (grey level / 255), and returns logits, without softmax. "
-        "Normalisation, where there is one, is inside the network: do not normalise before it."
+        "Any normalisation is inside the network: do not normalise before it."
         f"{classes}"
     )
 
@@ -151,8 +150,8 @@ def _measured(found: Evaluation) -> Iterator[str]:
 
 def _unmeasured() -> str:
     return (
-        "**These weights were not evaluated**: nothing is known of how robust they are. Measure it "
-        "where the run is, and export again: `sparring evaluate RUN --suite standard`"
+        "**These weights were not evaluated**: their robust accuracy is unknown. Evaluate the run "
+        "and export again: `sparring evaluate RUN --suite standard`"
     )
 
 

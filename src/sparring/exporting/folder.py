@@ -30,34 +30,33 @@ from sparring.records.own_code import check_trusted, copy_seal, named_code
 from sparring.records.typed import typed
 
 MODEL = "model.json"
-"""What the network is, as the run's settings have it."""
+"""The network in the run's settings."""
 IDENTITY = "identity.json"
-"""What the network is known by when it is built again."""
+"""The digests by which the rebuilt network is checked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What an exported network is known by."""
+    """The digests of an exported network."""
 
     seed: int
     """The seed of its run."""
     content: str
     """Digest of its weights."""
     fingerprint: Fingerprint
-    """What it answers to a few fixed images."""
+    """Its logits of a few fixed images."""
 
 
 @typed
 def exported_network(
     folder: Path | str, *, network: nn.Module | None = None, trust_code: bool = False
 ) -> nn.Module:
-    """The network of a bundle with its weights, on the CPU, to be evaluated.
+    """The network of an export with its weights, on the CPU, in evaluation mode.
 
-    It takes pixels in [0, 1] and returns logits. `network` is one of the same kind, for those that
-    were passed as Python objects. Weights or code of another network than the exported one are
-    refused; bundles of versions that wrote no identity.json are taken at their word. Code that the
-    bundle names, a factory, runs if the bundle is of a run that you trained on this machine, or
-    with `trust_code`.
+    It takes pixels in [0, 1] and returns logits. `network` is one of the same kind, for a
+    network that was passed as a Python object. Weights or code of another network than the exported
+    one are refused, except in exports without identity.json, of earlier versions. A factory that
+    the export names runs if you trained its run on this machine, or with `trust_code`.
     Raises `RunError`, `ConfigError` or `CheckpointError`.
     """
     path = Path(folder) / MODEL
@@ -70,8 +69,7 @@ def exported_network(
     weights, _ = read_weights(path)
     if known is not None and known.content != content_digest(weights):
         raise CheckpointError(
-            f"{path} holds other weights than those that were exported; they were replaced or "
-            "damaged since. Export the run again."
+            f"{path} holds other weights than the exported ones. Export the run again."
         )
     put_weights(built, weights, path)
     if known is not None:
@@ -84,21 +82,20 @@ def _identity(path: Path) -> Identity | None:
 
 
 CHECKED = 64
-"""Test images whose logits must come out the same."""
+"""Test images whose logits are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """A bundle on disk."""
+    """An exported network on disk."""
 
     folder: Path
-    """Where it lies."""
     files: tuple[str, ...]
     """Names of its files, sorted."""
     differences: dict[str, float]
-    """Of each format, the largest difference of a logit, in units of the largest or of 1."""
+    """The largest difference of a logit by format, relative to the largest logit if above 1."""
     checked_images: int
-    """Test images that were compared."""
+    """Test images that are compared."""
 
 
 @typed
@@ -115,17 +112,16 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
     """Write a run's network in these formats, with a model card, once each gives the same logits.
 
     Compared on the first 64 test images: weights must agree bit for bit, programs within
-    `TOLERANCE`. The folder appears under its name when all is in it; before, under a hidden one.
-    `network` is needed, and `data`, where the run was given them as Python objects; `trust_code` as
-    in `trained_network`.
-    Cost: seconds; tracing. Raises `RunError` if the folder is not empty or cannot be written,
+    `TOLERANCE`. The folder gets its name once it is complete. `network` and `data` are needed if
+    the run was given them as Python objects; `trust_code` is as in `trained_network`.
+    Cost: seconds. Raises `RunError` if the folder is not empty or cannot be written,
     `ConfigError` for a format that is not available or a network that cannot be traced, and what
     reading the run and its data raises; then nothing is left.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     chosen = tuple(dict.fromkeys(formats))
     if not chosen:
-        raise ConfigError(f"formats must name one of {', '.join(FORMATS)} at least; got none.")
+        raise ConfigError(f"formats must name at least one of {', '.join(FORMATS)}; got none.")
     for name in chosen:
         check_available(name)
     folder = Path(out).resolve()
@@ -155,7 +151,6 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
 def _write_identity(
     run: RunDirectory, network: nn.Module, shape: tuple[int, int, int], staging: Path
 ) -> None:
-    """What the network is known by to `exported_network`."""
     known = Identity(
         seed=run.section_or("seed", int, 0),
         content=content_digest(network.state_dict()),
@@ -173,10 +168,11 @@ def _written(
     found = difference(network, form.read(network, path), images)
     allowed = 0.0 if form.exact else TOLERANCE
     if not found <= allowed:
-        raise ConfigError(
-            f"the network exported to {name} must give the logits of the run's within {allowed:g}, "
-            f"or it would be another; they differ by {found:.2g} on {len(images)} test images. "
-            "Nothing was exported; export to another format."
+        raise ConfigError.expected(
+            f"logits of the network exported to {name} must agree within {allowed:g} on "
+            f"{len(images)} test images",
+            f"a difference of {found:.2g}",
+            "Nothing was exported; take another format.",
         )
     return found
 
@@ -186,14 +182,14 @@ def _check_free(folder: Path) -> None:
         occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if occupied:
         raise RunError(
-            f"an export needs an empty folder, so that nothing is overwritten; {folder} holds "
-            "something, or is a file. Choose another: -o FOLDER"
+            f"an export needs an empty folder; {folder} is not empty, or is a file. Choose "
+            "another: -o FOLDER"
         )
 
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside it, which takes its name once all is written; removed on failure."""
+    """A hidden folder beside it, renamed to it at the end and removed on failure."""
     with run_errors("write", folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         clear_abandoned(folder.parent)

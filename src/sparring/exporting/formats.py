@@ -1,4 +1,4 @@
-"""The forms in which a network leaves, and how each is asked again before it counts.
+"""Formats of exported networks, and the comparison of each with its network.
 
 Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
 """
@@ -17,39 +17,34 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from sparring.attacks import checked
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.models import copied, load_weights, save_weights
+from sparring.records.checks import choice
 
 FormatName = Literal["safetensors", "torch", "onnx"]
 """Weights; a program of `torch.export`; an ONNX model."""
 TOLERANCE = 1e-4
-"""Largest difference of a logit, in units of the largest logit or of 1 if that is smaller.
-
-Other kernels sum in another order; single precision has 6e-8 an operation.
-"""
+"""Largest difference of a logit, relative to the largest logit if that is above 1."""
 OPSET = 18
-"""Version of ONNX's operators: what torch's exporter writes without converting."""
+"""Version of ONNX's operators, the default of torch's exporter."""
 _NOISY = "torch.onnx._internal.exporter._registration"
-"""Tells of every operator of torchvision's that is not installed, which no network here needs."""
+"""It logs every operator of torchvision that is not installed; no network needs them."""
 
-Answers = Callable[[Tensor], Tensor]
+Logits = Callable[[Tensor], Tensor]
 
 
 class Format(NamedTuple):
-    """One form: its file, and what writes it and reads it back."""
+    """A format: its file, and functions that write and read it."""
 
     file: str
     write: Callable[[nn.Module, Tensor, Path], None]
-    read: Callable[[nn.Module, Path], Answers]
+    read: Callable[[nn.Module, Path], Logits]
     exact: bool
 
 
 def check_available(name: str) -> None:
-    """Raises `ConfigError` for a form that is not known, or whose extra is not installed."""
-    if name not in FORMATS:
-        raise ConfigError(
-            f"formats must be some of {', '.join(FORMATS)}; got {name}. Take one of those."
-        )
+    """Raise `ConfigError` for an unknown format, or if its extra is not installed."""
+    choice("the format", name, FORMATS)
     needed = ("onnx", "onnxscript", "onnxruntime") if name == "onnx" else ()
     missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
@@ -59,10 +54,10 @@ def check_available(name: str) -> None:
         )
 
 
-def difference(network: nn.Module, answers: Answers, images: Float32[Tensor, " B C H W"]) -> float:
+def difference(network: nn.Module, answers: Logits, images: Float32[Tensor, " B C H W"]) -> float:
     """Largest difference of a logit, in the unit of `TOLERANCE`, over batches of several sizes.
 
-    NaN if an answer is none.
+    NaN if a logit of the file is NaN.
     """
     worst = 0.0
     logits_of = checked(network, torch.empty(0, dtype=torch.int64))
@@ -82,8 +77,8 @@ def _write_weights(network: nn.Module, images: Tensor, path: Path) -> None:
     save_weights(network.state_dict(), path)
 
 
-def _read_weights(network: nn.Module, path: Path) -> Answers:
-    """A copy that has lost its weights, and has them back from the file."""
+def _read_weights(network: nn.Module, path: Path) -> Logits:
+    """A copy of the network with the weights of the file."""
     emptied = copied(network)
     with torch.no_grad():
         for value in emptied.state_dict().values():
@@ -100,7 +95,7 @@ def _write_program(network: nn.Module, images: Tensor, path: Path) -> None:
         torch.export.save(program, path)
 
 
-def _read_program(network: nn.Module, path: Path) -> Answers:
+def _read_program(network: nn.Module, path: Path) -> Logits:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return torch.export.load(path).module()
@@ -121,7 +116,7 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
         program.save(path, external_data=False)
 
 
-def _read_onnx(network: nn.Module, path: Path) -> Answers:
+def _read_onnx(network: nn.Module, path: Path) -> Logits:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -134,7 +129,7 @@ def _read_onnx(network: nn.Module, path: Path) -> Answers:
 
 @contextmanager
 def _traced(name: str) -> Iterator[None]:
-    """Silence torch's warnings, and raise a sentence for a network that it cannot trace."""
+    """Silence torch's warnings, and raise `ConfigError` for a network that it cannot trace."""
     log = logging.getLogger(_NOISY)
     level = log.level
     log.setLevel(logging.ERROR)
@@ -147,15 +142,13 @@ def _traced(name: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ImportError) and (error.name or "").startswith("onnx"):
             raise ConfigError(
-                f"onnx and onnxscript must know torch {torch.__version__}, whose programs they "
-                f"translate; they do not: {error}. Install newer ones: pip install --upgrade onnx "
-                "onnxscript onnxruntime."
+                f"onnx and onnxscript do not support torch {torch.__version__}: {error}. Install "
+                "newer ones: pip install --upgrade onnx onnxscript onnxruntime."
             ) from error
-        first = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"a network exported to {name} must be one that torch.export can follow for a batch of "
-            f"any size; it failed: {type(error).__name__}: {first}. Take what depends on pixels' "
-            "values, or on the number of images, out of its forward pass, or export to safetensors."
+            f"torch.export cannot trace the network for batches of any size ({cause(error)}). "
+            "Remove branches on pixel values or on the number of images from its forward pass, or "
+            "export to safetensors."
         ) from error
     finally:
         log.setLevel(level)
@@ -168,4 +161,4 @@ FORMATS: MappingProxyType[str, Format] = MappingProxyType(
         "onnx": Format("model.onnx", _write_onnx, _read_onnx, exact=False),
     }
 )
-"""Each by its name."""
+"""Formats by name."""
