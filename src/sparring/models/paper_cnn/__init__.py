@@ -1,4 +1,4 @@
-"""The paper's network, and the cheaper forms in which it is computed on a CPU."""
+"""The paper's network and its cheaper forms on a CPU."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ __all__ = ["Initialisation", "PaperCNN"]
 
 
 class _OnCPU(Form[PaperCNN]):
-    """By frequencies where there are no matrix units, and by passes that skip zeros."""
+    """Spectral passes for training without matrix units, sparse passes for attacks."""
 
     @override
     def working_copy(
@@ -33,7 +33,7 @@ class _OnCPU(Form[PaperCNN]):
 
 
 def _has_its_layers(network: PaperCNN) -> bool:
-    """Whether layers and their settings are those with which the network was built."""
+    """Whether layers and their settings are unchanged."""
     return repr(network) == _layers_shown()
 
 

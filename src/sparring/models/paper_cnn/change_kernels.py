@@ -1,10 +1,10 @@
-"""What a change of some pixels changes in the paper's CNN; see `sparse_kernels`.
+"""The paper's CNN after a change of some pixels; see `sparse_kernels`.
 
 A pixel reaches a few pooling windows of the first layer. Most of their outputs are zero before and
 after; each that changes reaches 25 places of the second layer, and each feature that changes there
 adds a multiple of one row of the first dense layer's weights.
 
-Shapes: B images, R rows that are looked at, C = 32 and O = 64 channels, U = 1024 units.
+Shapes: B images, R rows to compute, C = 32 and O = 64 channels, U = 1024 units.
 """
 
 from typing import NamedTuple, no_type_check
@@ -31,7 +31,7 @@ from sparring.models.paper_cnn.sparse_kernels import (
 
 
 class Memory(NamedTuple):
-    """What is known of the images that changes start from."""
+    """Stored values for the images before a change."""
 
     maps: Array
     """[B, 196, C]: the first layer, pooled."""
@@ -82,7 +82,7 @@ def _box(before, after):
 @compiled
 @no_type_check
 def _first_layer(padded, box, maps, layers, changes, keep):
-    """Outputs of pooling windows that see another pixel and come to something else; how many."""
+    """List the outputs of pooling windows that change, and return their number."""
     sums, fresh = np.empty(4 * MAPS, np.float32), np.empty(MAPS, np.float32)
     winners, tops, count = np.empty(MAPS, np.int32), np.empty((SIDE, SIDE), np.float32), 0
     brightest(padded, tops)
@@ -100,7 +100,7 @@ def _first_layer(padded, box, maps, layers, changes, keep):
 @compiled
 @no_type_check
 def _second_layer(changes, count, sums, local, layers, found, keep):
-    """Features that change because of what changed in the first layer; how many."""
+    """List the features that change with the first layer, and return their number."""
     top, bottom, left, right = SIDE, 0, SIDE, 0
     for n in range(count):
         y, x = divmod(changes.names[n] // MAPS, SIDE)
@@ -129,7 +129,7 @@ def _second_layer(changes, count, sums, local, layers, found, keep):
 @compiled
 @no_type_check
 def _listed(fresh, former, first, changes, count):
-    """Put what has changed at the end of the list; its new length."""
+    """Append a change to the list; return its new length."""
     for k in range(len(fresh)):
         changes.names[count] = first + k
         changes.sizes[count] = fresh[k] - former[k]

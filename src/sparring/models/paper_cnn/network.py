@@ -22,13 +22,13 @@ class PaperCNN(nn.Module):
     conv 5x5x32, pool, conv 5x5x64, pool, dense 1024, dense 10, ReLU between (paper, section 6).
     Convolutions keep the image size (TensorFlow's SAME: two pixels of padding), and features enter
     the first dense layer in the order height, width, channel, as they do in mnist_challenge: its
-    weights can be copied tensor by tensor. ReLU comes after pooling, where the two commute, and
-    so works on a quarter of the numbers.
+    weights can be copied tensor by tensor. ReLU comes after pooling, with which it commutes, and so
+    works on a quarter of the numbers.
 
     `initialisation`: "madry" draws weights from a normal of deviation 0.1 truncated at two
     deviations and sets biases to 0.1 (mnist_challenge, model.py); "torch" is PyTorch's default;
-    "small" is PyTorch's with the first layer's weights at a quarter and no biases, from which
-    short adversarial training gets furthest (docs/decisions/0004).
+    "small" is PyTorch's with the first layer's weights at a quarter and no biases, which is
+    best for short adversarial training (docs/decisions/0004).
     """
 
     num_classes = 10
@@ -39,7 +39,7 @@ class PaperCNN(nn.Module):
         self, initialisation: Initialisation = "madry", *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        # PyTorch would draw initial weights from the global random state; ours replace them.
+        # Skips PyTorch's initial weights, which come from the global random state.
         self.conv1 = skip_init(nn.Conv2d, 1, 32, 5, padding=2)
         self.conv2 = skip_init(nn.Conv2d, 32, 64, 5, padding=2)
         self.fc1 = skip_init(nn.Linear, 7 * 7 * 64, 1024)
@@ -61,7 +61,7 @@ def _madry(network: PaperCNN, generator: torch.Generator | None) -> None:
 
 
 def _torch(network: PaperCNN, generator: torch.Generator | None) -> None:
-    """What PyTorch's Conv2d and Linear do: uniform within 1/sqrt(fan-in), weights and biases."""
+    """As PyTorch's Conv2d and Linear: uniform within 1/sqrt(fan-in), weights and biases."""
     for weight, bias in _layers(network):
         bound = weight[0].numel() ** -0.5
         nn.init.uniform_(weight, -bound, bound, generator=generator)
@@ -78,7 +78,7 @@ def _small(network: PaperCNN, generator: torch.Generator | None) -> None:
 
 
 def _layers(network: PaperCNN) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of every layer, from the images on."""
+    """Weight and bias of every layer, in order."""
     layers = (network.conv1, network.conv2, network.fc1, network.fc2)
     return [(weight, bias) for weight, bias in (layer.parameters() for layer in layers)]
 

@@ -1,8 +1,8 @@
-"""A pass of the paper's CNN to the logits' last layer and back, by `sparse_kernels`.
+"""Forward and backward passes of the paper's CNN up to its last layer, by `sparse_kernels`.
 
 Shapes: B images, C = 32 and O = 64 channels, F = 49 O features, U = 1024 units.
-A number that is alive is named by its flat index times four plus the place, in reading order, that
-won its pooling window; of equal ones the first, as in PyTorch.
+A number that is not zero is named by its flat index times four plus the place, in reading order, of
+the maximum in its pooling window; of equal ones the first, as in PyTorch.
 """
 
 from typing import no_type_check
@@ -31,7 +31,7 @@ from sparring.models.paper_cnn.sparse_kernels import (
 @compiled
 @no_type_check
 def forward(images, layers, names, counts):
-    """The first dense layer before ReLU [B, U]; names of what was alive, of the maps and features.
+    """The first dense layer before ReLU [B, U]; names of what is not zero in maps and features.
 
     `names` [B, 196 C + F + 2] and `counts` [B, 2] are what `backward` needs.
     """
@@ -89,7 +89,7 @@ def _second_layer(sums, bias, alive):
 @compiled
 @no_type_check
 def _listed(pooled, winners, first, alive, count):
-    """Put what is not zero at the end of the list; its new length."""
+    """Append a number unless it is zero; return the new length."""
     some = 0
     for k in range(len(pooled)):
         some += pooled[k] > 0
@@ -140,7 +140,7 @@ def backward(gradients, layers, names, counts):
 @compiled
 @no_type_check
 def _winners(alive, gradient):
-    """The winners of the second layer's windows, with their gradient, as `spread` needs them."""
+    """Maxima of the second layer's windows with their gradients, for `spread`."""
     starts, found = np.zeros(SIDE * SIDE + 2, np.int32), empty_list(len(alive))
     for m in range(len(alive)):
         y, x = _place(alive[m])
@@ -159,7 +159,7 @@ def _winners(alive, gradient):
 @compiled
 @no_type_check
 def _place(name):
-    """Where in the second layer, before pooling, a feature won: row and column."""
+    """Row and column of a feature's maximum in the second layer, before pooling."""
     (y, x), winner = divmod(name // (4 * FEATURES), HALF), name % 4
     return 2 * y + winner // 2, 2 * x + winner % 2
 
@@ -167,7 +167,7 @@ def _place(name):
 @compiled
 @no_type_check
 def _back_to_pixels(alive, to_maps, layers, padded):
-    """From the outputs of the first layer that are alive to the patches that they saw."""
+    """Gradients of the patches, from the outputs of the first layer that are not zero."""
     patch, seen, begun = np.empty(36, np.float32), empty_list(MAPS), 0
     while begun < len(alive):
         place, count = alive[begun] // (4 * MAPS), 0

@@ -18,6 +18,7 @@ from torch.autograd import Function
 from torch.nn import functional
 from typing_extensions import override
 
+from sparring.errors import cause
 from sparring.models.forms import AttackPasses
 from sparring.models.paper_cnn.network import PaperCNN
 from sparring.models.paper_cnn.spectral import spectral_weights
@@ -25,18 +26,17 @@ from sparring.models.paper_cnn.spectral import spectral_weights
 log = logging.getLogger(__name__)
 
 PARTS = 4
-"""Parts of a batch for each thread: images differ in what they take."""
+"""Parts of a batch for each thread, since images differ in cost."""
 
 
 class SparsePasses(AttackPasses):
-    """The logits of a `PaperCNN`, whose weights are those of this moment, for attacks.
+    """The logits of a `PaperCNN` with its present weights, for attacks.
 
-    The same function as the network, in single precision, up to the order of its sums. Products
-    with a zero are skipped (docs/decisions/0008), so a pass is cheaper the more of the network is
-    zero.
-    It has threads of its own, as many as PyTorch had when it was built. PyTorch's threads busy-wait
+    It computes the network in single precision, up to the order of sums, without products with zero
+    (docs/decisions/0008).
+    It has threads of its own, as many as PyTorch has when it is built. PyTorch's threads busy-wait
     for milliseconds after their work and occupy the cores, so PyTorch has one thread meanwhile.
-    Cost, on the network of the preset fast, there and back: half of a pass by frequencies.
+    Cost, on the network of the preset fast: half of a forward and backward pass by frequencies.
     Needs Numba and a CPU: see `sparse_passes`.
     """
 
@@ -86,7 +86,7 @@ class SparsePasses(AttackPasses):
         return self._logits(_Hidden.apply(images, self))
 
     def compile(self) -> None:
-        """Compile all kernels now. Cost: seconds, or milliseconds where they were kept."""
+        """Compile all kernels. Cost: seconds, or milliseconds if they are cached."""
         image = torch.zeros(1, 1, 28, 28)
         with torch.inference_mode(mode=False), torch.enable_grad():
             attacked = torch.zeros_like(image).requires_grad_()
@@ -95,7 +95,7 @@ class SparsePasses(AttackPasses):
         self.revised(memory, image, image, torch.arange(1))
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
-        """What `revised` needs to know of these images, a row of 79 kB for each.
+        """The memory of these images for `revised`, 79 kB for each.
 
         Cost: about two passes.
         """
@@ -109,9 +109,9 @@ class SparsePasses(AttackPasses):
     def revised(
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> Tensor:
-        """Logits [R, K] of `after` at these rows, of whose images `before` there is a memory.
+        """Logits [R, K] of `after` at these rows, where `memory` is of `before`.
 
-        The memory of an image gathers the rounding of all changes that were kept.
+        The memory of an image accumulates the rounding of all kept changes.
         Cost, on the network of the preset fast: a third of a pass for 3x3 pixels.
         """
         return self._logits(self._revised(memory, before, after, rows, keep=False))
@@ -127,7 +127,7 @@ class SparsePasses(AttackPasses):
         return hidden.relu() @ weights + bias
 
     def _forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The first dense layer before ReLU, and which numbers were alive."""
+        """The first dense layer before ReLU, and the numbers that are not zero."""
         layers = self._layers
         most = 14 * 14 * len(layers.bias1) + layers.dense.shape[0] + 2
         names = torch.empty(len(images), most, dtype=torch.int32)
@@ -194,36 +194,35 @@ class _Hidden(Function):
 
 
 def sparse_passes(network: PaperCNN) -> SparsePasses | None:
-    """The passes of this network on a CPU; `None` where there are none.
+    """The passes of this network on a CPU; `None` if there are none.
 
-    They need weights of single precision, and Numba (the extra `numba`) installed and able to
-    compile here.
+    They need weights in single precision and a working Numba (the extra `numba`).
     """
     if find_spec("numba") is None or next(network.parameters()).dtype != torch.float32:
         return None
     try:
         passes = SparsePasses(network)
         passes.compile()
-    except Exception as error:  # whatever Numba, LLVM or the file system raise
-        _say_without(f"{type(error).__name__}: {error}".partition("\n")[0])
+    except Exception as error:  # of Numba, LLVM or the file system
+        _warn(cause(error))
         return None
     return passes
 
 
 @functools.cache
-def _say_without(reason: str) -> None:
+def _warn(reason: str) -> None:
     log.warning(
-        "the paper's CNN is attacked without the kernels that skip zeros, which takes longer, "
-        "because Numba cannot compile them here (%s)",
+        "the paper's CNN is attacked without sparse passes, which is slower: Numba cannot compile "
+        "them here (%s)",
         reason,
     )
 
 
 def _wakes(taps: Tensor, bias: Tensor) -> Tensor:
-    """Brightness that some pixel must exceed before a channel of the first layer is above zero.
+    """Brightness that some pixel must exceed for a channel of the first layer to be above zero.
 
-    Pixels in [0, most] bring at most the sum of the positive weights times most. Lowered by what
-    rounding might add, so that it errs on the side of more work.
+    Pixels in [0, most] add at most the sum of the positive weights times most. The bound is lowered
+    by possible rounding.
     """
     positive = taps.double().clamp_min(0).flatten(1).sum(1)
     bound = -bias.double() / positive.clamp_min(1e-30)
@@ -231,7 +230,7 @@ def _wakes(taps: Tensor, bias: Tensor) -> Tensor:
 
 
 def _array(weights: Tensor) -> NDArray[np.float32]:
-    """A copy in the order of its indices."""
+    """A contiguous copy."""
     return weights.clone(memory_format=torch.contiguous_format).numpy()
 
 

@@ -21,7 +21,7 @@ IMAGE, PADDED, SIDE, HALF = 28, 32, 14, 7
 MAPS, FEATURES = 32, 64
 """Channels of the first layer and of the second."""
 FEW = 16
-"""Channels of the first layer that are looked at in a window too dim to wake the others."""
+"""Channels of the first layer to compute in a window in which the others are all zero."""
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, compiled at its first call and kept on disk where Numba finds a place."""
+    """The function, compiled at its first call and cached on disk if Numba can write there."""
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         return njit(cache=True, **settings)(function)
@@ -52,10 +52,10 @@ def _say_uncached() -> None:
 
 
 class Layers(NamedTuple):
-    """The weights, in the orders in which they are read."""
+    """The weights in the layouts that the kernels read."""
 
     wakes: Array
-    """[C], in rising order: a window in which no pixel is brighter leaves the channel zero."""
+    """[C], in rising order: a channel is zero in a window without a brighter pixel."""
     few: Array
     """[36, 4 FEW]: one pixel of a 6x6 patch to the four outputs of its pooling window."""
     windows: Array
@@ -79,12 +79,12 @@ class Layers(NamedTuple):
 
 
 class Alive(NamedTuple):
-    """The numbers of a layer that are not zero, or have changed: a list with room to spare."""
+    """The numbers of a layer that are not zero, or have changed, with spare places at the end."""
 
     names: Array
-    """Which they are."""
+    """Their indices."""
     sizes: Array
-    """What they are, or by how much they have changed."""
+    """Their values, or their changes."""
 
 
 @compiled
@@ -132,7 +132,7 @@ def add_rows(sums, weights, shift, listed, begin, end, offset):
 @compiled
 @no_type_check
 def brightest(padded, tops):
-    """The brightest pixel that each pooling window of the first layer sees."""
+    """The brightest pixel in each pooling window of the first layer."""
     rows = np.empty(PADDED, np.float32)
     for y in range(SIDE):
         rows[:] = padded[2 * y]
@@ -198,7 +198,7 @@ def pool(sums, y, x, bias, pooled, winners):
 @compiled
 @no_type_check
 def maxima(a, b, c, d, bias, pooled, winners):
-    """The largest of four, which it was, bias and ReLU."""
+    """Bias and ReLU of the largest of four, and its place."""
     for k in range(len(pooled)):
         upper, lower = max(a[k], b[k]), max(c[k], d[k])
         most = max(upper, lower)

@@ -1,4 +1,4 @@
-"""The paper's CNN by frequencies: on a CPU half as expensive as layer by layer.
+"""The paper's CNN by frequencies, on a CPU at half the cost of layer by layer.
 
 The same function as `PaperCNN.forward` up to rounding, computed in another way:
 
@@ -31,7 +31,7 @@ SIDE, POINTS, HALF = 14, 16, 9
 
 
 class SpectralWeights(NamedTuple):
-    """The weights of a `PaperCNN` in the form in which `spectral_logits` multiplies by them."""
+    """The weights of a `PaperCNN` for `spectral_logits`."""
 
     windows: Tensor
     """[4 C, 36]: a 6x6 patch to the four outputs of its pooling window."""
