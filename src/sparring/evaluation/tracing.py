@@ -1,4 +1,4 @@
-"""The operations of a network as torch.fx records them, if they are all that it does.
+"""The operations of a network as torch.fx records them, if the record is complete.
 
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, cause
 from sparring.models.forms import alterations
 
 PARAMETRISATIONS = (
@@ -21,35 +21,33 @@ PARAMETRISATIONS = (
     parametrizations._SpectralNorm,
     parametrizations._Orthogonal,
 )
-"""Those whose weights, in evaluation mode, are the same in every pass."""
+"""Parametrisations whose weights are the same in every pass in evaluation mode."""
 SAME = 1e-6
-"""Largest difference between a network and its trace, in units of the largest logit or of 1."""
+"""Largest difference between a network and its trace, relative to the largest logit if above 1."""
 FRESH = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-"""Layers whose outputs share no memory with their inputs; of others it is assumed that they do."""
+"""Layers whose outputs share no memory with their inputs; others are assumed to share it."""
 _PLAIN = (bool, int, float, str, type(None))
 
 
 def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphModule:
     """The operations of a network in evaluation mode, with layers of these classes as one each.
 
-    Raises `ConfigError` where a trace does not show all that a call does: a hook, a replaced
-    method, a parametrisation that is not known, an operation that depends on the images' values,
-    or one in place that changes what is used again.
+    Raises `ConfigError` if the trace is not complete: for a hook, a replaced method, an unknown
+    parametrisation, an operation that depends on the images' values, or one in place whose input is
+    used again.
     """
     for what in alterations(model):
         unshown(what)
     for layer in model.modules():
         _check_parametrisation(layer)
-    whole = nn.Sequential(model)  # so that a single layer is a leaf, too
+    whole = nn.Sequential(model)  # makes a single layer a leaf, too
     with _attributes_kept(model):
         try:
             graph = _Tracer(leaves).trace(whole)
         except Exception as error:
-            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                "a certificate needs a network whose operations do not depend on the images, "
-                f"because they are traced once; this one cannot be traced ({reason}). Leave the "
-                "certificate out."
+                "a certificate needs a network whose operations do not depend on the images; this "
+                f"one cannot be traced ({cause(error)}). Leave the certificate out."
             ) from error
     found = fx.GraphModule(whole, graph)
     _check_in_place(found)
@@ -57,9 +55,9 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
 
 
 def check_same(model: nn.Module, trace: fx.GraphModule, batches: Sequence[Tensor]) -> list[Tensor]:
-    """The network's logits of these images [B, *S], if its trace gives the same.
+    """The network's logits of these images [B, *S]. Raises `ConfigError` if its trace gives others.
 
-    Cost: two forward passes. Raises `ConfigError` where they differ.
+    Cost: two forward passes.
     """
     found = []
     for images in batches:
@@ -82,15 +80,15 @@ def unchanging(model: nn.Module) -> Iterator[None]:
 
 
 def unshown(what: str) -> NoReturn:
-    """Raise the `ConfigError` of what a trace does not show."""
+    """Raise `ConfigError` for something that a trace does not show."""
     raise ConfigError(
         f"the network has {what}; a certificate needs a network that computes what its trace "
-        "shows, because the bounds are of the trace. Remove it, or leave the certificate out."
+        "shows. Remove it, or leave the certificate out."
     )
 
 
 class _Tracer(fx.Tracer):
-    """Goes into every module but PyTorch's own and those that have a rule."""
+    """Traces into every module except PyTorch's own and those with a rule."""
 
     def __init__(self, leaves: Collection[type[nn.Module]]) -> None:
         super().__init__()
@@ -104,7 +102,7 @@ class _Tracer(fx.Tracer):
 
 
 class _InPlaceProxy(fx.Proxy):
-    """Shows `+=` as what it is; fx takes it for a sum that leaves its operands as they are."""
+    """Records `+=` as in place; fx records a sum that does not change its operands."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
@@ -132,7 +130,7 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _check_in_place(trace: fx.GraphModule) -> None:
-    """An operation in place must be the last that uses the memory under its former names."""
+    """Refuse an operation in place whose input is used afterwards."""
     order = {node: place for place, node in enumerate(trace.graph.nodes)}
     memory: dict[fx.Node, fx.Node] = {}
     for node, place in order.items():
@@ -165,7 +163,7 @@ def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
 
 
 def _state(model: nn.Module) -> list[object]:
-    """What must not change from call to call: tensors, by place and sum, and plain attributes."""
+    """State that must not change in a call: tensors, by place and sum, and plain attributes."""
     return [
         *((id(value), _sum(value)) for value in (*model.parameters(), *model.buffers())),
         *(
