@@ -208,7 +208,10 @@ def test_any_callable_is_an_attack():
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"updates": 0}, "updates must be 1 or more"),
         ({"rank": 2, "world_size": 2}, "rank must lie in \\[0, 2\\)"),
-        ({"batch_size": 9, "world_size": 2}, "must be a multiple of 2, the number of processes; got 9. Take 10"),
+        (
+            {"batch_size": 9, "world_size": 2},
+            "must be a multiple of 2, the number of processes; got 9. Take 10",
+        ),
         ({"split": 9}, "split must be at most"),
     ],
 )

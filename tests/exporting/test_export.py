@@ -156,7 +156,9 @@ def test_an_exporter_that_does_not_know_torch_is_what_is_wrong(tmp_path, monkeyp
 
     run = untrained(tmp_path / "run", MODELS[0])
     monkeypatch.setattr(torch.onnx, "export", too_old)
-    with pytest.raises(ConfigError, match=r"do not support torch .*onnxscript\.new.*pip install --upgr"):
+    with pytest.raises(
+        ConfigError, match=r"do not support torch .*onnxscript\.new.*pip install --upgr"
+    ):
         export(run, tmp_path / "out", formats=("onnx",))
 
 
