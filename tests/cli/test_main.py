@@ -30,8 +30,8 @@ FLAGS = {
     "report": "out",
     "bench": "devices steps step-ms soak json",
     "plan": "devices kappa attack-ms update-ms batch allreduce-ms weights-mb bandwidth-gbit "
-    "latency-us max-staleness max-trainers slow mtbf-hours restart-s price trainer-waits "
-    "calibrate seed json",
+    "latency-us max-staleness fresh-steps publish-every max-trainers slow mtbf-hours restart-s "
+    "price trainer-waits calibrate seed json",
     "inspect": "json",
     "replay": "trust-code json",
 }

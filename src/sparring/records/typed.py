@@ -351,6 +351,8 @@ def _advice_on_record(kinds: Sequence[object], value: object) -> str:
     ]
     if records and callable(value) and not isinstance(value, type):
         return " Call it, and pass what it returns."
+    if isinstance(value, float):
+        records = [one for one in records if _first_setting(one) is float] or records
     calls = (_example(one, value) for one in records)
     return f" Pass {' or '.join(dict.fromkeys(calls))}." if records else ""
 
@@ -370,9 +372,13 @@ def _plain_advice(hint: object, value: object) -> str:
 
 def _example(record: Any, value: object) -> str:
     """A call that makes such a record; with the number itself, where its first setting is one."""
-    first = next(iter(setting_types(record).values()), None)
-    number = f"{value:g}" if first is float and isinstance(value, float) else "..."
+    is_number = _first_setting(record) is float and isinstance(value, float)
+    number = f"{value:g}" if is_number else "..."
     return getattr(record, "example", f"{record.__name__}({number})")
+
+
+def _first_setting(record: Any) -> object:
+    return next(iter(setting_types(record).values()), None)
 
 
 def _advice_for_text(kinds: Sequence[object], value: str) -> str:
