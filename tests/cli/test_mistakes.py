@@ -57,7 +57,6 @@ MISTAKES = {
     "train --source async --policy sync --publish-every 9": "needs the policy fixed-lag or newest",
     "train --source async --lag -1": "lag must be 0 or more",
     "train --source async --publish-every 0": "period must be 1 or more",
-    "train --source async --set source.policy.period=3": "source.policy.period must be 1",
     "train --source async --set source.policy.split=500": "source.policy.split must be at most",
     "train --source async --set source.patience=0": "source.patience must lie in (0, inf]",
     "train --source async --set attack.restarts=2": "source.fresh_steps must be 0 if",
