@@ -43,7 +43,7 @@ from sparring.attacks import PGD, Linf
 from sparring.capacity import LEDGER
 from sparring.cli.main import main as sparring
 from sparring.errors import SparringError
-from sparring.evaluation import Progress, evaluate_run, evaluation_state
+from sparring.evaluation import Progress, evaluate_run, partial
 from sparring.exporting.folder import exported_network
 from sparring.models import SmallNetwork, begin_with
 from sparring.prediction import predict as _loaded  # noqa: F401 - before there are children
@@ -247,10 +247,10 @@ def _partial(run: RunDirectory) -> None:
         if run.partial_evaluation.exists():
             raise KeyboardInterrupt
 
-    every, evaluation_state.EVERY = evaluation_state.EVERY, 0.0
+    every, partial.EVERY = evaluation_state.EVERY, 0.0
     with contextlib.suppress(KeyboardInterrupt):
         evaluate_run(run, suite="pgd", num_images=2, checks=False, progress=stop)
-    evaluation_state.EVERY = every
+    partial.EVERY = every
 
 
 def _engine(run: RunDirectory) -> None:

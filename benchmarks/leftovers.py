@@ -24,7 +24,7 @@ import torch
 import torch._dynamo
 
 from sparring.attacks import PGD, Linf
-from sparring.evaluation import evaluate_run, evaluation_state
+from sparring.evaluation import evaluate_run, partial
 from sparring.models import SmallNetwork
 from sparring.records import RunDirectory
 from sparring.training import TrainConfig, Validation, resume, train
@@ -59,7 +59,7 @@ def begin(folder: Path) -> None:
 
 def work(folder: Path, kind: str, updates: int | None = None) -> None:
     """Resume training, or evaluate, until the end or a kill."""
-    evaluation_state.EVERY = 0.0
+    partial.EVERY = 0.0
     if kind == "training":
         resume(folder / kind, until=updates)
     else:

@@ -15,7 +15,7 @@ from sparring.evaluation import (
     Progress,
     certified,
     evaluate,
-    evaluation_state,
+    partial,
     slice_accuracy,
     transfer,
 )
@@ -85,7 +85,7 @@ def test_a_certificate_of_a_few_images_at_once_is_that_of_all() -> None:
 def test_an_evaluation_resumes_only_under_the_same_batch_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(evaluation_state, "EVERY", 0.0)
+    monkeypatch.setattr(partial, "EVERY", 0.0)
     settings: dict[str, Any] = {"checks": False, "resume": tmp_path / "partial.pt"}
 
     def stop(_: Progress) -> None:

@@ -20,7 +20,7 @@ from sparring.attacks import (
     Threat,
 )
 from sparring.errors import ConfigError
-from sparring.evaluation import SUITES, Progress, Suite, Verdict, certificates, evaluation_state
+from sparring.evaluation import SUITES, Progress, Suite, Verdict, certificates, partial
 from sparring.evaluation import evaluate as evaluate_and_check
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN, Precision
@@ -327,7 +327,7 @@ def test_few_classes_are_attacked_as_far_as_they_go_and_it_is_said() -> None:
 def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not(
     stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_state, "EVERY", 0.0)
+    monkeypatch.setattr(partial, "EVERY", 0.0)
     model = PaperCNN("torch", generator=torch.Generator().manual_seed(0))
     images = torch.rand(9, 1, 28, 28, generator=torch.Generator().manual_seed(2))
     labels = model(images).argmax(1)

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.process
 
 PROGRAM = """
 import sys
-from sparring.evaluation import evaluate_run, evaluation_state
+from sparring.evaluation import evaluate_run, partial
 from sparring.records import RunDirectory
-evaluation_state.EVERY = 0.0
+partial.EVERY = 0.0
 run = RunDirectory.open(sys.argv[1])
 evaluate_run(run, suite="pgd-100x5", num_images=40, threads=1, checks=False)
 """

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparring.attacks import PGD, Linf
 from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError
-from sparring.evaluation import evaluate_run, evaluation_state
+from sparring.evaluation import evaluate_run, partial
 from sparring.evaluation.evaluation_state import EvaluationState, Progress
 from sparring.evaluation.judge import slice_accuracy
 from sparring.evaluation.run import kept_as
@@ -92,7 +92,7 @@ def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = EvaluationState.state
-    monkeypatch.setattr(evaluation_state, "EVERY", 0.0)
+    monkeypatch.setattr(partial, "EVERY", 0.0)
     monkeypatch.setattr(
         EvaluationState, "state", lambda self: {k: v for k, v in old(self).items() if k != "shown"}
     )

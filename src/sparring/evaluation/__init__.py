@@ -6,12 +6,13 @@ examples of each of them.
 """
 
 from sparring.evaluation.certificates import certified
-from sparring.evaluation.evaluate import Verdict, evaluate
+from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.judge import Judge, slice_accuracy
 from sparring.evaluation.progress import Progress
 from sparring.evaluation.run import evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
 from sparring.evaluation.transfer import TransferProgress, transfer, transfer_runs
+from sparring.evaluation.verdict import Verdict
 
 __all__ = [
     "SUITES",

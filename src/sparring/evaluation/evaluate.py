@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,19 +14,20 @@ import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
-from typing_extensions import override
 
 from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
 from sparring.errors import ConfigError, cause
 from sparring.evaluation.certificates import certified_images
-from sparring.evaluation.evaluation_state import SHOWN, EvaluationState, Partial
+from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.masking_checks import EFFORT, IMAGES, examine
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
+from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Observer, Progress, watched
 from sparring.evaluation.suites import Suite, suite_of
+from sparring.evaluation.verdict import Verdict
 from sparring.models import (
     PROBES,
     Precision,
@@ -41,67 +41,8 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records import (
-    ClassAccuracy,
-    Evaluation,
-    Examples,
-    Outcomes,
-    Proportion,
-    describe,
-    to_json,
-)
-from sparring.records.typed import typed, typed_record
-
-
-@typed_record
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """The result of an evaluation, as shares and image by image."""
-
-    evaluation: Evaluation
-    """Natural and robust accuracy, attack by attack."""
-    outcomes: Outcomes
-    """The outcome of every image."""
-    examples: Examples | None = None
-    """The first images, clean and attacked, where they are pictures."""
-    adversarial: Tensor | None = field(default=None, compare=False)
-    """All images as attacked [N, *S], on the CPU: misclassified if an attack succeeded, else the
-    end of the last search. `None` for an evaluation with `resume`."""
-
-    @property
-    def natural(self) -> Proportion:
-        """Clean images classified correctly."""
-        return self.evaluation.natural
-
-    @property
-    def robust(self) -> Proportion:
-        """Images that no attack of the suite broke."""
-        return self.evaluation.robust
-
-    def per_class(self) -> tuple[ClassAccuracy, ...]:
-        """Natural and robust accuracy of each class that has images."""
-        return self.outcomes.per_class()
-
-    def confusion(self, *, attacked: bool = True) -> tuple[tuple[int, ...], ...]:
-        """Numbers of images as [true class][predicted class]."""
-        return self.outcomes.confusion(attacked=attacked)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of evaluation.json and outcomes.json."""
-        return {**self.evaluation.to_dict(), "outcomes": to_json(self.outcomes)}
-
-    def to_frame(self) -> Any:
-        """A `pandas.DataFrame` with a row for each image."""
-        return self.outcomes.to_frame()
-
-    @override
-    def __repr__(self) -> str:
-        return repr(self.evaluation)
-
-    def _repr_html_(self) -> str:
-        """The accuracies as a table, for a notebook."""
-        return self.evaluation._repr_html_()
-
+from sparring.records import Evaluation, Proportion, describe
+from sparring.records.typed import typed
 
 Attacks = str | Suite | Attack | Sequence[Attack | Callable[..., object]]
 

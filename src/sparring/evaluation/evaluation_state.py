@@ -6,14 +6,11 @@ Shapes: N images of the set, B of a batch, S one image (C H W), K classes.
 Units: seconds are wall-clock.
 """
 
-import io
-import logging
 import math
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -42,11 +39,8 @@ from sparring.models.saved import (
     Number,
     Numbers,
     Same,
-    Text,
-    read_saved,
 )
 from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
-from sparring.records.files import run_errors, write_atomically
 
 UNBROKEN = -1
 """Number of the attack for images that none has broken."""
@@ -383,61 +377,3 @@ def _pixels(images: Tensor) -> list[str]:
     """Images [B, C, H, W] as bytes in base64, channels last."""
     grey = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     return [b64encode(image.contiguous().numpy().tobytes()).decode() for image in grey]
-
-
-EVERY = 15.0
-"""Seconds between two writes of some megabytes."""
-
-_FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Partial:
-    """The file of a partial evaluation."""
-
-    path: Path | None
-    """`None` to keep nothing."""
-    owner: str
-    """Digest of model, images and settings."""
-    _kept: float = field(default_factory=time.monotonic)
-
-    def restore(self, state: EvaluationState) -> float:
-        """Restore the evaluation from the file; return its seconds so far, or 0 without a file.
-
-        A file that is damaged or of another evaluation is ignored with a warning.
-        """
-        if self.path is None or not self.path.exists():
-            return 0.0
-        try:
-            found: Any = read_saved(self.path)
-            _FORM.check(found, "it")
-            if found["owner"] == self.owner:
-                state.schema(found["survey"]).check(found["survey"], "survey")
-        except (OSError, ValueError) as error:
-            log.warning(
-                "%s cannot be used (%s): the evaluation starts from its beginning",
-                self.path,
-                getattr(error, "strerror", None) or error,
-            )
-            return 0.0
-        if found["owner"] != self.owner:
-            log.warning(
-                "%s is of another evaluation (another suite, seed, model, batch size, number of "
-                "images or threads): this one starts from its beginning",
-                self.path,
-            )
-            return 0.0
-        state.restore(found["survey"])
-        return float(found["seconds"])
-
-    def keep(self, state: EvaluationState, *, seconds: float) -> None:
-        """Write the file every `EVERY` seconds. Raises `RunError` if it cannot be written."""
-        if self.path is None or time.monotonic() - self._kept < EVERY:
-            return
-        buffer = io.BytesIO()
-        torch.save({"owner": self.owner, "survey": state.state(), "seconds": seconds}, buffer)
-        with run_errors("write", self.path):
-            write_atomically(self.path, buffer.getvalue())
-        self._kept = time.monotonic()

@@ -17,7 +17,6 @@ from sparring.records.evaluation import (
     Outcomes,
     Proportion,
     Reading,
-    sign_test,
 )
 from sparring.records.figure import (
     Axis,
@@ -38,7 +37,7 @@ from sparring.records.files import read_json, run_errors, write_atomically, writ
 from sparring.records.metrics import MetricsLog, Row
 from sparring.records.run import RunDirectory
 from sparring.records.study import Claim, StudyResult, Trained
-from sparring.records.transfer import Cell, TransferMatrix
+from sparring.records.transfer import Cell, TransferMatrix, sign_test
 
 __all__ = [
     "AttackResult",

@@ -4,6 +4,7 @@ The *source* is the network that was attacked, the *target* the one that is judg
 the same the attack is white-box.  Source: Bhat, Tsipras & Madry 2019, table 1.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +17,7 @@ from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
-from sparring.records.evaluation import Proportion, sign_test
+from sparring.records.evaluation import Proportion
 from sparring.records.files import read_json, write_json
 from sparring.records.text import counted, data_frame, html_table
 from sparring.records.typed import typed
@@ -25,6 +26,36 @@ STEPS = (1, 4, 8, 128)
 """Numbers of steps of table 1."""
 SIGNIFICANT = 0.01
 """Probability below which chance is not taken for the reason."""
+
+
+def sign_test(only_first: int, only_second: int) -> float:
+    """How likely a fair coin is to say "first" as often as this, of as many throws as there are.
+
+    For two things judged on the same images: `only_first` counts the images that only the first
+    did something to, `only_second` those that only the second did; images that both or neither did
+    it to say nothing. Small if the first does it more than chance explains; one-sided, exact, and
+    rounded once. Raises `ConfigError` for a negative count.
+    Cost: below 0.1 s for 10,000 images each.
+    """
+    if min(only_first, only_second) < 0:
+        raise ConfigError.expected(
+            "a sign test needs counts of 0 or more", f"{only_first} and {only_second}"
+        )
+    throws = only_first + only_second
+    if only_first > only_second:
+        outcomes = _fewest(throws, only_second + 1)
+    else:
+        outcomes = 2**throws - _fewest(throws, only_first)
+    return outcomes / 2**throws
+
+
+def _fewest(throws: int, count: int) -> int:
+    """Sequences of throws with fewer than `count` heads: the sum of the first `count` binomials."""
+    total, binomial = 0, math.comb(throws, 0)
+    for heads in range(count):
+        total += binomial
+        binomial = binomial * (throws - heads) // (heads + 1)
+    return total
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
