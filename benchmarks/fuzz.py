@@ -247,7 +247,7 @@ def _partial(run: RunDirectory) -> None:
         if run.partial_evaluation.exists():
             raise KeyboardInterrupt
 
-    every, partial.EVERY = evaluation_state.EVERY, 0.0
+    every, partial.EVERY = partial.EVERY, 0.0
     with contextlib.suppress(KeyboardInterrupt):
         evaluate_run(run, suite="pgd", num_images=2, checks=False, progress=stop)
     partial.EVERY = every
