@@ -11,10 +11,11 @@ import pytest
 import torch
 from typing_extensions import override
 
+from sparring import loader
 from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, PolicyKind, Sharded, Sync, broker
 from sparring.engine.transports.kinds import Processes, SlowLink
-from sparring.errors import DataError, Interrupted
+from sparring.errors import ConfigError, DataError, Interrupted
 from sparring.models import SmallNetwork, computing_threads
 from sparring.records import MetricsLog, RunDirectory
 from sparring.records.metrics import number
@@ -181,6 +182,17 @@ def test_a_source_that_cannot_be_opened_keeps_no_memory():
     with pytest.raises(DataError, match="do not pickle"):
         trainer.loader.__enter__()
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+def test_a_window_that_memory_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    source = asynchronous(0, FixedLag(lag=9, period=2))
+    monkeypatch.setattr(loader.asynchronous, "available_memory", lambda: 10_000)
+    refusal = r"11 tickets and 6 versions of the weights .* free; got 1.29MiB"
+    with pytest.raises(ConfigError, match=refusal):
+        train(small(source=source), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_validation_has_all_threads_and_updates_one(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ This measures the engine, not any device: two cores can sleep in any number of p
 result must be labelled as emulated. Units: seconds.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,20 +138,26 @@ class EmulationResult:
     """Counts of leases, tickets and deaths over the whole run."""
 
 
-def emulate(
-    costs: Costs, *, workers: int, policy: Policy, helps: bool, tickets: int = 200
+def emulate(  # noqa: PLR0913 - costs, and by keyword the engine's settings
+    costs: Costs,
+    *,
+    workers: int,
+    policy: Policy,
+    helps: bool,
+    tickets: int = 200,
+    kind: TransportKind | None = None,
 ) -> EmulationResult:
     """Train `tickets` batches with real workers that sleep, once the pipeline is full.
 
-    Only the times of attack and update are slept; the overheads are real. Cost: the time of these
-    batches, and some seconds for the start of each worker. Raises `ConfigError` if a worker is not
-    up in time.
+    Only the times of attack and update are slept; the overheads are real. Workers are processes
+    unless another kind is given. Cost: the time of these batches, and some seconds for the start of
+    each worker. Raises `ConfigError` if a worker is not up in time.
     """
     job = EmulatedJob(seconds=costs.attack)
-    with emulated_workers(job, policy) as (arena, transport):
+    with emulated_workers(job, policy, kind) as (arena, transport):
         broker = Broker(policy, tickets=10**9)
         trainer = EmulatedTrainer(job, arena)
-        engine = Engine(broker, transport, trainer, workers=workers, helps=helps)
+        engine = Engine(broker, transport, trainer, workers=workers, helps=helps, patience=math.inf)
         full, begun, waited, latest = 0, 0.0, 0.0, time.perf_counter() + ARRIVAL
         for ready in engine:
             if engine.num_workers < workers or not full:

@@ -21,6 +21,7 @@ from sparring.engine.broker import Broker
 from sparring.engine.engine import Engine, LocalExecutor
 from sparring.engine.lease import Lease, Ledger, Work
 from sparring.engine.policies import Policy
+from sparring.engine.transports.slow_link import Link, SlowTransport
 from sparring.errors import ConfigError
 from sparring.records.checks import within
 
@@ -50,6 +51,8 @@ class Simulation:
     """Time from a worker's start until it takes leases."""
     restart: float | None = None
     """The same for the replacement of a dead worker; by default `arrival`."""
+    link: Link | None = None
+    """A slow link between trainer and workers; none by default."""
     seed: int = 0
     numbered_from: int = 0
     """Number of its first worker among those of all trainers, which determines the slow ones."""
@@ -215,9 +218,12 @@ class SimulatedTrainer(LocalExecutor):
         if self._broker.fresh_by == "trainer":
             self._costs, self._fresh = run.costs.finished_by_trainer(run.fresh), 0.0
         self._trace: list[tuple[int, int]] = []
+        transport = self._transport
+        if run.link is not None:
+            transport = SlowTransport(transport, run.link, self.clock)
         self.engine = Engine(
             self._broker,
-            self._transport,
+            transport,
             self,
             workers=run.workers,
             helps=run.helps,

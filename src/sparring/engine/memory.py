@@ -44,7 +44,7 @@ class Arena:
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = dict(shapes)
         self._file = anonymous_file()
-        os.ftruncate(self._file, max(ALIGNMENT, sum(map(_pages, self._shapes.values()))))
+        os.ftruncate(self._file, max(ALIGNMENT, size_of(shapes)))
         self._map()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -94,6 +94,11 @@ class Arena:
             self._tensors[name] = flat.view(shape.sizes)
             self._begins[name] = begin
             begin += _pages(shape)
+
+
+def size_of(shapes: Mapping[str, Shape]) -> int:
+    """Bytes of an arena with these tensors."""
+    return sum(map(_pages, shapes.values()))
 
 
 def _pages(shape: Shape) -> int:

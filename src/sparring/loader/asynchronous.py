@@ -4,7 +4,7 @@ Shapes: B batch.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 
@@ -26,12 +26,15 @@ from sparring.engine import (
 )
 from sparring.engine.attacker import Attacker, images_of, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
-from sparring.engine.memory import Arena
+from sparring.engine.memory import Arena, Shape, size_of
 from sparring.engine.transports.kinds import Processes, TransportKind
+from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
 from sparring.models.saved import Fields, Numbers
 from sparring.records.checks import at_least, within
+from sparring.records.environment import available_memory
+from sparring.records.text import bytes_text, counted
 from sparring.records.typed import typed_record
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,29 @@ class Asynchronous:
             return self.workers
         return self.transport.workers(self.policy, trainer, place)
 
+    def layout(
+        self, network: nn.Module, image_shape: Sequence[int], batch: int
+    ) -> dict[str, Shape]:
+        """The memory that trainer and workers share.
+
+        Raises `ConfigError` if the machine cannot give that much.
+        """
+        policy = self.policy
+        found = layout(
+            network, image_shape, batch=batch, buffers=policy.buffers, slots=policy.window
+        )
+        room, size = available_memory(), size_of(found)
+        if room is not None and size > room:
+            raise ConfigError.expected(
+                f"{counted(policy.window, 'ticket')} and "
+                f"{counted(policy.buffers, 'version')} of the weights must fit into the "
+                f"{bytes_text(room)} of memory that is free",
+                bytes_text(size),
+                "Publish the weights less often (source.policy.period), or take a smaller lag, "
+                "fewer credits or a smaller batch_size.",
+            )
+        return found
+
     def open(self, setup: SourceSetup) -> "AsyncSource":
         """The source, whose workers start with the first batch."""
         return AsyncSource(self, setup)
@@ -91,19 +117,12 @@ class AsyncSource(Source, LocalExecutor):
 
     def __init__(self, kind: Asynchronous, setup: SourceSetup) -> None:
         self._kind, self._setup = kind, setup
-        crafter, policy = setup.crafter, kind.policy
+        crafter = setup.crafter
         images, device = crafter.images, crafter.device
         self._workers = kind.count(device, setup.place)
         self._broker = self._new_broker(trained=0)
-        self._arena = Arena(
-            layout(
-                setup.model.network,
-                images.image_shape,
-                batch=crafter.recipe.rank_batch_size,
-                buffers=policy.buffers,
-                slots=policy.window,
-            )
-        )
+        batch = crafter.recipe.rank_batch_size
+        self._arena = Arena(kind.layout(setup.model.network, images.image_shape, batch))
         self._attacker = Attacker(setup.job, self._arena, images, device)
         with ExitStack() as unless_open:
             unless_open.callback(self._arena.close)

@@ -118,7 +118,9 @@ class AdversarialLoader:
         device = device_of(model)
         few = first_images(images, PROBES).to(device)
         check_network(model, few, _outputs(model, few, images.num_classes))
-        _check_workers(source, recipe, model, build)
+        if isinstance(source, Asynchronous):
+            _check_workers(source, recipe, model, build)
+            source.layout(model, images.image_shape, recipe.rank_batch_size)
         copy = working_copy(model, possible_precision(model, precision, few))
         job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
         crafter = Crafter(recipe, images, device)
@@ -376,11 +378,9 @@ def _outputs(model: nn.Module, images: Tensor, num_classes: int) -> int:
 
 
 def _check_workers(
-    source: SourceKind, recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None
+    source: Asynchronous, recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None
 ) -> None:
     """Refuse things that cannot be sent to workers, before any is started."""
-    if not isinstance(source, Asynchronous):
-        return
     source.transport.check()
     if source.workers == 0:
         return

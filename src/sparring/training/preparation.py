@@ -106,6 +106,9 @@ def check_fits(
             _check_sendable(network)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
     starting = starting_network(config, network, resumed=resumed)
+    if isinstance(config.source, Asynchronous):
+        batch = config.recipe().rank_batch_size
+        config.source.layout(starting, dataset.image_shape, batch)
     check_state(starting)
     starting.to(device)
     images = probes(dataset).to(device)
