@@ -1,11 +1,11 @@
 """How much faster training is with workers that are many, or far away, by fresh steps F of κ = 8.
 
-    python benchmarks/far_workers.py devices    results/far/devices.json: 2 to 64 devices
-    python benchmarks/far_workers.py links      results/far/links.json: over slow links
+    python benchmarks/far_workers.py devices [N]    results/far/devices.json: 2 to 64 devices
+    python benchmarks/far_workers.py links          results/far/links.json: over slow links
 
 Speed-up is against one device that attacks and updates in turn, an update as long as a step: by the
 formula, simulated (broker and engine on a virtual clock), and emulated (processes that sleep for
-each step and update). Nothing is trained. Both take some minutes.
+each step and update; up to N devices). Nothing is trained. Both take some minutes.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sparring.capacity import Costs, Simulation, emulate, measure_speed_up
+from sparring.capacity import Costs, Simulation, emulate, measure_speed_up, simulate_speed_up
 from sparring.capacity.emulation import EmulatedJob
 from sparring.engine import FixedLag, Newest, Policy
 from sparring.engine.transports import process
@@ -53,23 +53,24 @@ def costs(fresh: int, step: float) -> Costs:
     return Costs(attack=KAPPA * step, update=step).finished_by_trainer(fresh / KAPPA)
 
 
-def devices() -> Iterator[dict[str, object]]:
-    """A row for each F and number of devices; the trainer helps."""
+def devices(most: int) -> Iterator[dict[str, object]]:
+    """A row for each F and number of devices, emulated up to `most`; the trainer helps."""
     for fresh in FRESH:
         for count in DEVICES:
-            found = measure_speed_up(
-                costs(fresh, STEP["devices"]), count - 1, helps=True, seconds=SECONDS
-            )
-            yield {
+            each, workers = costs(fresh, STEP["devices"]), count - 1
+            row = {
                 "fresh_steps": fresh,
                 "devices": count,
-                "formula": found.formula,
-                "simulated": found.simulated,
-                "emulated": found.emulated,
+                "formula": each.speed_up(workers, helps=True),
+                "simulated": simulate_speed_up(each, workers, helps=True),
             }
+            if count <= most:
+                found = measure_speed_up(each, workers, helps=True, seconds=SECONDS)
+                row["emulated"] = found.emulated
+            yield row
 
 
-def links() -> Iterator[dict[str, object]]:
+def links(_: int) -> Iterator[dict[str, object]]:
     """A row for each policy and link; the trainer helps."""
     for name, policy, fresh, count in POLICIES:
         for words, link in LINKS.items():
@@ -112,14 +113,14 @@ def links() -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Measure, print a line for each row, and write all of them."""
-    (which,) = sys.argv[1:]
+    which, most = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else max(DEVICES)
     # Workers are forked from one process that has imported PyTorch, so that 63 start in seconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sparring.capacity"])
     process.get_context = lambda method: context  # type: ignore[assignment]
     process.ParentDeathGuard = lambda parent: None  # type: ignore[assignment]
     rows = []
-    for row in {"devices": devices, "links": links}[which]():
+    for row in {"devices": devices, "links": links}[which](most):
         rows.append(row)
         numbers = (f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values())
         print(" | ".join(numbers), flush=True)
