@@ -53,7 +53,7 @@ def _connect(address: str) -> None:
         _knock(address)
         with _signals_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises this class itself where a node does not start in time
         raise ConfigError(
             f"no Ray cluster answers at {address!r} ({cause(error)}). Start one with `ray start "
             "--head`, give the address of its head as host:port, or leave the address out for a "
