@@ -11,7 +11,6 @@ import pytest
 import torch
 from typing_extensions import override
 
-from sparring import loader
 from sparring.data import Images, load_dataset
 from sparring.engine import FixedLag, PolicyKind, Sharded, Sync, broker
 from sparring.engine.transports.kinds import Processes, SlowLink
@@ -188,7 +187,7 @@ def test_a_window_that_memory_cannot_hold_is_refused_before_anything_is_written(
     tmp_path, monkeypatch
 ):
     source = asynchronous(0, FixedLag(lag=9, period=2))
-    monkeypatch.setattr(loader.asynchronous, "available_memory", lambda: 10_000)
+    monkeypatch.setattr("sparring.loader.asynchronous.available_memory", lambda: 10_000)
     refusal = r"11 tickets and 6 versions of the weights .* free; got 1.29MiB"
     with pytest.raises(ConfigError, match=refusal):
         train(small(source=source), tmp_path / "run")
