@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 # Every call of these packages checks the shapes and types of its arguments and its result.
 # Records that `typed` wraps keep its sentences for wrong arguments only if it is hooked as well.
-HOOKED = ("attacks", "data", "evaluation", "models", "records.typed")
+HOOKED = ("attacks", "bounds", "data", "evaluation", "models", "records.typed")
 install_import_hook(
     [f"sparring.{package}" for package in HOOKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

@@ -5,7 +5,7 @@ run and saves the result in its directory. `transfer` evaluates several networks
 examples of each of them.
 """
 
-from sparring.evaluation.certificates import certified
+from sparring.evaluation.certificates import Certificate, certificate, certified
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.judge import Judge, slice_accuracy
 from sparring.evaluation.progress import Progress
@@ -16,11 +16,13 @@ from sparring.evaluation.verdict import Verdict
 
 __all__ = [
     "SUITES",
+    "Certificate",
     "Judge",
     "Progress",
     "Suite",
     "TransferProgress",
     "Verdict",
+    "certificate",
     "certified",
     "evaluate",
     "evaluate_run",

@@ -1,0 +1,189 @@
+"""The operation that each layer, function and method of a network is.
+
+Each entry of the tables gets what is called and a tensor of the input's shape and type.
+
+Shapes: B batch, S one layer's input.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_input
+
+from sparring.bounds.boxes import UNIT
+from sparring.bounds.operations import Affine, MaxPool, Moved, Operation, Relu
+from sparring.errors import ConfigError
+from sparring.models.networks import BatchRenorm2d, Normalisation
+
+
+def unknown(what: str) -> ConfigError:
+    """The error for an operation without a bound."""
+    return ConfigError(
+        "a certificate needs a bound for every operation of the network; none is known for "
+        f"{what}. Leave the certificate out."
+    )
+
+
+def _linear(layer: nn.Linear, like: Tensor) -> Operation:
+    weight = layer.weight.to(like.dtype)
+    return Affine(
+        lambda x: functional.linear(x, weight),
+        lambda x: functional.linear(x, weight.abs()),
+        _to(layer.bias, like),
+        error=_of_sum(layer.in_features),
+        transposed=lambda rows, _: rows @ weight,
+    )
+
+
+def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
+    if layer.padding_mode != "zeros":
+        raise unknown(f"a convolution with padding mode {layer.padding_mode}")
+    weight, shift = layer.weight.to(like.dtype), _to(layer.bias, like)
+    how: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return Affine(
+        lambda x: functional.conv2d(x, weight, None, *how),
+        lambda x: functional.conv2d(x, weight.abs(), None, *how),
+        None if shift is None else shift.view(-1, 1, 1),
+        error=_of_sum(layer.weight[0].numel()),
+        transposed=None
+        if isinstance(layer.padding, str)
+        else lambda rows, size: conv2d_input(size, weight, rows, *how),
+    )
+
+
+def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, like: Tensor) -> Operation:
+    """With the running statistics, as in evaluation mode."""
+    if layer.running_mean is None or layer.running_var is None:
+        raise unknown("BatchNorm without running statistics")
+    scale = (layer.running_var.to(like.dtype) + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight.to(like.dtype)
+    mean, bias = layer.running_mean.to(like.dtype), _to(layer.bias, like)
+    bias = torch.zeros_like(mean) if bias is None else bias
+    shape = (-1, *[1] * (like.ndim - 2))
+    return _scaled(*(value.view(shape) for value in (scale, mean, bias)), error=8 * UNIT)
+
+
+def _normalised(layer: Normalisation, like: Tensor) -> Operation:
+    mean, deviation = layer.mean.to(like.dtype), layer.deviation.to(like.dtype)
+    return _scaled(1 / deviation, mean, torch.zeros_like(mean), error=4 * UNIT)
+
+
+def _scaled(scale: Tensor, mean: Tensor, bias: Tensor, *, error: float) -> Operation:
+    """(x - mean) · scale + bias."""
+    return Affine(
+        lambda x: x * scale,
+        lambda x: x * scale.abs(),
+        bias - mean * scale,
+        error=error,
+        transposed=lambda rows, _: rows * scale,
+        summands=(mean * scale).abs() + bias.abs(),
+        mixes=False,
+    )
+
+
+def _averaged(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, like: Tensor) -> Operation:
+    if getattr(layer, "divisor_override", None) is not None:
+        raise unknown("average-pooling with a divisor of its own")
+    terms = like.shape[-1] * like.shape[-2] + 2
+    return Affine(layer.forward, layer.forward, error=2 * terms * UNIT)
+
+
+def _largest_of_windows(layer: nn.MaxPool2d, like: Tensor) -> Operation:
+    return _max_pool(like, **{name: getattr(layer, name) for name in _POOLING})
+
+
+def _max_pool(like: Tensor, *sizes: Any, **named: Any) -> Operation:
+    settings = {**_POOLING, **dict(zip(_POOLING, sizes, strict=False)), **named}
+    if settings.pop("return_indices"):
+        raise unknown("max-pooling that returns indices")
+    settings["stride"] = settings["stride"] or settings["kernel_size"]
+    return MaxPool(**settings)
+
+
+_POOLING: Mapping[str, Any] = {
+    "kernel_size": None,
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+    "ceil_mode": False,
+    "return_indices": False,
+}
+"""Parameters of `torch.nn.functional.max_pool2d` in their order, with defaults."""
+
+
+def _rectified(like: Tensor, inplace: bool = False) -> Operation:
+    return Relu()
+
+
+def _same(*_: Any, **__: Any) -> Operation:
+    return Moved(lambda x: x, ordered=True)
+
+
+def _reshaped(function: Callable[..., Tensor], like: Tensor, *args: Any, **named: Any) -> Operation:
+    if function(like, *args, **named).shape[:1] != like.shape[:1]:
+        raise unknown("a change of shape across images")
+    return Moved(lambda x: function(x, *args, **named), ordered=True)
+
+
+def _permuted(function: Callable[..., Tensor], like: Tensor, *args: Any, **named: Any) -> Operation:
+    if function(like.new_empty(3, *[2] * (like.ndim - 1)), *args, **named).shape[0] != 3:
+        raise unknown("a change of shape across images")
+    return Moved(lambda x: function(x, *args, **named), ordered=False)
+
+
+def _to(bias: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(like.dtype)
+
+
+def _of_sum(terms: int) -> float:
+    """The relative error n u / (1 - n u) of a sum of n products, in any order."""
+    return (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
+
+
+MODULES: Mapping[type[nn.Module], Callable[[Any, Tensor], Operation]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    BatchRenorm2d: _batch_norm,
+    Normalisation: _normalised,
+    nn.AvgPool2d: _averaged,
+    nn.AdaptiveAvgPool2d: _averaged,
+    nn.ReLU: lambda layer, like: _rectified(like),
+    nn.MaxPool2d: _largest_of_windows,
+    nn.Flatten: lambda layer, like: _reshaped(torch.flatten, like, layer.start_dim, layer.end_dim),
+    nn.Identity: _same,
+    nn.Dropout: _same,
+}
+FORWARDS = {kind: kind.forward for kind in MODULES}
+"""The forward methods that the operations stand for."""
+
+FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Operation]] = {
+    torch.relu: _rectified,
+    functional.relu: _rectified,
+    functional.max_pool2d: _max_pool,
+    torch.max_pool2d: _max_pool,
+    torch.flatten: partial(_reshaped, torch.flatten),
+    torch.reshape: partial(_reshaped, torch.reshape),
+    torch.permute: partial(_permuted, torch.permute),
+    torch.transpose: partial(_permuted, torch.transpose),
+}
+SUMS = (operator.add, operator.iadd, torch.add)
+
+METHODS: Mapping[str, Callable[..., Operation]] = {
+    "relu": _rectified,
+    "relu_": _rectified,
+    "flatten": partial(_reshaped, torch.flatten),
+    "reshape": partial(_reshaped, Tensor.reshape),
+    "view": partial(_reshaped, Tensor.reshape),
+    "permute": partial(_permuted, Tensor.permute),
+    "transpose": partial(_permuted, torch.transpose),
+    "contiguous": _same,
+}
+SIZES: Mapping[str, Callable[..., Any]] = {"size": Tensor.size, "dim": Tensor.dim}
+"""Methods that give a tensor's shape or a part of it."""

@@ -1,0 +1,235 @@
+"""Bounds are sound: no image of the region, searched for or drawn, gets past them."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import jaxtyping
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bounds.networks import KINDS, Residual, drawn, layered, seeded
+from sparring.attacks import L2, PGD, Linf
+from sparring.bounds import Box, NetworkBounds, Pass, Region, tightened
+from sparring.errors import ConfigError
+from sparring.evaluation.certificates import around
+
+LABELS = torch.arange(6) % 4
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    """The tests' checks of shapes at run time do not know the stand-ins of a trace."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def bounded(network: nn.Module, region: Box | Region) -> Pass:
+    with torch.no_grad():
+        return NetworkBounds(network).through(region, rounding=True)
+
+
+def all_margins(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.gather(1, labels[:, None]) - logits
+
+
+def tight(network: nn.Module, images: Tensor, labels: Tensor, threat: Linf | L2) -> Tensor:
+    """Margins with hidden layers that are bounded by forms, image by image."""
+    bounds, found = NetworkBounds(network), []
+    for image, label in zip(images.split(1), labels.split(1), strict=True):
+        wide = bounds.through(around(image, threat), rounding=True)
+        narrow = tightened(bounds, wide, forms=10_000, memory=2**22)
+        assert narrow.complete
+        for node, step in wide.steps.items():
+            box = narrow.bounds.steps[node].box
+            assert (box.low >= step.box.low - 1e-9).all()
+            assert (box.high <= step.box.high + 1e-9).all()
+        found.append(narrow.bounds.margins(label, affine=False))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.05), Linf(eps=1e-6), L2(eps=0.2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_network_says_of_any_image_of_the_threat_is_enclosed(
+    kind: Callable[[], nn.Module], threat: Linf | L2
+) -> None:
+    images = torch.rand(6, 2, 6, 6, generator=seeded(1))
+    for seed in range(2):
+        network = drawn(kind(), seed)
+        found = bounded(network, around(images, threat))
+        box = found.logits
+        assert (box.low < box.high).all()
+        by_logits = box.low.gather(1, LABELS[:, None]) - box.high
+        with torch.no_grad():
+            by_interval = found.margins(LABELS)
+            margins = torch.maximum(by_interval, found.margins(LABELS, affine=False))
+            tighter = tight(network, images[:1], LABELS[:1], threat)
+            margins[:1] = torch.maximum(margins[:1], tighter)
+        other = LABELS[:, None] != torch.arange(4)
+        assert (by_interval >= by_logits - 1e-9)[other].all()
+        attack = PGD(threat=threat, steps=10)
+        tried = [threat.corner(images, seeded(n)) for n in range(60)]
+        tried += [attack(network, images, LABELS * 0 + n, generator=seeded()) for n in range(4)]
+        for made in (images, *tried):
+            logits = network(made).double()
+            assert (logits >= box.low).all()
+            assert (logits <= box.high).all()
+            assert (all_margins(logits, LABELS) >= margins)[other].all()
+
+
+def plane(seed: int) -> nn.Module:
+    layers = [nn.Flatten(), nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)]
+    return drawn(nn.Sequential(*layers), seed).double()
+
+
+def grid(region: Region, points: int = 101) -> Tensor:
+    """All images of two pixels in the box of one, at a distance of each other."""
+    ends = zip(region.box.low.flatten().tolist(), region.box.high.flatten().tolist(), strict=True)
+    sides = [torch.linspace(*end, points, dtype=torch.float64) for end in ends]
+    found = torch.cartesian_prod(*sides)
+    if region.radius is not None:
+        found = found[(found - region.centre.flatten()).norm(dim=1) <= region.radius]
+    return found.view(-1, 1, 1, 2)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.1)])
+def test_of_two_pixels_all_images_are_enclosed_and_forms_come_nearer(threat: Linf | L2) -> None:
+    gaps = []
+    for seed in range(10):
+        network, image = plane(seed), torch.rand(1, 1, 1, 2, generator=seeded(seed))
+        label = torch.tensor([seed % 3])
+        region = around(image, threat)
+        with torch.no_grad():
+            found = bounded(network, region)
+            logits = network(grid(region))
+            truth = (logits[:, label] - logits).amin(0)
+            stages = [
+                found.margins(label)[0],
+                found.margins(label, affine=False)[0],
+                tight(network, image, label, threat)[0],
+            ]
+        for stage in stages:
+            assert (stage <= truth + 1e-12).all()
+        gaps.append(torch.stack([(truth - stage).sum() for stage in stages]))
+    means = torch.stack(gaps).mean(0).tolist()
+    assert all(later < 0.9 * earlier for earlier, later in pairwise(means))
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=1e-4), L2(eps=1e-4)])
+def test_where_no_relu_is_open_forms_are_exact(threat: Linf | L2) -> None:
+    network, image = plane(4), torch.full((1, 1, 1, 2), 0.5)
+    label = torch.tensor([0])
+    with torch.no_grad():
+        region = around(image, threat)
+        lowest = bounded(network, region).margins(label, affine=False)[0]
+    centre = region.centre.requires_grad_()
+    logits = network(centre)[0]
+    for other in (1, 2):
+        margin = logits[0] - logits[other]
+        (slope,) = torch.autograd.grad(margin, centre, retain_graph=True)
+        reach = slope.abs().sum() if region.radius is None else slope.norm()
+        exact = (margin - (threat.eps + 1e-6) * reach).item()
+        assert lowest[other] == pytest.approx(exact, abs=2e-5)
+
+
+def dense(network: nn.Sequential, low: Tensor, high: Tensor, forms: Tensor) -> Tensor:
+    """CROWN of fully connected layers by matrices, apart from the library: [R] for forms [R, K]."""
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+
+    def back(upto: int, rows: Tensor) -> Tensor:
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        for place in range(upto, -1, -1):
+            total += rows @ layers[place].bias
+            rows = rows @ layers[place].weight
+            if place:
+                least, most = known[place - 1]
+                line = most.clamp_min(0) / (most.clamp_min(0) - least.clamp_max(0))
+                below = torch.where(most > -least, 1.0, 0.0).double()
+                total += (rows.clamp_max(0) * -line * least.clamp_max(0)).sum(1)
+                rows = rows.clamp_min(0) * below + rows.clamp_max(0) * line
+        return total + rows.clamp_min(0) @ low + rows.clamp_max(0) @ high
+
+    known: list[tuple[Tensor, Tensor]] = []
+    for layer in layers[:-1]:
+        unit = torch.eye(layer.out_features, dtype=torch.float64)
+        least, most = known[-1] if known else (low, high)
+        least, most = (least.relu(), most.relu()) if known else (least, most)
+        middle = layer.weight @ (least + most) / 2 + layer.bias
+        spread = layer.weight.abs() @ (most - least) / 2
+        place = len(known)
+        ends = (back(place, unit), -back(place, -unit))
+        known.append((ends[0].maximum(middle - spread), ends[1].minimum(middle + spread)))
+    return back(len(layers) - 1, forms)
+
+
+def test_forms_agree_with_matrices() -> None:
+    for seed in range(10):
+        network = plane(seed)
+        assert isinstance(network, nn.Sequential)
+        image, threat = torch.rand(1, 1, 1, 2, generator=seeded(seed)), Linf(eps=0.2)
+        forms = torch.eye(3, dtype=torch.float64)[0] - torch.eye(3, dtype=torch.float64)
+        with torch.no_grad():
+            ours = tight(network, image, torch.tensor([0]), threat)[0]
+            box = around(image, threat).box
+            theirs = dense(network, box.low.flatten(), box.high.flatten(), forms)
+        assert torch.allclose(ours, theirs, atol=1e-4)  # for ours allow for rounding
+
+
+def test_what_single_precision_rounds_away_is_enclosed() -> None:
+    """Beside a bias of a million, sums in float32 are off by up to 0.03."""
+    last = nn.Linear(16, 3)
+    network = nn.Sequential(nn.Flatten(), last).eval()
+    images = torch.rand(20, 1, 4, 4, generator=seeded(1))
+    labels = torch.arange(20) % 3
+    with torch.no_grad():
+        last.bias.fill_(1e6)
+        found = bounded(network, around(images, Linf(eps=1e-6)))
+        logits = network(images).double()
+        lowest = found.margins(labels)
+    assert ((found.logits.low <= logits) & (logits <= found.logits.high)).all()
+    other = labels[:, None] != torch.arange(3)
+    assert (lowest <= all_margins(logits, labels))[other].all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pass_of_training_is_that_of_certificates_without_rounding(
+    kind: Callable[[], nn.Module],
+) -> None:
+    network, images = drawn(kind(), 0), torch.rand(6, 2, 6, 6, generator=seeded(1))
+    box = Box((images - 0.05).clamp_min(0), (images + 0.05).clamp_max(1))
+    bounds = NetworkBounds(network)
+    single = bounds.through(box).margins(LABELS)
+    wide = Box(box.low.double(), box.high.double())
+    double = bounds.through(wide).margins(LABELS)
+    rounded = bounds.through(wide, rounding=True).margins(LABELS)
+    assert single.dtype == torch.float32
+    unit = double.abs().max().item()
+    assert (single - double).abs().max() < 1e-5 * unit
+    assert (rounded <= double + 1e-12 * unit).all()
+    assert (rounded - double).abs().max() < 1e-3 * unit
+    single.sum().backward()
+    for value in network.parameters():
+        assert value.grad is not None
+        assert value.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [Residual, layered])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_of_margins_are_right(kind: Callable[[], nn.Module], affine: bool) -> None:
+    network = drawn(kind(), 1).double()
+    images = torch.rand(2, 2, 6, 6, generator=seeded(1)).double()
+    bounds = NetworkBounds(network)
+
+    def margins(*_: Tensor) -> Tensor:
+        found = bounds.through(Box(images - 0.02, images + 0.02))
+        return found.margins(LABELS[:2], affine=affine)
+
+    some = [value for value in network.parameters() if value.numel() < 60]
+    assert torch.autograd.gradcheck(margins, some, fast_mode=True)
+
+
+@pytest.mark.parametrize("across", [nn.Flatten(0), nn.Sequential(nn.Flatten(0, 1), nn.Flatten(1))])
+def test_shapes_that_mix_images_are_refused(across: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="a change of shape across images"):
+        bounded(across, around(torch.rand(2, 2, 2, 2), Linf(eps=0.1)))
