@@ -1,12 +1,12 @@
 """How much faster training is with workers that are many, or far away, by fresh steps F of κ = 8.
 
-    python benchmarks/far_workers.py devices [N]    results/far/devices.json: 2 to 64 devices
-    python benchmarks/far_workers.py links [ROW]    results/far/links.json: over slow links
+    python benchmarks/far_workers.py devices F [N]    2 to 64 devices
+    python benchmarks/far_workers.py links ROW        policies over slow links
 
 Speed-up is against one device that attacks and updates in turn, an update as long as a step: by the
 formula, simulated (broker and engine on a virtual clock), and emulated (processes that sleep for
-each step and update; up to N devices, and the policy of ROW). Nothing is trained. Both take some
-minutes.
+each step and update; up to N devices, and the policy of ROW, from 0). Nothing is trained. Both take
+some minutes and write results/far/, in a file named after their words.
 """
 
 import json
@@ -26,10 +26,8 @@ from sparring.records import describe, to_json
 
 INTO = Path("results/far")
 KAPPA = 8
-FRESH = (0, 1, 2, 4)
-"""Steps that the trainer takes itself."""
 DEVICES = (2, 4, 8, 16, 32, 64)
-STEP = {"devices": 0.050, "links": 0.020}
+STEP = {"devices": 0.200, "links": 0.020}
 """Seconds of a step and of an update."""
 SECONDS = 6.0
 """For which each point of `devices` is emulated."""
@@ -56,21 +54,20 @@ def costs(fresh: int, step: float) -> Costs:
     return Costs(attack=KAPPA * step, update=step).finished_by_trainer(fresh / KAPPA)
 
 
-def devices(most: int) -> Iterator[dict[str, object]]:
-    """A row for each F and number of devices, emulated up to `most`; the trainer helps."""
-    for fresh in FRESH:
-        for count in DEVICES:
-            each, workers = costs(fresh, STEP["devices"]), count - 1
-            row = {
-                "fresh_steps": fresh,
-                "devices": count,
-                "formula": each.speed_up(workers, helps=True),
-                "simulated": simulate_speed_up(each, workers, helps=True),
-            }
-            if count <= most:
-                found = measure_speed_up(each, workers, helps=True, seconds=SECONDS)
-                row["emulated"] = found.emulated
-            yield row
+def devices(fresh: int, most: int = max(DEVICES)) -> Iterator[dict[str, object]]:
+    """A row for each number of devices, emulated up to `most`; the trainer helps."""
+    for count in DEVICES:
+        each, workers = costs(fresh, STEP["devices"]), count - 1
+        row = {
+            "fresh_steps": fresh,
+            "devices": count,
+            "formula": each.speed_up(workers, helps=True),
+            "simulated": simulate_speed_up(each, workers, helps=True),
+        }
+        if count <= most:
+            found = measure_speed_up(each, workers, helps=True, seconds=SECONDS)
+            row["emulated"] = found.emulated
+        yield row
 
 
 def links(row_emulated: int) -> Iterator[dict[str, object]]:
@@ -117,17 +114,17 @@ def links(row_emulated: int) -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Measure, print a line for each row, and write all of them."""
-    which, most = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    which, numbers = sys.argv[1], [int(word) for word in sys.argv[2:]]
     # Workers are forked from one process that has imported PyTorch, so that 63 start in seconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sparring.capacity"])
     process.get_context = lambda method: context  # type: ignore[assignment]
     process.ParentDeathGuard = lambda parent: None  # type: ignore[assignment]
     rows = []
-    for row in {"devices": devices, "links": links}[which](most):
+    for row in {"devices": devices, "links": links}[which](*numbers):
         rows.append(row)
-        numbers = (f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values())
-        print(" | ".join(numbers), flush=True)
+        shown = (f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values())
+        print(" | ".join(shown), flush=True)
     where = to_json(describe(threads=1, device="cpu", precision="none"))
     page = {"step_seconds": STEP[which], "kappa": KAPPA, "rows": rows, "environment": where}
     INTO.mkdir(parents=True, exist_ok=True)
