@@ -109,14 +109,14 @@ def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str
     print_result()
     table = result_table("", "accuracy", "95 % interval", "seconds")
     table.add_row("natural", *_cells(found.natural), "")
-    for attack in found.attacks:
-        table.add_row(f"after {attack.name}", *_cells(attack.robust), f"{attack.seconds:.1f}")
-    if found.findings:
-        others = found.seconds - sum(attack.seconds for attack in found.attacks)
-        table.add_row("checks and clean images", "", "", f"{max(0.0, others):.1f}")
-    table.add_row("robust", *_cells(found.robust), f"{found.seconds:.1f}")
     if found.certified is not None:
-        table.add_row("certified at least", *_cells(found.certified), "")
+        table.add_row("certified", *_cells(found.certified), _seconds(found.certified_seconds))
+    for attack in found.attacks:
+        table.add_row(f"after {attack.name}", *_cells(attack.robust), _seconds(attack.seconds))
+    table.add_row("robust", *_cells(found.robust), "")
+    if found.check_seconds is not None:
+        table.add_row("checks", "", "", _seconds(found.check_seconds))
+    table.add_row("in all", "", "", _seconds(found.seconds))
     print_table(table)
     print_result()
     for line in doubts(found):
@@ -138,10 +138,16 @@ def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """The checks, every flag, and every caveat."""
+    """The proofs, the checks, every flag, and every caveat."""
+    if found.proofs:
+        yield found.proofs
     yield found.checks
     yield from (f"flag, {flagged.check}: {flagged.sentence}" for flagged in found.flags)
     yield from (f"note: {caveat}" for caveat in found.caveats)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f}"
 
 
 def _cells(accuracy: Proportion) -> tuple[str, str]:

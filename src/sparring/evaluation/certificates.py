@@ -33,7 +33,7 @@ from sparring.bounds import (
     unshown,
 )
 from sparring.errors import ConfigError
-from sparring.evaluation.judge import TOLERANCE, parts
+from sparring.evaluation.judge import TOLERANCE, parts, share_of
 from sparring.models import chosen_batch_size, evaluation_mode
 from sparring.records import Proportion
 from sparring.records.checks import at_least
@@ -81,7 +81,7 @@ def certified(
     As `certificate`, within its default budget.
     """
     held = certified_images(model, images, labels, threat, batch_size=batch_size)
-    return Proportion(successes=int(held.sum()), total=len(labels))
+    return share_of(held)
 
 
 def certified_images(

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.plausible import doubt, threat_text
 from sparring.data import derive_seed
-from sparring.errors import ConfigError, cause
-from sparring.evaluation.certificates import certified_images
+from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
+from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, IMAGES, examine
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Observer, Progress, watched
+from sparring.evaluation.proofs import Prover
 from sparring.evaluation.suites import Suite, suite_of
 from sparring.evaluation.verdict import Verdict
 from sparring.models import (
@@ -41,7 +42,7 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.records import Evaluation, Proportion, describe
+from sparring.records import Evaluation, describe
 from sparring.records.typed import typed
 
 Attacks = str | Suite | Attack | Sequence[Attack | Callable[..., object]]
@@ -85,6 +86,7 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     resume: Path | str | None = None,
+    keep_adversarial: bool = False,
     progress: bool | Observer = False,
 ) -> Verdict | tuple[Verdict, ...]:
     """Natural and robust accuracy of a model on these images, under a suite of attacks.
@@ -102,7 +104,8 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
 
     A sequence of threats of one kind gives a verdict for each, in the same order. The smallest is
     evaluated first, and its broken images count as broken in the larger ones, by the attack of that
-    name. So robust accuracy does not increase with ε.
+    name. An image that is proved robust in a larger one counts as proved in the smaller ones. So
+    robust and certified accuracy do not increase with ε.
 
     `suite` is a name (`autoattack` and `aa` are `standard`), a `Suite`, or a list of attacks. An
     attack of your own may be any function `attack(model, images, labels)` that returns images; of
@@ -120,7 +123,8 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
 
     `resume` is a file for the state of a running evaluation. If it holds that of the same model,
     images and settings, the evaluation resumes from there, to the same outcomes; any other is
-    overwritten. The file stays.
+    overwritten. The file stays. It holds the adversarial images of the first 12 images only, and
+    the verdict none, unless `keep_adversarial`.
 
     `progress=True` shows the progress and the time left in a terminal, a notebook or, every ten
     seconds, a log; a function gets a `Progress` after every pass.
@@ -129,12 +133,13 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     signs of gradient masking and of a broken evaluation. A flagged finding says why the robust
     accuracy should not be trusted.
 
-    A suite that certifies adds a lower bound by interval bound propagation (`certified`), or a
-    caveat with the reason why there is none.
+    A suite that certifies first proves images robust by bounds (`certified_images`). Proved images
+    are not attacked and count as robust (`Evaluation.certified`), but for a brief attack on up to
+    64 of them. Without a certificate, a caveat says why.
 
-    Cost: one forward pass over all images; for each search of each attack, its passes over the
-    images that are robust so far, and one forward pass for each image that seems broken; and that
-    of `examine`.
+    Cost: one forward pass over all images; that of `certified_images`; for each search of each
+    attack, its passes over the images that are neither proved nor broken, and one forward pass for
+    each image that seems broken; and that of `examine`.
     Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
     """
     chosen = suite_of(suite)
@@ -148,9 +153,12 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
         images = images.to(chosen_device(str(device)))
     verdicts: dict[int, Verdict] = {}
     before: EvaluationState | None = None
+    prover: Prover | None = None
     with moved(model, device), evaluation_mode(model), watched(progress) as observer:
         for number in sorted(range(len(threats)), key=lambda number: threats[number].eps):
             tested = ModelUnderTest(model, images, labels, threats[number], batch_size)
+            if chosen.certifies and prover is None:
+                prover = Prover(tested=tested, images=images, threats=threats, seed=seed)
             verdicts[number], before = _evaluated(
                 tested,
                 images,
@@ -160,7 +168,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
                 precision=precision,
                 checks=checks,
                 resume=None if resume is None else Path(resume),
+                keep_adversarial=keep_adversarial,
                 observer=observer,
+                prover=prover,
                 before=before,
             )
     if isinstance(threat, Threat):
@@ -223,7 +233,9 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     precision: Precision,
     checks: bool,
     resume: Path | None,
+    keep_adversarial: bool,
     observer: Observer | None,
+    prover: Prover | None,
     before: EvaluationState | None,
 ) -> tuple[Verdict, EvaluationState]:
     begun = time.perf_counter()
@@ -244,7 +256,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         attacks=attacks,
         seed=seed,
         batch_size=tested.batch_size,
-        kept=len(images) if resume is None else SHOWN,
+        kept=len(images) if resume is None or keep_adversarial else SHOWN,
         after=EFFORT * min(IMAGES, int(right.sum())) if checks else 0.0,
     )
     natural = state.robust_so_far
@@ -252,14 +264,18 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
+    settings += (prover is not None, len(state.shown))
     partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
     spent = partial.restore(state)
     findings = None
+    if prover is not None and state.proof.held is None:
+        _prove(state, prover, observer)
     with computing_threads(tested.threads):
         for now in state.run():
             if observer is not None:
                 observer(now)
             partial.keep(state, seconds=spent + time.perf_counter() - begun)
+        checking = time.perf_counter()
         if checks:
             findings = examine(
                 tested,
@@ -268,12 +284,14 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
                 seed=derive_seed(seed, "checks"),
                 observer=_checking(state, observer),
             )
+    check_seconds = time.perf_counter() - checking
     environment = describe(threads=threads, device=str(device), precision=arithmetic)
     num_classes = state.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
         caveats.append(doubtful)
-    lower, why = _certificate(model, threat, state) if suite.certifies else (None, None)
+    proof = state.proof
+    certified = None if proof.held is None else share_of(proof.held)
     evaluation = Evaluation(
         suite=suite.name,
         threat=threat_text(threat),
@@ -285,48 +303,31 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         precision=arithmetic,
         seconds=spent + time.perf_counter() - begun,
         environment=environment,
-        certified=lower,
+        certified=certified,
+        certified_seconds=None if certified is None else proof.seconds,
         findings=findings,
         checked_images=min(IMAGES, natural.successes) if checks else None,
-        caveats=(*caveats, *([] if why is None else [why])),
+        check_seconds=check_seconds if checks else None,
+        caveats=(*caveats, *([] if proof.why is None else [proof.why])),
     )
     verdict = Verdict(
         evaluation=evaluation,
         outcomes=state.outcomes(),
         examples=state.examples(),
-        adversarial=state.shown if resume is None else None,
+        adversarial=state.shown if len(state.shown) == len(images) else None,
+        images=images,
     )
     return verdict, state
 
 
-def _certificate(
-    model: Classifier, threat: Threat, state: EvaluationState
-) -> tuple[Proportion | None, str | None]:
-    """The lower bound, or why there is none; a failure does not lose the attacks' results."""
-    if not isinstance(model, nn.Module):
-        return None, "no certificate: it needs a torch.nn.Module"
-    try:
-        size = state.batch_size
-        held = certified_images(model, state.images, state.labels, threat, batch_size=size)
-    except ConfigError as error:
-        return None, f"no certificate: {error}"
-    except Exception as error:  # from a user's network, or for lack of memory
-        return None, f"no certificate: it could not be computed ({cause(error)})"
-    if bool((held & ~state.robust).any()):
-        return None, f"no certificate: {_contradiction(held, state)}"
-    return Proportion(successes=int(held.sum()), total=len(held)), None
-
-
-def _contradiction(held: Tensor, state: EvaluationState) -> str:
-    """Why the certificate is withdrawn: an attack broke a certified image."""
-    broken = (held & ~state.robust).nonzero().flatten()
-    by = state.outcomes().broken_by[int(broken[0])] or "the clean image itself"
-    return (
-        f"bounds would certify {int(held.sum())} of {len(held)} images, but {len(broken)} of these "
-        f"are misclassified, first image {int(broken[0])} (counted from 0, by {by}). The network "
-        "computes something that its trace does not show, so the certificate is withdrawn; the "
-        "attacks' results stand, and may be too weak"
-    )
+def _prove(state: EvaluationState, prover: Prover, observer: Observer | None) -> None:
+    """Prove images before the attacks, which then leave them out."""
+    if observer is not None:
+        observer(state.proving(share=0.0))
+    proof = prover.proof(state.judge.threat)
+    state.proof = proof.checked(state.robust, state.attack_that_broke)
+    if observer is not None:
+        observer(state.proving(share=1.0))
 
 
 def _forms(

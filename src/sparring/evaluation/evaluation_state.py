@@ -29,8 +29,9 @@ from sparring.attacks import (
 from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
-from sparring.evaluation.judge import Judge
+from sparring.evaluation.judge import Judge, share_of
 from sparring.evaluation.progress import Pace, Progress
+from sparring.evaluation.proofs import Proof
 from sparring.models.saved import (
     Anything,
     Fields,
@@ -84,6 +85,8 @@ class EvaluationState:
     """Number of the first images whose attacked versions are kept."""
     after: float = 0.0
     """Effort of the checks after the attacks."""
+    proof: Proof = field(default_factory=Proof)
+    """What is proved of the images; proved images are not attacked."""
     pace: Pace = field(default_factory=Pace)
     """Measured speed of the parts."""
     robust: Tensor = field(init=False)
@@ -119,7 +122,12 @@ class EvaluationState:
     @property
     def robust_so_far(self) -> Proportion:
         """Images that are not broken."""
-        return Proportion(successes=int(self.robust.sum()), total=len(self.labels))
+        return share_of(self.robust)
+
+    @property
+    def attacked(self) -> Tensor:
+        """Images that are neither broken nor proved [N]."""
+        return self.robust if self.proof.held is None else self.robust & ~self.proof.held
 
     @property
     def passes(self) -> Sequence[SearchPass]:
@@ -143,7 +151,7 @@ class EvaluationState:
             search_pass = passes[self.search_pass]
             begun = time.perf_counter()
             batched = self.batched or self._batched_search(
-                search_pass, self.robust.nonzero().flatten()
+                search_pass, self.attacked.nonzero().flatten()
             )
             self.batched = batched
             if batched.left:
@@ -167,6 +175,25 @@ class EvaluationState:
                     self.left.append(int(self.robust.sum()))
             yield self._progress(passes, search_pass)
 
+    def proving(self, *, share: float) -> Progress:
+        """The progress of the proofs before the attacks."""
+        held = self.proof.held
+        return Progress(
+            attack="certificate",
+            number=0,
+            of=len(self.attacks),
+            share=share,
+            robust=int(self.robust.sum()),
+            total=len(self.labels),
+            proved=0 if held is None else int(held.sum()),
+            spent=self.proof.seconds,
+        )
+
+    def attack_that_broke(self, place: int) -> str | None:
+        """Name of the attack that broke an image; `None` if it is robust, or wrong when clean."""
+        number = int(self.broken_by[place])
+        return None if number == UNBROKEN else self.attacks[number].name
+
     def results(self) -> tuple[AttackResult, ...]:
         """The result of each attack."""
         total = len(self.labels)
@@ -185,6 +212,7 @@ class EvaluationState:
             natural=tuple(self.logits.argmax(1).tolist()),
             broken_by=tuple(names.get(number) for number in self.broken_by.tolist()),
             adversarial=tuple(self.adversarial.tolist()),
+            proved=None if self.proof.held is None else tuple(self.proof.held.tolist()),
         )
 
     def examples(self) -> Examples | None:
@@ -228,6 +256,8 @@ class EvaluationState:
             "waiting": batched.waiting if batched else None,
             "places": batched.places if batched else None,
             "search": dict(batched.state) if batched else None,
+            "proved": self.proof.held,
+            "proof_seconds": self.proof.seconds,
         }
 
     def schema(self, state: object) -> Kind:
@@ -245,6 +275,7 @@ class EvaluationState:
             places.check(found, "survey.places")
             search = self._search_schema(passes[search_pass], len(found))
             under_way = {"waiting": places, "places": places, "search": search}
+        proved = state.get("proved") if isinstance(state, dict) else None
         classed = Numbers(dtype=torch.int64, shape=(total,), least=0, most=classes - 1)
         attacks = Numbers(dtype=torch.int64, shape=(total,), least=-1, most=len(self.attacks) - 1)
         return Fields(
@@ -257,7 +288,11 @@ class EvaluationState:
                 "leg": Number(least=0, most=len(passes), whole=True),
                 **under_way,
             },
-            {"shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:]))},
+            {
+                "shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:])),
+                "proved": Same(None) if proved is None else Numbers.like(self.robust),
+                "proof_seconds": Number(least=0),
+            },
         )
 
     def _search_schema(self, search_pass: SearchPass, rows: int) -> Kind:
@@ -288,6 +323,7 @@ class EvaluationState:
         self.search_pass = state["leg"]
         # States of earlier versions have no images.
         self.shown = state.get("shown", self.shown[:0]).to(self.shown)
+        self.proof = Proof(held=state.get("proved"), seconds=state.get("proof_seconds", 0.0))
         if state["waiting"] is not None:
             self.batched = self._batched_search(self.passes[self.search_pass], state["waiting"])
             device = self.judge.device
@@ -338,7 +374,7 @@ class EvaluationState:
             place for place, other in enumerate(passes) if other.attack == search_pass.attack
         ]
         done, batched = self.search_pass - of_attack[0], self.batched
-        remaining, ahead = int(self.robust.sum()), 0
+        remaining, ahead = int(self.attacked.sum()), 0
         if batched is not None:
             queries = search_pass.search.queries
             flying = (queries - batched.state["done"]).clamp_min(0).sum()
@@ -349,10 +385,11 @@ class EvaluationState:
             number=search_pass.attack + 1,
             of=len(self.attacks),
             share=done / len(of_attack),
-            robust=remaining,
+            robust=int(self.robust.sum()),
             total=len(self.labels),
+            proved=0 if self.proof.held is None else int(self.proof.held.sum()),
             left=self.pace.left(self._efforts(passes, ahead, remaining)),
-            spent=sum(self.seconds),
+            spent=self.proof.seconds + sum(self.seconds),
         )
 
     def _efforts(

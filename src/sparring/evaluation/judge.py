@@ -80,11 +80,12 @@ def slice_accuracy(  # noqa: PLR0913 - what is judged, settings by keyword
         generator = torch.Generator().manual_seed(derive_seed(seed, "slice", number))
         attacked = attack(logits_of, images[part], labels[part], generator=generator)
         robust[part] &= correct(logits_of, attacked, labels[part], batch_size)
-    total = len(labels)
-    return (
-        Proportion(successes=int(natural.sum()), total=total),
-        Proportion(successes=int(robust.sum()), total=total),
-    )
+    return share_of(natural), share_of(robust)
+
+
+def share_of(images: Bool[Tensor, " N"]) -> Proportion:
+    """The number of these images out of all."""
+    return Proportion(successes=int(images.sum()), total=len(images))
 
 
 def parts(count: int, size: int) -> Iterator[slice]:

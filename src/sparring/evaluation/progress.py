@@ -18,7 +18,7 @@ class Progress:
     attack: str
     """Name of the attack that is running."""
     number: int
-    """Which attack of the suite, counted from 1."""
+    """Which attack of the suite, counted from 1; 0 for the certificate before them."""
     of: int
     """Attacks of the suite."""
     share: float
@@ -27,6 +27,8 @@ class Progress:
     """Images that no attack has broken so far."""
     total: int
     """All images."""
+    proved: int = 0
+    """Robust images that are proved so, which are not attacked."""
     left: float | None = None
     """Seconds to the end of the evaluation with its checks, if no more images break."""
     spent: float = 0.0

@@ -1,11 +1,16 @@
 """The result of an evaluation in Python: accuracies, outcomes image by image, attacked images."""
 
+import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from typing_extensions import override
 
+from sparring.errors import ConfigError
 from sparring.records import (
     ClassAccuracy,
     Evaluation,
@@ -14,7 +19,11 @@ from sparring.records import (
     Proportion,
     to_json,
 )
-from sparring.records.typed import typed_record
+from sparring.records.files import run_errors, write_atomically
+from sparring.records.typed import typed, typed_record
+
+ENDINGS = (".npz", ".pt")
+"""Of files of adversarial images."""
 
 
 @typed_record
@@ -30,7 +39,40 @@ class Verdict:
     """The first images, clean and attacked, where they are pictures."""
     adversarial: Tensor | None = field(default=None, compare=False)
     """All images as attacked [N, *S], on the CPU: misclassified if an attack succeeded, else the
-    end of the last search. `None` for an evaluation with `resume`."""
+    end of the last search, clean if none was needed. `None` for an evaluation with `resume` unless
+    they were to be kept."""
+
+    images: Tensor | None = field(default=None, compare=False)
+    """The clean images."""
+
+    @typed
+    def save_adversarial(self, path: Path | str) -> None:
+        """Write images, labels, adversarial images and predictions to a .npz or .pt file.
+
+        `predicted` holds the classes of the adversarial images. Raises `ConfigError` for another
+        ending, and without `adversarial`; `RunError` if the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in ENDINGS:
+            raise ConfigError.expected(
+                "adversarial images go into a .npz or .pt file", path.name, "Change its ending."
+            )
+        if self.adversarial is None or self.images is None:
+            raise ConfigError("this verdict has no adversarial images. Evaluate without resume.")
+        found = {
+            "images": self.images.detach().cpu(),
+            "labels": torch.tensor(self.outcomes.labels),
+            "adversarial": self.adversarial,
+            "predicted": torch.tensor(self.outcomes.adversarial),
+        }
+        buffer = io.BytesIO()
+        if path.suffix == ".pt":
+            torch.save(found, buffer)
+        else:
+            arrays: dict[str, Any] = {name: value.numpy() for name, value in found.items()}
+            np.savez(buffer, **arrays)
+        with run_errors("write", path):
+            write_atomically(path, buffer.getvalue())
 
     @property
     def natural(self) -> Proportion:

@@ -135,7 +135,7 @@ def _measured(found: Evaluation) -> Iterator[str]:
         (f"robust accuracy, suite {found.suite}", found.robust),
     ]
     if found.certified is not None:
-        rows.append(("certified at least", found.certified))
+        rows.append(("certified accuracy, a part of it", found.certified))
     cells = [f"| {plain(name)} | {share} |" for name, share in rows]
     yield "\n".join(["| | share and 95 % Wilson interval |", "|---|---|", *cells])
     yield (
@@ -145,7 +145,8 @@ def _measured(found: Evaluation) -> Iterator[str]:
     )
     flags = [f"- **flag**, {plain(flag.check)}: {plain(flag.sentence)}" for flag in found.flags]
     caveats = [f"- caveat: {plain(caveat)}" for caveat in found.caveats]
-    yield "\n".join([f"- {plain(found.checks)}", *flags, *caveats])
+    proofs = [f"- {plain(found.proofs)}"] if found.proofs else []
+    yield "\n".join([*proofs, f"- {plain(found.checks)}", *flags, *caveats])
 
 
 def _unmeasured() -> str:

@@ -20,7 +20,7 @@ from sparring.errors import ConfigError
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.files import read_json, write_json
-from sparring.records.text import counted, data_frame, html_table
+from sparring.records.text import count_text, counted, data_frame, html_table
 from sparring.records.typed import typed
 
 Z = 1.959963984540054
@@ -232,10 +232,17 @@ class Outcomes:
     """The attack that broke each image; null for those robust, and those wrong when clean."""
     adversarial: tuple[int, ...]
     """What it says of the image that broke it; of the clean image where none did."""
+    proved: tuple[bool, ...] | None = None
+    """Whether each image was proved robust before the attacks; `None` without a certificate."""
+
+    @property
+    def _columns(self) -> dict[str, tuple[object, ...]]:
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless each column has one entry an image, and class numbers."""
-        lengths = {len(getattr(self, name)) for name in self.__slots__}
+        lengths = {len(column) for column in self._columns.values()}
         if len(lengths) > 1:
             raise ConfigError(
                 "outcomes must have one entry for each image in every column; got columns of "
@@ -284,8 +291,8 @@ class Outcomes:
         """A `pandas.DataFrame` with a row for each image."""
         return data_frame(
             [
-                dict(zip(self.__slots__, row, strict=True))
-                for row in zip(*(getattr(self, name) for name in self.__slots__), strict=True)
+                dict(zip(self._columns, row, strict=True))
+                for row in zip(*self._columns.values(), strict=True)
             ]
         )
 
@@ -325,7 +332,10 @@ class Evaluation:
     environment: Environment
     """What it was computed with."""
     certified: Proportion | None = None
-    """Images that provably nothing within the threat can break; none if that was not asked for."""
+    """Images proved robust: no change within the threat breaks them. `None` without a certificate.
+    They are part of `robust`."""
+    certified_seconds: float | None = None
+    """Time of the proofs; `None` without a certificate, or if it came after the attacks."""
     caveats: tuple[str, ...] = ()
     """What was other than usual about the suite, a sentence each."""
     findings: tuple[Finding, ...] | None = None
@@ -333,6 +343,12 @@ class Evaluation:
     asked for. Empty: they had no image to look at."""
     checked_images: int | None = None
     """Images that the checks looked at; `None` if they were not asked for."""
+    check_seconds: float | None = None
+    """Time of the checks; `None` if they were not asked for, or were not timed."""
+    own_threat: bool = True
+    """Whether the threat is the run's own."""
+    classes: tuple[int, ...] | None = None
+    """The only classes whose images were taken; `None` for all."""
     weights: str = ""
     """Digest of the run's weights that were judged; empty outside a run."""
 
@@ -352,6 +368,25 @@ class Evaluation:
                 f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust, "
                 "and certified if it is there, which is their lower bound)."
             )
+
+    @property
+    def withstood(self) -> Proportion | None:
+        """Images that are not proved, and that no attack broke; `None` without a certificate."""
+        if self.certified is None:
+            return None
+        left = self.robust.successes - self.certified.successes
+        return Proportion(successes=left, total=self.num_images)
+
+    @property
+    def proofs(self) -> str:
+        """One sentence on the robust images that are proved; empty without a certificate."""
+        if self.certified is None or self.withstood is None:
+            return ""
+        proved, withstood = self.certified.successes, self.withstood.successes
+        return (
+            f"Of {counted(self.robust.successes, 'robust image')}, {count_text(proved)} are proved "
+            f"and {count_text(withstood)} withstood every attack without a proof."
+        )
 
     @property
     def checks(self) -> str:
@@ -386,8 +421,9 @@ class Evaluation:
 
     def _stages(self) -> list[tuple[str, Proportion]]:
         attacks = [(f"after {attack.name}", attack.robust) for attack in self.attacks]
-        lower = [] if self.certified is None else [("certified at least", self.certified)]
-        return [("natural", self.natural), *attacks, ("robust", self.robust), *lower]
+        parts = [("certified", self.certified), ("withstood attacks only", self.withstood)]
+        proved = [(name, share) for name, share in parts if share is not None]
+        return [("natural", self.natural), *attacks, ("robust", self.robust), *proved]
 
     def to_dict(self) -> dict[str, Any]:
         """What evaluation.json holds."""
