@@ -3,6 +3,7 @@
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,18 @@ from torch import Tensor
 from sparring.attacks import PGD, Linf
 from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError
-from sparring.evaluation import evaluate_run, partial
+from sparring.evaluation import SUITES, evaluate_run, partial
 from sparring.evaluation.evaluation_state import EvaluationState, Progress
 from sparring.evaluation.judge import slice_accuracy
-from sparring.evaluation.run import kept_as
-from sparring.records import Evaluation, Examples, Outcomes, RunDirectory
+from sparring.evaluation.strength import kept_as, strongest
+from sparring.records import (
+    AttackResult,
+    Evaluation,
+    Examples,
+    Outcomes,
+    Proportion,
+    RunDirectory,
+)
 from sparring.training import resume, train
 from training.small_runs import small
 
@@ -143,6 +151,62 @@ def test_the_strongest_evaluation_is_the_verdict_whatever_came_when(
         assert len(Outcomes.load(outcomes).labels) == found[number].num_images
         assert examples.exists()
     assert len(run.evaluations()) == len(asked)
+
+
+PGD_ATTACKS = tuple(attack.name for attack in SUITES["pgd"].against(Linf()))
+BASE = {"num_images": 100, "robust": 90, "suite": "pgd", "attacks": PGD_ATTACKS}
+STRONGER = [
+    {},
+    {"num_images": 200, "robust": 190},
+    {"suite": "pgd + mine", "attacks": (*PGD_ATTACKS, "mine"), "robust": 90},
+    {"suite": "pgd-40", "attacks": ("pgd-40",), "num_images": 50, "robust": 49},
+    {"suite": "standard", "attacks": ("apgd",), "num_images": 40, "robust": 39},
+    {"suite": "standard", "attacks": ("apgd",), "num_images": 60, "robust": 50},
+    {"suite": "mine", "attacks": ("mine",), "num_images": 60, "robust": 40},
+]
+"""Each is stronger than those before it."""
+WEAKEST = [
+    {"suite": "standard", "attacks": ("apgd",), "num_images": 31, "robust": 0},
+    {"suite": "standard", "attacks": ("apgd",), "own_threat": False},
+    {"suite": "standard", "attacks": ("apgd",), "classes": (0, 1)},
+    {"suite": "standard", "attacks": ("apgd",), "weights": "earlier"},
+]
+"""Weaker than all of these."""
+
+
+def stored(found: Evaluation, changes: dict[str, Any]) -> Evaluation:
+    asked = {**BASE, **changes}
+    total, suite = asked.pop("num_images"), asked.pop("suite")
+    left = Proportion(successes=asked.pop("robust"), total=total)
+    attacks = [AttackResult(name=name, robust=left, seconds=1) for name in asked.pop("attacks")]
+    return replace(
+        found,
+        suite=suite,
+        num_images=total,
+        natural=Proportion(successes=total, total=total),
+        robust=left,
+        attacks=tuple(attacks),
+        **asked,
+    )
+
+
+def test_the_strongest_of_several_is_the_same_in_any_order(run: RunDirectory) -> None:
+    found = evaluate_run(run, num_images=2, threads=1, checks=False)
+    weak = [stored(found, changes) for changes in WEAKEST]
+    ordered = [stored(found, changes) for changes in STRONGER]
+    for count in range(1, len(ordered) + 1):
+        for order in ([*ordered[:count], *weak], [*weak, *reversed(ordered[:count])]):
+            assert strongest(order, found.weights) == ordered[count - 1]
+
+
+def test_another_size_of_the_threat_never_becomes_the_verdict(run: RunDirectory) -> None:
+    settings = {"num_images": 4, "threads": 1, "checks": False}
+    other = evaluate_run(run, threat=Linf(eps=0.1), suite="pgd-40", **settings)
+    assert Evaluation.load(run.evaluation) == other
+    own = evaluate_run(run, **settings)
+    assert Evaluation.load(run.evaluation) == own
+    assert (other.own_threat, own.own_threat) == (False, True)
+    assert Evaluation.load(run.path / "evaluation-pgd-40-4-Linf-0.1-unchecked.json") == other
 
 
 def test_a_verdict_on_earlier_weights_does_not_stay(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""`sparring evaluate`: how robust a run's classifier is, with a 95 % interval."""
+"""`sparring evaluate`: how robust a run's classifier, or any other, is, with a 95 % interval."""
 
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from sparring.cli.arguments import PLAIN, Form, flag, source, whole
+from sparring.cli.arguments import PLAIN, Form, flag, number, path, several, source, whole
 from sparring.cli.console import (
     print_ending,
     print_json,
@@ -15,22 +16,25 @@ from sparring.cli.console import (
     print_table,
     result_table,
 )
+from sparring.errors import ConfigError
 from sparring.records import Evaluation, Proportion, RunDirectory, to_json
-from sparring.records.text import count_text, counted, duration_text, hardware_text
+from sparring.records.text import count_text, counted, duration_text, eps_from, hardware_text
 
 if TYPE_CHECKING:
-    from sparring.models import Precision
+    from sparring.attacks import Threat
 
-ABOUT = """Measure natural and robust accuracy on the test images, under the run's threat.
+ABOUT = """Measure natural and robust accuracy on the test images of a run, or of any network.
 
-RUN is a run directory; left out, the newest in runs/. After a stop, the same
-command resumes the evaluation.
+RUN is a run directory; left out, the newest in runs/. Its own threat and data
+are taken unless flags name others. After a stop, the same command resumes the
+evaluation. Any other network is named by --model and --init.
 
 examples:
   sparring evaluate
   sparring evaluate runs/fast-20300101-120000 --images 1000
   sparring evaluate --suite standard
-  sparring evaluate runs/fast-20300101-120000 --data photographs/"""
+  sparring evaluate runs/fast-20300101-120000 --data photographs/
+  sparring evaluate --model nets.py:Net --init w.pt --data images/ --eps 8/255"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +47,31 @@ class EvaluateFlags:
     images: Annotated[int | None, flag("--images", whole, "N"), PLAIN] = None
     """Only the first N test images."""
     data: Annotated[str | None, flag("--data", source, "PATH"), PLAIN] = None
-    """Evaluate on the test set of other data, into a folder of its own."""
+    """Evaluate on the test set of these data; of a run, into a folder of their own."""
+    classes: Annotated[tuple[str, ...], several("--classes", str, "C ..."), PLAIN] = ()
+    """Only images of these classes, by number or name."""
+    threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
+    """linf, l2 (of the usual size) or file.py:name; a run's own by default."""
+    eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
+    """Size of the threat, 0.3 or 8/255; a run's own by default."""
+    model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None
+    """Instead of RUN: a network of train's --model, or file.py:factory."""
+    init: Annotated[Path | None, flag("--init", path, "FILE"), PLAIN] = None
+    """Its weights: .safetensors or a torch state_dict."""
+    model_args: Annotated[tuple[str, ...], several("--model-args", str, "K=V ..."), PLAIN] = ()
+    """Settings of --model, or arguments of your factory."""
+    mean: Annotated[tuple[float, ...], several("--mean", number, "M ..."), PLAIN] = ()
+    """Mean by channel of pixels in [0, 1], to normalise them for --model."""
+    std: Annotated[tuple[float, ...], several("--std", number, "S ..."), PLAIN] = ()
+    """Standard deviation by channel, with --mean."""
+    out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
+    """Folder for the evaluation of --model; a run's folder keeps its own."""
+    save_adversarial: Annotated[Path | None, flag("--save-adversarial", path, "FILE"), PLAIN] = None
+    """Write images, labels, adversarial images and predictions to a .npz or .pt file."""
     seed: Annotated[int, flag("--seed", whole, "N"), PLAIN] = 0
     """Determines the attacks' random starts; 0 by default."""
+    device: Annotated[str, flag("--device", str, "D"), PLAIN] = "auto"
+    """PyTorch device, such as cpu; by default CUDA if any."""
     threads: Annotated[int, flag("--threads", whole, "N"), PLAIN] = 0
     """CPU threads; by default as many as there are cores."""
     batch_size: Annotated[int | None, flag("--batch-size", whole, "N"), PLAIN] = None
@@ -60,51 +86,163 @@ class EvaluateFlags:
     """Print the result as JSON."""
 
 
-FORM = Form(
-    verb="evaluate",
-    flags=EvaluateFlags,
-    about=ABOUT,
-    word="RUN",
-    otherwise=" A run is judged under its own threat; for any other network or threat: "
-    "sparring.evaluate(...) in Python.",
-)
+STRONGEST = "standard"
+"""Suite to suggest after another one."""
+OF_MODEL = ("init", "model_args", "mean", "std", "out")
+"""Flags that need --model."""
+FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 
 
 def run(argv: list[str]) -> int:
-    """Evaluate the run that the words name; return the exit code."""
+    """Evaluate the run or the network that the words name; return the exit code."""
     flags, word = FORM.read(argv)
-    chosen = RunDirectory.chosen(word)
+    if flags.model is None:
+        given = [name for name in OF_MODEL if getattr(flags, name) not in (None, ())]
+        if given:
+            raise ConfigError.expected(
+                f"--{given[0].replace('_', '-')} needs --model", "none", "Add --model MODEL."
+            )
+        return _evaluate_run(flags, RunDirectory.chosen(word))
+    _check_model(flags, word)
+    return _evaluate_model(flags, flags.model)
+
+
+def _check_model(flags: EvaluateFlags, word: str | None) -> None:
+    if word is not None:
+        raise ConfigError.expected(
+            "a RUN and --model exclude each other",
+            f"{word} and --model {flags.model}",
+            "Leave one of them out.",
+        )
+    if flags.trust_code:
+        raise ConfigError("--trust-code needs a RUN: what flags name is trusted. Leave it out.")
+    needed: dict[str, object] = {"--data PATH": flags.data}
+    if ":" not in (flags.model or ""):  # a factory may load weights by itself
+        needed["--init FILE"] = flags.init
+    if ":" not in (flags.threat or ""):
+        needed["--eps E"] = flags.eps
+    for name, value in needed.items():
+        if value is None:
+            raise ConfigError(f"--model needs {name} as well, which this command lacks.")
+
+
+def _evaluate_run(flags: EvaluateFlags, chosen: RunDirectory) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.evaluation import evaluate_run
-    from sparring.evaluation.run import kept_as, results_on
+    from sparring.evaluation.run import results_on
+    from sparring.evaluation.strength import kept_as
 
     found = evaluate_run(
         chosen,
-        suite=flags.suite,
         other_data=flags.data,
-        num_images=flags.images,
-        seed=flags.seed,
-        threads=flags.threads,
-        precision=cast("Precision", flags.precision),
-        checks=not flags.no_checks,
-        batch_size=flags.batch_size,
-        progress=True,
+        threat=_threat_of_run(flags, chosen),
         trust_code=flags.trust_code,
+        **_settings(flags),
     )
     if flags.json:
-        answer = {"run": str(chosen.path), **to_json(found)}
-        print_json(json.dumps(answer, indent=2, ensure_ascii=False))
-    else:
-        place = chosen if flags.data is None else results_on(chosen, flags.data)
-        _print(found, chosen, place, kept_as(place, found))
+        _print_json({"run": str(chosen.path)}, found)
+        return 0
+    place = chosen if flags.data is None else results_on(chosen, flags.data)
+    _print(found, str(chosen.path))
+    aside = kept_as(place, found)
+    if aside:
+        verdict = Evaluation.load(place.evaluation)
+        print_prose(
+            f"The verdict is still the stronger evaluation in {place.evaluation}: suite "
+            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, robust "
+            f"{verdict.robust}."
+        )
+    print_ending(
+        _written(flags, place, aside, found), f"sparring report {shlex.quote(str(chosen.path))}"
+    )
     return 0
 
 
-def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str) -> None:
+def _threat_of_run(flags: EvaluateFlags, run: RunDirectory) -> "Threat | None":
+    """The threat of the flags; `None` for the run's own."""
+    from sparring.attacks.threat import resized, stored_threat
+
+    if flags.threat is not None:
+        return _adapted(flags, threat=flags.threat, eps=flags.eps).threat
+    if flags.eps is None:
+        return None
+    return resized(stored_threat(run, trust_code=flags.trust_code), flags.eps)
+
+
+def _adapted(flags: EvaluateFlags, **changes: Any) -> Any:
+    """Settings of a run with these changes, from which network, data and threat are taken."""
+    from sparring.training import presets
+    from sparring.training.adapting import adapted
+
+    return adapted(
+        presets.natural(),
+        **cast("Any", {name: each for name, each in changes.items() if each not in (None, ())}),
+    )
+
+
+def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
+    from sparring.evaluation import evaluate_network
+    from sparring.evaluation.strength import kept_as
+    from sparring.training.config import opened
+    from sparring.training.trainer import starting_network
+
+    names = ("model", "model_args", "mean", "std", "init", "data", "threat", "eps")
+    config = _adapted(flags, **{name: getattr(flags, name) for name in names})
+    data = opened(config)
+    fitted = config.model.fitted(data.image_shape, data.num_classes)
+    network = starting_network(replace(config, model=fitted))
+    settings = _settings(flags)
+    found = evaluate_network(network, data, config.threat, out=flags.out, **settings).evaluation
+    weights = None if flags.init is None else str(flags.init)
+    subject = f"{model}{f' with {weights}' if weights else ''} on {flags.data}"
+    if flags.json:
+        _print_json({"model": model, "init": weights, "data": flags.data}, found)
+        return 0
+    _print(found, subject)
+    place = None if flags.out is None else RunDirectory(flags.out)
+    aside = "" if place is None else kept_as(place, found)
+    wrote = _written(flags, place, aside, found)
+    if wrote:
+        print_result(f"wrote {wrote}")
+    if found.suite != STRONGEST:
+        print_result(f"next: the same with --suite {STRONGEST}, before you rely on it")
+    return 0
+
+
+def _settings(flags: EvaluateFlags) -> dict[str, Any]:
+    """The settings that an evaluation of a run and of another network share."""
+    same = ("suite", "classes", "save_adversarial", "seed", "device", "threads", "batch_size")
+    return {
+        **{name: getattr(flags, name) for name in same},
+        "num_images": flags.images,
+        "precision": flags.precision,
+        "checks": not flags.no_checks,
+        "progress": True,
+    }
+
+
+def _written(
+    flags: EvaluateFlags, place: RunDirectory | None, aside: str, found: Evaluation
+) -> str:
+    """The files that were written, and how long that took."""
+    names: list[str] = []
+    if place is not None:
+        shares, *others = place.evaluation_files(aside)
+        names = [str(shares), *(file.name for file in others if file.exists())]
+    if flags.save_adversarial is not None:
+        names.append(str(flags.save_adversarial))
+    return f"{', '.join(names)} in {duration_text(found.seconds)}" if names else ""
+
+
+def _print_json(about: dict[str, object], found: Evaluation) -> None:
+    print_json(json.dumps({**about, **to_json(found)}, indent=2, ensure_ascii=False))
+
+
+def _print(found: Evaluation, subject: str) -> None:
     from sparring.evaluation import SUITES
 
     known = SUITES.get(found.suite)
-    print_result(f"{run.path} against {found.threat} on {count_text(found.num_images)} test images")
+    print_result(f"{subject} against {found.threat} on {count_text(found.num_images)} test images")
     print_result(f"suite {found.suite}: {known.summary if known else 'attacks of your own'}")
     print_result()
     table = result_table("", "accuracy", "95 % interval", "seconds")
@@ -122,19 +260,6 @@ def _print(found: Evaluation, run: RunDirectory, place: RunDirectory, aside: str
     for line in doubts(found):
         print_prose(line)
     print_prose(hardware_text(found.environment))
-    shares, *others = place.evaluation_files(aside)
-    if aside:
-        verdict = Evaluation.load(place.evaluation)
-        print_prose(
-            f"The verdict is still the stronger evaluation in {place.evaluation}: suite "
-            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, robust "
-            f"{verdict.robust}."
-        )
-    files = "".join(f", {path.name}" for path in others if path.exists())
-    print_ending(
-        f"{shares}{files} in {duration_text(found.seconds)}",
-        f"sparring report {shlex.quote(str(run.path))}",
-    )
 
 
 def doubts(found: Evaluation) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 from sparring.capacity import EngineStats
 from sparring.cli.arguments import PLAIN, Form
 from sparring.cli.console import print_json, print_prose, print_result, print_table, result_table
-from sparring.cli.evaluate import doubts
+from sparring.cli.evaluate import STRONGEST, doubts
 from sparring.engine.policies import PolicyKind
 from sparring.errors import launcher, resume_command
 from sparring.records import (
@@ -46,9 +46,6 @@ BARS = 8
 """Most rows of the histogram of staleness."""
 LENGTH = 40
 """Characters of its longest bar."""
-
-STRONGEST = "standard"
-"""Suite to suggest after another one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

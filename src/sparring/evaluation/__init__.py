@@ -9,7 +9,7 @@ from sparring.evaluation.certificates import Certificate, certificate, certified
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.judge import Judge, slice_accuracy
 from sparring.evaluation.progress import Progress
-from sparring.evaluation.run import evaluate_run
+from sparring.evaluation.run import evaluate_network, evaluate_run
 from sparring.evaluation.suites import SUITES, Suite
 from sparring.evaluation.transfer import TransferProgress, transfer, transfer_runs
 from sparring.evaluation.verdict import Verdict
@@ -25,6 +25,7 @@ __all__ = [
     "certificate",
     "certified",
     "evaluate",
+    "evaluate_network",
     "evaluate_run",
     "slice_accuracy",
     "transfer",

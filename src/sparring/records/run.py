@@ -262,18 +262,6 @@ class RunDirectory:
         """The folder within the run for an evaluation on other data."""
         return RunDirectory(self.path / "other-data" / name)
 
-    def keep_evaluation(self, name: str) -> None:
-        """Move the run's verdict aside, under a name of its own, so that another can replace it.
-
-        Raises `RunError` if the folder cannot be written to.
-        """
-        with run_errors("rename files in", self.path):
-            for path, aside in zip(
-                self.evaluation_files(), self.evaluation_files(name), strict=True
-            ):
-                if path.exists():
-                    path.replace(aside)
-
     def read_environment(self) -> Environment | None:
         """Software and hardware of the run; `None` before it has begun.
 

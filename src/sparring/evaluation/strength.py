@@ -1,0 +1,144 @@
+"""The evaluations of a folder, side by side: the strongest is its verdict."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparring.attacks.threat import DEFAULT
+from sparring.evaluation.suites import SUITES
+from sparring.evaluation.verdict import Verdict
+from sparring.records import Evaluation, Examples, RunDirectory
+from sparring.records.files import run_errors, write_atomically
+
+LEAST = 32
+"""An evaluation on fewer images is weaker than any on as many."""
+_LISTED = 8
+"""Classes in the name of a file."""
+
+
+def strongest(evaluations: Sequence[Evaluation], weights: str) -> Evaluation:
+    """The evaluation that counts, whatever came when.
+
+    An evaluation is stronger than another by the first of these that differs: it is of these
+    weights, in the run's own threat, on all classes, on at least `LEAST` images; its suite; it has
+    more images; it has checks. Suites are ordered as in `SUITES`; one of your own comes after the
+    last one all of whose attacks it contains, and before all others if there is none.
+    Of the evaluations on the same images as the strongest, that with the lowest robust accuracy
+    counts: it is the lowest upper bound.
+    """
+    best = max(evaluations, key=lambda one: _strength(one, weights))
+    same = [one for one in evaluations if _subject(one, weights) == _subject(best, weights)]
+    return max(same, key=lambda one: (-one.robust.successes, _strength(one, weights)))
+
+
+def _subject(found: Evaluation, weights: str) -> tuple[object, ...]:
+    """What was evaluated: weights, threat and images."""
+    is_current = found.weights in ("", weights)
+    return is_current or found.weights, found.threat, found.classes, found.num_images
+
+
+def _strength(found: Evaluation, weights: str) -> tuple[bool | int | float, ...]:
+    """An evaluation of an earlier version, without a digest of weights, counts as one of these."""
+    return (
+        found.weights in ("", weights),
+        found.own_threat,
+        found.classes is None,
+        found.num_images >= LEAST,
+        _rank(found),
+        found.num_images,
+        found.findings is not None,
+        -found.robust.successes,
+    )
+
+
+def _rank(found: Evaluation) -> float:
+    if found.suite in SUITES:
+        return list(SUITES).index(found.suite)
+    attacks = {attack.name for attack in found.attacks}
+    contained = [
+        place
+        for place, suite in enumerate(SUITES.values())
+        if {attack.name for attack in suite.against(DEFAULT)} <= attacks
+    ]
+    return max(contained) + 0.5 if contained else -1
+
+
+def kept_as(place: RunDirectory, found: Evaluation) -> str:
+    """The name under which an evaluation is kept beside the verdict; empty for the verdict."""
+    return "" if Evaluation.load(place.evaluation) == found else _name(found)
+
+
+def keep(place: RunDirectory, verdict: Verdict) -> None:
+    """Write an evaluation into a folder, and make the strongest one there its verdict.
+
+    One of the same settings and weights is replaced. The partial evaluation is removed.
+    """
+    found = verdict.evaluation
+    before = Evaluation.load(place.evaluation) if place.evaluation.exists() else None
+    is_same = before is not None and _name(before) == _name(found)
+    if before is None or (is_same and before.weights in ("", found.weights)):
+        _write(place, "", verdict)
+    else:
+        _write(place, _name(found), verdict)
+    aside = {
+        path.stem.removeprefix(f"{place.evaluation.stem}-"): Evaluation.load(path)
+        for path in place.evaluations()
+        if path != place.evaluation
+    }
+    first = Evaluation.load(place.evaluation)
+    best = strongest([first, *aside.values()], found.weights)
+    if best != first:
+        name = next(name for name, one in aside.items() if one == best)
+        _promote(place, name, _aside_name(first, found.weights))
+    with run_errors("remove", place.partial_evaluation):
+        place.partial_evaluation.unlink(missing_ok=True)
+
+
+def _promote(place: RunDirectory, name: str, aside: str) -> None:
+    """Make the evaluation of this name the verdict; the verdict before is copied aside first."""
+    fronts = place.evaluation_files()
+    with run_errors("rename files in", place.path):
+        for front, kept in zip(fronts, place.evaluation_files(aside), strict=True):
+            if front.exists():
+                write_atomically(kept, front.read_bytes())
+        for front, kept in zip(fronts, place.evaluation_files(name), strict=True):
+            if kept.exists():
+                kept.replace(front)
+            else:
+                front.unlink(missing_ok=True)
+
+
+def _write(place: RunDirectory, name: str, verdict: Verdict) -> None:
+    shares, outcomes, examples = place.evaluation_files(name)
+    verdict.outcomes.save(outcomes)
+    _keep_examples(examples, verdict.examples)
+    verdict.evaluation.save(shares)
+
+
+def _aside_name(found: Evaluation, weights: str) -> str:
+    is_current = found.weights in ("", weights)
+    return _name(found) if is_current else f"{_name(found)}-of-{found.weights[:8]}"
+
+
+def _name(found: Evaluation) -> str:
+    """A name of an evaluation's settings: suite, threat unless it is the run's, images, seed."""
+    parts = [found.suite, str(found.num_images)]
+    if not found.own_threat:
+        parts.append(found.threat)
+    if found.classes is not None:
+        listed = [str(number) for number in found.classes[:_LISTED]]
+        parts += ["classes", *listed, *(["more"] if len(found.classes) > _LISTED else [])]
+    if found.seed:
+        parts.append(f"seed{found.seed}")
+    if found.findings is None:
+        parts.append("unchecked")
+    return "-".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+
+
+def _keep_examples(path: Path, examples: Examples | None) -> None:
+    """Save the images of this evaluation, or remove those of an earlier one."""
+    if examples is not None:
+        examples.save(path)
+        return
+    with run_errors("remove", path):
+        path.unlink(missing_ok=True)

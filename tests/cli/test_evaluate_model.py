@@ -1,0 +1,112 @@
+"""`sparring evaluate --model`: any network with its weights, judged as from Python."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sparring
+from sparring.cli.main import main
+from sparring.records import Evaluation, Outcomes
+
+NETS = """
+from torch import nn
+
+def Net(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return levels, torch.arange(count) % 3
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(NETS)
+    torch.save(network().state_dict(), "weights.pt")
+    (x_train, y_train), (x_test, y_test) = pictures(24, 1), pictures(18, 2)
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    bare: dict[str, Any] = {name: value.numpy() for name, value in arrays.items()}
+    np.savez("own.npz", **bare)
+    return tmp_path
+
+
+COMMAND = "evaluate --model nets.py:Net --init weights.pt --data own.npz --eps 8/255"
+COMMON = " --no-checks --threads 1"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_state_dict_is_judged_as_the_network_in_python(capsys: pytest.CaptureFixture[str]):
+    command = f"{COMMAND} --out found --save-adversarial found.npz{COMMON}"
+    assert main(command.split()) == 0
+    out = capsys.readouterr().out
+    levels, labels = pictures(18, 2)
+    images = levels.float() / 255
+    wanted = sparring.evaluate(network(), images, labels, sparring.Linf(8 / 255), checks=False)
+    found = Evaluation.load("found/evaluation.json")
+    assert (found.natural, found.robust) == (wanted.natural, wanted.robust)
+    assert Outcomes.load("found/outcomes.json") == wanted.outcomes
+    assert "Linf 8/255 on 18 test images" in out
+    assert "--suite standard" in out
+    with np.load("found.npz") as saved:
+        assert np.allclose(saved["images"], images)
+        assert saved["labels"].tolist() == labels.tolist()
+        said = network()(torch.from_numpy(saved["adversarial"])).argmax(1)
+        assert np.abs(saved["adversarial"] - saved["images"]).max() <= 8 / 255 + 1e-6
+        broken = [by is not None for by in wanted.outcomes.broken_by]
+        assert saved["predicted"][broken].tolist() == said[broken].tolist()
+
+
+@pytest.mark.usefixtures("folder")
+def test_classes_and_norm_are_chosen_and_a_weaker_evaluation_stays_beside(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(f"{COMMAND} --out found --classes 2 0 --json{COMMON}".split()) == 0
+    some = json.loads(capsys.readouterr().out)
+    assert (some["classes"], some["num_images"]) == ([0, 2], 12)
+    assert "the classes 0, 2" in some["caveats"][-1]
+    assert main(f"{COMMAND} --out found --images 9{COMMON}".split()) == 0
+    assert Evaluation.load("found/evaluation.json").num_images == 9
+    assert Path("found/evaluation-pgd-12-classes-0-2-unchecked.json").exists()
+    assert main(f"{COMMAND} --out found --threat l2{COMMON}".split()) == 0
+    assert Evaluation.load("found/evaluation.json").threat == "Linf 8/255"
+    beside = Evaluation.load("found/evaluation-pgd-18-L2-8-255-unchecked.json")
+    assert (beside.threat, beside.own_threat) == ("L2 8/255", False)
+
+
+MISTAKES = {
+    "evaluate a-run --model nets.py:Net": "a RUN and --model exclude each other; got a-run and",
+    "evaluate --init weights.pt": "--init needs --model; got none",
+    "evaluate --model nets.py:Net --eps 8/255": "--model needs --data PATH as well",
+    "evaluate --model small-cnn --data own.npz --eps 0.1": "--model needs --init FILE as well",
+    "evaluate --model nets.py:Net --data own.npz": "--model needs --eps E as well",
+    f"{COMMAND} --trust-code": "--trust-code needs a RUN",
+    f"{COMMAND} --classes 7": "the number of a class must lie in [0, 2]; got 7",
+    f"{COMMAND} --classes cat": 'class must be one of 0, 1, 2; got "cat"',
+    f"{COMMAND} --save-adversarial found.txt": "a .npz or .pt file; got found.txt",
+    f"{COMMAND} --threat l3": 'threat must be one of linf, l2, file.py:name; got "l3"',
+    f"{COMMAND} --device moon": "device 'moon' cannot be used",
+    f"{COMMAND} --model-args width=5": "must hold the weights of a Sequential",
+}
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_sentence(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"{command} --out found".split() if "--out" in command else command.split()) == 2
+    said = capsys.readouterr().err
+    assert MISTAKES[command] in said.replace("\n", " ")
+    assert not Path("found").exists()
