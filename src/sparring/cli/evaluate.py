@@ -23,7 +23,7 @@ from sparring.records.text import count_text, counted, duration_text, eps_from, 
 if TYPE_CHECKING:
     from sparring.attacks import Threat
 
-ABOUT = """Measure natural and robust accuracy on the test images of a run, or of any network.
+ABOUT = """Measure natural and robust accuracy on test images, of a run or any network.
 
 RUN is a run directory; left out, the newest in runs/. Its own threat and data
 are taken unless flags name others. After a stop, the same command resumes the
