@@ -115,7 +115,7 @@ def test_fresh_steps_are_the_last_ones_of_the_same_attack(tmp_path):
     assert_same_bits(more, mended)  # of two steps the first is always taken ahead
 
 
-def test_who_takes_the_fresh_steps_changes_no_bit(tmp_path, monkeypatch):
+def test_fresh_steps_of_the_trainer_change_no_bit(tmp_path, monkeypatch):
     """Workers by leases of their own, or the trainer on the whole batch, with the same weights."""
     source = asynchronous(1, FixedLag(lag=3, split=3))
     by_workers = run(tmp_path / "workers", source=source)
