@@ -117,10 +117,15 @@ class Left(io.StringIO):
 
 
 def test_a_run_is_trained_and_stored_though_the_reader_of_its_output_left(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", Left())
-    monkeypatch.setattr(sys, "stderr", Left())
     words = ["train", "--model", "small-cnn", "--updates", "2", "--batch-size", "4"]
-    assert main([*words, "--set", "validation.images=4", "--out", str(tmp_path / "run")]) == 141
+    with monkeypatch.context() as here:
+        here.setattr(sys, "stdout", Left())
+        here.setattr(sys, "stderr", Left())
+        assert main([*words, "--set", "validation.images=4", "--out", str(tmp_path / "run")]) == 141
     assert RunDirectory(tmp_path / "run").saved_updates == 2
+    assert main(["study", "list", "table1"]) == 0
+    out = capsys.readouterr().out
+    assert "attacker-power" in out
+    assert "trained for" not in out

@@ -39,6 +39,8 @@ class SafeConsole(Console):
     @override
     def on_broken_pipe(self) -> Never:
         self.quiet = True
+        super().print()  # discards what could not be written
+        self.quiet = False
         raise  # noqa: PLE0704 - rich calls this from inside its `except BrokenPipeError`
 
 

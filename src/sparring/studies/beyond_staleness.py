@@ -69,6 +69,8 @@ SUITE = {"smoke": "pgd", "short": "standard", "paper": "standard"}
 """The suite that judges the networks in the end."""
 CLOSE, POINT = 0.02, 0.01
 """Loss of robust accuracy, against s = 0, that counts as none, and as a point at most."""
+GAPS_SHOWN = 8
+"""Snapshots at which stale and fresh examples are compared, or up to twice as many."""
 COMPARED = "Compared with an attack from the same start whose steps are all fresh."
 GAPS = {
     "right": (
@@ -146,8 +148,7 @@ class BeyondStaleness(Study):
             for name, run in runs.items()
             if lags[name] and "seed" not in name
             for age in [_age(scale, lags[name])]
-            for version in run.snapshots()
-            if version - age in run.snapshots() and version - age
+            for version in _some(run.snapshots(), age)
         ]
         ends = [
             SnapshotUnderSuite(
@@ -167,7 +168,7 @@ class BeyondStaleness(Study):
             and reached(runs[name]) + FRAMES[scale] <= runs[name].section("updates", int)
         ]
         stales = (StaleAccuracy(name, run) for name, run in runs.items())
-        return [*along, *stales, *gaps, *ends, *films]
+        return [*ends, *along, *stales, *films, *gaps]
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
@@ -228,6 +229,12 @@ class BeyondStaleness(Study):
 def _age(scale: Scale, lag: int) -> int:
     """The multiple of the updates between snapshots that is closest to s, at least one."""
     return SNAPSHOTS[scale] * max(1, round(lag / SNAPSHOTS[scale]))
+
+
+def _some(versions: Sequence[int], age: int) -> Sequence[int]:
+    """Some snapshots, the last one included, with one that is `age` updates older and trained."""
+    found = [version for version in versions if version > age and version - age in versions]
+    return found[:: -max(1, len(found) // GAPS_SHOWN)]
 
 
 def _compared(scale: Scale, run: RunDirectory, lag: int) -> set[int]:

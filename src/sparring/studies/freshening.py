@@ -101,13 +101,12 @@ class Freshening(Measurement):
         )
         attack = PGD(threat=Linf(EPS), steps=ATTACK, start="uniform")
         before, now = (working_copy(each, "auto").attacked for each in (old, young))
-        rows, size = list[Row](), chosen_batch_size(None, labels.device)
-        for fresh in self.fresh_steps:
-            sums: Counter[str] = Counter()
-            for number, part in enumerate(parts(self.images, size)):
-                clean, target = images[part], labels[part]
-                seed = derive_seed(0, "snapshot", number)
-                wanted = attack(now, clean, target, generator=Generator().manual_seed(seed))
+        sums = {fresh: Counter[str]() for fresh in self.fresh_steps}
+        for number, part in enumerate(parts(self.images, chosen_batch_size(None, labels.device))):
+            clean, target = images[part], labels[part]
+            seed = derive_seed(0, "snapshot", number)
+            wanted = attack(now, clean, target, generator=Generator().manual_seed(seed))
+            for fresh, found in sums.items():
                 x = attack.only(ATTACK - fresh)(
                     before, clean, target, generator=Generator().manual_seed(seed)
                 )
@@ -115,16 +114,18 @@ class Freshening(Measurement):
                     x = attack.only(fresh).search_from(x, now, clean, target)
                 with torch.no_grad():
                     logits = young(x)
-                found = {
+                values = {
                     "loss": cross_entropy(logits, target),
                     "right": logits.argmax(1) == target,
                     "agreement": _agreement(x - clean, wanted - clean),
                     "distance": (x - wanted).abs().flatten(1).mean(1) / EPS,
                 }
-                sums.update({what: float(values.sum()) for what, values in found.items()})
-            right = int(sums.pop("right"))
-            means = {what: total / self.images for what, total in sums.items()}
-            about: Row = {"network": self.network, "version": self.version, "age": self.age}
+                found.update({what: float(each.sum()) for what, each in values.items()})
+        about: Row = {"network": self.network, "version": self.version, "age": self.age}
+        rows: list[Row] = []
+        for fresh, found in sums.items():
+            right = int(found.pop("right"))
+            means = {what: total / self.images for what, total in found.items()}
             counts: Row = {"fresh_steps": fresh, "images": self.images, "right": right}
             rows.append({**about, **counts, **means})
         return rows
