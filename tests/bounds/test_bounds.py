@@ -137,7 +137,7 @@ def dense(network: nn.Sequential, low: Tensor, high: Tensor, forms: Tensor) -> T
     """CROWN of fully connected layers by matrices, apart from the library: [R] for forms [R, K]."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
 
-    def back(upto: int, rows: Tensor) -> Tensor:
+    def back(upto: int, rows: Tensor, flat: bool = False) -> Tensor:
         total = torch.zeros(len(rows), dtype=torch.float64)
         for place in range(upto, -1, -1):
             total += rows @ layers[place].bias
@@ -145,7 +145,7 @@ def dense(network: nn.Sequential, low: Tensor, high: Tensor, forms: Tensor) -> T
             if place:
                 least, most = known[place - 1]
                 line = most.clamp_min(0) / (most.clamp_min(0) - least.clamp_max(0))
-                below = torch.where(most > -least, 1.0, 0.0).double()
+                below = (least >= 0 if flat else most > -least).double()
                 total += (rows.clamp_max(0) * -line * least.clamp_max(0)).sum(1)
                 rows = rows.clamp_min(0) * below + rows.clamp_max(0) * line
         return total + rows.clamp_min(0) @ low + rows.clamp_max(0) @ high
@@ -160,7 +160,8 @@ def dense(network: nn.Sequential, low: Tensor, high: Tensor, forms: Tensor) -> T
         place = len(known)
         ends = (back(place, unit), -back(place, -unit))
         known.append((ends[0].maximum(middle - spread), ends[1].minimum(middle + spread)))
-    return back(len(layers) - 1, forms)
+    last = len(layers) - 1
+    return back(last, forms).maximum(back(last, forms, flat=True))
 
 
 def test_forms_agree_with_matrices() -> None:

@@ -64,7 +64,7 @@ def test_each_stage_proves_more_and_no_attack_gets_past_it(threat):
     ("budget", "named"),
     [
         ({"passes": 0}, None),
-        ({"passes": 8}, None),
+        ({"passes": 20}, None),
         ({"seconds": 0.0}, None),
         ({}, "FRUITLESS"),
         ({}, "MEMORY"),

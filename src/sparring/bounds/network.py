@@ -28,9 +28,11 @@ from sparring.bounds.layers import (
     SUMS,
     unknown,
 )
-from sparring.bounds.operations import Operation, Sum
+from sparring.bounds.operations import Operation, Relu, Sum
 from sparring.bounds.tracing import traced, unshown
 from sparring.models import evaluation_mode
+
+FLAT = Relu(flat=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,14 @@ class Pass:
         steps = {node: step.part(places) for node, step in self.steps.items()}
         return Pass(self.images.part(places), steps)
 
-    def lowest(self, node: fx.Node, forms: Tensor, *, affine: bool = False) -> Tensor:
+    def lowest(
+        self, node: fx.Node, forms: Tensor, *, affine: bool = False, flat: bool = False
+    ) -> Tensor:
         """A lower bound [B, R] of linear forms [B, R, *S] in the outputs of an operation.
 
         Forms go back to the images, by linear relaxation (CROWN). With `affine` they go back
-        through affine operations only; the box of the others' outputs bounds them.
+        through affine operations only; the box of the others' outputs bounds them. `flat` is that
+        of `Relu`.
         """
         pending = {node: forms}
         total = forms.new_zeros(forms.shape[:2])
@@ -84,6 +89,8 @@ class Pass:
             if at not in pending:
                 continue
             forms, operation = pending.pop(at), step.operation
+            if flat and isinstance(operation, Relu):
+                operation = FLAT
             if operation is None:
                 total = total + self.images.lowest(forms)
             elif affine and not operation.affine:
@@ -102,13 +109,13 @@ class Pass:
         """Lower bounds of the label's logit minus each other; about 0 at the label itself.
 
         Each difference is bounded as one linear form: by intervals of the last nonlinear
-        operation's outputs (`affine`), or back to the images.
+        operation's outputs (`affine`), or back to the images by the better line below each ReLU.
         """
-        last = self.last
-        unit = torch.eye(
-            self.logits.low.shape[1], dtype=self.logits.low.dtype, device=labels.device
-        )
-        return self.lowest(last, unit[labels][:, None] - unit, affine=affine)
+        low = self.logits.low
+        unit = torch.eye(low.shape[1], dtype=low.dtype, device=low.device)
+        forms = unit[labels][:, None] - unit
+        found = self.lowest(self.last, forms, affine=affine)
+        return found if affine else found.maximum(self.lowest(self.last, forms, flat=True))
 
 
 class NetworkBounds:

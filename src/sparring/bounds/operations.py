@@ -41,7 +41,7 @@ class Operation(ABC):
     affine = False
     """Whether `back` loses nothing."""
     mixes = False
-    """Whether an output depends on several inputs."""
+    """Whether forms may bound an output more tightly than the intervals of its inputs do."""
 
     @abstractmethod
     def ends(self, *inputs: Box) -> Box:
@@ -142,7 +142,14 @@ class Sum(Operation):
 
 
 class Relu(Operation):
-    """max(0, x): between a line below and a line above, where the sign of x is open."""
+    """max(0, x): where the sign of x is open, between a line below and a line above."""
+
+    def __init__(self, *, flat: bool = False) -> None:
+        """The line below is 0 if `flat`; by default it is x where x may be more above 0 than below.
+
+        The default suits most networks, and 0 those that were trained by intervals.
+        """
+        self._flat = flat
 
     @override
     def ends(self, *inputs: Box) -> Box:
@@ -153,7 +160,7 @@ class Relu(Operation):
         (x,) = inputs
         low, high = x.low.clamp_max(0), x.high.clamp_min(0)
         above = high / (high - low).clamp_min(torch.finfo(high.dtype).tiny)
-        below = (high > -low).to(high.dtype)
+        below = ((low == 0) & (high > 0) if self._flat else high > -low).to(high.dtype)
         negative = forms.clamp_max(0)
         constant = -(negative * (above * low)[:, None]).flatten(2).sum(2)
         return Forms([forms.clamp_min(0) * below[:, None] + negative * above[:, None]], constant)
@@ -161,8 +168,6 @@ class Relu(Operation):
 
 class MaxPool(Operation):
     """The largest entry of each window."""
-
-    mixes = True
 
     def __init__(self, **settings: Any) -> None:
         """Settings as of `torch.nn.functional.max_pool2d`."""

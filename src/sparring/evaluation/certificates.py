@@ -38,9 +38,9 @@ from sparring.models import chosen_batch_size, evaluation_mode
 from sparring.records import Proportion
 from sparring.records.checks import at_least
 
-PASSES = 2000
+PASSES = 2500
 """Linear forms that may go back through the network for one image, each about as long as a pass."""
-FRUITLESS = 10_000
+FRUITLESS = 5_000
 """Linear forms in a row, image after image, that prove none, after which the rest is given up."""
 MEMORY = 2**28
 """Bytes of the bounds of one batch."""
@@ -115,10 +115,10 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
     average-pooling, BatchNorm, normalisation, sums and changes of shape. At most `batch_size`
     images pass at once, by default 128 on a CPU and 1,024 elsewhere (untested).
 
-    The budget of linear forms is `passes` for one image, of which as many as there are classes go
-    first; 0 leaves it at intervals. None begins later than `seconds` after the call. Images go in
-    the order of their margins, and the rest is given up after 10,000 forms that proved none. What
-    the budget leaves open is not proved.
+    The budget of linear forms is `passes` for one image, of which two for each class go first, and
+    two for each once more at the end; 0 leaves it at intervals. None begins later than `seconds`
+    after the call. Images go in the order of their margins, and the rest is given up after 5,000
+    forms that proved none. What the budget leaves open is not proved.
     Cost of intervals: three forward passes in float64, and ten in the network's own arithmetic.
     Raises `ConfigError` for a layer without a known bound, for weights below float32, for a network
     that its trace does not show (`sparring.bounds.traced`), and for one whose logits of images of
@@ -203,20 +203,20 @@ class _Proof:
     def by_forms(self, size: int, budget: _Budget) -> None:
         """Bound open images by forms that go back to the images, the most promising first."""
         places = self._open()
-        classes = self._lowest.shape[1]
-        if budget.passes < classes or not len(places):
+        forms = 2 * self._lowest.shape[1]
+        if budget.passes < forms or not len(places):
             return
         one = self._through(places[:1])
-        fitting = MEMORY // (bytes_of_image(one) + classes * bytes_of_form(one))
+        fitting = MEMORY // (bytes_of_image(one) + forms * bytes_of_form(one))
         for some in places.split(max(1, min(size, fitting))):
             if budget.ended:
                 return
             self._raise(some, self._through(some))
-            budget.count(classes, self.proved[some])
+            budget.count(forms, self.proved[some])
 
     def by_tighter_forms(self, budget: _Budget) -> None:
         """The same with hidden layers that are bounded by forms as well, image by image."""
-        left = budget.passes - 2 * self._lowest.shape[1]
+        left = budget.passes - 4 * self._lowest.shape[1]
         for place in self._open().view(-1, 1):
             if budget.ended or left < 0:
                 return
