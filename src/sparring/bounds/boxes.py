@@ -10,8 +10,8 @@ from torch import Tensor
 
 UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: the largest relative error of one operation."""
-ALLOWANCE = 2.0**-40
-"""Relative error of a linear form's value in float64; far above that of a sum of all pixels."""
+ALLOWANCE = 2.0**-32
+"""Relative error of a linear form's value in float64; that of a sum of two million entries."""
 
 
 class Box(NamedTuple):

@@ -98,7 +98,7 @@ class Pass:
             else:
                 inputs = [self.steps[source].box for source in step.sources]
                 back, constant = operation.back(forms, *inputs)
-                if step.slack is not None:
+                if step.slack is not None:  # of float32, with room for the rounding of float64 here
                     constant = constant - (forms.abs() * step.slack[:, None]).flatten(2).sum(2)
                 total = total + constant
                 for source, found in zip(step.sources, back, strict=True):

@@ -134,7 +134,8 @@ class Sum(Operation):
 
     @override
     def slack(self, output: Box, *inputs: Box) -> Tensor:
-        return 2 * UNIT * output.largest
+        one, other = inputs
+        return 2 * UNIT * (one.largest + other.largest)
 
     @override
     def back(self, forms: Tensor, *inputs: Box) -> Forms:
