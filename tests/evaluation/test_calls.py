@@ -180,7 +180,7 @@ def test_a_checkpointed_model_is_attacked_as_the_same_model_without(attack, *, r
 
 def test_reentrant_checkpointing_behind_a_function_is_refused():
     model = Checkpointed(reentrant=True).eval()
-    with pytest.raises(ConfigError, match=r"must be passed as a torch.nn.Module.*use_reentrant"):
+    with pytest.raises(ConfigError, match=r"must be a torch.nn.Module.*use_reentrant"):
         PGD(threat=LINF)(
             lambda images: model(images), IMAGES, labels_of(), generator=Generator().manual_seed(0)
         )

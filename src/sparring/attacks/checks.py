@@ -323,7 +323,7 @@ def _check_logits(logits: object, num_images: int, least_classes: int) -> Tensor
         )
     if not logits.is_floating_point():
         raise ConfigError.expected(
-            "the model must return floating-point logits",
+            "the model must return logits of a real floating-point dtype",
             logits.dtype,
             "Return scores, not classes.",
         )
