@@ -22,7 +22,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
-from sparring.evaluation.masking_checks import EFFORT, IMAGES, examine
+from sparring.evaluation.masking_checks import EFFORT, examine, looked_at
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Observer, Progress, watched
@@ -129,8 +129,8 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     `progress=True` shows the progress and the time left in a terminal, a notebook or, every ten
     seconds, a log; a function gets a `Progress` after every pass.
 
-    Unless `checks` is `False`, up to 128 correctly classified images are then used to check for
-    signs of gradient masking and of a broken evaluation. A flagged finding says why the robust
+    Unless `checks` is `False`, 64 to 128 of the correctly classified images are then used to check
+    for signs of gradient masking and of a broken evaluation. A flagged finding says why the robust
     accuracy should not be trusted.
 
     A suite that certifies first proves images robust by bounds (`certified_images`). Proved images
@@ -257,7 +257,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         seed=seed,
         batch_size=tested.batch_size,
         kept=len(images) if resume is None or keep_adversarial else SHOWN,
-        after=EFFORT * min(IMAGES, int(right.sum())) if checks else 0.0,
+        after=EFFORT * looked_at(int(right.sum())) if checks else 0.0,
     )
     natural = state.robust_so_far
     if before is not None:
@@ -306,7 +306,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         certified=certified,
         certified_seconds=None if certified is None else proof.seconds,
         findings=findings,
-        checked_images=min(IMAGES, natural.successes) if checks else None,
+        checked_images=looked_at(natural.successes) if checks else None,
         check_seconds=check_seconds if checks else None,
         caveats=(*caveats, *([] if proof.why is None else [proof.why])),
     )
@@ -371,7 +371,7 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
                     share=min(done / EFFORT, 1.0),
                     robust=robust.successes,
                     total=robust.total,
-                    left=state.pace.left({number: max(EFFORT - done, 0) * images}),
+                    left=state.pace.left({number: max(EFFORT - done, 0) * images}, number),
                     spent=sum(state.seconds) + now - begun,
                 )
             )

@@ -388,7 +388,7 @@ class EvaluationState:
             robust=int(self.robust.sum()),
             total=len(self.labels),
             proved=0 if self.proof.held is None else int(self.proof.held.sum()),
-            left=self.pace.left(self._efforts(passes, ahead, remaining)),
+            left=self.pace.left(self._efforts(passes, ahead, remaining), len(self.attacks)),
             spent=self.proof.seconds + sum(self.seconds),
         )
 

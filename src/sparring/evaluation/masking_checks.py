@@ -257,6 +257,8 @@ def _accuracy(what: str, right: Tensor) -> Reading:
 
 IMAGES = 128
 """Most images, one batch."""
+LEAST = 64
+"""Images from which on a quarter of the right ones is enough."""
 EFFORT = sum(STEPS) + 1 + (QUERIES + RANDOM) / 3 + 64 + 8
 """Forward and backward passes of all checks for each image, roughly."""
 CHECKS = (outputs, gradients, steps, large)
@@ -275,7 +277,7 @@ def examine(
 
     `images` are those of the judge of `tested`. `observer` gets the passes, of `EFFORT`, since its
     last call. There are no findings if no image is right.
-    Cost: about 330 forward and backward and 400 forward passes over at most `IMAGES` images.
+    Cost: about 330 forward and backward and 400 forward passes over `looked_at` images.
     """
     places = right.nonzero().flatten()
     if not len(places):
@@ -285,7 +287,12 @@ def examine(
     return tuple(finding for check in CHECKS for finding in check(subset))
 
 
+def looked_at(right: int) -> int:
+    """Images that the checks use, of so many right ones: a quarter, from 64 to 128, at most all."""
+    return min(right, IMAGES, max(LEAST, right // 4))
+
+
 def evenly(places: Tensor) -> Tensor:
-    """At most `IMAGES` of these [N], evenly spaced from the first to the last."""
-    count = min(IMAGES, len(places))
+    """Some of these [N], evenly spaced from the first to the last."""
+    count = looked_at(len(places))
     return places[torch.linspace(0, len(places) - 1, count).round().long()]
