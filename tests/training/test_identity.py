@@ -392,7 +392,7 @@ def test_weights_of_another_bundle_are_refused(tmp_path: Path):
         export(run, tmp_path / f"bundle{seed}")
     exported_network(tmp_path / "bundle0")
     swapped_whole(tmp_path / "bundle0", tmp_path / "bundle1")
-    with pytest.raises(CheckpointError, match="other weights than those that were exported"):
+    with pytest.raises(CheckpointError, match="other weights than the exported ones"):
         exported_network(tmp_path / "bundle0")
 
 
