@@ -301,7 +301,7 @@ def test_any_callable_is_an_attack(mnist):
         ({"model": nn.Linear(3, 10)}, ConfigError, "failed on images of shape"),
         ({"model": nn.Flatten()}, ConfigError, "requires a gradient"),
         ({"attack": 3}, ConfigError, "attack must be"),
-        ({"attack": own_attack, "source": Stale(fresh_steps=1)}, ConfigError, "StepwiseAttack; got function"),
+        ({"attack": own_attack, "source": Stale(fresh_steps=1)}, ConfigError, "got function"),
         ({"attack": PGD(restarts=2), "source": Stale(fresh_steps=1)}, ConfigError, "restarts"),
         ({"model": Holding(), "source": Asynchronous(workers=1)}, ConfigError, r"body\.1\.act"),
         ({"attack": lambda *_, **__: 0, "source": Asynchronous(workers=1, fresh_steps=0)},
