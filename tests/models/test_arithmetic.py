@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -426,3 +427,40 @@ def test_a_network_that_fails_in_bf16_only_in_training_mode_has_single_precision
         ConfigError, match=r"failed in precision bf16 .TypeError: neither here nor there"
     ):
         possible_precision(InTraining(always=False), "bf16", images)
+
+
+class Grouped(nn.Module):
+    """Group norm of features that need no gradient, by a layer or by the function."""
+
+    def __init__(self, *, by_layer: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 4)
+        self.first.requires_grad_(requires_grad=False)
+        self.groups = nn.GroupNorm(2, 4) if by_layer else nn.BatchNorm2d(4)
+        self.by_layer = by_layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.first(images)
+        if self.by_layer:
+            return self.last(self.groups(hidden).flatten(1))
+        weight, bias = self.groups.weight, self.groups.bias
+        return self.last(functional.group_norm(hidden, 2, weight, bias).flatten(1))
+
+
+def test_a_group_norm_behind_frozen_layers_trains_in_bf16() -> None:
+    network, images = Grouped(by_layer=True), torch.rand(8, 1, 8, 8)
+    assert possible_precision(network, "bf16", images) == "bf16"
+    copies = [working_copy(network, precision) for precision in ("bf16", "fp32")]
+    trained = [network.groups.weight, network.groups.bias]
+    for _ in range(20):  # such a backward pass crashed now and then
+        found, wanted = (
+            torch.autograd.grad(copy.trained(images).square().sum(), trained) for copy in copies
+        )
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one.float(), other, rtol=0.1, atol=0.1)
+
+
+def test_a_call_of_group_norm_that_would_crash_is_refused_in_bf16() -> None:
+    network, images = Grouped(by_layer=False), torch.rand(8, 1, 8, 8)
+    with pytest.raises(ConfigError, match=r"group_norm gets a channels-last input"):
+        possible_precision(network, "bf16", images)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
@@ -39,6 +40,7 @@ LEAST = 1e-2
 """Smallest unit: logits near 0 are differences of larger numbers, with the errors of those."""
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 """In order of their dimensions."""
+GROUP_NORMS = (torch.group_norm, functional.group_norm)
 NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers that take bf16 activations beside weights and statistics in single precision."""
 
@@ -66,7 +68,7 @@ class DirectCopy(WorkingCopy):
 
 
 class BFloat16Copy(WorkingCopy):
-    """A bf16 shadow of the weights, convolutions channels-last.
+    """A bf16 shadow of the weights, convolutions channels-last unless there is a `GroupNorm`.
 
     Layers that normalise (BatchNorm and its relatives) keep weights and statistics in single
     precision, which PyTorch mixes with bf16 activations there only: other floating-point buffers
@@ -85,13 +87,17 @@ class BFloat16Copy(WorkingCopy):
             if isinstance(layer, NORMALISING)
             for name, _ in layer.named_parameters(recurse=False)
         }
+        # PyTorch 2.13 crashes in the backward pass of a channels-last GroupNorm whose input needs
+        # no gradient, as behind frozen layers.
+        has_groups = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())
+        self._layout = torch.contiguous_format if has_groups else torch.channels_last
         self.refresh()
 
     @override
     def refresh(self) -> None:
         with torch.enable_grad():
             self._weights = {
-                name: value if name in self._kept else _cast(value)
+                name: value if name in self._kept else _cast(value, self._layout)
                 for name, value in _places(self.network)
             }
         self._constant = {name: value.detach() for name, value in self._weights.items()}
@@ -107,7 +113,7 @@ class BFloat16Copy(WorkingCopy):
 
     def _call(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
         # Tied by name, a layer that is used twice would keep the shadow.
-        passed = (self.network, dict(weights), _cast(images))
+        passed = (self.network, dict(weights), _cast(images, self._layout))
         return functional_call(*passed, tie_weights=False).float()
 
 
@@ -136,9 +142,9 @@ def working_copy(network: nn.Module, precision: Precision = "auto") -> WorkingCo
 def possible_precision(network: nn.Module, precision: Precision, images: Tensor) -> Precision:
     """The same precision; fp32 if it is "auto" and the network fails in bf16.
 
-    It fails with a constant that is neither parameter nor buffer, which nothing casts, and with a
-    convolution whose input is smaller than its stride (`_NoSmallInputs`). A copy of the network is
-    tried on a few `images` [B C H W]; a registered form is compared with the network.
+    It fails with a constant that is neither parameter nor buffer, which nothing casts, and with
+    what `_NoFaultyKernels` refuses. A copy of the network is tried on a few `images` [B C H W]; a
+    registered form is compared with the network.
     Raises `ConfigError` for "bf16" and such a network, and for a form that fails or, in single
     precision, gives other logits than the network.
     """
@@ -168,11 +174,13 @@ def possible_precision(network: nn.Module, precision: Precision, images: Tensor)
     return "fp32"
 
 
-class _NoSmallInputs(TorchFunctionMode):
-    """While active, refuses convolutions whose input is smaller than their stride.
+class _NoFaultyKernels(TorchFunctionMode):
+    """While active, refuses operations that PyTorch 2.13 gets wrong on CPUs.
 
-    On CPUs, PyTorch 2.13 computes the gradient of their weights in bf16 from memory that was never
-    written.
+    Convolutions whose input is smaller than their stride: the gradient of their weights in bf16 is
+    computed from memory that was never written. Group norms of channels-last inputs that need no
+    gradient: their backward pass crashes; it is `torch.nn.functional.group_norm` that comes here,
+    since networks with a `GroupNorm` are contiguous.
     """
 
     def __torch_function__(
@@ -194,7 +202,18 @@ class _NoSmallInputs(TorchFunctionMode):
                     f"{' x '.join(map(str, sizes))}; bf16 gives wrong gradients then on a CPU. "
                     "Take precision auto or fp32, larger images, or fewer strides."
                 )
+        if func in GROUP_NORMS and _crashes(given["input"]):
+            raise ConfigError(
+                "a call of group_norm gets a channels-last input that needs no gradient; PyTorch "
+                "crashes then on a CPU. Use torch.nn.GroupNorm, or take precision auto or fp32."
+            )
         return func(*args, **(kwargs or {}))
+
+
+def _crashes(groups: Tensor) -> bool:
+    if groups.dim() != 4 or groups.requires_grad or not groups.is_cpu or groups.is_contiguous():
+        return False
+    return groups.is_contiguous(memory_format=torch.channels_last)
 
 
 def _check_form(
@@ -235,7 +254,7 @@ def _tried(copy: WorkingCopy, network: nn.Module, images: Tensor) -> Tensor | Ex
     """The logits of an attack's pass, or the error of it or of an update's; changes `network`."""
     weights = [value for value in network.parameters() if value.requires_grad]
     # Only around the forward passes: a backward pass inside such a mode has crashed.
-    watch = _NoSmallInputs() if isinstance(copy, BFloat16Copy) else nullcontext()
+    watch = _NoFaultyKernels() if isinstance(copy, BFloat16Copy) else nullcontext()
     try:
         with drawing_from(0), torch.enable_grad():
             with watch:
@@ -268,10 +287,9 @@ def _places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield f"{path}.{name}" if path else name, value
 
 
-def _cast(value: Tensor) -> Tensor:
-    """In bf16, unless it is complex or an integer."""
+def _cast(value: Tensor, layout: torch.memory_format) -> Tensor:
+    """In bf16, unless it is complex or an integer; of four dimensions in this layout."""
     if not value.is_floating_point():
         return value
-    images = value.dim() == 4
-    layout = torch.channels_last if images else torch.preserve_format
+    layout = layout if value.dim() == 4 else torch.preserve_format
     return value.to(torch.bfloat16, memory_format=layout)
