@@ -206,7 +206,7 @@ class _Walk:
         return Step(box, operation, sources, slack)
 
     def _operation(self, node: fx.Node, tensors: int) -> Operation:
-        """The operation of a node that has so many tensors as its first arguments."""
+        """The operation of a node whose first arguments are this number of tensors."""
         target: Any = node.target
         if node.op == "call_module":
             return self._layer(node, self._trace.get_submodule(target))

@@ -42,7 +42,7 @@ def bytes_of_image(found: Pass) -> int:
 
 
 def tightened(bounds: NetworkBounds, found: Pass, *, forms: int, memory: int) -> Tightened:
-    """Tighter bounds of one image's hidden layers, by at most so many forms.
+    """Tighter bounds of one image's hidden layers, from at most `forms` forms.
 
     Layer by layer from the images on, each input of a ReLU whose sign is open is bounded by two
     forms. A layer that would need more than are left keeps its intervals. Forms go back together as

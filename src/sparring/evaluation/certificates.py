@@ -158,7 +158,7 @@ class _Budget:
         return late or self._fruitless > FRUITLESS
 
     def count(self, forms: int, proved: Tensor) -> None:
-        """So many forms were taken for each of these images; `proved` are proved now."""
+        """Count `forms` forms for each of these images, of which `proved` are proved now."""
         for found in proved.tolist():
             self._fruitless = 0 if found else self._fruitless + forms
 

@@ -288,7 +288,7 @@ def examine(
 
 
 def looked_at(right: int) -> int:
-    """Images that the checks use, of so many right ones: a quarter, from 64 to 128, at most all."""
+    """Images that the checks use: a quarter of the right ones, from 64 to 128, at most all."""
     return min(right, IMAGES, max(LEAST, right // 4))
 
 

@@ -17,7 +17,7 @@ _LISTED = 8
 
 
 def strongest(evaluations: Sequence[Evaluation], weights: str) -> Evaluation:
-    """The evaluation that counts, whatever came when.
+    """The evaluation that counts; the order in which they were made does not matter.
 
     An evaluation is stronger than another by the first of these that differs: it is of these
     weights, in the run's own threat, on all classes, on at least `LEAST` images; its suite; it has

@@ -46,7 +46,7 @@ class Fresh:
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:
-    """Every batch waits in a queue of exactly `staleness` batches.
+    """Every batch waits in a queue of `staleness` batches.
 
     The paper's simulation (section 5): the batch trained on at update t was attacked with version
     max(0, t - s). Memory grows with s batches of clean and adversarial images, not with s models.
@@ -144,7 +144,27 @@ def check_source(source: SourceKind, recipe: Recipe) -> None:
         )
 
 
-class DelayLine(Source):
+class InProcess(Source):
+    """Base of sources without workers, which have nothing to count, to serve or to release."""
+
+    @override
+    def updated(self) -> None:
+        pass
+
+    @override
+    def figures(self) -> Mapping[str, int | float | str]:
+        return {}
+
+    @override
+    def totals(self) -> Mapping[str, int]:
+        return {}
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+class DelayLine(InProcess):
     """Attacks each ticket some updates before its batch is trained on."""
 
     def __init__(self, setup: SourceSetup, kind: Stale) -> None:
@@ -163,18 +183,6 @@ class DelayLine(Source):
         if not self._waiting:
             raise StopIteration
         return self._setup.craft(self._waiting.popleft(), "last")
-
-    @override
-    def updated(self) -> None:
-        pass
-
-    @override
-    def figures(self) -> Mapping[str, int | float | str]:
-        return {}
-
-    @override
-    def totals(self) -> Mapping[str, int]:
-        return {}
 
     @override
     def state(self) -> Mapping[str, Tensor]:
@@ -207,12 +215,8 @@ class DelayLine(Source):
                 self._waiting.append(waiting)
         self._next = trained + len(self._waiting)
 
-    @override
-    def close(self) -> None:
-        pass
 
-
-class Accumulation(Source):
+class Accumulation(InProcess):
     """Attacks each batch from the perturbations that its images got an epoch before."""
 
     def __init__(self, setup: SourceSetup) -> None:
@@ -247,18 +251,6 @@ class Accumulation(Source):
         return batch
 
     @override
-    def updated(self) -> None:
-        pass
-
-    @override
-    def figures(self) -> Mapping[str, int | float | str]:
-        return {}
-
-    @override
-    def totals(self) -> Mapping[str, int]:
-        return {}
-
-    @override
     def state(self) -> Mapping[str, Tensor]:
         return {"changes": self._changes.clone()}
 
@@ -269,7 +261,3 @@ class Accumulation(Source):
         Fields({"changes": changes}).check(state, "source")
         self._changes.copy_(state["changes"])
         self._next = trained
-
-    @override
-    def close(self) -> None:
-        pass

@@ -37,6 +37,7 @@ from sparring.studies.staleness import (
     HARMFUL,
     IMAGES,
     StaleAccuracy,
+    fresh_and_stale,
     network_name,
     setting,
 )
@@ -371,16 +372,7 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         return
     panels = []
     for name in sorted(shots.names("network"), key=lambda name: (setting(name), name)):
-        fresh = shots.where(network=name).sorted("version")
-        old = found.where(network=name).having("stale").sorted("version")
-        lines = (
-            accuracy_series("fresh", fresh.column("version"), fresh),
-            Series(
-                name="trained on",
-                x=old.column("version"),
-                y=tuple(100 * share for share in old.column("stale")),
-            ),
-        )
+        lines = fresh_and_stale(found, name, "trained on")
         panels.append(Panel(title=network_label(name), series=lines))
     yield Figure(
         name="fresh-and-trained-on",

@@ -258,6 +258,20 @@ def _lost(found: Measurements) -> bool | None:
     )
 
 
+def fresh_and_stale(found: Measurements, network: str, stale_name: str) -> tuple[Series, ...]:
+    """Accuracy on fresh attacks of training images, and on the examples trained on."""
+    fresh = found.where(of="training", network=network).sorted("version")
+    old = found.where(network=network).having("stale").sorted("version")
+    return (
+        accuracy_series("fresh", fresh.column("version"), fresh),
+        Series(
+            name=stale_name,
+            x=old.column("version"),
+            y=tuple(100 * share for share in old.column("stale")),
+        ),
+    )
+
+
 def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     looks = found.where(of="training")
     if not looks:
@@ -265,23 +279,14 @@ def _along(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
     images = int(looks.column("images")[0])
     panels = []
     for (steps, lag), name in _named(found).items():
-        fresh = looks.where(network=name).sorted("version")
-        old = found.where(network=name).having("stale").sorted("version")
-        lines = (
-            accuracy_series("fresh", fresh.column("version"), fresh),
-            Series(
-                name="stale",
-                x=old.column("version"),
-                y=tuple(100 * share for share in old.column("stale")),
-            ),
-        )
+        lines = fresh_and_stale(found, name, "stale")
         title = f"s = {lag}, {steps} of {ATTACK} steps fresh" if steps else f"s = {lag}"
         panels.append(Panel(title=title, series=lines))
     yield Figure(
         name="fresh-and-stale",
         title="Accuracy on fresh and on stale adversarial examples, along training (Figures 5, 7)",
         caption=f"Fresh: the first {images} training images, attacked with the current weights "
-        f" (κ = {ATTACK}; bands: 95 % intervals). Stale: the batches of the last {BEFORE} "
+        f"(κ = {ATTACK}; bands: 95 % intervals). Stale: the batches of the last {BEFORE} "
         "updates, attacked s updates before they were trained on.",
         alternative="Two lines in each panel, one panel for each staleness.",
         drawing=Curves(x=UPDATES, y=ACCURACY, panels=tuple(panels)),
