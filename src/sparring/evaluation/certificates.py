@@ -34,7 +34,7 @@ from sparring.bounds import (
 )
 from sparring.errors import ConfigError
 from sparring.evaluation.judge import TOLERANCE, parts, share_of
-from sparring.models import chosen_batch_size, evaluation_mode
+from sparring.models import chosen_batch_size, evaluation_mode, single_precision
 from sparring.records import Proportion
 from sparring.records.checks import at_least
 
@@ -129,7 +129,7 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
     first = next(model.parameters(), images)
     _check_arithmetic(model, first.device)
     size = chosen_batch_size(batch_size, first.device)
-    with torch.no_grad(), evaluation_mode(model), unchanging(model):
+    with torch.no_grad(), single_precision(), evaluation_mode(model), unchanging(model):
         proof = _Proof(model, images.to(first.device), labels.to(first.device), threat)
         for part in parts(len(labels), size):
             proof.by_intervals(part, first.dtype)

@@ -16,6 +16,7 @@ from sparring.models.calling import (
     check_callable,
     original_module,
     plain_settings,
+    single_precision,
     why_failed,
 )
 from sparring.models.fitness import (
@@ -112,6 +113,7 @@ __all__ = [
     "real_view",
     "register_form",
     "save_weights",
+    "single_precision",
     "trained_network",
     "training_mode",
     "why_failed",

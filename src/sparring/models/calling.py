@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ def plain_settings() -> Iterator[None]:
     """Restore PyTorch's default settings inside the block.
 
     Gradients are recorded; inference mode, autocast and anomaly detection are off; new tensors are
-    float32 and on the CPU.
+    float32 and on the CPU; convolutions are as in `single_precision`.
     """
     with ExitStack() as stack:
+        stack.enter_context(single_precision())
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
@@ -33,6 +35,31 @@ def plain_settings() -> Iterator[None]:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)
         yield
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Compute float32 convolutions in float32 inside the block, also on CUDA.
+
+    By default PyTorch rounds their inputs to the 10 bits of TF32 there.
+    """
+    cudnn: Any = torch.backends.cudnn
+    layers = [cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []  # PyTorch 2.9 and later
+    before = [layer.fp32_precision for layer in layers]
+    try:
+        in_tf32 = cudnn.allow_tf32
+    except RuntimeError:  # the layers were set one by one
+        in_tf32 = None
+    if in_tf32 is False:
+        yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = True
+        for layer, precision in zip(layers, before, strict=True) if in_tf32 is None else ():
+            layer.fp32_precision = precision
 
 
 def original_module(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
