@@ -25,7 +25,7 @@ from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, examine, looked_at
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
-from sparring.evaluation.progress import Observer, Progress, watched
+from sparring.evaluation.progress import Ahead, Observer, Progress, watched
 from sparring.evaluation.proofs import Prover
 from sparring.evaluation.suites import Suite, suite_of
 from sparring.evaluation.verdict import Verdict
@@ -257,7 +257,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         seed=seed,
         batch_size=tested.batch_size,
         kept=len(images) if resume is None or keep_adversarial else SHOWN,
-        after=EFFORT * looked_at(int(right.sum())) if checks else 0.0,
+        after=_of_checks(int(right.sum()) if checks else 0),
     )
     natural = state.robust_so_far
     if before is not None:
@@ -354,13 +354,13 @@ def _forms(
 def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[float], None]:
     """Reports the progress of the checks to an observer, as one more attack."""
     number, robust = len(state.attacks), state.robust_so_far
-    images, done = state.after / EFFORT, 0.0
+    images, done = state.after.images, 0.0
     begun = last = time.perf_counter()
 
     def report(effort: float) -> None:
         nonlocal done, last
         done, now = done + effort, time.perf_counter()
-        state.pace.measured(number, effort * images, now - last)
+        state.pace.measured(number, effort, images, now - last)
         last = now
         if observer is not None:
             observer(
@@ -371,12 +371,18 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
                     share=min(done / EFFORT, 1.0),
                     robust=robust.successes,
                     total=robust.total,
-                    left=state.pace.left({number: max(EFFORT - done, 0) * images}, number),
+                    left=state.pace.left({number: Ahead(max(EFFORT - done, 0) * images, images)}),
                     spent=sum(state.seconds) + now - begun,
+                    effort=state.pace.every.effort,
                 )
             )
 
     return report
+
+
+def _of_checks(right: int) -> Ahead:
+    images = looked_at(right)
+    return Ahead(EFFORT * images, images)
 
 
 def _digest(settings: object, *tensors: Tensor) -> str:

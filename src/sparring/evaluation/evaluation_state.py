@@ -30,7 +30,7 @@ from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge, share_of
-from sparring.evaluation.progress import Pace, Progress
+from sparring.evaluation.progress import Ahead, Pace, Progress
 from sparring.evaluation.proofs import Proof
 from sparring.models.saved import (
     Anything,
@@ -83,8 +83,8 @@ class EvaluationState:
     """Most images of a pass."""
     kept: int = SHOWN
     """Number of the first images whose attacked versions are kept."""
-    after: float = 0.0
-    """Effort of the checks after the attacks."""
+    after: Ahead = field(default_factory=Ahead)
+    """The checks after the attacks."""
     proof: Proof = field(default_factory=Proof)
     """What is proved of the images; proved images are not attacked."""
     pace: Pace = field(default_factory=Pace)
@@ -155,7 +155,6 @@ class EvaluationState:
             )
             self.batched = batched
             if batched.left:
-                effort = search_pass.search.effort
                 gone, last = batched.advance(
                     lambda places, points, search_pass=search_pass: self._judge(
                         search_pass, places, points
@@ -164,7 +163,8 @@ class EvaluationState:
                 self._show(gone, last)
                 passed = len(batched.places) + len(gone)
                 seconds = time.perf_counter() - begun
-                self.pace.measured(search_pass.attack, effort * passed, seconds)
+                effort = search_pass.search.effort
+                self.pace.measured(search_pass.attack, effort, passed, seconds)
             self.seconds[search_pass.attack] += time.perf_counter() - begun
             if not batched.left:
                 self.batched, self.search_pass = None, self.search_pass + 1
@@ -388,20 +388,21 @@ class EvaluationState:
             robust=int(self.robust.sum()),
             total=len(self.labels),
             proved=0 if self.proof.held is None else int(self.proof.held.sum()),
-            left=self.pace.left(self._efforts(passes, ahead, remaining), len(self.attacks)),
+            left=self.pace.left(self._ahead(passes, ahead, remaining)),
             spent=self.proof.seconds + sum(self.seconds),
+            effort=self.pace.every.effort,
         )
 
-    def _efforts(
-        self, passes: Sequence[SearchPass], ahead: int, remaining: int
-    ) -> dict[int, float]:
-        """Effort left by attack, and after the attacks, if no more images break."""
-        efforts = {len(self.attacks): self.after}
+    def _ahead(self, passes: Sequence[SearchPass], flying: int, remaining: int) -> dict[int, Ahead]:
+        """Passes left by attack, and after the attacks, if no more images break."""
+        found = {len(self.attacks): self.after}
+        images = min(remaining, self.batch_size)
         for place, one in enumerate(passes[self.search_pass :]):
             under_way = not place and self.batched is not None
-            queries = ahead if under_way else remaining * one.search.queries
-            efforts[one.attack] = efforts.get(one.attack, 0.0) + queries * one.search.effort
-        return efforts
+            queries = flying if under_way else remaining * one.search.queries
+            before = found.get(one.attack, Ahead(0.0, images)).effort
+            found[one.attack] = Ahead(before + queries * one.search.effort, images)
+        return found
 
 
 def _integer_in(state: object, name: str, otherwise: int) -> int:

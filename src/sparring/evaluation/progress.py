@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sparring.records.display import Display, displayed
 from sparring.records.text import count_text, counted, duration_text
@@ -34,6 +35,8 @@ class Progress:
     """Seconds to the end of the evaluation with its checks, if no more images break."""
     spent: float = 0.0
     """Seconds since the beginning."""
+    effort: float = 0.0
+    """Forward and backward passes of one image so far."""
 
     @property
     def of_all(self) -> float:
@@ -49,37 +52,93 @@ class Progress:
 Observer = Callable[[Progress], None]
 
 
+class Ahead(NamedTuple):
+    """Passes to come of one part of an evaluation."""
+
+    effort: float = 0.0
+    """Forward and backward passes of one image, summed over all images."""
+    images: int = 0
+    """Images that pass at once."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class PassCost:
+    """Seconds of a pass of n images, a + b * n, by least squares; neither is negative."""
+
+    effort: float = 0.0
+    """Passes of one image so far."""
+    passes: float = 0.0
+    seconds: float = 0.0
+    fewest: float = math.inf
+    """Images of the smallest pass."""
+    most: float = 0.0
+    """Images of the largest pass."""
+    _squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    _products: tuple[float, float] = (0.0, 0.0)
+
+    def add(self, passes: float, images: int, seconds: float) -> None:
+        """Add passes of so many images, which took `seconds` together."""
+        effort = passes * images
+        self.effort, self.passes = self.effort + effort, self.passes + passes
+        self.seconds += seconds
+        self.fewest, self.most = min(self.fewest, images), max(self.most, images)
+        first, mixed, last = self._squares
+        self._squares = (first + passes**2, mixed + passes * effort, last + effort**2)
+        constant, slope = self._products
+        self._products = (constant + passes * seconds, slope + effort * seconds)
+
+    def line(self) -> tuple[float, float]:
+        """a and b; a is 0 if all passes were of one size."""
+        (first, mixed, last), (constant, slope) = self._squares, self._products
+        spread = first * last - mixed**2
+        b = (
+            (first * slope - mixed * constant) / spread
+            if spread > 1e-9 * first * last
+            else math.inf
+        )
+        if b < 0:
+            return constant / first, 0.0
+        a = (constant - b * mixed) / first
+        return (a, b) if a >= 0 else (0.0, slope / last)
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Pace:
-    """Measured seconds for a unit of effort, by part of an evaluation."""
+    """Measured cost of passes, by part of an evaluation."""
 
-    effort: dict[int, float] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)
-    fastest: float = math.inf
-    """Least seconds for a unit of effort: those of a pass over many images."""
+    parts: dict[int, PassCost] = field(default_factory=dict)
+    every: PassCost = field(default_factory=PassCost)
+    """All parts together."""
 
-    def measured(self, part: int, effort: float, seconds: float) -> None:
-        """Add the effort and time of a part."""
-        self.effort[part] = self.effort.get(part, 0.0) + effort
-        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
-        if effort:
-            self.fastest = min(self.fastest, seconds / effort)
+    def measured(self, part: int, passes: float, images: int, seconds: float) -> None:
+        """Add passes of a part; `passes` is a fraction for cheaper ones."""
+        if passes and images:
+            self.parts.setdefault(part, PassCost()).add(passes, images, seconds)
+            self.every.add(passes, images, seconds)
 
-    def left(self, efforts: Mapping[int, float], checks: int) -> float | None:
-        """Estimated seconds of these efforts; `None` before the first measurement.
+    def left(self, ahead: Mapping[int, Ahead]) -> float | None:
+        """Estimated seconds of these passes; `None` before the first measurement.
 
-        A part that has not begun is assumed as fast as all others together; the `checks`, which
-        pass many images at once, as fast as the fastest pass.
+        A part that has seen one size of pass only gets the shape of all others, and one that has
+        not begun their cost.
         """
-        total = sum(self.effort.values())
-        if not total:
+        if not self.every.passes:
             return None
-        everything = sum(self.seconds.values()) / total
-        own = {part: self.seconds[part] / effort for part, effort in self.effort.items() if effort}
-        others = {checks: self.fastest}
         return sum(
-            effort * own.get(part, others.get(part, everything)) for part, effort in efforts.items()
+            a * effort / max(images, 1) + b * effort
+            for part, (effort, images) in ahead.items()
+            for a, b in [self._line(part)]
         )
+
+    def _line(self, part: int) -> tuple[float, float]:
+        a, b = self.every.line()
+        own = self.parts.get(part)
+        if own is None:
+            return a, b
+        if own.most >= 2 * own.fewest:
+            return own.line()
+        scale = own.seconds / max(a * own.passes + b * own.effort, 1e-12)
+        return scale * a, scale * b
 
 
 @contextmanager
