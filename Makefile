@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # PyTorch anew, for some 20 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test test-slow test-all check fix bench fuzz docs lowest setup clean
+.PHONY: train test test-slow test-all check fix bench gpu fuzz docs lowest setup clean
 
 train: $(READY)  ## train a robust MNIST classifier and say how robust it is
 	$(BIN)/sparring train
@@ -39,6 +39,9 @@ fix: $(READY_DEV)  ## rewrite the sources in the project's format
 
 bench: $(READY)  ## the fast path against plain PyTorch, interleaved in one run
 	$(BIN)/python benchmarks/fast_path.py
+
+gpu: $(READY)  ## a CUDA device against the CPU, then its throughput: at most eight minutes
+	$(BIN)/python benchmarks/gpu.py
 
 fuzz: $(READY_DEV)  ## damage the files that are read in 20,000 ways: each must be answered well
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --mutations 20000
