@@ -1,7 +1,7 @@
 """Bounds are sound: no image of the region, searched for or drawn, gets past them."""
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import jaxtyping
 import pytest
@@ -114,6 +114,47 @@ def test_of_two_pixels_all_images_are_enclosed_and_forms_come_nearer(threat: Lin
         gaps.append(torch.stack([(truth - stage).sum() for stage in stages]))
     means = torch.stack(gaps).mean(0).tolist()
     assert all(later < 0.9 * earlier for earlier, later in pairwise(means))
+
+
+def corners(network: nn.Sequential, box: Box) -> Tensor:
+    """Where a network of two pixels and one hidden layer may be extreme in a box [N, 1, 1, 2].
+
+    It is linear between the lines at which a ReLU opens and the sides of the box.
+    """
+    layer, one = network[1], torch.eye(2, dtype=torch.float64)
+    lines = torch.cat([layer.weight, one, one])
+    values = torch.cat([-layer.bias, box.low.flatten(), box.high.flatten()])
+    found = []
+    for i, j in combinations(range(len(lines)), 2):
+        pair = lines[[i, j]]
+        if abs(float(pair.det())) > 1e-9:
+            found.append(torch.linalg.solve(pair, values[[i, j]]))
+    points = torch.stack(found)
+    inside = (points >= box.low.flatten() - 1e-9) & (points <= box.high.flatten() + 1e-9)
+    return points[inside.all(1)].view(-1, 1, 1, 2)
+
+
+def test_the_lowest_margins_of_one_hidden_layer_are_those_of_an_exact_enumeration() -> None:
+    exact = 0
+    for seed in range(20):
+        layers = [nn.Flatten(), nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)]
+        network = drawn(nn.Sequential(*layers), seed).double()
+        image, label = torch.rand(1, 1, 1, 2, generator=seeded(seed)), torch.tensor([seed % 3])
+        for eps in (1e-3, 0.1):
+            region = around(image, Linf(eps=eps))
+            with torch.no_grad():
+                logits = network(corners(network, region.box))
+                truth = (logits[:, label] - logits).amin(0)
+                drawn_there = network(grid(region, 31))
+                assert (truth <= (drawn_there[:, label] - drawn_there).amin(0) + 1e-12).all()
+                found = NetworkBounds(network).through(region.box).margins(label)[0]
+                sound = bounded(network, region).margins(label)[0]
+                forms = bounded(network, region).margins(label, affine=False)[0]
+            assert (found <= truth + 1e-12).all()
+            assert (sound <= found + 1e-12).all()
+            assert (forms <= truth + 1e-12).all()
+            exact += int((truth - forms).max() < 1e-5)
+    assert exact >= 10
 
 
 @pytest.mark.parametrize("threat", [Linf(eps=1e-4), L2(eps=1e-4)])

@@ -100,7 +100,7 @@ class Watching(Sink):
 
 def read_as(kind: type[Record], row: Row) -> Record:
     """The record of this kind that a row was written from."""
-    return kind(**{field.name: row[field.name] for field in fields(kind)})  # pyright: ignore
+    return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})  # pyright: ignore
 
 
 def steps_of(config: TrainConfig, number: int) -> int:

@@ -11,11 +11,13 @@ import pytest
 from torch import Tensor
 
 from processes import started
+from sparring.attacks import PGD, Linf
 from sparring.errors import Interrupted
 from sparring.models import load_weights
 from sparring.records import MetricsLog, RunDirectory, to_json, write_json
 from sparring.training import (
     SGD,
+    Certified,
     Fresh,
     Mixed,
     Stale,
@@ -36,7 +38,12 @@ CONFIGS = {
     "stale": small(source=Stale(staleness=3), schedule=Triangular(), objective=Mixed()),
     "growing": small(source=Stale(staleness=3, warm_up=7, fresh_steps=1)),
     "sgd": small(optimizer=SGD(learning_rate=0.05), clip_norm=1.0),
-    "looking": small(validation=Validation(every=2, images=16, steps=1)),
+    "looking": small(
+        objective=Certified(),
+        attack=PGD(threat=Linf(eps=0.3), steps=0, start="none"),
+        eps_schedule=WarmUp(share=0.5),
+        validation=Validation(every=2, images=16, steps=1),
+    ),
 }
 
 

@@ -33,13 +33,22 @@ class Box(NamedTuple):
         """The intersection with another box; both must contain the same values."""
         return Box(torch.maximum(self.low, other.low), torch.minimum(self.high, other.high))
 
+    @property
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """The middle, and half of the width."""
+        middle = self.low.lerp(self.high, 0.5)
+        return middle, self.high - middle
+
     def lowest(self, forms: Tensor) -> Tensor:
-        """The smallest value [B, R] of linear forms [B, R, *S] in the box."""
-        rows = forms.flatten(2)
-        middle = ((self.low + self.high) / 2).flatten(1)
-        reach = ((self.high - self.low) / 2).flatten(1)
-        found = _product(rows, middle) - _product(rows.abs(), reach)
-        return found - ALLOWANCE * _product(rows.abs(), self.largest.flatten(1))
+        """The smallest value [B, R] of linear forms [B, R, *S] in the box.
+
+        Forms [1, R, *S] are those of all images. In float64 the value allows for its own rounding.
+        """
+        rows, (middle, reach) = forms.flatten(2), self.centred
+        found = product(rows, middle) - product(rows.abs(), reach)
+        if forms.dtype is not torch.float64:
+            return found
+        return found - ALLOWANCE * product(rows.abs(), self.largest)
 
     def part(self, places: Tensor | slice) -> "Box":
         """The boxes of these images."""
@@ -60,13 +69,17 @@ class Region(NamedTuple):
             return inside
         rows = forms.flatten(2)
         reach = self.radius * rows.norm(dim=2)
-        error = ALLOWANCE * (_product(rows.abs(), self.centre.abs().flatten(1)) + reach)
-        return torch.maximum(inside, _product(rows, self.centre.flatten(1)) - reach - error)
+        error = ALLOWANCE * (product(rows.abs(), self.centre.abs()) + reach)
+        return torch.maximum(inside, product(rows, self.centre) - reach - error)
 
     def part(self, places: Tensor | slice) -> "Region":
         """The regions of these images."""
         return Region(self.box.part(places), self.centre[places], self.radius)
 
 
-def _product(rows: Tensor, values: Tensor) -> Tensor:
+def product(rows: Tensor, values: Tensor) -> Tensor:
+    """The value [B, R] of each form [B, R, S], or [1, R, S] for all images, at values [B, *S]."""
+    values = values.flatten(1).to(rows.dtype)
+    if len(rows) == 1:
+        return values @ rows[0].T
     return (rows @ values.unsqueeze(2)).squeeze(2)

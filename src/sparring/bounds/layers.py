@@ -23,10 +23,7 @@ from sparring.models.networks import BatchRenorm2d, Normalisation
 
 def unknown(what: str) -> ConfigError:
     """The error for an operation without a bound."""
-    return ConfigError(
-        "a certificate needs a bound for every operation of the network; none is known for "
-        f"{what}. Leave the certificate out."
-    )
+    return ConfigError(f"bounds need a rule for every operation; none is known for {what}.")
 
 
 def _linear(layer: nn.Linear, like: Tensor) -> Operation:
@@ -36,7 +33,7 @@ def _linear(layer: nn.Linear, like: Tensor) -> Operation:
         lambda x: functional.linear(x, weight.abs()),
         _to(layer.bias, like),
         error=_of_sum(layer.in_features),
-        transposed=lambda rows, _: rows @ weight,
+        transposed=lambda rows, _: rows @ layer.weight.to(rows.dtype),
     )
 
 
@@ -52,7 +49,7 @@ def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
         error=_of_sum(layer.weight[0].numel()),
         transposed=None
         if isinstance(layer.padding, str)
-        else lambda rows, size: conv2d_input(size, weight, rows, *how),
+        else lambda rows, size: conv2d_input(size, layer.weight.to(rows.dtype), rows, *how),
     )
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from sparring.bounds.boxes import Box, Region
+from sparring.bounds.boxes import Box, Region, product
 from sparring.bounds.layers import (
     FORWARDS,
     FUNCTIONS,
@@ -80,8 +80,8 @@ class Pass:
         """A lower bound [B, R] of linear forms [B, R, *S] in the outputs of an operation.
 
         Forms go back to the images, by linear relaxation (CROWN). With `affine` they go back
-        through affine operations only; the box of the others' outputs bounds them. `flat` is that
-        of `Relu`.
+        through affine operations only; the box of the others' outputs bounds them, and forms
+        [1, R, *S] are those of all images. `flat` is that of `Relu`.
         """
         pending = {node: forms}
         total = forms.new_zeros(forms.shape[:2])
@@ -99,7 +99,7 @@ class Pass:
                 inputs = [self.steps[source].box for source in step.sources]
                 back, constant = operation.back(forms, *inputs)
                 if step.slack is not None:  # of float32, with room for the rounding of float64 here
-                    constant = constant - (forms.abs() * step.slack[:, None]).flatten(2).sum(2)
+                    constant = constant - product(forms.abs().flatten(2), step.slack)
                 total = total + constant
                 for source, found in zip(step.sources, back, strict=True):
                     pending[source] = pending[source] + found if source in pending else found
@@ -111,8 +111,13 @@ class Pass:
         Each difference is bounded as one linear form: by intervals of the last nonlinear
         operation's outputs (`affine`), or back to the images by the better line below each ReLU.
         """
-        low = self.logits.low
-        unit = torch.eye(low.shape[1], dtype=low.dtype, device=low.device)
+        low, classes = self.logits.low, self.logits.low.shape[1]
+        dtype = torch.promote_types(low.dtype, torch.float32)
+        unit = torch.eye(classes, dtype=dtype, device=low.device)
+        if affine and classes <= len(labels):  # forms of all pairs of classes, for all images
+            forms = (unit[:, None] - unit).flatten(0, 1)[None]
+            found = self.lowest(self.last, forms, affine=True)
+            return found.view(-1, classes, classes)[torch.arange(len(labels)), labels]
         forms = unit[labels][:, None] - unit
         found = self.lowest(self.last, forms, affine=affine)
         return found if affine else found.maximum(self.lowest(self.last, forms, flat=True))
@@ -224,7 +229,7 @@ class _Walk:
         kind = parametrize.type_before_parametrizations(layer)
         rule = MODULES.get(kind)
         if rule is None or node.kwargs or len(node.args) != 1 or not self._is_step(node.args[0]):
-            raise unknown(kind.__name__)
+            raise unknown(f"{kind.__name__} {str(node.target).removeprefix('0.')}")
         if kind.forward is not FORWARDS[kind]:
             unshown(f"a replaced forward of {kind.__name__}")
         return rule(layer, self._value(node.args[0]))

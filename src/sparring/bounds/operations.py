@@ -85,10 +85,10 @@ class Affine(Operation):
 
     @override
     def ends(self, *inputs: Box) -> Box:
-        (x,) = inputs
-        middle = self._linear((x.low + x.high) / 2)
+        middle, reach = inputs[0].centred
+        middle = self._linear(middle)
         middle = middle if self._shift is None else middle + self._shift
-        spread = self._absolute((x.high - x.low) / 2)
+        spread = self._absolute(reach)
         return Box(middle - spread, middle + spread)
 
     @override

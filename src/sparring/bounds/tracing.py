@@ -46,8 +46,8 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
             graph = _Tracer(leaves).trace(whole)
         except Exception as error:
             raise ConfigError(
-                "a certificate needs a network whose operations do not depend on the images; this "
-                f"one cannot be traced ({cause(error)}). Leave the certificate out."
+                "bounds need a network whose operations do not depend on the images; this one "
+                f"cannot be traced ({cause(error)})."
             ) from error
     found = fx.GraphModule(whole, graph)
     _check_in_place(found)
@@ -82,8 +82,7 @@ def unchanging(model: nn.Module) -> Iterator[None]:
 def unshown(what: str) -> NoReturn:
     """Raise `ConfigError` for something that a trace does not show."""
     raise ConfigError(
-        f"the network has {what}; a certificate needs a network that computes what its trace "
-        "shows. Remove it, or leave the certificate out."
+        f"bounds need a network that computes what its trace shows; this one has {what}."
     )
 
 

@@ -12,7 +12,7 @@ from sparring.training import presets
 from sparring.training.config import TrainConfig, Validation, linearly_scaled
 from sparring.training.distributed import joined
 from sparring.training.monitor import ValidationResult
-from sparring.training.objectives import TRADES, Adversarial, Loss, Mixed, Natural
+from sparring.training.objectives import TRADES, Adversarial, Certified, Loss, Mixed, Natural
 from sparring.training.optimizers import (
     SGD,
     Adam,
@@ -35,6 +35,7 @@ __all__ = [
     "Adam",
     "Adversarial",
     "Asynchronous",
+    "Certified",
     "Constant",
     "Custom",
     "EarlySteps",

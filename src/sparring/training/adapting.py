@@ -57,7 +57,7 @@ from sparring.training.config import (
     opened,
     python_objects,
 )
-from sparring.training.objectives import TRADES, Adversarial, Mixed, Objective
+from sparring.training.objectives import TRADES, Adversarial, Certified, Mixed, Objective
 from sparring.training.optimizers import (
     SGD,
     Adam,
@@ -79,7 +79,9 @@ MODELS: Named = MappingProxyType(
         "wide-resnet": WideResNet,
     }
 )
-OBJECTIVES: Named = MappingProxyType({"adversarial": Adversarial, "mixed": Mixed, "trades": TRADES})
+OBJECTIVES: Named = MappingProxyType(
+    {"adversarial": Adversarial, "mixed": Mixed, "trades": TRADES, "certified": Certified}
+)
 OPTIMIZERS: Named = MappingProxyType({"adam": Adam, "sgd": SGD})
 SCHEDULES: Named = MappingProxyType(
     {
@@ -100,6 +102,9 @@ POLICIES: Named = MappingProxyType(
     {"fixed-lag": FixedLag, "newest": Newest, "sync": Sync, "sharded": Sharded}
 )
 TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray, "slow-link": SlowLink})
+
+RAMP = 0.45
+"""Share of a run over which ε grows for the objective "certified"."""
 
 
 class Changes(TypedDict, total=False):
@@ -133,7 +138,8 @@ class Changes(TypedDict, total=False):
     """The training attack, file.py:name or a `BatchAttack`. Schedules of ε and steps, and fresh
     steps, are dropped unless it is a `StepwiseAttack`."""
     objective: Objective | str
-    """What an update minimises. With TRADES, the attack maximises its loss."""
+    """What an update minimises. With TRADES, the attack maximises its loss. With Certified, the
+    attack has no steps, the trainer makes the batches, and ε grows over the run."""
     optimizer: OptimizerKind | str
     """The name of the current optimizer keeps its settings."""
     lr: float
@@ -323,6 +329,12 @@ def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
     if isinstance(objective, TRADES) and isinstance(attack, PGD):
         start = "uniform" if attack.start == "none" else attack.start
         attack = replace(attack, loss="kl", start=start)
+    if isinstance(objective, Certified) and isinstance(attack, PGD):
+        if not isinstance(config.objective, Certified):
+            config = replace(config, eps_schedule=WarmUp(share=RAMP))
+        if not {"attack", "steps"} & changes.keys():
+            attack = PGD(threat=attack.threat, steps=0, start="none")
+            config = replace(config, source=Fresh(), early_steps=())
     return replace(config, objective=objective, attack=attack)
 
 

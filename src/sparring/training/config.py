@@ -26,7 +26,7 @@ from sparring.records.custom import Custom, PythonObject, is_own, made
 from sparring.records.own_code import check_trusted, named_code
 from sparring.records.text import ByteCount
 from sparring.records.typed import UNTAGGED, kinds, setting_types, typed_record
-from sparring.training.objectives import Adversarial, Objective
+from sparring.training.objectives import Adversarial, Certified, Objective
 from sparring.training.optimizers import (
     Adam,
     Constant,
@@ -159,6 +159,8 @@ class TrainConfig:
                 f"a {type(self.threat).__name__}",
                 f"Pass {CustomThreat.example}.",
             )
+        if isinstance(self.objective, Certified):
+            self.objective.check(self.attack)
         at_least("data_memory", self.data_memory, 0)
         self.conversion()
         at_least("trainers", self.trainers, 1)

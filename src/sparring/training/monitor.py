@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from torch import nn
 
 from sparring.attacks import PGD, AttackedBatch
 from sparring.data import Dataset
+from sparring.evaluation import certificate
 from sparring.evaluation.judge import correct, slice_accuracy
 from sparring.models import working_copy
 from sparring.records.text import counted
@@ -26,6 +28,7 @@ from sparring.training.comparison import (
     clean_accuracy_in_training,
 )
 from sparring.training.config import TrainConfig
+from sparring.training.objectives import Certified
 from sparring.training.optimizers import WarmUp
 from sparring.training.trainer import Step, Trainer
 
@@ -107,6 +110,8 @@ class ValidationResult:
     """Share classified correctly also under the PGD attack."""
     validation_images: int
     """Number of images."""
+    certified_accuracy: float | None = None
+    """Share proved robust by intervals, for the objective "certified"."""
 
 
 class ValidationSlice:
@@ -120,7 +125,10 @@ class ValidationSlice:
         self._config = config
 
     def validate(self, trainer: Trainer) -> ValidationResult:
-        """Measure the averaged weights. Cost: `validation.steps` + 1 passes over the images."""
+        """Measure the averaged weights.
+
+        Cost: `validation.steps` + 1 passes over the images; a dozen more for a certificate.
+        """
         network = working_copy(trainer.average.network, trainer.precision)
         natural, robust = slice_accuracy(
             network.attacked, self._images, self._labels, self._attack, seed=self._config.seed
@@ -130,7 +138,14 @@ class ValidationSlice:
             natural_accuracy=natural.share,
             robust_accuracy=robust.share,
             validation_images=len(self._labels),
+            certified_accuracy=self._certified(trainer.average.network),
         )
+
+    def _certified(self, network: nn.Module) -> float | None:
+        if not isinstance(self._config.objective, Certified):
+            return None
+        threat, some = self._config.threat, (self._images, self._labels)
+        return certificate(network, *some, threat, passes=0).proved.float().mean().item()
 
     def natural_accuracy(self, trainer: Trainer) -> float:
         """Of the current weights, in evaluation or in training mode, whichever is higher.

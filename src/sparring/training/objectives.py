@@ -3,17 +3,20 @@
 Shapes: B batch, K classes, C H W image.  Units: pixels in [0, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sparring.attacks import AttackedBatch
+from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.attacks.losses import divergence
+from sparring.bounds import Box, NetworkBounds
 from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
@@ -98,14 +101,104 @@ class TRADES:
         return Loss(on_natural + self.beta * moved, correct)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certified:
+    """Cross-entropy of the lowest margins that interval bounds allow within the batch's ε.
+
+    The network is trained to be proved robust: to have bounds that a certificate can use. Needs no
+    attack: give it no steps. ε is that of `attack.threat`, as `eps_schedule` raises it; it must
+    begin near 0. Layers are bounded as in evaluation mode.
+    Sources: Gowal et al. 2018, "On the effectiveness of interval bound propagation"; with
+    `attacked_weight`, De Palma et al. 2024, "Expressive losses for verified robustness via convex
+    combinations" (MTL-IBP).
+    """
+
+    attacked_weight: float = 0.0
+    """Share of the cross-entropy on adversarial images, in [0, 1); they are clean ones where the
+    attack has no steps. `0` leaves that pass out."""
+
+    def __post_init__(self) -> None:
+        within("attacked_weight", self.attacked_weight, "[0, 1)")
+
+    def check(self, attack: object) -> None:
+        """Raise `ConfigError` for a training attack without a box, or whose images go unused."""
+        if not isinstance(attack, PGD) or not isinstance(attack.threat, Linf):
+            raise ConfigError.expected(
+                "objective certified needs the attack pgd under the threat linf, whose eps is that "
+                "of the bounds",
+                getattr(attack, "threat", attack),
+                "Leave out --attack and --threat.",
+            )
+        if attack.steps and not self.attacked_weight:
+            raise ConfigError.expected(
+                "objective certified uses adversarial images only with an attacked_weight above 0",
+                f"{attack.steps} attack steps and weight 0",
+                "Add --steps 0, or --set objective.attacked_weight=0.5.",
+            )
+
+
+class CertifiedLoss:
+    """The loss of `Certified` for one network, whose bounds are computed in `dtype`.
+
+    Raises `ConfigError` for a network without known bounds.
+    """
+
+    def __init__(self, objective: Certified, network: nn.Module, dtype: torch.dtype) -> None:
+        self._weight, self._dtype = objective.attacked_weight, dtype
+        with _refused():
+            self._bounds = NetworkBounds(network)
+        # Only a pass in training mode moves running statistics.
+        self._has_statistics = any(value.is_floating_point() for value in network.buffers())
+
+    def __call__(self, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
+        """Cost: two passes, and one over `batch.adversarial` where that is needed."""
+        ends = (batch.images - batch.eps).clamp_min(0), (batch.images + batch.eps).clamp_max(1)
+        layout = torch.channels_last
+        box = Box(*(end.to(dtype=self._dtype, memory_format=layout) for end in ends))
+        with _refused():
+            margins = self._bounds.through(box).margins(batch.labels)
+        lowest = margins.scatter(1, batch.labels[:, None], torch.inf).amin(1)
+        value = cross_entropy(-margins, batch.labels)
+        if self._weight:
+            attacked = _cross_entropy(logits_of(batch.adversarial), batch.labels).value
+            value = self._weight * attacked + (1 - self._weight) * value
+        elif self._has_statistics:
+            with torch.no_grad():
+                logits_of(batch.adversarial)
+        return Loss(value, lowest.detach() > 0)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Name the objective in a refusal of bounds."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"objective certified: {error} Take another network, or --objective adversarial."
+        ) from error
+
+
 Own = Custom | PythonObject | Callable[[LogitsOf, AttackedBatch], tuple[Tensor, Tensor]]
-Objective = Adversarial | Natural | Mixed | TRADES | Own
+Objective = Adversarial | Natural | Mixed | TRADES | Certified | Own
 
 
-def loss_of(objective: Objective, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
-    """The loss of a batch. Raises `ConfigError` if an objective of your own returns none."""
+def loss_function(
+    objective: Objective, network: nn.Module, dtype: torch.dtype
+) -> Callable[[LogitsOf, AttackedBatch], Loss]:
+    """The loss of batches for one network; bounds, where there are any, are computed in `dtype`.
+
+    Raises `ConfigError` for a network that the objective cannot train. So does the function if an
+    objective of your own returns no loss.
+    """
+    if isinstance(objective, Certified):
+        return CertifiedLoss(objective, network, dtype)
     if isinstance(objective, Adversarial | Natural | Mixed | TRADES):
-        return objective(logits_of, batch)
+        return objective
+    return partial(_own_loss, objective)
+
+
+def _own_loss(objective: Own, logits_of: LogitsOf, batch: AttackedBatch) -> Loss:
     with own_errors("the objective"):
         found = made(objective, "objective")(logits_of, batch)
     value, correct = found if isinstance(found, tuple) and len(found) == 2 else (found, None)

@@ -20,6 +20,7 @@ from sparring.errors import (
     TrainerLost,
     resume_command,
 )
+from sparring.loader import Asynchronous
 from sparring.models import computing_threads, kept_layers
 from sparring.records import RunDirectory, describe, to_json, write_json
 from sparring.records.custom import forget_made
@@ -27,9 +28,10 @@ from sparring.records.files import exclusive_lock
 from sparring.records.own_code import named_code, unsealed
 from sparring.records.text import few
 from sparring.training.checkpoint import restore_checkpoint, save_checkpoint, save_snapshot
+from sparring.training.comparison import Comparison
 from sparring.training.config import TrainConfig
 from sparring.training.distributed import other_weights
-from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationSlice
+from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationResult, ValidationSlice
 from sparring.training.sinks import JSONLSink, SessionStart, Sink, Sinks, TensorBoardSink
 from sparring.training.team import Team, stop_request
 from sparring.training.trained_run import TrainedRun
@@ -41,6 +43,8 @@ SINGLE = (
     "stride; --precision bf16 says where"
 )
 """The notice of a network that cannot be computed in bf16."""
+IDLE = "the training attack has no steps, so its workers have nothing to do: take --source fresh"
+"""The notice of workers without work."""
 UNTRAINED = (
     "weights without a gradient in the first update: {}; no loss depends on them, so they stay "
     "as they are"
@@ -162,6 +166,8 @@ class TrainingSession:
         if kept := kept_layers(trainer.network)["evaluation"]:
             self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
         threat, attack = self.config.threat, self.config.attack
+        if isinstance(self.config.source, Asynchronous) and getattr(attack, "steps", 1) == 0:
+            self._notice(trainer, f"{IDLE}.")
         doubts = [doubt(threat, self.dataset.image_shape)]
         if isinstance(attack, PGD) and attack.steps:
             doubts.append(mismatch(threat, attack.threat))
@@ -235,12 +241,11 @@ class TrainingSession:
         """Validate on all threads; workers are idle meanwhile."""
         with computing_threads(self.all_threads):
             found = self.slice.validate(trainer)
-        self.sinks.write("validation", asdict(found))
+        self.sinks.write("validation", _measured(found))
 
     def _compare(self, trainer: Trainer, batch: AttackedBatch) -> None:
         found = self.alarm.compare(trainer, batch)
-        measured = {name: value for name, value in asdict(found).items() if value is not None}
-        self.sinks.write("alarm", measured)
+        self.sinks.write("alarm", _measured(found))
         for notice in self.alarm.notices(found):
             self._notice(trainer, notice)
 
@@ -262,6 +267,10 @@ class TrainingSession:
 
 def _summed(totals: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return {name: sum(own[name] for own in totals) for name in totals[0]}
+
+
+def _measured(found: ValidationResult | Comparison) -> Mapping[str, int | float]:
+    return {name: value for name, value in asdict(found).items() if value is not None}
 
 
 def _due(every: int, version: int) -> bool:

@@ -286,8 +286,10 @@ class TrainingDisplay(Sink):
     def _detail(self) -> str:
         speed = f"{count_text(round(self._speed))} images/s"
         robust = ""
-        if self._validation is not None:
-            robust = f"robust {100 * number(self._validation, 'robust_accuracy'):.1f} %, "
+        if (row := self._validation) is not None:
+            robust = f"robust {100 * number(row, 'robust_accuracy'):.1f} %, "
+            if "certified_accuracy" in row:
+                robust += f"certified {100 * number(row, 'certified_accuracy'):.1f} %, "
         return f"loss {self._loss:.3f}, {robust}{speed}"
 
     def _line(self, step: int) -> str:

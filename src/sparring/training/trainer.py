@@ -39,7 +39,7 @@ from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint,
 from sparring.records.custom import is_own, own_errors
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
-from sparring.training.objectives import loss_of
+from sparring.training.objectives import loss_function
 from sparring.training.optimizers import built_optimizer, factor
 from sparring.training.team import SingleProcess, Team
 
@@ -209,6 +209,7 @@ class Trainer:
             stopped=self.team.stopped,
         )
         self.loader = AdversarialLoader.of(setup, config.source)
+        self._loss = loss_function(config.objective, self.network, self._arithmetic())
         self._packing = Packing(self.network, trainer=self.team.rank, trainers=self.team.size)
         self._staleness: tuple[int, ...] = ()
         self.untrained: list[str] = []
@@ -221,6 +222,12 @@ class Trainer:
         if not isinstance(self.config.source, Asynchronous):
             return None
         return Known.of(self.network, self.images.image_shape)
+
+    def _arithmetic(self) -> torch.dtype:
+        """That of the updates' passes."""
+        if self.copy.name.startswith("bf16"):
+            return torch.bfloat16
+        return next(value.dtype for value in self.network.parameters())
 
     @property
     def version(self) -> int:
@@ -268,7 +275,7 @@ class Trainer:
         buffers = floating_buffers(self.network) if team.size > 1 else []
         before = [each.clone() for each in buffers]
         with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
-            loss, correct = loss_of(self.config.objective, self.copy.trained, batch)
+            loss, correct = self._loss(self.copy.trained, batch)
         parameters = self._parameters()
         return GradientShare(
             gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
