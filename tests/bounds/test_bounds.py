@@ -116,12 +116,12 @@ def test_of_two_pixels_all_images_are_enclosed_and_forms_come_nearer(threat: Lin
     assert all(later < 0.9 * earlier for earlier, later in pairwise(means))
 
 
-def corners(network: nn.Sequential, box: Box) -> Tensor:
-    """Where a network of two pixels and one hidden layer may be extreme in a box [N, 1, 1, 2].
+def corners(layer: nn.Linear, box: Box) -> Tensor:
+    """Where a network of two pixels and one hidden `layer` may be extreme in a box [N, 1, 1, 2].
 
     It is linear between the lines at which a ReLU opens and the sides of the box.
     """
-    layer, one = network[1], torch.eye(2, dtype=torch.float64)
+    one = torch.eye(2, dtype=torch.float64)
     lines = torch.cat([layer.weight, one, one])
     values = torch.cat([-layer.bias, box.low.flatten(), box.high.flatten()])
     found = []
@@ -137,13 +137,14 @@ def corners(network: nn.Sequential, box: Box) -> Tensor:
 def test_the_lowest_margins_of_one_hidden_layer_are_those_of_an_exact_enumeration() -> None:
     exact = 0
     for seed in range(20):
-        layers = [nn.Flatten(), nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3)]
+        hidden = nn.Linear(2, 5)
+        layers = [nn.Flatten(), hidden, nn.ReLU(), nn.Linear(5, 3)]
         network = drawn(nn.Sequential(*layers), seed).double()
         image, label = torch.rand(1, 1, 1, 2, generator=seeded(seed)), torch.tensor([seed % 3])
         for eps in (1e-3, 0.1):
             region = around(image, Linf(eps=eps))
             with torch.no_grad():
-                logits = network(corners(network, region.box))
+                logits = network(corners(hidden, region.box))
                 truth = (logits[:, label] - logits).amin(0)
                 drawn_there = network(grid(region, 31))
                 assert (truth <= (drawn_there[:, label] - drawn_there).amin(0) + 1e-12).all()

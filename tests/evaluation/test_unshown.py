@@ -229,7 +229,7 @@ def assert_not_certified(model: nn.Module) -> str:
 def test_what_is_added_to_a_network_takes_its_certificate(kind):
     images, labels = images_for(network())
     assert certified(network(), images, labels, THREAT).successes > 5
-    assert "needs a network that computes what its trace shows" in assert_not_certified(
+    assert "need a network that computes what its trace shows" in assert_not_certified(
         hooked(network(), kind)
     )
 
