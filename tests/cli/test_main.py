@@ -130,6 +130,22 @@ def test_an_answer_that_needs_no_torch_does_not_wait_for_it(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_pytorchs_threads_wait_asleep_unless_the_environment_says_how(given, spins):
+    code = (
+        "import os, sys; from sparring.cli.main import main; sys.argv = ['sparring', '--version'];"
+        "main(); print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    ways = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    clean = {name: value for name, value in os.environ.items() if name not in ways}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=clean | given, capture_output=True, text=True, timeout=500)
+    assert done.stdout.splitlines()[1:] == [f"False {spins}"]
+
+
 def test_debug_shows_where_an_error_came_from(capsys):
     assert main(["--debug", "trian"]) == 2
     shown = capsys.readouterr().err

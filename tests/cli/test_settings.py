@@ -22,6 +22,7 @@ from sparring.training import (
     EarlySteps,
     Fresh,
     OneCycle,
+    Reused,
     Stale,
     TrainConfig,
     linearly_scaled,
@@ -103,10 +104,43 @@ def test_other_data_bring_the_threat_that_is_usual_for_them():
     assert adapted(fast(), data=data).threat == fast().threat
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["", "--seed 3", "--data mnist --eps 0.3", "--threads 1 --set validation.every=0"],
+)
+def test_fast_reuses_attacks_with_the_settings_for_which_that_was_measured(asked, words):
+    config = asked(*words.split())
+    assert (config.source, config.early_steps, config.updates) == (Reused(), THREE, 780)
+    assert config.validation.every in (0, 195)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--source fresh",
+        "--source async",
+        "--eps 0.2",
+        "--steps 5",
+        "--updates 980",
+        "--epochs 2",
+        "--augmentation flip",
+        "--batch-size 64",
+        "--model paper",
+        "--set average=0",
+        "--set updates=980",
+    ],
+)
+def test_fast_attacks_as_a_whole_with_other_settings_or_where_they_are_named(asked, words):
+    config = asked(*words.split())
+    assert not isinstance(config.source, Reused)
+    assert config.updates != 780
+    assert config.early_steps == (() if "steps" in words else TWO_THEN_THREE)
+
+
 @pytest.mark.parametrize("model", ["small-cnn", "preact-resnet-18", "wide-resnet"])
 def test_fast_has_three_early_steps_for_other_networks_than_the_papers(asked, model, monkeypatch):
     monkeypatch.setattr(preparation, "check_fits", lambda *of: None)  # builds the network
-    assert asked("--model", "paper").early_steps == fast().early_steps
+    assert asked("--model", "paper").early_steps == TWO_THEN_THREE
     assert asked("--model", model).early_steps == (EarlySteps(until=0.8, steps=3),)
     assert asked("--model", model, "--mean", "0.1", "--std", "0.3").early_steps == THREE
     assert asked("--model", model, "--steps", "4").early_steps == ()
@@ -230,7 +264,9 @@ def test_a_normalisation_stands_before_the_model(asked):
 def test_trades_brings_its_attack(asked):
     found = asked("--objective", "trades")
     assert found == replace(
-        fast(), objective=TRADES(), attack=replace(fast().pgd, loss="kl", start="uniform")
+        fast(source=Fresh()),
+        objective=TRADES(),
+        attack=replace(fast().pgd, loss="kl", start="uniform"),
     )
 
 
@@ -289,10 +325,11 @@ def test_several_trainers_scale_settings_of_one_and_take_their_own_as_they_are(
     asked, several, tmp_path
 ):
     several(0)
-    scaled = linearly_scaled(fast(), 2)
+    whole = fast(source=Fresh())  # several trainers cannot reuse attacks
+    scaled = linearly_scaled(whole, 2)
     assert asked() == asked("--scaling", "linear") == scaled
     assert asked("--updates", "300").updates == 150
-    assert asked("--scaling", "none") == replace(fast(), trainers=2)
+    assert asked("--scaling", "none") == replace(whole, trainers=2)
     file = tmp_path / "two.json"
     file.write_text(json.dumps(to_json(scaled)))
     assert asked("--config", str(file)) == asked("--config", str(file), "--scaling", "none")

@@ -25,6 +25,8 @@ from sparring.errors import ConfigError, OutputNotWritten, SparringError, printa
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """128 plus the signal's number, as shells report it: SIGINT is 2, SIGPIPE 13."""
+SPINS = "20000"
+"""How often a PyTorch thread without work looks for some before it sleeps."""
 
 
 class Verb(NamedTuple):
@@ -79,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    if argv is None:
+        _wait_asleep()
     if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     with standard_streams():
@@ -92,6 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             _ignore_interrupts(argv)
             flush_errors()
+
+
+def _wait_asleep() -> None:
+    """Let PyTorch's threads sleep while they have no work, unless the environment says how to wait.
+
+    By default they spin for milliseconds. Where another program wants a core, the thread that has
+    work waits for the one that spins: docs/decisions/0007-engine.md. For OpenMP of GCC, which
+    reads this when PyTorch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
