@@ -3,7 +3,8 @@
     python benchmarks/recipes.py "updates=900" "attack.steps=3 early_steps=[] updates=1000" \\
         --seeds 0 1 2 --suite pgd-100x5 --images 1000
 
-Each recipe is a preset (fast) with settings replaced, as `sparring train --set` replaces them. One
+Each recipe is a preset (fast) with settings replaced, as `sparring train --set` replaces them: with
+"source.kind=Fresh" the preset fast attacks as a whole, with "" as it is. One
 line of CSV a run: natural accuracy on all validation images, robust accuracy on the first N
 after every attack of the suite, seconds of training. The runs themselves are thrown away.
 """
@@ -21,7 +22,6 @@ from sparring.data import load_dataset
 from sparring.evaluation import SUITES, evaluate
 from sparring.evaluation.judge import correct
 from sparring.models import computing_threads
-from sparring.records import override
 from sparring.training import TrainConfig, Validation, train
 from sparring.training.presets import PRESETS
 
@@ -56,8 +56,7 @@ def main() -> None:
     with computing_threads(asked.threads):
         for recipe in asked.recipes:
             for seed in asked.seeds:
-                config = override(PRESETS[asked.preset](), recipe.split())
-                config = replace(config, seed=seed, threads=asked.threads)
+                config = PRESETS[asked.preset](set=recipe.split(), seed=seed, threads=asked.threads)
                 table.writerow([recipe, seed, *row(config, asked.suite, asked.images)])
                 sys.stdout.flush()
 
