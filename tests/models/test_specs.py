@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparring.bounds import Box, NetworkBounds
 from sparring.errors import ConfigError
 from sparring.models import (
     Given,
@@ -17,8 +18,11 @@ from sparring.models import (
     PaperNetwork,
     PreActResNet18,
     SmallNetwork,
+    StridedNetwork,
     WideResNet,
     built_network,
+    draw_for_bounds,
+    drawing_from,
 )
 from sparring.models.networks import wide_resnet
 from sparring.records import from_json, to_json
@@ -27,6 +31,8 @@ SPECS = [
     (PaperNetwork(), (1, 28, 28), 10),
     (SmallNetwork(width=4), (3, 20, 31), 7),
     (SmallNetwork(width=4), (1, 8, 8), 2),
+    (StridedNetwork(filters=4, hidden=8), (1, 28, 28), 10),
+    (StridedNetwork(filters=2, hidden=8, initialisation="torch"), (3, 13, 20), 2),
     (PreActResNet18(), (3, 32, 32), 10),
     (WideResNet(depth=10, width=1, dropout=0.3), (3, 32, 32), 5),
     (Normalised(mean=(0.5,), std=(0.25,), network=SmallNetwork(width=4)), (3, 16, 16), 3),
@@ -77,6 +83,18 @@ def test_a_wide_residual_network_has_as_many_weights_as_published_ones(depth, wi
     assert sum(parameter.numel() for parameter in network.parameters()) == weights
 
 
+def test_weights_drawn_for_bounds_keep_the_width_of_bounds_from_layer_to_layer():
+    layers = [layer for _ in range(4) for layer in (nn.Linear(1000, 1000), nn.ReLU())]
+    network = nn.Sequential(nn.Flatten(), *layers)
+    with drawing_from(0):
+        draw_for_bounds(network)
+    images = torch.rand(2, 1, 20, 50)
+    with torch.no_grad():
+        found = NetworkBounds(network).through(Box(images - 0.1, images + 0.1))
+    widths = [float((step.box.high - step.box.low).mean()) for step in found.steps.values()]
+    assert widths[2::2] == pytest.approx([0.4] * 4, rel=0.1)
+
+
 def test_a_normalisation_is_subtract_and_divide():
     spec = Normalised(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), network=SmallNetwork(width=4))
     network = spec.fitted((3, 8, 8), 2).build(0).eval()
@@ -108,6 +126,8 @@ def test_a_normalisation_of_other_units_is_refused(mean, std, complaint):
     [
         (PaperNetwork(), (3, 32, 32), r"takes images of shape \(1, 28, 28\).*small-cnn"),
         (SmallNetwork(channels=1), (3, 32, 32), "images of 1 channels.*got 3 channels"),
+        (StridedNetwork(), (1, 12, 28), "13 x 13 or larger; got 12 x 28"),
+        (StridedNetwork(height=28, width=28), (1, 32, 32), "got 32 x 32 for one of 28 x 28"),
         (
             Normalised(mean=(0.5, 0.5), std=(1.0, 1.0), network=SmallNetwork()),
             (3, 8, 8),

@@ -162,3 +162,10 @@ def test_asked_for_by_name_it_takes_the_attack_away_unless_steps_are_named() -> 
     mixed = presets.fast(objective=Certified(attacked_weight=0.3), steps=1, source="async")
     assert mixed.pgd.steps == 1
     assert isinstance(mixed.source, Asynchronous)
+
+
+def test_the_preset_keeps_its_margin_above_the_threat_at_another_eps() -> None:
+    config = presets.certified(eps=0.1)
+    assert config.threat == Linf(0.1)
+    assert config.pgd.threat.eps == pytest.approx(0.11)
+    assert (config.objective, config.pgd.steps) == (Certified(), 0)

@@ -38,6 +38,11 @@ def test_triangular_goes_up_and_down_in_straight_lines(place: float, factor: flo
     assert Triangular(peak_at=0.25)(place) == pytest.approx(factor)
 
 
+def test_triangular_may_begin_at_the_full_value() -> None:
+    factors = [Triangular(peak_at=0.5, start=1.0)(place) for place in (0, 0.25, 0.5, 0.75, 1)]
+    assert factors == pytest.approx([1, 1, 1, 0.5, 0])
+
+
 @pytest.mark.parametrize(
     ("place", "factor"),
     [

@@ -54,7 +54,7 @@ class TrainFlags:
     ] = None
     """Convert all images to colour or to grey."""
     model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None
-    """paper, small-cnn, preact-resnet-18, wide-resnet or file.py:factory."""
+    """paper, small-cnn, strided, preact-resnet-18, wide-resnet or file.py:factory."""
     model_args: Annotated[tuple[str, ...], several("--model-args", str, "K=V ..."), PLAIN] = ()
     """Settings of the model, or arguments of your factory."""
     mean: Annotated[tuple[float, ...], several("--mean", number, "M ..."), PLAIN] = ()

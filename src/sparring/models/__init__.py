@@ -42,6 +42,7 @@ from sparring.models.hardware import (
     has_matrix_units,
     neighbours,
 )
+from sparring.models.networks import draw_for_bounds
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.spec import (
     Given,
@@ -51,6 +52,7 @@ from sparring.models.spec import (
     PaperNetwork,
     PreActResNet18,
     SmallNetwork,
+    StridedNetwork,
     WideResNet,
     built_network,
     drawing_from,
@@ -83,6 +85,7 @@ __all__ = [
     "PreActResNet18",
     "Precision",
     "SmallNetwork",
+    "StridedNetwork",
     "WideResNet",
     "WorkingCopy",
     "are_probabilities",
@@ -99,6 +102,7 @@ __all__ = [
     "computing_threads",
     "copied",
     "device_of",
+    "draw_for_bounds",
     "drawing_from",
     "evaluation_mode",
     "has_bf16_units",

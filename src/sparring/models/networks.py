@@ -3,9 +3,11 @@
 Shapes: B batch, C channels, H W image, K classes.  Units: pixels in [0, 1].
 Sources: Ioffe 2017, "Batch Renormalization: Towards Reducing Minibatch Dependence in
 Batch-Normalized Models", algorithm 1; He et al. 2016, "Identity Mappings in Deep Residual
-Networks" (pre-activation); Zagoruyko & Komodakis 2016, "Wide Residual Networks".
+Networks" (pre-activation); Zagoruyko & Komodakis 2016, "Wide Residual Networks"; Shi et al. 2021,
+"Fast certified robust training with short warmup" (initial weights for bounds).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -123,6 +125,49 @@ class SmallCNN(nn.Module):
 def _convolution(channels: int, wide: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, wide, 3, stride=stride, padding=1, bias=False)
     return [convolution, BatchRenorm2d(wide), nn.ReLU()]
+
+
+class StridedCNN(nn.Module):
+    """Two 5x5 convolutions of stride 2 and two dense layers, with few layers for tight bounds.
+
+    For images of one size, of at least `SMALLEST` pixels a side.
+    """
+
+    SMALLEST = 13
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, hidden: int
+    ) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        places = math.prod(((side - 3) // 2 - 3) // 2 for side in sides)
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, width, 5, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 5, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Sequential(
+            nn.Linear(2 * width * places, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
+        )
+
+    def forward(self, images: Float[Tensor, " B C H W"]) -> Float[Tensor, " B K"]:
+        """Logits, without softmax."""
+        return self.classifier(self.features(images))
+
+
+def draw_for_bounds(network: nn.Module) -> None:
+    """Draw initial weights with which interval bounds keep their width from layer to layer.
+
+    Weights of dense layers and convolutions are normal with a deviation of √(2π) divided by the
+    number of inputs (Shi et al. 2021), and their biases 0.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 * math.pi) / layer.weight[0].numel())
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class PreActBlock(nn.Module):

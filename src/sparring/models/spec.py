@@ -10,17 +10,25 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from sparring.errors import ConfigError, cause
-from sparring.models.networks import NormalisedNetwork, SmallCNN, preact_resnet_18, wide_resnet
+from sparring.models.networks import (
+    NormalisedNetwork,
+    SmallCNN,
+    StridedCNN,
+    draw_for_bounds,
+    preact_resnet_18,
+    wide_resnet,
+)
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.state import copied
-from sparring.records.checks import at_least, within
+from sparring.records.checks import at_least, choice, within
 from sparring.records.own_code import arguments, imported, own_code
 from sparring.records.text import one_line
 
@@ -103,6 +111,55 @@ class SmallNetwork(Sized):
         """A new network."""
         with drawing_from(seed):
             return SmallCNN(self.channels, self.num_classes, self.width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StridedNetwork(Sized):
+    """Two convolutions of stride 2 and two dense layers, to be proved robust (`StridedCNN`)."""
+
+    filters: int = 32
+    """Channels of its first convolution; the second has twice as many."""
+    hidden: int = 512
+    """Outputs of its first dense layer."""
+    initialisation: Literal["bounds", "torch"] = "bounds"
+    """"bounds": `draw_for_bounds`; "torch": PyTorch's default."""
+    height: int = 0
+    """Of the images; 0 for that of the data."""
+    width: int = 0
+    """Of the images; 0 for that of the data."""
+
+    def __post_init__(self) -> None:
+        Sized.__post_init__(self)
+        at_least("model.filters", self.filters, 1)
+        at_least("model.hidden", self.hidden, 1)
+        choice("model.initialisation", self.initialisation, ("bounds", "torch"))
+        at_least("model.height", self.height, 0)
+        at_least("model.width", self.width, 0)
+
+    @override
+    def fitted(self, image_shape: ImageShape, num_classes: int) -> "StridedNetwork":
+        channels, height, width = image_shape
+        wanted = (self.height or height, self.width or width)
+        if wanted != (height, width) or min(wanted) < StridedCNN.SMALLEST:
+            least = StridedCNN.SMALLEST
+            raise ConfigError.expected(
+                f"the network strided takes images of one size, {least} x {least} or larger",
+                f"{height} x {width}"
+                + ("" if wanted == (height, width) else f" for one of {wanted[0]} x {wanted[1]}"),
+                "Leave out model.height and model.width, or take --model small-cnn.",
+            )
+        Sized.fitted(self, image_shape, num_classes)
+        return replace(self, channels=channels, num_classes=num_classes, height=height, width=width)
+
+    def build(self, seed: int) -> nn.Module:
+        """A new network."""
+        shape = (self.channels, self.height, self.width)
+        size = {"width": self.filters, "hidden": self.hidden}
+        with drawing_from(seed):
+            network = StridedCNN(shape, self.num_classes, **size)
+            if self.initialisation == "bounds":
+                draw_for_bounds(network)
+            return network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +265,9 @@ class Given:
         )
 
 
-Network = PaperNetwork | SmallNetwork | PreActResNet18 | WideResNet | Imported | Given
+Network = (
+    PaperNetwork | SmallNetwork | StridedNetwork | PreActResNet18 | WideResNet | Imported | Given
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

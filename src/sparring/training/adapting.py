@@ -41,6 +41,7 @@ from sparring.models import (
     PreActResNet18,
     Precision,
     SmallNetwork,
+    StridedNetwork,
     WideResNet,
 )
 from sparring.models.spec import Network
@@ -75,6 +76,7 @@ MODELS: Named = MappingProxyType(
     {
         "paper": PaperNetwork,
         "small-cnn": SmallNetwork,
+        "strided": StridedNetwork,
         "preact-resnet-18": PreActResNet18,
         "wide-resnet": WideResNet,
     }

@@ -161,17 +161,21 @@ class WarmUp(Schedule):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Triangular(Schedule):
-    """Linear from 0 to the full value at `peak_at`, then linear back to 0."""
+    """Linear from `start` to the full value at `peak_at`, then linear to 0."""
 
     peak_at: float = 0.4
     """Share of the run at which the full value is reached, in (0, 1)."""
+    start: float = 0.0
+    """Factor at the first update, in [0, 1]."""
 
     def __post_init__(self) -> None:
         within("peak_at", self.peak_at, "(0, 1)")
+        within("start", self.start, "[0, 1]")
 
     @override
     def __call__(self, progress: float) -> float:
-        return min(progress / self.peak_at, (1 - progress) / (1 - self.peak_at))
+        rising = self.start + (1 - self.start) * progress / self.peak_at
+        return min(rising, 1.0, (1 - progress) / (1 - self.peak_at))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,11 +13,11 @@ from sparring.attacks import PGD, CustomThreat, EarlySteps, Linf
 from sparring.attacks.plausible import usual
 from sparring.engine import Newest
 from sparring.loader import Asynchronous, Reused
-from sparring.models import Normalised, PaperNetwork
+from sparring.models import Normalised, PaperNetwork, StridedNetwork
 from sparring.records.typed import typed
-from sparring.training.adapting import Changes, adapted, dataset_of, withstanding
+from sparring.training.adapting import RAMP, Changes, adapted, dataset_of, withstanding
 from sparring.training.config import TrainConfig, Validation
-from sparring.training.objectives import Natural
+from sparring.training.objectives import Certified, Natural
 from sparring.training.optimizers import Adam, Triangular, WarmUp
 
 TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
@@ -176,6 +176,29 @@ def natural(**changes: Unpack[Changes]) -> TrainConfig:
     return _preset(config, changes)
 
 
+@typed
+def certified(**changes: Unpack[Changes]) -> TrainConfig:
+    """A network whose robustness is proved for most images, by interval bounds: no attack at all.
+
+    ε grows for 45 % of the run, to a tenth above the one to withstand; the learning rate falls in
+    its second half. Weights are averaged. Its accuracy is lower than that of `fast`.
+    """
+    config = TrainConfig(
+        model=StridedNetwork(),
+        threat=Linf(eps=0.3),
+        attack=PGD(threat=Linf(eps=0.33), steps=0, start="none"),
+        eps_schedule=WarmUp(share=RAMP),
+        objective=Certified(),
+        optimizer=Adam(learning_rate=1.5e-3),
+        schedule=Triangular(peak_at=0.5, start=1.0),
+        batch_size=128,
+        updates=21_450,
+        average=0.995,
+        validation=Validation(every=2145, images=1000, steps=10),
+    )
+    return _preset(config, changes)
+
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "fast": fast,
@@ -183,6 +206,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "paper-async": paper_async,
         "madry": madry,
         "natural": natural,
+        "certified": certified,
     }
 )
 """Every preset by the name that the command line gives it; `fast` is the default."""
