@@ -373,7 +373,7 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
                     total=robust.total,
                     left=state.pace.left({number: Ahead(max(EFFORT - done, 0) * images, images)}),
                     spent=sum(state.seconds) + now - begun,
-                    effort=state.pace.every.effort,
+                    effort=state.pace.effort,
                 )
             )
 

@@ -390,7 +390,7 @@ class EvaluationState:
             proved=0 if self.proof.held is None else int(self.proof.held.sum()),
             left=self.pace.left(self._ahead(passes, ahead, remaining)),
             spent=self.proof.seconds + sum(self.seconds),
-            effort=self.pace.every.effort,
+            effort=self.pace.effort,
         )
 
     def _ahead(self, passes: Sequence[SearchPass], flying: int, remaining: int) -> dict[int, Ahead]:

@@ -3,8 +3,7 @@
 Units: seconds are wall-clock; effort is counted in forward and backward passes of one image.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -65,41 +64,49 @@ class Ahead(NamedTuple):
 class PassCost:
     """Seconds of a pass of n images, a + b * n, by least squares; neither is negative."""
 
-    effort: float = 0.0
-    """Passes of one image so far."""
-    passes: float = 0.0
-    seconds: float = 0.0
-    fewest: float = math.inf
-    """Images of the smallest pass."""
-    most: float = 0.0
-    """Images of the largest pass."""
-    _squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    _products: tuple[float, float] = (0.0, 0.0)
+    sums: tuple[float, ...] = (0.0,) * 8
+    """Passes, effort, seconds; and of the products of any two of them all that a fit needs."""
+    sizes: frozenset[int] = frozenset()
+    """Numbers of images that passed at once."""
+
+    @property
+    def effort(self) -> float:
+        """Passes of one image so far."""
+        return self.sums[1]
 
     def add(self, passes: float, images: int, seconds: float) -> None:
         """Add passes of so many images, which took `seconds` together."""
         effort = passes * images
-        self.effort, self.passes = self.effort + effort, self.passes + passes
-        self.seconds += seconds
-        self.fewest, self.most = min(self.fewest, images), max(self.most, images)
-        first, mixed, last = self._squares
-        self._squares = (first + passes**2, mixed + passes * effort, last + effort**2)
-        constant, slope = self._products
-        self._products = (constant + passes * seconds, slope + effort * seconds)
+        products = (passes**2, passes * effort, effort**2, passes * seconds, effort * seconds)
+        self._plus((passes, effort, seconds, *products), frozenset({images}))
+
+    def plus(self, other: "PassCost") -> "PassCost":
+        """The passes of both."""
+        found = PassCost(sums=self.sums, sizes=self.sizes)
+        found._plus(other.sums, other.sizes)
+        return found
+
+    def _plus(self, sums: Sequence[float], sizes: frozenset[int]) -> None:
+        self.sums = tuple(one + other for one, other in zip(self.sums, sums, strict=True))
+        self.sizes |= sizes
 
     def line(self) -> tuple[float, float]:
         """a and b; a is 0 if all passes were of one size."""
-        (first, mixed, last), (constant, slope) = self._squares, self._products
+        first, mixed, last, constant, slope = self.sums[3:]
         spread = first * last - mixed**2
-        b = (
-            (first * slope - mixed * constant) / spread
-            if spread > 1e-9 * first * last
-            else math.inf
-        )
+        if len(self.sizes) < 2 or spread <= 0:
+            return 0.0, slope / last
+        b = (first * slope - mixed * constant) / spread
+        a = (constant - b * mixed) / first
         if b < 0:
             return constant / first, 0.0
-        a = (constant - b * mixed) / first
         return (a, b) if a >= 0 else (0.0, slope / last)
+
+    def scaled(self, line: tuple[float, float]) -> tuple[float, float]:
+        """A line of the same shape that gives the seconds of these passes."""
+        passes, effort, seconds = self.sums[:3]
+        scale = seconds / max(line[0] * passes + line[1] * effort, 1e-12)
+        return scale * line[0], scale * line[1]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -107,38 +114,40 @@ class Pace:
     """Measured cost of passes, by part of an evaluation."""
 
     parts: dict[int, PassCost] = field(default_factory=dict)
-    every: PassCost = field(default_factory=PassCost)
-    """All parts together."""
+
+    @property
+    def effort(self) -> float:
+        """Passes of one image so far, in all parts."""
+        return sum(one.effort for one in self.parts.values())
 
     def measured(self, part: int, passes: float, images: int, seconds: float) -> None:
         """Add passes of a part; `passes` is a fraction for cheaper ones."""
         if passes and images:
             self.parts.setdefault(part, PassCost()).add(passes, images, seconds)
-            self.every.add(passes, images, seconds)
 
     def left(self, ahead: Mapping[int, Ahead]) -> float | None:
         """Estimated seconds of these passes; `None` before the first measurement.
 
-        A part that has seen one size of pass only gets the shape of all others, and one that has
-        not begun their cost.
+        A part whose passes had about one size gets the shape of the others' costs, and one that
+        has not begun their costs.
         """
-        if not self.every.passes:
+        if not self.parts:
             return None
-        return sum(
-            a * effort / max(images, 1) + b * effort
-            for part, (effort, images) in ahead.items()
-            for a, b in [self._line(part)]
-        )
+        total = 0.0
+        for part, (effort, images) in ahead.items():
+            a, b = self._line(part)
+            total += effort * (a / max(images, 1) + b)
+        return total
 
     def _line(self, part: int) -> tuple[float, float]:
-        a, b = self.every.line()
-        own = self.parts.get(part)
-        if own is None:
-            return a, b
-        if own.most >= 2 * own.fewest:
+        own, others = self.parts.get(part, PassCost()), PassCost()
+        for number, one in self.parts.items():
+            others = others if number == part else others.plus(one)
+        if not own.sizes:
+            return others.line()
+        if max(own.sizes) >= 2 * min(own.sizes) or not others.sizes:
             return own.line()
-        scale = own.seconds / max(a * own.passes + b * own.effort, 1e-12)
-        return scale * a, scale * b
+        return own.scaled(others.line())
 
 
 @contextmanager
