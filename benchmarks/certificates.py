@@ -24,7 +24,7 @@ from sparring.attacks import Linf
 from sparring.bounds import Box, NetworkBounds
 from sparring.data import load_dataset
 from sparring.evaluation import certificate
-from sparring.models import trained_network
+from sparring.models import PaperCNN, trained_network
 from sparring.records import RunDirectory
 
 BATCH = 128
@@ -63,16 +63,35 @@ def interval_trained(eps: float, epochs: int) -> nn.Sequential:
     return network.eval()
 
 
-def by_hand(network: nn.Sequential, images: Tensor, labels: Tensor, eps: float) -> tuple[int, int]:
+def layers_of(network: nn.Module) -> list[nn.Module]:
+    """The layers of a sequence, or of the paper's CNN, in the order of their use."""
+    if isinstance(network, nn.Sequential):
+        return list(network)
+    assert isinstance(network, PaperCNN), "known are sequences and the paper's CNN"
+    pool, relu = nn.MaxPool2d(2), nn.ReLU()
+    features = [network.conv1, pool, relu, network.conv2, pool, relu, RowsLast()]
+    return [*features, network.fc1, relu, network.fc2]
+
+
+class RowsLast(nn.Module):
+    """Features in the order of the paper's dense layer: channels vary fastest."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [B, F] of images [B, C, H, W]."""
+        return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def by_hand(network: nn.Module, images: Tensor, labels: Tensor, eps: float) -> tuple[int, int]:
     """Images that intervals of the logits prove, and intervals with the last layer folded."""
     low, high = (images.double() - eps).clamp_min(0), (images.double() + eps).clamp_max(1)
-    *hidden, last = network
+    *hidden, last = layers_of(network)
     assert isinstance(last, nn.Linear)
     for layer in hidden:
         if isinstance(layer, nn.Conv2d):
             plus, minus = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
-            positive = [functional.conv2d(end, plus, layer.bias, 2) for end in (low, high)]
-            negative = [functional.conv2d(end, minus, None, 2) for end in (high, low)]
+            places = {"stride": layer.stride, "padding": layer.padding}
+            positive = [functional.conv2d(end, plus, layer.bias, **places) for end in (low, high)]
+            negative = [functional.conv2d(end, minus, None, **places) for end in (high, low)]
             low, high = (p + n for p, n in zip(positive, negative, strict=True))
         elif isinstance(layer, nn.Linear):
             plus, minus, bias = layer.weight.clamp_min(0), layer.weight.clamp_max(0), layer.bias
@@ -112,9 +131,12 @@ def main() -> None:
     with torch.no_grad():
         right = int((network(images).argmax(1) == labels).sum())
     print(f"{right} of {asked.images} classified correctly", flush=True)
-    if isinstance(network, nn.Sequential):
-        begun = time.perf_counter()
-        apart, folded = by_hand(deepcopy(network).double(), images, labels, asked.eps)
+    if isinstance(network, nn.Sequential | PaperCNN):
+        begun, exact = time.perf_counter(), deepcopy(network).double()
+        with torch.no_grad():
+            pieces = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+            counts = [by_hand(exact, *some, asked.eps) for some in pieces]
+        apart, folded = (sum(column) for column in zip(*counts, strict=True))
         print(f"by hand: {apart} by logits, {folded} folded, {time.perf_counter() - begun:.1f} s")
     for passes in (0, 20, 2500):
         found = certificate(
