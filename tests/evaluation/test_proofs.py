@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square
-from sparring.evaluation import Progress, Suite, evaluate, partial
-from sparring.evaluation.certificates import certified_images
+from sparring.evaluation import Progress, Suite, certificates, evaluate, partial
+from sparring.evaluation.certificates import certificate, certified_images
 from sparring.records import Evaluation, from_json
 
 
@@ -135,6 +135,29 @@ def test_of_several_sizes_what_is_proved_in_a_larger_is_proved_in_a_smaller() ->
     assert smallest.evaluation.certified != largest.evaluation.certified
 
 
+def test_the_verdict_names_robust_images_that_the_budget_left_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = trained_network()
+    images, labels = judged(model)
+    suite = Suite(name="both", summary="", attacks=(PGD(steps=9),), certifies=True)
+    threat = Linf(eps=0.05)
+    whole = evaluate(model, images, labels, threat, suite=suite, checks=False)
+    assert whole.outcomes.unfinished == (False,) * len(labels)
+    assert not any("budget" in caveat for caveat in whole.evaluation.caveats)
+    monkeypatch.setattr(certificates, "FRUITLESS", 1)
+    found = evaluate(model, images, labels, threat, suite=suite, checks=False)
+    bounded = certificate(model, images, labels, threat)
+    assert found.outcomes.unfinished == tuple(bounded.unfinished.tolist())
+    assert not (bounded.unfinished & bounded.proved).any()
+    robust = torch.tensor([by is None for by in found.outcomes.broken_by])
+    left = (bounded.unfinished & robust).nonzero().flatten().tolist()
+    assert left
+    (caveat,) = (one for one in found.evaluation.caveats if "budget" in one)
+    assert f"before {len(left)} image" in caveat
+    assert f": {left[0]}" in caveat
+
+
 def test_a_resumed_evaluation_keeps_its_proofs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +175,7 @@ def test_a_resumed_evaluation_keeps_its_proofs(
     resumed = {**settings, "resume": tmp_path / "partial"}
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, images, labels, Linf(eps=0.05), progress=stop, **resumed)
-    monkeypatch.setattr("sparring.evaluation.proofs.certified_images", None)  # not called again
+    monkeypatch.setattr("sparring.evaluation.proofs.certificate", None)  # not called again
     found = evaluate(model, images, labels, Linf(eps=0.05), **resumed)
     assert found.outcomes == whole.outcomes
     assert found.evaluation.certified == whole.evaluation.certified

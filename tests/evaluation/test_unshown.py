@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations, parametrize
 from sparring.attacks import L2, PGD, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation import Suite, certified, evaluate, suites
+from sparring.evaluation.certificates import Certificate
 from sparring.evaluation.model_under_test import ModelUnderTest
 from sparring.models import PaperCNN, working_copy
 from sparring.models.state import OnCopies
@@ -283,13 +284,18 @@ def test_a_trace_leaves_nothing_in_the_network():
     assert isinstance(model.features, Tensor)
 
 
+def everything_proved(count: int) -> Certificate:
+    held = torch.ones(count, dtype=torch.bool)
+    return Certificate(proved=held, by_intervals=held, unfinished=~held, seconds=0.0)
+
+
 @pytest.mark.parametrize("threat", [Linf(eps=0.05), L2(eps=0.4)])
 def test_bounds_that_attacks_contradict_are_withdrawn_and_both_parts_told(threat, monkeypatch):
     model = network()
     images, labels = images_for(model)
     monkeypatch.setattr(
-        "sparring.evaluation.proofs.certified_images",
-        lambda model, images, labels, threat, **_: torch.ones(len(images), dtype=torch.bool),
+        "sparring.evaluation.proofs.certificate",
+        lambda model, images, labels, threat, **_: everything_proved(len(images)),
     )
     found = evaluate(model, images, labels, threat, suite="quick", checks=False)
     assert any(found.outcomes.broken_by)

@@ -133,11 +133,11 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     for signs of gradient masking and of a broken evaluation. A flagged finding says why the robust
     accuracy should not be trusted.
 
-    A suite that certifies first proves images robust by bounds (`certified_images`). Proved images
+    A suite that certifies first proves images robust by bounds (`certificate`). Proved images
     are not attacked and count as robust (`Evaluation.certified`), but for a brief attack on up to
     64 of them. Without a certificate, a caveat says why.
 
-    Cost: one forward pass over all images; that of `certified_images`; for each search of each
+    Cost: one forward pass over all images; that of `certificate`; for each search of each
     attack, its passes over the images that are neither proved nor broken, and one forward pass for
     each image that seems broken; and that of `examine`.
     Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
@@ -308,7 +308,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         findings=findings,
         checked_images=looked_at(natural.successes) if checks else None,
         check_seconds=check_seconds if checks else None,
-        caveats=(*caveats, *([] if proof.why is None else [proof.why])),
+        caveats=(*caveats, *filter(None, (proof.why, proof.caveat(state.robust)))),
     )
     verdict = Verdict(
         evaluation=evaluation,

@@ -212,7 +212,8 @@ class EvaluationState:
             natural=tuple(self.logits.argmax(1).tolist()),
             broken_by=tuple(names.get(number) for number in self.broken_by.tolist()),
             adversarial=tuple(self.adversarial.tolist()),
-            proved=None if self.proof.held is None else tuple(self.proof.held.tolist()),
+            proved=_column(self.proof.held),
+            unfinished=_column(self.proof.unfinished),
         )
 
     def examples(self) -> Examples | None:
@@ -257,6 +258,7 @@ class EvaluationState:
             "places": batched.places if batched else None,
             "search": dict(batched.state) if batched else None,
             "proved": self.proof.held,
+            "unfinished": self.proof.unfinished,
             "proof_seconds": self.proof.seconds,
         }
 
@@ -275,7 +277,8 @@ class EvaluationState:
             places.check(found, "survey.places")
             search = self._search_schema(passes[search_pass], len(found))
             under_way = {"waiting": places, "places": places, "search": search}
-        proved = state.get("proved") if isinstance(state, dict) else None
+        found = state if isinstance(state, dict) else {}
+        proofs = {name: found.get(name) for name in ("proved", "unfinished")}
         classed = Numbers(dtype=torch.int64, shape=(total,), least=0, most=classes - 1)
         attacks = Numbers(dtype=torch.int64, shape=(total,), least=-1, most=len(self.attacks) - 1)
         return Fields(
@@ -290,7 +293,10 @@ class EvaluationState:
             },
             {
                 "shown": Numbers(dtype=self.shown.dtype, shape=(None, *self.shown.shape[1:])),
-                "proved": Same(None) if proved is None else Numbers.like(self.robust),
+                **{
+                    name: Same(None) if value is None else Numbers.like(self.robust)
+                    for name, value in proofs.items()
+                },
                 "proof_seconds": Number(least=0),
             },
         )
@@ -323,7 +329,11 @@ class EvaluationState:
         self.search_pass = state["leg"]
         # States of earlier versions have no images.
         self.shown = state.get("shown", self.shown[:0]).to(self.shown)
-        self.proof = Proof(held=state.get("proved"), seconds=state.get("proof_seconds", 0.0))
+        self.proof = Proof(
+            held=state.get("proved"),
+            unfinished=state.get("unfinished"),
+            seconds=state.get("proof_seconds", 0.0),
+        )
         if state["waiting"] is not None:
             self.batched = self._batched_search(self.passes[self.search_pass], state["waiting"])
             device = self.judge.device
@@ -403,6 +413,10 @@ class EvaluationState:
             before = found.get(one.attack, Ahead(0.0, images)).effort
             found[one.attack] = Ahead(before + queries * one.search.effort, images)
         return found
+
+
+def _column(images: Tensor | None) -> tuple[bool, ...] | None:
+    return None if images is None else tuple(images.tolist())
 
 
 def _integer_in(state: object, name: str, otherwise: int) -> int:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Threat
 from sparring.data import derive_seed
 from sparring.errors import ConfigError, cause
-from sparring.evaluation.certificates import certified_images
+from sparring.evaluation.certificates import certificate
 from sparring.evaluation.model_under_test import ModelUnderTest, starts
+from sparring.records.text import counted, few
 
 SAMPLE = 64
 """Most proved images that are attacked."""
@@ -32,10 +33,23 @@ class Proof:
 
     held: Bool[Tensor, " N"] | None = None
     """Where an image is proved robust; `None` without a certificate."""
+    unfinished: Bool[Tensor, " N"] | None = None
+    """Where the budget ended before an image was bounded in full; `None` without a certificate."""
     why: str | None = None
     """Why there is none."""
     seconds: float = 0.0
     """Time it took."""
+
+    def caveat(self, robust: Bool[Tensor, " N"]) -> str | None:
+        """A sentence on the images that are `robust` so far, and unfinished; `None` without any."""
+        if self.unfinished is None or not bool((self.unfinished & robust).any()):
+            return None
+        places = (self.unfinished & robust).nonzero().flatten().tolist()
+        return (
+            f"the budget of the proofs ended before {counted(len(places), 'image')} that no attack "
+            f"broke could be bounded in full, counted from 0: {few(list(map(str, places)))}; some "
+            "may be provable"
+        )
 
     def checked(
         self, robust: Bool[Tensor, " N"], broken_by: Callable[[int], str | None]
@@ -73,7 +87,7 @@ class Prover:
     def proof(self, threat: Threat) -> Proof:
         """What is proved in this threat, one of `threats`.
 
-        Cost: that of `certified_images` over the images that are right when clean and not proved in
+        Cost: that of `certificate` over the images that are right when clean and not proved in
         a larger threat, in this and in larger threats; `STEPS` passes over `SAMPLE` images.
         """
         known: Tensor | None = None
@@ -94,17 +108,21 @@ class Prover:
             return Proof(why="no certificate: it needs a torch.nn.Module")
         right = self.tested.logits.argmax(1) == labels
         held = torch.zeros(len(labels), dtype=torch.bool) if known is None else known.clone()
+        unfinished = torch.zeros_like(held)
         places = (right & ~held).nonzero().flatten()
         try:
             if len(places):
                 some = (self.images[places], labels[places], threat)
-                held[places] = certified_images(model, *some, batch_size=self.tested.batch_size)
+                found = certificate(model, *some, batch_size=self.tested.batch_size)
+                held[places], unfinished[places] = found.proved, found.unfinished
         except ConfigError as error:
             return Proof(why=f"no certificate: {error}")
         except Exception as error:  # from a user's network, or for lack of memory
             return Proof(why=f"no certificate: it could not be computed ({cause(error)})")
         attack = PGD(threat=threat, steps=STEPS, loss="margin")
-        proof = Proof(held=held).checked(self._survives(held, attack), lambda _: attack.name)
+        proof = Proof(held=held, unfinished=unfinished).checked(
+            self._survives(held, attack), lambda _: attack.name
+        )
         return replace(proof, seconds=time.perf_counter() - begun)
 
     def _survives(self, held: Tensor, attack: PGD) -> Bool[Tensor, " N"]:

@@ -234,6 +234,8 @@ class Outcomes:
     """What it says of the image that broke it; of the clean image where none did."""
     proved: tuple[bool, ...] | None = None
     """Whether each image was proved robust before the attacks; `None` without a certificate."""
+    unfinished: tuple[bool, ...] | None = None
+    """Whether the budget of the proofs ended before each image was bounded in full."""
 
     @property
     def _columns(self) -> dict[str, tuple[object, ...]]:
