@@ -87,6 +87,32 @@ def test_classes_and_norm_are_chosen_and_a_weaker_evaluation_stays_beside(
     assert (beside.threat, beside.own_threat) == ("L2 8/255", False)
 
 
+@pytest.mark.usefixtures("folder")
+def test_several_sizes_are_a_curve_that_is_kept_size_by_size(capsys: pytest.CaptureFixture[str]):
+    sizes = [1 / 255, 4 / 255, 16 / 255]
+    levels, labels = pictures(18, 2)
+    threats = [sparring.Linf(eps) for eps in sizes]
+    images = levels.float() / 255
+    wanted = sparring.evaluate(network(), images, labels, threats, checks=False)
+    command = f"{COMMAND.removesuffix('8/255')}4/255 1/255 16/255{COMMON}"
+    assert main(f"{command} --out found".split()) == 0
+    out = capsys.readouterr().out
+    assert out.count("found/evaluation") == len(sizes)
+    for each in wanted:
+        share = f"{100 * float(each.robust):.1f} %"
+        assert any(
+            line.startswith(each.evaluation.threat) and share in line for line in out.splitlines()
+        )
+    assert Evaluation.load("found/evaluation.json").threat == "Linf 4/255"
+    assert Outcomes.load("found/outcomes.json") == wanted[1].outcomes
+    for name, verdict in (("1", wanted[0]), ("16", wanted[2])):
+        kept = f"found/outcomes-pgd-18-Linf-{name}-255-unchecked.json"
+        assert Outcomes.load(kept) == verdict.outcomes
+    assert main(f"{command} --json".split()) == 0
+    found = json.loads(capsys.readouterr().out)["evaluations"]
+    assert [each["threat"] for each in found] == ["Linf 4/255", "Linf 1/255", "Linf 16/255"]
+
+
 MISTAKES = {
     "evaluate a-run --model nets.py:Net": "a RUN and --model exclude each other; got a-run and",
     "evaluate --init weights.pt": "--init needs --model; got none",
@@ -94,6 +120,12 @@ MISTAKES = {
     "evaluate --model small-cnn --data own.npz --eps 0.1": "--model needs --init FILE as well",
     "evaluate --model nets.py:Net --data own.npz": "--model needs --eps E as well",
     f"{COMMAND} --trust-code": "--trust-code needs a RUN",
+    f"{COMMAND} 0.1 8/255": "--eps must name each size once; got 8/255 0.1 8/255",
+    f"{COMMAND} 0.1 big": "eps must be a number such as 0.3 or 8/255; got big",
+    f"{COMMAND} .": "got .. RUN goes before --eps.",
+    "evaluate --eps --model nets.py:Net": "--eps must be followed by a value or more; got nothing",
+    f"{COMMAND} 0.1 --save-adversarial found.npz": "--save-adversarial needs one --eps",
+    f"{COMMAND} 0.1 -0.1": "got -0.1",
     f"{COMMAND} --classes 7": "the number of a class must lie in [0, 2]; got 7",
     f"{COMMAND} --classes cat": 'class must be one of 0, 1, 2; got "cat"',
     f"{COMMAND} --save-adversarial found.txt": "a .npz or .pt file; got found.txt",

@@ -209,6 +209,24 @@ def test_another_size_of_the_threat_never_becomes_the_verdict(run: RunDirectory)
     assert Evaluation.load(run.path / "evaluation-pgd-40-4-Linf-0.1-unchecked.json") == other
 
 
+def test_several_sizes_are_kept_side_by_side_and_the_own_one_is_the_verdict(
+    run: RunDirectory,
+) -> None:
+    sizes = [Linf(eps=eps) for eps in (0.1, 0.3, 0.2)]
+    settings = {"num_images": 20, "threads": 1, "checks": False}
+    found = evaluate_run(run, threat=sizes, **settings)
+    assert [each.threat for each in found] == ["Linf 0.1", "Linf 0.3", "Linf 0.2"]
+    assert found[0].robust >= found[2].robust >= found[1].robust
+    assert Evaluation.load(run.evaluation) == found[1]
+    assert {each.threat for each in map(Evaluation.load, run.evaluations())} == {
+        each.threat for each in found
+    }
+    one = evaluate_run(run, threat=sizes[:1], **settings)
+    assert len(one) == 1
+    with pytest.raises(ConfigError, match="holds those of one threat; got 3 threats"):
+        evaluate_run(run, threat=sizes, save_adversarial="found.npz", **settings)
+
+
 def test_a_verdict_on_earlier_weights_does_not_stay(tmp_path: Path) -> None:
     run = train(small(updates=4), tmp_path / "run", until=2).run
     strong = evaluate_run(run, num_images=4, suite="pgd-40", threads=1, checks=False)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -18,9 +18,18 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Evaluation, Proportion, RunDirectory, to_json
-from sparring.records.text import count_text, counted, duration_text, eps_from, hardware_text
+from sparring.records.text import (
+    count_text,
+    counted,
+    duration_text,
+    eps_from,
+    eps_text,
+    hardware_text,
+)
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sparring.attacks import Threat
 
 ABOUT = """Measure natural and robust accuracy on test images, of a run or any network.
@@ -35,6 +44,14 @@ examples:
   sparring evaluate --suite standard
   sparring evaluate runs/fast-20300101-120000 --data photographs/
   sparring evaluate --model nets.py:Net --init w.pt --data images/ --eps 8/255"""
+
+
+def _eps(text: str) -> float:
+    try:
+        return eps_from(text)
+    except ValueError as error:
+        hint = " RUN goes before --eps." if Path(text).is_dir() else ""
+        raise ValueError(f"{error}{hint}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +69,8 @@ class EvaluateFlags:
     """Only images of these classes, by number or name."""
     threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
     """linf, l2 (of the usual size) or file.py:name; a run's own by default."""
-    eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
-    """Size of the threat, 0.3 or 8/255; a run's own by default."""
+    eps: Annotated[tuple[float, ...], several("--eps", _eps, "E ..."), PLAIN] = ()
+    """Size of the threat, 0.3 or 8/255, or several; a run's own by default."""
     model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None
     """Instead of RUN: a network of train's --model, or file.py:factory."""
     init: Annotated[Path | None, flag("--init", path, "FILE"), PLAIN] = None
@@ -96,6 +113,11 @@ FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 def run(argv: list[str]) -> int:
     """Evaluate the run or the network that the words name; return the exit code."""
     flags, word = FORM.read(argv)
+    if len(set(flags.eps)) < len(flags.eps):
+        named = " ".join(map(eps_text, flags.eps))
+        raise ConfigError.expected("--eps must name each size once", named, "Leave one out.")
+    if flags.save_adversarial is not None and len(flags.eps) > 1:
+        raise ConfigError("--save-adversarial needs one --eps. Evaluate them one by one.")
     if flags.model is None:
         given = [name for name in OF_MODEL if getattr(flags, name) not in (None, ())]
         if given:
@@ -120,7 +142,7 @@ def _check_model(flags: EvaluateFlags, word: str | None) -> None:
     if ":" not in (flags.model or ""):  # a factory may load weights by itself
         needed["--init FILE"] = flags.init
     if ":" not in (flags.threat or ""):
-        needed["--eps E"] = flags.eps
+        needed["--eps E"] = flags.eps or None
     for name, value in needed.items():
         if value is None:
             raise ConfigError(f"--model needs {name} as well, which this command lacks.")
@@ -130,43 +152,48 @@ def _evaluate_run(flags: EvaluateFlags, chosen: RunDirectory) -> int:
     # torch takes seconds to load: after the words are known to be right.
     from sparring.evaluation import evaluate_run
     from sparring.evaluation.run import results_on
-    from sparring.evaluation.strength import kept_as
 
+    threats = _threats(flags, chosen)
     found = evaluate_run(
         chosen,
         other_data=flags.data,
-        threat=_threat_of_run(flags, chosen),
+        threat=threats if len(threats) > 1 else next(iter(threats), None),
         trust_code=flags.trust_code,
         **_settings(flags),
     )
+    curve = found if isinstance(found, tuple) else (found,)
     if flags.json:
-        _print_json({"run": str(chosen.path)}, found)
+        _print_json({"run": str(chosen.path)}, curve)
         return 0
     place = chosen if flags.data is None else results_on(chosen, flags.data)
-    _print(found, str(chosen.path))
-    aside = kept_as(place, found)
-    if aside:
+    _print(curve, str(chosen.path))
+    asides = _asides(place, curve)
+    if all(asides):
         verdict = Evaluation.load(place.evaluation)
         print_prose(
             f"The verdict is still the stronger evaluation in {place.evaluation}: suite "
-            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, robust "
-            f"{verdict.robust}."
+            f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, {verdict.threat}, "
+            f"robust {verdict.robust}."
         )
     print_ending(
-        _written(flags, place, aside, found), f"sparring report {shlex.quote(str(chosen.path))}"
+        _written(flags, place, asides, curve), f"sparring report {shlex.quote(str(chosen.path))}"
     )
     return 0
 
 
-def _threat_of_run(flags: EvaluateFlags, run: RunDirectory) -> "Threat | None":
-    """The threat of the flags; `None` for the run's own."""
+def _threats(flags: EvaluateFlags, run: RunDirectory) -> "Sequence[Threat]":
+    """The threats of the flags; none for the run's own."""
     from sparring.attacks.threat import resized, stored_threat
 
     if flags.threat is not None:
-        return _adapted(flags, threat=flags.threat, eps=flags.eps).threat
-    if flags.eps is None:
-        return None
-    return resized(stored_threat(run, trust_code=flags.trust_code), flags.eps)
+        return _sized(flags)
+    own = stored_threat(run, trust_code=flags.trust_code) if flags.eps else None
+    return [] if own is None else [resized(own, eps) for eps in flags.eps]
+
+
+def _sized(flags: EvaluateFlags) -> "Sequence[Threat]":
+    """The threat of --threat, or L-infinity, in each size of --eps, or its own."""
+    return [_adapted(flags, threat=flags.threat, eps=eps).threat for eps in flags.eps or (None,)]
 
 
 def _adapted(flags: EvaluateFlags, **changes: Any) -> Any:
@@ -182,29 +209,30 @@ def _adapted(flags: EvaluateFlags, **changes: Any) -> Any:
 
 def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
     from sparring.evaluation import evaluate_network
-    from sparring.evaluation.strength import kept_as
     from sparring.training.config import opened
     from sparring.training.trainer import starting_network
 
-    names = ("model", "model_args", "mean", "std", "init", "data", "threat", "eps")
+    names = ("model", "model_args", "mean", "std", "init", "data")
     config = _adapted(flags, **{name: getattr(flags, name) for name in names})
     data = opened(config)
     fitted = config.model.fitted(data.image_shape, data.num_classes)
     network = starting_network(replace(config, model=fitted))
-    settings = _settings(flags)
-    found = evaluate_network(network, data, config.threat, out=flags.out, **settings).evaluation
+    threats = _sized(flags)
+    threat = threats if len(threats) > 1 else threats[0]
+    verdict = evaluate_network(network, data, threat, out=flags.out, **_settings(flags))
+    verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
+    curve = [each.evaluation for each in verdicts]
     weights = None if flags.init is None else str(flags.init)
     subject = f"{model}{f' with {weights}' if weights else ''} on {flags.data}"
     if flags.json:
-        _print_json({"model": model, "init": weights, "data": flags.data}, found)
+        _print_json({"model": model, "init": weights, "data": flags.data}, curve)
         return 0
-    _print(found, subject)
+    _print(curve, subject)
     place = None if flags.out is None else RunDirectory(flags.out)
-    aside = "" if place is None else kept_as(place, found)
-    wrote = _written(flags, place, aside, found)
+    wrote = _written(flags, place, _asides(place, curve), curve)
     if wrote:
         print_result(f"wrote {wrote}")
-    if found.suite != STRONGEST:
+    if curve[0].suite != STRONGEST:
         print_result(f"next: the same with --suite {STRONGEST}, before you rely on it")
     return 0
 
@@ -221,30 +249,72 @@ def _settings(flags: EvaluateFlags) -> dict[str, Any]:
     }
 
 
+def _asides(place: RunDirectory | None, curve: Sequence[Evaluation]) -> list[str]:
+    """Under which name each evaluation is kept; empty for the verdict of the folder."""
+    from sparring.evaluation.strength import kept_as
+
+    return ["" if place is None else kept_as(place, found) for found in curve]
+
+
 def _written(
-    flags: EvaluateFlags, place: RunDirectory | None, aside: str, found: Evaluation
+    flags: EvaluateFlags,
+    place: RunDirectory | None,
+    asides: Sequence[str],
+    curve: Sequence[Evaluation],
 ) -> str:
-    """The files that were written, and how long that took."""
+    """The files that were written, of several evaluations those with shares, and the time."""
     names: list[str] = []
     if place is not None:
-        shares, *others = place.evaluation_files(aside)
-        names = [str(shares), *(file.name for file in others if file.exists())]
+        files = [place.evaluation_files(aside) for aside in asides]
+        names += [str(shares) for shares, *_ in files]
+        others = files[0][1:] if len(files) == 1 else ()
+        names += [file.name for file in others if file.exists()]
     if flags.save_adversarial is not None:
         names.append(str(flags.save_adversarial))
-    return f"{', '.join(names)} in {duration_text(found.seconds)}" if names else ""
+    seconds = sum(found.seconds for found in curve)
+    return f"{', '.join(names)} in {duration_text(seconds)}" if names else ""
 
 
-def _print_json(about: dict[str, object], found: Evaluation) -> None:
-    print_json(json.dumps({**about, **to_json(found)}, indent=2, ensure_ascii=False))
+def _print_json(about: dict[str, object], curve: Sequence[Evaluation]) -> None:
+    several = [to_json(found) for found in curve]
+    found = {"evaluations": several} if len(several) > 1 else several[0]
+    print_json(json.dumps({**about, **found}, indent=2, ensure_ascii=False))
 
 
-def _print(found: Evaluation, subject: str) -> None:
+def _print(curve: Sequence[Evaluation], subject: str) -> None:
     from sparring.evaluation import SUITES
 
-    known = SUITES.get(found.suite)
-    print_result(f"{subject} against {found.threat} on {count_text(found.num_images)} test images")
-    print_result(f"suite {found.suite}: {known.summary if known else 'attacks of your own'}")
+    first = curve[0]
+    known = SUITES.get(first.suite)
+    threats = f"{len(curve)} threats" if len(curve) > 1 else first.threat
+    print_result(f"{subject} against {threats} on {count_text(first.num_images)} test images")
+    print_result(f"suite {first.suite}: {known.summary if known else 'attacks of your own'}")
     print_result()
+    print_table(_curve_table(curve) if len(curve) > 1 else _stages_table(first))
+    print_result()
+    for found in curve:
+        if len(curve) > 1:
+            print_result(f"{found.threat}:")
+        for line in doubts(found):
+            print_prose(line)
+    print_prose(hardware_text(first.environment))
+
+
+def _curve_table(curve: Sequence[Evaluation]) -> "Table":
+    table = result_table("", "natural", "robust", "95 % interval", "certified", "seconds")
+    for found in curve:
+        certified = "" if found.certified is None else _cells(found.certified)[0]
+        table.add_row(
+            found.threat,
+            _cells(found.natural)[0],
+            *_cells(found.robust),
+            certified,
+            _seconds(found.seconds),
+        )
+    return table
+
+
+def _stages_table(found: Evaluation) -> "Table":
     table = result_table("", "accuracy", "95 % interval", "seconds")
     table.add_row("natural", *_cells(found.natural), "")
     if found.certified is not None:
@@ -255,11 +325,7 @@ def _print(found: Evaluation, subject: str) -> None:
     if found.check_seconds is not None:
         table.add_row("checks", "", "", _seconds(found.check_seconds))
     table.add_row("in all", "", "", _seconds(found.seconds))
-    print_table(table)
-    print_result()
-    for line in doubts(found):
-        print_prose(line)
-    print_prose(hardware_text(found.environment))
+    return table
 
 
 def doubts(found: Evaluation) -> Iterator[str]:

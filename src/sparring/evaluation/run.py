@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -37,103 +37,153 @@ MANY = 10
 Classes = Sequence[int | str]
 
 
+@overload
+def evaluate_run(
+    run: RunDirectory, *, threat: Threat | None = None, **settings: Any
+) -> Evaluation: ...
+@overload
+def evaluate_run(
+    run: RunDirectory, *, threat: Sequence[Threat], **settings: Any
+) -> tuple[Evaluation, ...]: ...
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
     run: RunDirectory,
     *,
     data: Dataset | None = None,
     other_data: Dataset | Path | str | None = None,
-    threat: Threat | None = None,
+    threat: Threat | Sequence[Threat] | None = None,
     classes: Classes = (),
     num_images: int | None = None,
-    threads: int = 0,
     device: str = "auto",
-    save_adversarial: Path | str | None = None,
     trust_code: bool = False,
     **settings: Any,
-) -> Evaluation:
+) -> Evaluation | tuple[Evaluation, ...]:
     """Evaluate a run's network on its test set, and save the evaluation in the run.
 
     Writes evaluation.json, outcomes.json and, for pictures, examples.json. These hold the strongest
     evaluation of the run's weights (see `strongest`); others are kept beside it under the name that
-    `kept_as` gives. A stopped evaluation is resumed by the same call.
+    `kept_as` gives. A stopped evaluation of one threat is resumed by the same call.
 
-    The threat is by default the run's own. It uses the first `num_images` test images, all by
-    default, with a caveat if they lack a class, or only those of some `classes`, by number or name;
-    and `threads` CPU threads, 0 for one a core. `settings` are those of `evaluate`: `suite`,
-    `seed`, `precision`, `checks`, `batch_size` and `progress`. `save_adversarial` is a file as in
-    `Verdict.save_adversarial`. `data` is the data set that the run was given as an object,
-    if it was; `trust_code` is as in `trained_network`. With `other_data`, its test set is used, and
-    all files go into `results_on(run, other_data)`.
+    The threat is by default the run's own; a sequence is as in `evaluate`. It uses the first
+    `num_images` test images, all by default, with a caveat if they lack a class, or only those of
+    some `classes`, by number or name. `settings` are those of `evaluate`: `suite`, `seed`,
+    `precision`, `checks`, `batch_size` and `progress`; `threads`, CPU threads, 0 for one a core;
+    and `save_adversarial`, a file as in `Verdict.save_adversarial`, for one threat. `data` is the
+    data set that the run was given as an object, if it was; `trust_code` is as in
+    `trained_network`. With `other_data`, its test set is used, and all files go into
+    `results_on(run, other_data)`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     suite_of(settings.get("suite", "pgd"))
     dataset, place, stated = _judged_on(run, data, other_data)
     images, labels, chosen, lacking = _images(dataset, classes, num_images)
     own = stored_threat(run, trust_code=trust_code)
-    threat = own if threat is None else threat
     network = trained_network(run, trust_code=trust_code).to(chosen_device(device))
-    _check_file(save_adversarial)
-    _make_folder(place)
-    settings |= {"resume": place.partial_evaluation, "keep_adversarial": bool(save_adversarial)}
-    with computing_threads(threads):
-        verdict = evaluate(network, images, labels, threat, **settings)
-    found = replace(
-        verdict.evaluation,
-        weights=file_digest(run.weights),
-        own_threat=threat_text(threat) == threat_text(own),
-        classes=chosen,
-        caveats=(*verdict.evaluation.caveats, *filter(None, (stated, lacking))),
+    verdicts = _verdicts(
+        network, images, labels, own if threat is None else threat, place, settings
     )
-    if save_adversarial is not None:
-        verdict.save_adversarial(save_adversarial)
-    keep(place, replace(verdict, evaluation=found))
-    return found
+    weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
+    for made in verdicts:
+        verdict = _about(made, weights, chosen, caveats)
+        is_own = verdict.evaluation.threat == threat_text(own)
+        found.append(replace(verdict.evaluation, own_threat=is_own))
+        keep(place, replace(verdict, evaluation=found[-1]))
+    return tuple(found) if isinstance(threat, Sequence) else found[0]
 
 
+@overload
+def evaluate_network(
+    network: nn.Module, data: Dataset, threat: Threat, **settings: Any
+) -> Verdict: ...
+@overload
+def evaluate_network(
+    network: nn.Module, data: Dataset, threat: Sequence[Threat], **settings: Any
+) -> tuple[Verdict, ...]: ...
 @typed
 def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     network: nn.Module,
     data: Dataset,
-    threat: Threat,
+    threat: Threat | Sequence[Threat],
     *,
     classes: Classes = (),
     num_images: int | None = None,
-    threads: int = 0,
     device: str = "auto",
     out: Path | str | None = None,
-    save_adversarial: Path | str | None = None,
     **settings: Any,
-) -> Verdict:
+) -> Verdict | tuple[Verdict, ...]:
     """Evaluate any network on the test set of any data, and keep the evaluation in `out`.
 
     As `evaluate_run` otherwise; without `out` nothing is kept, and a stopped evaluation is not
-    resumed. A folder with an evaluation of other weights keeps that aside.
+    resumed. A folder with an evaluation of other weights keeps that aside; the first threat is the
+    verdict of a new folder.
     """
     suite_of(settings.get("suite", "pgd"))
     images, labels, chosen, lacking = _images(data, classes, num_images)
-    chosen_device(device)
-    _check_file(save_adversarial)
-    if out is not None:
-        place = RunDirectory(Path(out))
-        _make_folder(place)
-        settings |= {"resume": place.partial_evaluation, "keep_adversarial": bool(save_adversarial)}
+    network = network.to(chosen_device(device))
+    place = None if out is None else RunDirectory(Path(out))
+    weights, found = content_digest(network.state_dict()), list[Verdict]()
+    for verdict in _verdicts(network, images, labels, threat, place, settings):
+        verdict = _about(verdict, weights, chosen, (lacking,))
+        if place is not None:
+            verdict = _kept(place, verdict)
+        found.append(verdict)
+    return tuple(found) if isinstance(threat, Sequence) else found[0]
+
+
+def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat | Sequence[Threat],
+    place: RunDirectory | None,
+    settings: dict[str, Any],
+) -> tuple[Verdict, ...]:
+    """One verdict for each threat; writes adversarial images and partial evaluations."""
+    threads, file = settings.pop("threads", 0), settings.pop("save_adversarial", None)
+    if file is not None and Path(file).suffix not in ENDINGS:
+        raise ConfigError.expected(
+            "adversarial images go into a .npz or .pt file", str(file), "Change its ending."
+        )
+    if file is not None and isinstance(threat, Sequence):
+        raise ConfigError.expected(
+            "a file of adversarial images holds those of one threat",
+            f"{len(threat)} threats",
+            "Evaluate them one by one, or write no such file.",
+        )
+    if place is not None:
+        with run_errors("create the folder", place.path):
+            place.path.mkdir(parents=True, exist_ok=True)
+        if not isinstance(threat, Sequence):
+            settings |= {"resume": place.partial_evaluation, "keep_adversarial": file is not None}
     with computing_threads(threads):
-        verdict = evaluate(network.to(chosen_device(device)), images, labels, threat, **settings)
-    found = replace(
-        verdict.evaluation,
-        weights=content_digest(network.state_dict()),
-        classes=chosen,
-        caveats=(*verdict.evaluation.caveats, *filter(None, (lacking,))),
-    )
-    if save_adversarial is not None:
-        verdict.save_adversarial(save_adversarial)
-    if out is not None:
-        place = RunDirectory(Path(out))
-        if place.evaluation.exists():
-            before = Evaluation.load(place.evaluation)
-            found = replace(found, own_threat=before.threat == found.threat)
-        keep(place, replace(verdict, evaluation=found))
+        found = evaluate(network, images, labels, threat, **settings)
+    if isinstance(found, tuple):
+        return found
+    if file is not None:
+        found.save_adversarial(file)
+    return (found,)
+
+
+def _about(
+    verdict: Verdict,
+    weights: str,
+    classes: tuple[int, ...] | None,
+    caveats: Sequence[str | None],
+) -> Verdict:
+    """The verdict with what only the caller knows."""
+    found = verdict.evaluation
+    said = (*found.caveats, *filter(None, caveats))
+    found = replace(found, weights=weights, classes=classes, caveats=said)
     return replace(verdict, evaluation=found)
+
+
+def _kept(place: RunDirectory, verdict: Verdict) -> Verdict:
+    """The verdict as it is kept in a folder whose own threat is that of its verdict."""
+    found = verdict.evaluation
+    if place.evaluation.exists():
+        is_own = Evaluation.load(place.evaluation).threat == found.threat
+        verdict = replace(verdict, evaluation=replace(found, own_threat=is_own))
+    keep(place, verdict)
+    return verdict
 
 
 def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
@@ -173,13 +223,6 @@ def _number(wanted: int | str, names: Sequence[str]) -> int:
     raise AssertionError("it is not one of them")
 
 
-def _check_file(path: Path | str | None) -> None:
-    if path is not None and Path(path).suffix not in ENDINGS:
-        raise ConfigError.expected(
-            "adversarial images go into a .npz or .pt file", str(path), "Change its ending."
-        )
-
-
 def _judged_on(
     run: RunDirectory, data: Dataset | None, other: Dataset | Path | str | None
 ) -> tuple[Dataset, RunDirectory, str | None]:
@@ -200,11 +243,6 @@ def _judged_on(
 def _folder_of(run: RunDirectory, dataset: Dataset, known: DataIdentity) -> RunDirectory:
     name = re.sub(r"[^\w.-]+", "-", dataset.name)[:_LONGEST].lstrip(".") or "data"
     return run.on_other_data(f"{name}-{known.digest[:8]}")
-
-
-def _make_folder(place: RunDirectory) -> None:
-    with run_errors("create the folder", place.path):
-        place.path.mkdir(parents=True, exist_ok=True)
 
 
 def _one_sided(labels: Tensor, of: Tensor) -> str | None:
