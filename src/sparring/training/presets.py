@@ -76,16 +76,16 @@ def _preset(config: TrainConfig, changes: Changes) -> TrainConfig:
 def fast(**changes: Unpack[Changes]) -> TrainConfig:
     """A robust MNIST classifier in two minutes on two cores: the default.
 
-    Attacks of three steps in the first epoch, which later ones continue by one step each; they
-    reach 0.8 ε in three steps, at an ε a fifth above the one to withstand, after a warm-up. Small
-    initial weights in the first layer, a triangular learning rate with a high peak, averaged
+    In the first epoch attacks of three steps, which reach 1.3 ε, at an ε a fifth above the one to
+    withstand, after a warm-up; later ones continue them by one step, shorter in the last fifth.
+    Small initial weights in the first layer, a triangular learning rate with a high peak, averaged
     weights. A higher peak would do as well with fresh attacks, but not with stale ones:
     docs/decisions/0007-engine.md.
 
     With other data, networks, threats or settings of training every attack is whole: two steps
-    for half of the run, three until four fifths, then five, which reach 1.3 ε, in 980 updates. Two
-    steps that reach 1.6 ε overfit to themselves, and two steps alone look good only until a long
-    attack judges them: docs/reproducing.md.
+    for half of the run, three until four fifths, then five, in 980 updates. Two steps that reach
+    1.6 ε overfit to themselves, and two steps alone look good only until a long attack judges them:
+    docs/reproducing.md.
     """
     config = TrainConfig(
         model=PaperNetwork(initialisation="small"),
