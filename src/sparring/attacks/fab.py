@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from sparring.attacks.checks import Classifier, looked_at, numbered
+from sparring.attacks.checks import Classifier, looked_at
 from sparring.attacks.losses import targeted_margin
-from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
+from sparring.attacks.search import FORWARD, Move, Search, SearchAttack, State, Task, column
 from sparring.attacks.threat import DEFAULT, Threat, aimed, itself
 from sparring.records.checks import at_least
 from sparring.records.typed import typed_record
@@ -33,8 +33,7 @@ class FAB(SearchAttack):
     """Steps onto the plane where label and target would tie, back towards the clean image.
 
     It needs no ε to search; an image falls once a misclassified one is found within it.
-    Cost: `targets` · `steps` forward and backward passes at most, and one more for each time that
-    a misclassified image is found too far away.
+    Cost: `targets` · (`steps` + 1) times two forward passes and a backward one at most.
     Source: Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive
     boundary attack", its targeted form and parameters; no random starts, no final search.
     """
@@ -94,6 +93,11 @@ class FABSearch(Search):
     def queries(self) -> int:
         return self.steps + 1
 
+    @property
+    @override
+    def effort(self) -> float:
+        return 1 + FORWARD
+
     @override
     def begin(self, task: Task, logits_of: Classifier) -> State:
         none = torch.zeros_like(task.labels)
@@ -107,24 +111,24 @@ class FABSearch(Search):
 
     @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
-        """Look at x; from a misclassified one go back first; then on to the boundary."""
+        """Look at x; from a misclassified one go back; then on to the boundary."""
         x, images, labels, done = (state[name] for name in ("x", "images", "labels", "done"))
-        task = (labels, state["targets"], done > 0)
-        errs, lead, normal = self._boundary(logits_of, x, task)
-        near = self._near(x, images)
-        points, wrong = x, errs & near
-        rows = (errs & (done > 0)).nonzero().flatten()
-        if len(rows):
-            back = images[rows] + RETREAT * (x[rows] - images[rows])
-            task = (labels[rows], state["targets"][rows], torch.zeros_like(rows) > 0)
-            with numbered(rows):
-                still, lead[rows], normal[rows] = self._boundary(logits_of, back, task)
-            x = x.index_copy(0, rows, back)
-            wrong[rows] |= still & self._near(back, images[rows])
-            points = torch.where(column(errs & near, x), state["x"], x)
-        moved = {"x": self._step(x, images, normal, -lead), "done": done + 1}
-        over = done >= self.steps
-        return Move(state={**state, **moved}, points=points, wrong=wrong, over=over)
+        with torch.no_grad():
+            errs = self._errs(logits_of(x), state)
+        back = column(errs & (done > 0), x)
+        here = torch.where(back, images + RETREAT * (x - images), x)
+        logits, lead, normal = looked_at(
+            logits_of, here, lambda logits: -targeted_margin(logits, labels, state["targets"])
+        )
+        found = errs & self._near(x, images)
+        still = self._errs(logits, state) & self._near(here, images)
+        moved = {"x": self._step(here, images, normal, -lead), "done": done + 1}
+        return Move(
+            state={**state, **moved},
+            points=torch.where(column(found, x), x, here),
+            wrong=found | still,
+            over=done >= self.steps,
+        )
 
     @override
     def best(self, state: State) -> Tensor:
@@ -146,22 +150,7 @@ class FABSearch(Search):
         mixed = (x + OVERSHOOT * change) * (1 - share) + (images + OVERSHOOT * own) * share
         return mixed.clamp_(0, 1)
 
-    def _boundary(
-        self, logits_of: Classifier, x: Tensor, task: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the model errs, and else the label's lead on the target and its gradient.
-
-        Where `retreats`, images that it errs on have no gradient: it is asked for elsewhere.
-        A targeted search counts as an error only that the image is taken for its target.
-        """
-        labels, targets, retreats = task
-        errs = torch.zeros_like(retreats)
-
-        def lead_of(logits: Tensor) -> Tensor:
-            said = logits.argmax(1)
-            errs.copy_(said == targets if self.targeted else said != labels)
-            lead = -targeted_margin(logits, labels, targets)
-            return torch.where(errs & retreats, 0.0, lead)
-
-        _, lead, normal = looked_at(logits_of, x, lead_of)
-        return errs, lead, normal
+    def _errs(self, logits: Tensor, state: State) -> Tensor:
+        """Where the model errs; in a targeted search, where it takes an image for its target."""
+        said = logits.argmax(1)
+        return said == state["targets"] if self.targeted else said != state["labels"]

@@ -30,6 +30,9 @@ from sparring.records.typed import typed
 REFILL = 1 / 8
 """Share of a batch that is free when others are let in: it is not rebuilt for every image."""
 
+FORWARD = 1 / 3
+"""Cost of a forward pass, as a share of a forward and a backward one."""
+
 ATTACKED = "images under attack"
 """What `NonFiniteLogits` calls what a search asks about."""
 

@@ -16,15 +16,13 @@ from sparring.attacks import streams
 from sparring.attacks.checks import Classifier, Remembering, numbered
 from sparring.attacks.losses import margin
 from sparring.attacks.patches import L2Patches, LinfPatches
-from sparring.attacks.search import Move, Search, SearchAttack, State, Task, column
+from sparring.attacks.search import FORWARD, Move, Search, SearchAttack, State, Task, column
 from sparring.attacks.threat import DEFAULT, L2, Linf, Threat, aimed
 from sparring.records.checks import at_least, within
 from sparring.records.typed import typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
-FORWARD = 1 / 3
-"""Cost of a forward pass, as a share of a forward and a backward one."""
 MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 

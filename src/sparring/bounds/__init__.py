@@ -8,7 +8,6 @@ from sparring.bounds.boxes import Box, Region
 from sparring.bounds.layers import unknown
 from sparring.bounds.network import NetworkBounds, Pass
 from sparring.bounds.relaxation import bytes_of_form, bytes_of_image, tightened
-from sparring.bounds.tracing import check_same, traced, unchanging, unshown
 
 __all__ = [
     "Box",
@@ -17,10 +16,6 @@ __all__ = [
     "Region",
     "bytes_of_form",
     "bytes_of_image",
-    "check_same",
     "tightened",
-    "traced",
-    "unchanging",
     "unknown",
-    "unshown",
 ]

@@ -29,8 +29,8 @@ from sparring.bounds.layers import (
     unknown,
 )
 from sparring.bounds.operations import Operation, Relu, Sum
-from sparring.bounds.tracing import traced, unshown
 from sparring.models import evaluation_mode
+from sparring.models.tracing import traced, unshown
 
 FLAT = Relu(flat=True)
 

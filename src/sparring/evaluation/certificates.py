@@ -26,15 +26,13 @@ from sparring.bounds import (
     Region,
     bytes_of_form,
     bytes_of_image,
-    check_same,
     tightened,
-    unchanging,
     unknown,
-    unshown,
 )
 from sparring.errors import ConfigError
 from sparring.evaluation.judge import TOLERANCE, parts, share_of
 from sparring.models import chosen_batch_size, evaluation_mode, single_precision
+from sparring.models.tracing import check_same, unchanging, unshown
 from sparring.records import Proportion
 from sparring.records.checks import at_least
 
@@ -121,7 +119,7 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
     forms that proved none. What the budget leaves open is not proved.
     Cost of intervals: three forward passes in float64, and ten in the network's own arithmetic.
     Raises `ConfigError` for a layer without a known bound, for weights below float32, for a network
-    that its trace does not show (`sparring.bounds.traced`), and for one whose logits of images of
+    that its trace does not show (`sparring.models.tracing`), and for one whose logits of images of
     the threat lie outside the bounds.
     """
     begun = time.perf_counter()

@@ -16,9 +16,11 @@ from sparring.attacks import PGD, Classifier, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
 from sparring.data import derive_seed
+from sparring.errors import ConfigError, cause
 from sparring.evaluation.judge import Judge, device_of, logits_in_parts
 from sparring.models import (
     ODD,
+    AttackPasses,
     OnCopies,
     are_probabilities,
     attack_passes,
@@ -27,6 +29,9 @@ from sparring.models import (
     evaluation_mode,
     working_copy,
 )
+from sparring.models.arithmetic import DirectCopy
+from sparring.models.folding import folded_passes
+from sparring.models.tracing import unchanging
 from sparring.records import Finding, Reading
 
 log = logging.getLogger(__name__)
@@ -78,21 +83,42 @@ class ModelUnderTest:
         self.arithmetic = "the model's own"
         self.threads = 0
         self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
-        if isinstance(model, nn.Module) and self.has_weights:
-            passes = attack_passes(model)
-            if passes is not None:
-                if self.agrees(passes, images):
-                    self.attacked, self.arithmetic = passes, passes.name
-                    self.threads = passes.threads
-                    return
-                log.warning(
-                    "%s is attacked without the form %s, whose logits differ from the network's",
-                    type(model).__name__,
-                    passes.name,
-                )
-            copy = working_copy(model, "fp32")
-            if self.agrees(copy.attacked, images):
-                self.attacked, self.arithmetic = copy.attacked, copy.name
+        if not isinstance(model, nn.Module) or not self.has_weights:
+            return
+        copy = working_copy(model, "fp32")
+        if self._takes(attack_passes(model), images):
+            return
+        if isinstance(copy, DirectCopy) and self._takes(self._folded(model, images), images):
+            return
+        if self.agrees(copy.attacked, images):
+            self.attacked, self.arithmetic = copy.attacked, copy.name
+
+    def _takes(self, passes: AttackPasses | None, images: Tensor) -> bool:
+        """Use a form, if there is one that agrees with the network."""
+        if passes is None:
+            return False
+        if self.agrees(passes, images):
+            self.attacked, self.arithmetic = passes, passes.name
+            self.threads = passes.threads
+            return True
+        log.warning(
+            "%s is attacked without the form %s, whose logits differ from the network's",
+            type(self.judge.model).__name__,
+            passes.name,
+        )
+        return False
+
+    def _folded(self, model: nn.Module, images: Tensor) -> AttackPasses | None:
+        """The form that is derived from a network's trace, if it shows all that is computed."""
+        try:
+            with no_trace(model), unchanging(model):
+                passes = folded_passes(model, images)
+                self.judge.logits(images[:FEW])
+        except Exception as error:  # from a user's network
+            why = error if isinstance(error, ConfigError) else cause(error)
+            log.info("%s is attacked layer by layer: %s", type(model).__name__, why)
+            return None
+        return passes
 
     def agrees(self, form: Classifier, images: Tensor, within: float = ALIKE) -> bool:
         """Whether a form gives the network's logits of the first images and of points around them.

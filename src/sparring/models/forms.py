@@ -153,11 +153,17 @@ def _alterations_of_one(layer: nn.Module) -> Iterator[str]:
             yield f"a replaced {name}"
 
 
-def _is_plain(network: nn.Module) -> bool:
-    """Whether a network has no hooks, patches and parametrisations."""
-    return next(alterations(network), None) is None and not any(
-        map(parametrize.is_parametrized, network.modules())
-    )
+def unusual(network: nn.Module) -> Iterator[str]:
+    """Descriptions of a network's hooks, patches and parametrisations, which no form has."""
+    yield from alterations(network)
+    if torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks:
+        yield "a backward hook on all modules"
+    for name, layer in network.named_modules():
+        kind = parametrize.type_before_parametrizations(layer).__name__
+        if layer._backward_hooks or layer._backward_pre_hooks:
+            yield f"a backward hook on {kind} {name}".rstrip()
+        if parametrize.is_parametrized(layer):
+            yield f"a parametrisation of {kind} {name}".rstrip()
 
 
 def _first(
@@ -165,7 +171,7 @@ def _first(
 ) -> Built | None:
     """The result of the newest form that fits."""
     forms = _FORMS.get(type(network), [])
-    if not forms or not _is_plain(network):
+    if not forms or next(unusual(network), None) is not None:
         return None
     for form in reversed(forms):
         name = f"the form {type(form).__name__} of {type(network).__name__}"

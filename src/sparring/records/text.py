@@ -158,6 +158,7 @@ def arithmetic_text(precision: str) -> str:
 _ARITHMETIC = {
     "bf16 shadow, channels-last": "bf16",
     "fp32 direct": "fp32",
+    "fp32 folded": "fp32",
     "bf16 spectral": "bf16 with convolutions by FFT",
     "fp32 spectral": "fp32 with convolutions by FFT",
 }

@@ -46,8 +46,8 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
             graph = _Tracer(leaves).trace(whole)
         except Exception as error:
             raise ConfigError(
-                "bounds need a network whose operations do not depend on the images; this one "
-                f"cannot be traced ({cause(error)})."
+                "bounds and cheaper passes need a network whose operations do not depend on the "
+                f"images; this one cannot be traced ({cause(error)})."
             ) from error
     found = fx.GraphModule(whole, graph)
     _check_in_place(found)
@@ -82,7 +82,8 @@ def unchanging(model: nn.Module) -> Iterator[None]:
 def unshown(what: str) -> NoReturn:
     """Raise `ConfigError` for something that a trace does not show."""
     raise ConfigError(
-        f"bounds need a network that computes what its trace shows; this one has {what}."
+        "bounds and cheaper passes need a network that computes what its trace shows; this one has "
+        f"{what}."
     )
 
 
