@@ -111,7 +111,11 @@ def test_attacks_see_what_is_not_proved_and_the_verdict_tells_both_apart() -> No
     other = evaluate(model, images, labels, Linf(eps=0.05), suite=plain, checks=False)
     assert other.outcomes.broken_by == outcomes.broken_by
     assert f"{found.certified.successes} are proved" in found.proofs
-    assert other.evaluation.proofs == ""
+    low, high = 100 * found.certified.share, 100 * found.robust.share
+    assert found.bracket == f"certified {low:.1f} % ≤ true ≤ {high:.1f} % attacked"
+    assert found.bracket in repr(verdict)
+    assert found.bracket in found.proofs
+    assert other.evaluation.proofs == other.evaluation.bracket == ""
 
 
 def test_of_several_sizes_what_is_proved_in_a_larger_is_proved_in_a_smaller() -> None:

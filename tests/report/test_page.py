@@ -253,7 +253,7 @@ def test_several_runs_are_compared_in_the_same_charts(tmp_path: Path) -> None:
         for panel in drawing.panels:
             names = [one.name for one in panel.series]
             is_loss = name.startswith("loss")
-            assert names == (["loss"] if is_loss else ["natural", "robust", "training, attacked"])
+            assert names == (["loss"] if is_loss else ["natural", "robust", "training"])
             last = panel.series[-1].x[-1]
             assert last == pytest.approx(500 if name.endswith("updates") else 500 * 0.3 / 60)
 

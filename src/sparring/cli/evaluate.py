@@ -173,7 +173,7 @@ def _evaluate_run(flags: EvaluateFlags, chosen: RunDirectory) -> int:
         print_prose(
             f"The verdict is still the stronger evaluation in {place.evaluation}: suite "
             f"{verdict.suite} on {counted(verdict.num_images, 'test image')}, {verdict.threat}, "
-            f"robust {verdict.robust}."
+            f"robust {verdict.robust}{', ' if verdict.bracket else ''}{verdict.bracket}."
         )
     print_ending(
         _written(flags, place, asides, curve), f"sparring report {shlex.quote(str(chosen.path))}"

@@ -287,12 +287,11 @@ def histogram(staleness: Counter[int]) -> Iterator[str]:
 def _print_looks(looks: Sequence[Row]) -> None:
     total = int(number(looks[-1], "validation_images"))
     print_result(f"accuracy on {count_text(total)} validation images")
-    table = result_table("update", "natural", "robust")
+    names = ["natural", "robust", *(["certified"] if "certified_accuracy" in looks[-1] else [])]
+    table = result_table("update", *names)
     for look in evenly(looks, ROWS):
-        natural, robust = (
-            f"{100 * number(look, name):.1f} %" for name in ("natural_accuracy", "robust_accuracy")
-        )
-        table.add_row(count_text(int(number(look, "step"))), natural, robust)
+        shares = (f"{100 * number(look, f'{name}_accuracy'):.1f} %" for name in names)
+        table.add_row(count_text(int(number(look, "step"))), *shares)
     print_table(table)
 
 

@@ -180,6 +180,7 @@ def _print_result(run: RunDirectory, updates: int, seconds: float, *, as_json: b
             "seconds": seconds,
             "natural_accuracy": last.get("natural_accuracy"),
             "robust_accuracy": last.get("robust_accuracy"),
+            "certified_accuracy": last.get("certified_accuracy"),
             "validation_images": last.get("validation_images"),
         }
         print_json(json.dumps(found, indent=2))
@@ -201,11 +202,12 @@ def _print_look(run: RunDirectory, look: Row) -> None:
     threat = stored_threat(run, trust_code=True)  # it was just trained with
     attack = f"PGD of {run.section('validation', Validation).steps} steps"
     size = threat_text(threat)
-    for title, attacked in (("natural", ""), ("robust", f", {attack}, {size}")):
+    ways = {"natural": "", "robust": f", {attack}, {size}", "certified": f", intervals, {size}"}
+    for title, way in ways.items():
         share, total = look.get(f"{title}_accuracy"), look.get("validation_images")
         if isinstance(share, float) and isinstance(total, int):
             accuracy = Proportion(successes=round(share * total), total=total)
-            print_result(f"{title} accuracy {accuracy}: {total:,} validation images{attacked}")
+            print_result(f"{title} accuracy {accuracy}: {total:,} validation images{way}")
 
 
 COMMON = (FailedElsewhere, Interrupted, NonFiniteLoss)

@@ -380,12 +380,21 @@ class Evaluation:
         return Proportion(successes=left, total=self.num_images)
 
     @property
+    def bracket(self) -> str:
+        """The bounds of the true robust accuracy on these images; empty without a certificate."""
+        if self.certified is None:
+            return ""
+        low, high = 100 * self.certified.share, 100 * self.robust.share
+        return f"certified {low:.1f} % ≤ true ≤ {high:.1f} % attacked"
+
+    @property
     def proofs(self) -> str:
-        """One sentence on the robust images that are proved; empty without a certificate."""
+        """Two sentences on the robust images that are proved; empty without a certificate."""
         if self.certified is None or self.withstood is None:
             return ""
         proved, withstood = self.certified.successes, self.withstood.successes
         return (
+            f"Robust accuracy on these images: {self.bracket}. "
             f"Of {counted(self.robust.successes, 'robust image')}, {count_text(proved)} are proved "
             f"and {count_text(withstood)} withstood every attack without a proof."
         )
@@ -414,7 +423,8 @@ class Evaluation:
     @override
     def __repr__(self) -> str:
         flags = "".join(f"\n  flag, {one.check}: {one.sentence}" for one in self.flags)
-        return f"natural {self.natural}, robust {self.robust} ({self.title}){flags}"
+        proved = f", {self.bracket}" if self.bracket else ""
+        return f"natural {self.natural}, robust {self.robust}{proved} ({self.title}){flags}"
 
     def _repr_html_(self) -> str:
         """The accuracies as a table, for a notebook."""

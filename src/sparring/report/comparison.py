@@ -36,7 +36,7 @@ def comparison_figures(runs: Sequence[RunStory]) -> Iterator[Figure]:
             "Accuracy",
             ACCURACY,
             "Natural and robust: validation images, clean and under PGD, with 95 % intervals "
-            "(Wilson). Training: attacked batches, before each update.",
+            "(Wilson). Training: batches as the objective takes them, before each update.",
             _accuracies,
         ),
     ):
@@ -81,7 +81,8 @@ def _accuracies(rows: Sequence[Row], along: Callable[[Row], float]) -> Iterator[
     for series in (
         validated(rows, "natural_accuracy", "natural", along),
         validated(rows, "robust_accuracy", "robust", along),
-        averaged(rows, "training_accuracy", "training, attacked", along, scale=100),
+        validated(rows, "certified_accuracy", "certified", along),
+        averaged(rows, "training_accuracy", "training", along, scale=100),
     ):
         if series is not None:
             yield series

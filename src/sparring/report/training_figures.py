@@ -16,7 +16,11 @@ TIME = Axis(label="time", unit="min")
 ACCURACY = Axis(label="accuracy", unit="%")
 LOSS = Axis(label="loss")
 
-VALIDATION = {"natural_accuracy": "validation, natural", "robust_accuracy": "validation, robust"}
+VALIDATION = {
+    "natural_accuracy": "validation, natural",
+    "robust_accuracy": "validation, robust",
+    "certified_accuracy": "validation, certified",
+}
 """Names of the accuracies of a validation, in a row and in words."""
 ALARM = {
     "trained_accuracy": "own attack, training mode",
@@ -35,7 +39,7 @@ def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
         yield Figure(
             name="accuracy",
             title="Accuracy while training",
-            caption="Training: on attacked batches, before each update."
+            caption="Training: on the batches as the objective takes them, before each update."
             + _average_text([row for row in rows if "loss" in row])
             + " Validation: images that are never trained on, clean and under PGD, with 95 % "
             "intervals (Wilson). Alarm: some of these, under the attack of training unless named.",
@@ -66,7 +70,7 @@ def run_figures(rows: Sequence[Row], provenance: Provenance) -> Iterator[Figure]
 
 
 def _accuracy_panels(rows: Sequence[Row]) -> Iterator[Panel]:
-    training = averaged(rows, "training_accuracy", "training, attacked", scale=100)
+    training = averaged(rows, "training_accuracy", "training", scale=100)
     measured = [validated(rows, name, words) for name, words in VALIDATION.items()]
     for title, series in {
         "training and validation": [training, *measured],

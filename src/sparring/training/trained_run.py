@@ -76,6 +76,7 @@ class TrainedRun:
         judged = [("", "not evaluated")]
         if found is not None:
             judged = [("natural", str(found.natural)), ("robust", str(found.robust))]
+            judged += [("", found.bracket)] if found.bracket else []
         return [("", f"{done} in {duration_text(self.seconds)}"), *judged]
 
 
