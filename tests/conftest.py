@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
+from typing import Any
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -37,6 +39,23 @@ def _the_bundled_images_are_unpacked_once() -> None:
     from sparring.data import source  # not above: a module must not be imported before the tests
 
     source._part = functools.cache(source._part)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _traces_go_unchecked() -> None:
+    """The checks of shapes at run time do not know the stand-ins of a trace."""
+    from sparring.bounds import network
+
+    traced = network.traced
+
+    def unchecked(*of: Any) -> Any:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return traced(*of)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    network.traced = unchecked
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """Bounds are sound: no image of the region, searched for or drawn, gets past them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,6 @@ from sparring.errors import ConfigError
 from sparring.evaluation.certificates import around
 
 LABELS = torch.arange(6) % 4
-
-
-@pytest.fixture(autouse=True)
-def unchecked() -> Iterator[None]:
-    """The tests' checks of shapes at run time do not know the stand-ins of a trace."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def bounded(network: nn.Module, region: Box | Region) -> Pass:

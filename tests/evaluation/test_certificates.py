@@ -1,8 +1,5 @@
 """A certificate proves what can be proved within its budget, and refuses what has no bound."""
 
-from collections.abc import Iterator
-
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,14 +12,6 @@ from sparring.evaluation import certificate, certified
 from sparring.evaluation import certificates as module
 from sparring.training import train
 from training.small_runs import small
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """The tests' checks of shapes at run time do not know the stand-ins of a trace."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_of_a_linear_model_all_is_certified_that_is_robust():
@@ -45,7 +34,6 @@ def opened() -> tuple[nn.Module, Tensor, Tensor]:
     return network, images, network(images).argmax(1)
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("threat", [Linf(eps=0.01), L2(eps=0.02)])
 def test_each_stage_proves_more_and_no_attack_gets_past_it(threat):
     network, images, labels = opened()
@@ -59,7 +47,6 @@ def test_each_stage_proves_more_and_no_attack_gets_past_it(threat):
     assert not (broken & found.proved).any()
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("budget", "named"),
     [
@@ -86,7 +73,6 @@ def test_what_the_budget_leaves_open_is_not_proved_and_said(budget, named, monke
     assert "budget" not in str(whole)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_a_trained_network_is_certified_no_further_than_attacks_allow(
     tmp_path,
 ):
