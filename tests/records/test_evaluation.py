@@ -49,7 +49,7 @@ def test_an_evaluation_is_read_as_it_was_written(evaluation: Evaluation, tmp_pat
 
 def test_an_attack_never_makes_an_image_robust(evaluation: Evaluation) -> None:
     for robust, natural in ((91, 98), (90, 92)):
-        with pytest.raises(ConfigError, match="can only lower"):
+        with pytest.raises(ConfigError, match="cannot rise"):
             replace(evaluation, natural=of_100(natural), robust=of_100(robust))
 
 

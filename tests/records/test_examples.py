@@ -18,8 +18,8 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 4}, "image 0 must hold 8 bytes in base64, 2 rows of 4 with 1 channels; .* 6"),
-        ({"channels": 2}, "1 channel .* or 3 .*got 2"),
+        ({"width": 4}, "image 0 must hold 8 bytes in base64; got 6"),
+        ({"channels": 2}, "1 or 3 channels; got 2"),
     ],
 )
 def test_another_size_is_refused(change: dict[str, int], message: str) -> None:
@@ -29,5 +29,5 @@ def test_another_size_is_refused(change: dict[str, int], message: str) -> None:
 
 def test_pixels_that_are_no_base64_are_refused() -> None:
     image = replace(some_examples().images[0], attacked="no base64")
-    with pytest.raises(ConfigError, match="it holds -1"):
+    with pytest.raises(ConfigError, match="got -1"):
         replace(some_examples(), images=(image,))

@@ -158,17 +158,13 @@ class Examples:
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless all images are of the size."""
         if self.channels not in (1, 3):
-            raise ConfigError(
-                f"example images must have 1 channel (grey) or 3 (colour); got {self.channels}."
-            )
+            raise ConfigError.expected("example images must have 1 or 3 channels", self.channels)
         size = self.height * self.width * self.channels
         for number, image in enumerate(self.images):
             for pixels in (image.clean, image.attacked):
                 if (length := bytes_in(pixels)) != size:
-                    raise ConfigError(
-                        f"example image {number} must hold {size} bytes in base64, {self.height} "
-                        f"rows of {self.width} with {self.channels} channels; it holds {length}."
-                    )
+                    rule = f"example image {number} must hold {size} bytes in base64"
+                    raise ConfigError.expected(rule, length)
 
     def save(self, path: Path) -> None:
         """Write examples.json atomically. Raises `RunError` if it cannot be written."""
@@ -360,16 +356,13 @@ class Evaluation:
         if self.certified is not None:
             counts = (*counts, self.certified)
         if any(count.total != self.num_images for count in counts):
-            raise ConfigError(
-                f"all accuracies must be shares of the same {self.num_images} images; got shares "
-                f"of {', '.join(str(count.total) for count in counts)}."
-            )
+            totals = ", ".join(str(count.total) for count in counts)
+            rule = f"all accuracies must be shares of the same {self.num_images} images"
+            raise ConfigError.expected(rule, f"shares of {totals}")
         if any(after.successes > before.successes for before, after in pairwise(counts)):
-            raise ConfigError(
-                "each attack can only lower the number of robust images; got "
-                f"{', '.join(str(count.successes) for count in counts)} (natural, attacks, robust, "
-                "and certified if it is there, which is their lower bound)."
-            )
+            got = ", ".join(str(count.successes) for count in counts)
+            rule = "numbers of natural, robust after each attack, robust and certified cannot rise"
+            raise ConfigError.expected(rule, got)
 
     @property
     def withstood(self) -> Proportion | None:
@@ -390,13 +383,13 @@ class Evaluation:
     @property
     def proofs(self) -> str:
         """Two sentences on the robust images that are proved; empty without a certificate."""
-        if self.certified is None or self.withstood is None:
+        if self.certified is None:
             return ""
-        proved, withstood = self.certified.successes, self.withstood.successes
+        robust, proved = self.robust.successes, self.certified.successes
         return (
             f"Robust accuracy on these images: {self.bracket}. "
-            f"Of {counted(self.robust.successes, 'robust image')}, {count_text(proved)} are proved "
-            f"and {count_text(withstood)} withstood every attack without a proof."
+            f"Of {counted(robust, 'robust image')}, {count_text(proved)} are proved and "
+            f"{count_text(robust - proved)} withstood every attack without a proof."
         )
 
     @property
@@ -423,8 +416,8 @@ class Evaluation:
     @override
     def __repr__(self) -> str:
         flags = "".join(f"\n  flag, {one.check}: {one.sentence}" for one in self.flags)
-        proved = f", {self.bracket}" if self.bracket else ""
-        return f"natural {self.natural}, robust {self.robust}{proved} ({self.title}){flags}"
+        words = [f"natural {self.natural}", f"robust {self.robust}", self.bracket]
+        return f"{', '.join(filter(None, words))} ({self.title}){flags}"
 
     def _repr_html_(self) -> str:
         """The accuracies as a table, for a notebook."""
