@@ -65,6 +65,14 @@ def test_no_time_is_negative_whatever_was_measured(seconds: list[float], images:
     assert left >= 0
 
 
+def test_the_first_pass_is_forgotten_with_the_second() -> None:
+    pace = seen(Pace(), 0, (90.0, 9.0), [100])
+    assert pace.left({0: Ahead(100.0, 100)}) == pytest.approx(990)
+    seen(pace, 1, (1.0, 0.1), [50, 100])
+    assert pace.left({0: Ahead(100.0, 100)}) == pytest.approx(11)
+    assert pace.effort == 250
+
+
 class Timed(nn.Module):
     """A linear network whose passes advance a clock by a constant and a slope."""
 

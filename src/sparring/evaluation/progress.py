@@ -114,16 +114,23 @@ class Pace:
     """Measured cost of passes, by part of an evaluation."""
 
     parts: dict[int, PassCost] = field(default_factory=dict)
-
-    @property
-    def effort(self) -> float:
-        """Passes of one image so far, in all parts."""
-        return sum(one.effort for one in self.parts.values())
+    effort: float = 0.0
+    """Passes of one image so far, in all parts."""
+    _is_cold: bool = False
 
     def measured(self, part: int, passes: float, images: int, seconds: float) -> None:
-        """Add passes of a part; `passes` is a fraction for cheaper ones."""
-        if passes and images:
-            self.parts.setdefault(part, PassCost()).add(passes, images, seconds)
+        """Add passes of a part; `passes` is a fraction for cheaper ones.
+
+        The time of the very first pass, which allocates memory and compiles kernels, counts only
+        until the second.
+        """
+        if not (passes and images):
+            return
+        if self._is_cold:
+            self.parts.clear()
+        self._is_cold = not self.effort
+        self.effort += passes * images
+        self.parts.setdefault(part, PassCost()).add(passes, images, seconds)
 
     def left(self, ahead: Mapping[int, Ahead]) -> float | None:
         """Estimated seconds of these passes; `None` before the first measurement.
