@@ -96,7 +96,8 @@ def test_several_sizes_are_a_curve_that_is_kept_size_by_size(capsys: pytest.Capt
     wanted = sparring.evaluate(network(), images, labels, threats, checks=False)
     command = f"{COMMAND.removesuffix('8/255')}4/255 1/255 16/255{COMMON}"
     assert main(f"{command} --out found".split()) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert [f"Linf {size}/255, attack 1 of 2" in err for size in (1, 4, 16)] == [True] * 3
     assert out.count("found/evaluation") == len(sizes)
     for each in wanted:
         share = f"{100 * float(each.robust):.1f} %"

@@ -1,5 +1,6 @@
 """Own attacks, threats and suites, several ε, data sets of any kind, and progress."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,13 +290,18 @@ def test_a_verdict_is_shown_in_a_few_words() -> None:
     assert sum(one.robust.successes for one in verdict.per_class()) == verdict.robust.successes
 
 
-def test_progress_prints_a_line_for_each_attack_and_ends_at_no_time_left(capsys: Any) -> None:
+def test_progress_prints_a_line_for_each_attack_and_ends_at_no_time_left(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparring.evaluation.progress.SOON", math.inf)
     judged([Linf(0.01), Linf(0.03)], suite=[PGD(steps=2), sign], progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        "attack 1 of 2, pgd-2 cross-entropy",
-        "attack 2 of 2, sign",
-    ] * 2
+        "Linf 0.01, attack 1 of 2, pgd-2 cross-entropy",
+        "Linf 0.01, attack 2 of 2, sign",
+        "Linf 0.03, attack 1 of 2, pgd-2 cross-entropy",
+        "Linf 0.03, attack 2 of 2, sign",
+    ]
     seen: list[Progress] = []
     judged(Linf(0.03), suite=[PGD(steps=2), sign], checks=True, progress=seen.append)
     assert seen[0].left

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -169,13 +170,23 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
                 checks=checks,
                 resume=None if resume is None else Path(resume),
                 keep_adversarial=keep_adversarial,
-                observer=observer,
+                observer=_of_several(observer, threats, number),
                 prover=prover,
                 before=before,
             )
     if isinstance(threat, Threat):
         return verdicts[0]
     return tuple(verdicts[number] for number in range(len(threats)))
+
+
+def _of_several(
+    observer: Observer | None, threats: Sequence[Threat], number: int
+) -> Observer | None:
+    """An observer that is told the threat, if there are several."""
+    if observer is None or len(threats) == 1:
+        return observer
+    threat = threat_text(threats[number])
+    return lambda now: observer(replace(now, threat=threat))
 
 
 def _arguments(

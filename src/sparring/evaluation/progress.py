@@ -36,6 +36,8 @@ class Progress:
     """Seconds since the beginning."""
     effort: float = 0.0
     """Forward and backward passes of one image so far."""
+    threat: str = ""
+    """The threat in words, if several are evaluated one after another."""
 
     @property
     def of_all(self) -> float:
@@ -178,18 +180,19 @@ class _Shown:
     """Shows the progress of one evaluation, or of several in a row."""
 
     display: Display
-    estimated: bool = False
+    estimated: str | None = None
+    """The threat whose time was estimated last."""
 
     def __call__(self, now: Progress) -> None:
-        images = counted(now.total, "image")
+        images, of = counted(now.total, "image"), f"{now.threat}, " if now.threat else ""
         what = f"attack {now.number} of {now.of}, {now.attack}"
         if not 1 <= now.number <= now.of:
             what = now.attack
-        if not self.estimated and now.left is not None and now.spent >= SOON:
-            self.estimated = True
-            self.display.note(
-                f"{images}: {duration_text(now.spent + now.left)} in all if no more of them break"
-            )
+        what = f"{of}{what}"
+        if self.estimated != now.threat and now.left is not None and now.spent >= SOON:
+            self.estimated = now.threat
+            whole = duration_text(now.spent + now.left)
+            self.display.note(f"{of}{images}: {whole} in all if no more of them break")
         self.display.show(now.of_all, what, f"robust {now.percent}", left=now.left)
         if now.share < 1:
             return
