@@ -1,6 +1,7 @@
 """The proposals of Square: stripes and squares for L-infinity, bumps for L2.
 
-Every image has its own place, size and signs, so all of it is done with masks over whole images.
+Every image has its own place, size and signs. Squares are gathered and scattered. Bumps change what
+lies outside them, too: they are computed with masks over whole images.
 
 Shapes: B batch, C channels, H height, W width, N random numbers in [0, 1).
 """
@@ -32,13 +33,23 @@ class LinfPatches:
 
     def propose(
         self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """A square of the best image goes up or down to the end of the threat, by channel."""
-        _, _, height, width = images.shape
+        channels, height, width = images.shape[1:]
         side = (share * height * width).sqrt().round().clamp(1, min(height, width))
-        inside = _square(images, side, numbers[:, 0], numbers[:, 1])
-        signs = _signs(numbers[:, 2:] < 0.5, images)[:, :, None, None]
-        return threat.project(torch.where(inside, best + 2 * threat.eps * signs, best), images)
+        row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
+        # The last row and column of smaller squares are repeated up to the size of the largest.
+        steps = torch.arange(int(side.max()), device=images.device)
+        steps = torch.minimum(steps, side[:, None] - 1)
+        rows, columns = (row[:, None] + steps).long(), (column[:, None] + steps).long()
+        places = (rows[:, :, None] * width + columns[:, None]).flatten(1)
+        places = places[:, None].expand(-1, channels, -1)
+        signs = _signs(numbers[:, 2:] < 0.5, images)[:, :, None]
+        x = best.clone(memory_format=torch.contiguous_format)
+        former, clean = x.flatten(2).gather(2, places), images.flatten(2).gather(2, places)
+        latter = threat.project(former + 2 * threat.eps * signs, clean)
+        x.view(*x.shape[:2], -1).scatter_(2, places, latter)
+        return x, (latter != former).flatten(1).any(1)
 
 
 class L2Patches:
@@ -66,7 +77,7 @@ class L2Patches:
 
     def propose(
         self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """One square's change is cleared, another's gets a bump of all that norm and what is left.
 
         The result is scaled to the sphere and clipped to the pixel range.
@@ -84,7 +95,8 @@ class L2Patches:
         bump = bump + old / _norm(old, (2, 3))
         bump = bump / _norm(bump, (2, 3)) * (left / channels + freed).sqrt()
         change = torch.where(target, bump, torch.where(cleared, 0.0, change))
-        return (images + threat.eps * change / _norm(change, (1, 2, 3))).clamp_(0, 1)
+        x = (images + threat.eps * change / _norm(change, (1, 2, 3))).clamp_(0, 1)
+        return x, (x != best).flatten(1).any(1)
 
 
 def _square(images: Tensor, side: Tensor, down: Tensor, across: Tensor) -> Tensor:

@@ -98,8 +98,11 @@ class Patches(Protocol):
 
     def propose(
         self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
-    ) -> Tensor:
-        """The next one, from the best so far: `share` of the image changes [B]."""
+    ) -> tuple[Tensor, Tensor]:
+        """The next one, from the best so far: `share` of the image changes [B].
+
+        With it, where it differs from the best image [B].
+        """
         ...
 
 
@@ -141,6 +144,7 @@ class SquareSearch(Search):
             "x": start,
             "best": start,
             "least": torch.full_like(task.labels, torch.inf, dtype=torch.float32),
+            "new": torch.ones_like(task.labels, dtype=torch.bool),
             "done": torch.zeros_like(task.labels),
         }
 
@@ -157,9 +161,11 @@ class SquareSearch(Search):
         patches = PATCHES[type(self.threat)]
         numbers = streams.uniform(state["seeds"], patches.draws(x.shape[1]), first=(1 + done) << 20)
         share = self.share * 0.5 ** (done[:, None] > _steps(done)).sum(1)
+        proposed, new = patches.propose(self.threat, state["images"], best, share, numbers)
         moved = {
-            "x": patches.propose(self.threat, state["images"], best, share, numbers),
+            "x": proposed,
             "best": best,
+            "new": new,
             "least": torch.where(better, lead, state["least"]),
             "done": done,
         }
@@ -187,8 +193,7 @@ def _looked_at(
     """
     x, labels, lead = state["x"], state["labels"], state["least"].clone()
     errs = torch.zeros_like(labels, dtype=torch.bool)
-    new = (x != state["best"]).flatten(1).any(1) | lead.isinf()
-    rows = new.nonzero().flatten()
+    rows = state["new"].nonzero().flatten()
     if len(rows):
         with torch.no_grad(), numbered(rows):
             if memory and isinstance(logits_of, Remembering):

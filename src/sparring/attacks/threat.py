@@ -173,7 +173,7 @@ class Linf(Threat):
         normal: Float[Tensor, " B *S"],
         gap: Float[Tensor, " B"],
     ) -> Float[Tensor, " B *S"]:
-        return _towards(x, normal, gap, torch.ones_like(normal))
+        return _towards(x, normal, gap, None)
 
     @override
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "Linf":
@@ -409,26 +409,27 @@ def _largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tenso
     return torch.where(scale2 < limit, scale2.sqrt(), at_most)
 
 
-def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor) -> Tensor:
+def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None) -> Tensor:
     """Every pixel goes its way at its rate, or to its end of [0, 1], until normal · change = gap.
 
-    That product is concave and piecewise linear in the time, so Newton's method from 0 never
-    oversteps, and is exact once it has met the right set of pixels that are at their end.
+    Without `rates` all go at a rate of 1. That product is concave and piecewise linear in the time,
+    so Newton's method from 0 never oversteps, and is exact once it has met the right set of pixels
+    that are at their end.
     """
-    pixels = _pixels(x)
-    gap = gap.view(-1, *[1] * len(pixels))
-    way = normal.sign() * gap.sign()
-    rooms = torch.where(way > 0, 1 - x, x)
-    weights, wanted = normal.abs(), gap.abs()
+    way = normal.flatten(1).sign() * gap.sign()[:, None]
+    rooms = torch.where(way > 0, 1 - x.flatten(1), x.flatten(1))
+    weights, wanted = normal.abs().flatten(1), gap.abs()[:, None]
+    rates = None if rates is None else rates.flatten(1)
+    slopes = weights if rates is None else weights * rates
     time, better = torch.zeros_like(wanted), None
     while better is None or bool((better > time * (1 + LEAST_GAIN)).any()):
         time = time if better is None else torch.maximum(time, better)
-        gone = time * rates
-        free = gone < rooms
-        come = (weights * torch.minimum(gone, rooms)).sum(pixels, keepdim=True)
-        slope = (weights * rates * free).sum(pixels, keepdim=True)
+        gone = time if rates is None else time * rates
+        come = torch.minimum(gone, rooms).mul_(weights).sum(1, keepdim=True)
+        slope = torch.where(gone < rooms, slopes, 0).sum(1, keepdim=True)
         better = torch.where(slope > 0, time + (wanted - come) / slope, time)
-    return way * torch.minimum(time * rates, rooms)
+    gone = time if rates is None else time * rates
+    return (way * torch.minimum(gone, rooms)).view_as(x)
 
 
 def _unit(vectors: Tensor) -> Tensor:
