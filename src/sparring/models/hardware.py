@@ -88,5 +88,13 @@ def has_bf16_units(device: torch.device) -> bool:
     return has_matrix_units(device)
 
 
+def has_fast_products() -> bool:
+    """Whether this CPU multiplies a matrix sooner than it reads a third of it from the last cache.
+
+    An Intel Xeon does; AMD's Zen 4 does not (docs/decisions/0008).
+    """
+    return not str(_capabilities().get("cpu_name", "")).startswith("AMD")
+
+
 def _capabilities() -> Mapping[str, object]:
     return getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.10 and later

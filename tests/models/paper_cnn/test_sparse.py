@@ -54,8 +54,9 @@ def assert_alike(found: Tensor, expected: Tensor, tolerance: float = 2e-5) -> No
 
 
 @pytest.mark.parametrize("model", [network(), network("torch"), network(quiet=0.4)])
-@pytest.mark.parametrize("num", [1, 3, 8])
-def test_logits_and_gradient_are_those_of_the_network(model, num):
+@pytest.mark.parametrize(("num", "products"), [(1, True), (3, True), (8, True), (8, False)])
+def test_logits_and_gradient_are_those_of_the_network(monkeypatch, model, num, products):
+    monkeypatch.setattr(sparse, "has_fast_products", lambda: products)
     images = noise(num)
     found, expected = (logits_and_gradient(form, images) for form in (passes(model), model))
     assert float(expected[1].abs().max()) > 0

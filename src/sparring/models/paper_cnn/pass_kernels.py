@@ -1,4 +1,4 @@
-"""Forward and backward passes of the paper's CNN up to its last layer, by `sparse_kernels`.
+"""Forward and backward passes of the paper's CNN, but for its last layer, by `sparse_kernels`.
 
 Shapes: B images, C = 32 and O = 64 channels, F = 49 O features, U = 1024 units.
 A number that is not zero is named by its flat index times four plus the place, in reading order, of
@@ -31,11 +31,11 @@ from sparring.models.paper_cnn.sparse_kernels import (
 @compiled
 @no_type_check
 def forward(images, layers, names, counts):
-    """The first dense layer before ReLU [B, U]; names of what is not zero in maps and features.
+    """The features [B, F]; names of what is not zero in maps and features.
 
     `names` [B, 196 C + F + 2] and `counts` [B, 2] are what `backward` needs.
     """
-    hidden = np.empty((len(images), len(layers.bias3)), np.float32)
+    found = np.zeros((len(images), HALF * HALF * FEATURES), np.float32)
     padded = np.zeros((PADDED, PADDED), np.float32)
     sums = np.empty((SIDE, SIDE * FEATURES), np.float32)
     everywhere = np.ones((SIDE, SIDE), np.bool_)
@@ -49,10 +49,25 @@ def forward(images, layers, names, counts):
         starts, columns = by_column(maps, count)
         spread(starts, columns, layers.kernels, everywhere, sums)
         counts[n, 1] = count = _second_layer(sums, layers.bias2, Alive(second, features.sizes))
-        features.names[:count] = second[:count] // 4
-        hidden[n] = layers.bias3
-        add_rows(hidden[n], layers.dense, 0, features, 0, count, 0)
-    return hidden
+        for m in range(count):
+            found[n, second[m] // 4] = features.sizes[m]
+    return found
+
+
+@compiled
+@no_type_check
+def by_rows(inputs, weights, bias):
+    """Inputs [B, N] times weights [N, M], plus a bias; zeros cost nothing."""
+    found = np.empty((len(inputs), weights.shape[1]), np.float32)
+    alive = empty_list(inputs.shape[1])
+    for n in range(len(inputs)):
+        count = 0
+        for k in range(inputs.shape[1]):
+            alive.names[count], alive.sizes[count] = k, inputs[n, k]
+            count += inputs[n, k] != 0
+        found[n] = bias
+        add_rows(found[n], weights, 0, alive, 0, count, 0)
+    return found
 
 
 @compiled
@@ -105,26 +120,19 @@ def _listed(pooled, winners, first, alive, count):
 @compiled
 @no_type_check
 def backward(gradients, layers, names, counts):
-    """The gradient of images [B, 28, 28], from that of `forward`'s hidden layer [B, U].
+    """The gradient of images [B, 28, 28], from that of `forward`'s features [B, F].
 
-    An image whose loss does not depend on its logits costs nothing.
+    An image whose loss does not depend on its features costs little.
     """
-    features, split = HALF * HALF * FEATURES, SIDE * SIDE * MAPS + 1
+    split = SIDE * SIDE * MAPS + 1
     found = np.empty((len(gradients), IMAGE, IMAGE), np.float32)
-    to_features, units = np.empty(features, np.float32), empty_list(gradients.shape[1])
     padded = np.empty((PADDED, PADDED), np.float32)
     to_maps, wanted = np.empty((SIDE, SIDE * MAPS), np.float32), np.empty(SIDE * SIDE, np.bool_)
     for n in range(len(gradients)):
-        count = 0
-        for u in range(gradients.shape[1]):
-            units.names[count], units.sizes[count] = u, gradients[n, u]
-            count += gradients[n, u] != 0
         found[n] = 0
-        if not count:
+        if not gradients[n].any():
             continue
-        to_features[:] = 0
-        add_rows(to_features, layers.transposed, 0, units, 0, count, 0)
-        starts, won = _winners(names[n, split:][: counts[n, 1]], to_features)
+        starts, won = _winners(names[n, split:][: counts[n, 1]], gradients[n])
         alive = names[n, :split][: counts[n, 0]]
         wanted[:] = False
         for name in alive:

@@ -20,13 +20,18 @@ from typing_extensions import override
 
 from sparring.errors import cause
 from sparring.models.forms import AttackPasses
+from sparring.models.hardware import has_fast_products
 from sparring.models.paper_cnn.network import PaperCNN
 from sparring.models.paper_cnn.spectral import spectral_weights
 
 log = logging.getLogger(__name__)
 
+Array = NDArray[np.float32]
+
 PARTS = 4
 """Parts of a batch for each thread, since images differ in cost."""
+PRODUCTS = 8
+"""Images from which the first dense layer is a matrix product, where those are fast."""
 
 
 class SparsePasses(AttackPasses):
@@ -54,6 +59,7 @@ class SparsePasses(AttackPasses):
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._threads = threads
+        self._products = has_fast_products()
         with torch.no_grad():
             taps, bias1, kernels, bias2, dense, bias3, last, bias4 = network.parameters()
             wakes, order = _wakes(taps, bias1).sort(stable=True)
@@ -73,6 +79,7 @@ class SparsePasses(AttackPasses):
                 transposed=_array(dense),
                 bias3=_array(bias3),
             )
+            self._no_bias = np.zeros(dense.shape[1], np.float32)
             self._last = (last.t().clone(), bias4.clone())
             maps = bias1.relu().view(1, -1, 1, 1).expand(-1, -1, 14, 14)
             sums = functional.conv2d(maps, kernels, padding=2).permute(0, 2, 3, 1)
@@ -136,19 +143,28 @@ class SparsePasses(AttackPasses):
 
         def part(rows: slice) -> Tensor:
             alive = (names[rows].numpy(), counts[rows].numpy())
-            return torch.from_numpy(self._kernels.forward(pixels[rows], layers, *alive))
+            features = self._kernels.forward(pixels[rows], layers, *alive)
+            return self._dense(features, layers.dense, layers.bias3)
 
         return self._in_parts(len(images), part), (names, counts)
 
     def _backward(self, gradient: Tensor, alive: tuple[Tensor, Tensor]) -> Tensor:
         """The gradient of the images, from that of the first dense layer."""
-        values = gradient.contiguous().numpy()
+        values, layers = gradient.contiguous().numpy(), self._layers
 
         def part(rows: slice) -> Tensor:
             found = (which[rows].numpy() for which in alive)
-            return torch.from_numpy(self._kernels.backward(values[rows], self._layers, *found))
+            to_features = self._dense(values[rows], layers.transposed, self._no_bias)
+            passed = self._kernels.backward(to_features.numpy(), layers, *found)
+            return torch.from_numpy(passed)
 
         return self._in_parts(len(gradient), part)[:, None]
+
+    def _dense(self, inputs: Array, weights: Array, bias: Array) -> Tensor:
+        """The first dense layer, there or back: one product, or only rows whose input is alive."""
+        if self._products and len(inputs) >= PRODUCTS:
+            return torch.addmm(*map(torch.from_numpy, (bias, inputs, weights)))
+        return torch.from_numpy(self._kernels.by_rows(inputs, weights, bias))
 
     def _revised(
         self,
@@ -229,10 +245,10 @@ def _wakes(taps: Tensor, bias: Tensor) -> Tensor:
     return (bound - 1e-5 * bound.abs() - 1e-12).clamp(-1, 2).float()
 
 
-def _array(weights: Tensor) -> NDArray[np.float32]:
+def _array(weights: Tensor) -> Array:
     """A contiguous copy."""
     return weights.clone(memory_format=torch.contiguous_format).numpy()
 
 
-def _pixels(images: Tensor) -> NDArray[np.float32]:
+def _pixels(images: Tensor) -> Array:
     return images.detach()[:, 0].contiguous().numpy()
