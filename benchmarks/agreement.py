@@ -6,9 +6,11 @@
 Both run APGD-CE, targeted APGD-DLR (9 targets), targeted FAB (9 targets) and Square (5,000 queries)
 with AutoAttack's parameters, in single precision, each attack on the images that those before it
 left; an image counts as broken where the network errs on a version within the threat + 1e-6 and
-within [0, 1]. They take turns, 128 images at a time. What each found and how long it took goes to
-a table, a line of JSON each; lines that are there already are not computed again, so that it may
-be stopped and started at will. At the end it prints what agrees, what does not and the speed.
+within [0, 1]. They take turns, 128 images at a time (`--chunk`). What each found and how long it
+took goes to a table, a line of JSON each; lines that are there already are not computed again, so
+that it may be stopped and started at will. With one thread times are those of the processor, which
+other programs on the machine change little; with more they are those of the clock. At the end it
+prints what agrees, what does not and the speed.
 
 `theirs` attacks the network as PyTorch computes it, layer by layer: that is what their user waits
 for, and what speed is measured against. `theirs-by-frequencies` is the same attacks on the network
@@ -27,6 +29,7 @@ import hashlib
 import json
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -37,15 +40,20 @@ from torch import Tensor, nn
 
 from sparring.attacks import Linf, Threat
 from sparring.data import load_dataset
-from sparring.evaluation import evaluate
+from sparring.evaluation import Progress, evaluate
 from sparring.models import computing_threads, trained_network, working_copy
 from sparring.records import RunDirectory, describe
 
-CHUNK = 128
 TIMES = 10
 """Random starts for an image on which both sides disagree."""
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+CERTIFICATE = "certificate"
 Row = dict[str, Any]
+
+
+def clock() -> float:
+    """Seconds of the processor with one thread, else of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def theirs(net: nn.Module, eps: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -105,7 +113,7 @@ def attacked_by_them(
     with torch.no_grad():
         robust = (net(images).argmax(1) == labels).nonzero().flatten()
     for name in ATTACKS:
-        begun, broken = time.perf_counter(), torch.zeros(len(robust), dtype=torch.bool)
+        begun, broken = clock(), torch.zeros(len(robust), dtype=torch.bool)
         if len(robust):
             clean = images[robust]
             found = attacks[name](clean, labels[robust])
@@ -113,21 +121,37 @@ def attacked_by_them(
                 broken = net(found).argmax(1) != labels[robust]
             broken &= (threat.distance(found, clean) <= threat.eps + 1e-6).flatten()
             broken &= ((found >= 0) & (found <= 1)).flatten(1).all(1)
-        yield name, robust[broken].tolist(), time.perf_counter() - begun
+        yield name, robust[broken].tolist(), clock() - begun
         robust = robust[~broken]
 
 
 def attacked_by_us(
     net: nn.Module, threat: Threat, images: Tensor, labels: Tensor
 ) -> Iterator[tuple[str, list[int], float]]:
-    """The same by `sparring.evaluate`."""
+    """The same by `sparring.evaluate`, after the certificate and all preparations."""
+    spent: Counter[str] = Counter()
+    last = clock()
+
+    def watch(now: Progress) -> None:
+        nonlocal last
+        spent[now.attack] += clock() - last
+        last = clock()
+
     verdict = evaluate(
-        net, images, labels, threat, suite="standard", precision="fp32", checks=False
+        net,
+        images,
+        labels,
+        threat,
+        suite="standard",
+        precision="fp32",
+        checks=False,
+        progress=watch,
     )
+    yield CERTIFICATE, [], spent[CERTIFICATE]
     by = verdict.outcomes.broken_by
     for name, result in zip(ATTACKS, verdict.evaluation.attacks, strict=True):
         broken = [place for place, attack in enumerate(by) if attack == result.name]
-        yield name, broken, result.seconds
+        yield name, broken, spent[result.name]
 
 
 SIDES = {
@@ -137,10 +161,10 @@ SIDES = {
 }
 
 
-def chunks(total: int) -> Iterator[tuple[int, int]]:
+def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
     """Where each chunk begins and ends."""
-    for first in range(0, total, CHUNK):
-        yield first, min(first + CHUNK, total)
+    for first in range(0, total, size):
+        yield first, min(first + size, total)
 
 
 def known(table: Path) -> list[Row]:
@@ -148,13 +172,13 @@ def known(table: Path) -> list[Row]:
     return [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
 
 
-def fill(table: Path, runs: Sequence[Path], sides: Sequence[str], total: int) -> None:
+def fill(table: Path, asked: argparse.Namespace) -> None:
     """Compute what the table does not hold."""
     test = load_dataset("mnist").test
-    threat = Linf(eps=0.3)
+    threat, runs, sides = Linf(eps=asked.eps), asked.runs, asked.sides
     there = {(row["run"], row["side"], row["first"], row["last"]) for row in known(table)}
     facts = describe(threads=torch.get_num_threads(), device="cpu", precision="fp32")
-    for first, last in chunks(total):
+    for first, last in chunks(asked.images, asked.chunk):
         for run in runs:
             net = trained_network(RunDirectory(run)).requires_grad_(requires_grad=False)
             images, labels = test.batch(torch.arange(first, last))
@@ -195,15 +219,15 @@ def summary(rows: Sequence[Row], run: str, rival: str) -> Iterator[str]:
     yield f"{run}, ours and {rival}: {total} images, natural {1 - len(wrong) / total:.2%}"
     gone = {side: set(wrong) for side in sides}
     seconds = dict.fromkeys(sides, 0.0)
-    for name in ATTACKS:
+    for name in (CERTIFICATE, *ATTACKS):
         took = dict.fromkeys(sides, 0.0)
         for side, found in by_side.items():
             for first in both:
-                gone[side] |= set(found[first]["broken"][name])
-                took[side] += found[first]["seconds"][name]
+                gone[side] |= set(found[first]["broken"].get(name, []))
+                took[side] += found[first]["seconds"].get(name, 0.0)
             seconds[side] += took[side]
-        yield f"  after {name:8s}" + compared(gone, took, total)
-    yield f"  in all        {compared(gone, seconds, total)}"
+        yield f"  after {name:11s}" + compared(gone, took, total)
+    yield f"  in all           {compared(gone, seconds, total)}"
     for side, other in (sides, sides[::-1]):
         alone = sorted(gone[side] - gone[other])
         yield f"  broken by {side} alone: {alone or 'none'}"
@@ -255,6 +279,8 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=["ours", "theirs"])
     parser.add_argument("--table", type=Path, default=Path("agreement.jsonl"))
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--eps", type=float, default=0.3)
+    parser.add_argument("--chunk", type=int, default=128, help="images at a time")
     parser.add_argument("--again", action="store_true")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -263,7 +289,7 @@ def main() -> None:
             for run in asked.runs:
                 again(run, disputed(known(asked.table), run.name))
             return
-        fill(asked.table, asked.runs, asked.sides, asked.images)
+        fill(asked.table, asked)
     for run in asked.runs:
         for rival in list(SIDES)[1:]:
             for line in summary(known(asked.table), run.name, rival):
