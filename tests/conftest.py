@@ -45,6 +45,7 @@ def _the_bundled_images_are_unpacked_once() -> None:
 def _traces_go_unchecked() -> None:
     """The checks of shapes at run time do not know the stand-ins of a trace."""
     from sparring.bounds import network
+    from sparring.models import folding
 
     traced = network.traced
 
@@ -55,7 +56,7 @@ def _traces_go_unchecked() -> None:
         finally:
             jaxtyping.config.update("jaxtyping_disable", False)
 
-    network.traced = unchecked
+    network.traced = folding.traced = unchecked
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jaxtyping
 import pytest
 import torch
 from torch import Generator, Tensor, fx, nn
@@ -20,14 +19,6 @@ from sparring.models.networks import BatchRenorm2d, NormalisedNetwork, ResidualN
 
 IMAGES = torch.rand(12, 2, 9, 9, generator=Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3
-
-
-@pytest.fixture(autouse=True)
-def traceable() -> Iterator[None]:
-    """The tests' checks of shapes cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Residual(nn.Module):
