@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from typing_extensions import override
 
-from sparring.attacks import Crafter
+from sparring.attacks import PGD, Crafter, Linf
 from sparring.data import load_dataset
 from sparring.engine import FixedLag, Newest, Sharded
 from sparring.errors import CheckpointError, RunError, SparringError
@@ -30,6 +30,7 @@ from sparring.records import (
 from sparring.training import (
     Adam,
     Asynchronous,
+    Certified,
     Fresh,
     Mixed,
     Parting,
@@ -48,6 +49,14 @@ from training.small_runs import UPDATES, Killed, Watching, restamp, small
 
 CONFIGS = {
     "fresh": (small(source=Fresh(), average=0.9, eps_schedule=WarmUp(share=0.5)), 0),
+    "certified": (
+        small(
+            objective=Certified(),
+            attack=PGD(threat=Linf(eps=0.3), steps=0, start="none"),
+            eps_schedule=WarmUp(share=0.5),
+        ),
+        0,
+    ),
     "stale": (small(source=Stale(staleness=3), objective=Mixed()), 3),
     "growing": (small(source=Stale(staleness=3, warm_up=5, fresh_steps=1)), 2),
     "ahead": (small(source=Stale(staleness=20)), UPDATES - 1),
