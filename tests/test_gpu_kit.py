@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import gpu  # pyright: ignore[reportMissingImports] - benchmarks/gpu.py
+from sparring.attacks import PGD, Linf
 
 SMALL = ["--device", "cpu", "--small"]
 
@@ -52,6 +53,20 @@ def test_an_error_ends_one_part_and_counts_as_missing(tmp_path: Path) -> None:
     with kit.part("one"):
         raise RuntimeError("of the device\nand more")
     assert kit.missing == ["one: RuntimeError: of the device"]
+
+
+def test_a_graph_captures_the_steps_of_the_attack() -> None:
+    """All of the capture but the graph, which needs CUDA."""
+    case = gpu.networks(gpu.SMALL)[1]
+    images, labels = gpu.drawn(3, *case.shape), torch.arange(3)
+    attack = PGD(Linf(0.1), steps=3)
+    captured = object.__new__(gpu.CapturedAttack)
+    captured._attack, captured._model = attack, case.plain
+    captured._start = captured._images = images
+    captured._labels = labels
+    wanted = attack.search_from(images, case.plain, images, labels)
+    assert torch.equal(captured._steps(), wanted)
+    assert not torch.equal(wanted, images)
 
 
 @pytest.mark.parametrize(
