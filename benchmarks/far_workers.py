@@ -29,7 +29,7 @@ KAPPA = 8
 DEVICES = (2, 4, 8, 16, 32, 64)
 STEP = {"devices": 0.200, "links": 0.020}
 """Seconds of a step and of an update."""
-SECONDS = 6.0
+SECONDS = 12.0
 """For which each point of `devices` is emulated."""
 WEIGHTS, IMAGES = 4 * EmulatedJob(seconds=1.0).weights, 4 * 128 * 28 * 28
 """Bytes of the network of the paper and of a batch of MNIST."""
