@@ -29,7 +29,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -129,7 +129,7 @@ def attacked_by_us(
     net: nn.Module, threat: Threat, images: Tensor, labels: Tensor
 ) -> Iterator[tuple[str, list[int], float]]:
     """The same by `sparring.evaluate`, after the certificate and all preparations."""
-    spent: Counter[str] = Counter()
+    spent = defaultdict[str, float](float)
     last = clock()
 
     def watch(now: Progress) -> None:
