@@ -14,6 +14,7 @@ from sparring.cli.inspect import STRONGEST
 from sparring.cli.main import VERBS, _interrupt, main
 from sparring.evaluation import SUITES
 from sparring.records import RunDirectory
+from sparring.training import adapting
 from sparring.training.presets import PRESETS
 
 FLAGS = {
@@ -90,9 +91,15 @@ def test_a_verb_has_these_flags_and_no_others(verb, capsys):
     assert listed == ["help", *FLAGS[verb].split()]
 
 
-def test_the_help_names_all_presets_and_suites(capsys):
+NAMED = (PRESETS, adapting.MODELS, adapting.OBJECTIVES, adapting.OPTIMIZERS, adapting.SCHEDULES)
+NAMED += (adapting.AUGMENTATIONS, adapting.ATTACKS, adapting.NORMS, adapting.SOURCES)
+NAMED += (adapting.POLICIES, adapting.TRANSPORTS)
+
+
+def test_the_help_names_all_that_can_be_chosen_by_name(capsys):
     train, evaluate = (page(verb, capsys) for verb in ("train", "evaluate"))
-    assert all(re.search(rf"\b{name}\b", train) for name in PRESETS)
+    names = [name for known in NAMED for name in known]
+    assert [name for name in names if not re.search(rf"\b{name}\b", train)] == []
     assert all(re.search(rf"\b{re.escape(name)}\b", evaluate) for name in SUITES)
     assert STRONGEST in SUITES
 

@@ -20,7 +20,7 @@ class TrainFlags:
     """Flags of `sparring train`; all are optional. The docstrings are the help."""
 
     preset: Annotated[str | None, flag("--preset", str, "NAME"), PLAIN] = None
-    """fast (default), paper, paper-async, madry or natural."""
+    """fast (default), paper, paper-async, madry, natural or certified."""
     config: Annotated[Path | None, flag("--config", path, "FILE"), PLAIN] = None
     """Start from this config.json or the output of --dry-run."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
@@ -66,7 +66,7 @@ class TrainFlags:
     attack: Annotated[str | None, flag("--attack", str, "NAME"), PLAIN] = None
     """Training attack: pgd (default) or file.py:name."""
     objective: Annotated[str | None, flag("--objective", str, "NAME"), PLAIN] = None
-    """adversarial, mixed, trades or file.py:name."""
+    """adversarial, mixed, trades, certified or file.py:name."""
     threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
     """linf, l2 (of the usual size) or file.py:name."""
     eps: Annotated[float | None, flag("--eps", eps_from, "E"), PLAIN] = None
@@ -76,7 +76,7 @@ class TrainFlags:
     source: Annotated[
         str | None, flag("--source", one_of("fresh", "stale", "reused", "async"), "KIND"), PLAIN
     ] = None
-    """Attacks: fresh, stale (batches wait), reused (last epoch's), async (workers)."""
+    """fresh, stale (queued), reused (last epoch's) or async."""
     staleness: Annotated[int | None, flag("--staleness", whole, "S"), PLAIN] = None
     """Updates for which a batch waits with --source stale."""
     workers: Annotated[int | None, flag("--workers", whole, "N"), PLAIN] = None
