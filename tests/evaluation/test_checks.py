@@ -210,8 +210,8 @@ def test_the_slice_is_spread_over_the_images_that_are_right() -> None:
     evaluation = evaluate(remembering, images, labels, threat).evaluation
     assert evaluation.natural.successes == right
     looks = Counter(seen) - unchecked
-    assert looks[masking_checks.looked_at(right)] > 10
-    assert max(looks) == masking_checks.looked_at(right)
+    assert looks[masking_checks.num_checked(right)] > 10
+    assert max(looks) == masking_checks.num_checked(right)
     wrong = evaluate(
         remembering, images[:1], (remembering(images[:1]).argmax(1) + 1) % 2, L2(eps=1)
     )

@@ -47,10 +47,10 @@ def test_a_part_of_one_size_of_pass_has_the_shape_of_the_others(
     cost: Cost, factor: float, passes: list[int], images: int
 ) -> None:
     pace = seen(Pace(), 0, cost, [*passes, 8, 200])
-    dearer = (factor * cost[0], factor * cost[1])
-    seen(pace, 1, dearer, [64, 64])
+    slower = (factor * cost[0], factor * cost[1])
+    seen(pace, 1, slower, [64, 64])
     ahead = {1: Ahead(10.0 * images, images)}
-    assert pace.left(ahead) == pytest.approx(of(dearer, ahead), rel=1e-6)
+    assert pace.left(ahead) == pytest.approx(of(slower, ahead), rel=1e-6)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

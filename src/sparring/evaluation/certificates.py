@@ -78,23 +78,7 @@ def certified(
 
     As `certificate`, within its default budget.
     """
-    held = certified_images(model, images, labels, threat, batch_size=batch_size)
-    return share_of(held)
-
-
-def certified_images(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    threat: Threat,
-    *,
-    batch_size: int | None = None,
-) -> Bool[Tensor, " N"]:
-    """Where no change within the threat makes this network misclassify the image.
-
-    As `certificate`, within its default budget.
-    """
-    return certificate(model, images, labels, threat, batch_size=batch_size).proved
+    return share_of(certificate(model, images, labels, threat, batch_size=batch_size).proved)
 
 
 def certificate(  # noqa: PLR0913 - what is proved, settings by keyword

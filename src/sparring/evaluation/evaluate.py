@@ -23,7 +23,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
-from sparring.evaluation.masking_checks import EFFORT, examine, looked_at
+from sparring.evaluation.masking_checks import EFFORT, examine, num_checked
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Ahead, Observer, Progress, watched
@@ -182,7 +182,7 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
 def _of_several(
     observer: Observer | None, threats: Sequence[Threat], number: int
 ) -> Observer | None:
-    """An observer that is told the threat, if there are several."""
+    """An observer whose progress names the threat, if there are several."""
     if observer is None or len(threats) == 1:
         return observer
     threat = threat_text(threats[number])
@@ -317,7 +317,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         certified=certified,
         certified_seconds=None if certified is None else proof.seconds,
         findings=findings,
-        checked_images=looked_at(natural.successes) if checks else None,
+        checked_images=num_checked(natural.successes) if checks else None,
         check_seconds=check_seconds if checks else None,
         caveats=(*caveats, *filter(None, (proof.why, proof.caveat(state.robust)))),
     )
@@ -392,7 +392,7 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
 
 
 def _of_checks(right: int) -> Ahead:
-    images = looked_at(right)
+    images = num_checked(right)
     return Ahead(EFFORT * images, images)
 
 

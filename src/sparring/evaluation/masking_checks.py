@@ -277,7 +277,7 @@ def examine(
 
     `images` are those of the judge of `tested`. `observer` gets the passes, of `EFFORT`, since its
     last call. There are no findings if no image is right.
-    Cost: about 330 forward and backward and 400 forward passes over `looked_at` images.
+    Cost: about 330 forward and backward and 400 forward passes over `num_checked` images.
     """
     places = right.nonzero().flatten()
     if not len(places):
@@ -287,12 +287,12 @@ def examine(
     return tuple(finding for check in CHECKS for finding in check(subset))
 
 
-def looked_at(right: int) -> int:
+def num_checked(right: int) -> int:
     """Images that the checks use: a quarter of the right ones, from 64 to 128, at most all."""
     return min(right, IMAGES, max(LEAST, right // 4))
 
 
 def evenly(places: Tensor) -> Tensor:
     """Some of these [N], evenly spaced from the first to the last."""
-    count = looked_at(len(places))
+    count = num_checked(len(places))
     return places[torch.linspace(0, len(places) - 1, count).round().long()]

@@ -85,9 +85,9 @@ class ModelUnderTest:
         self.has_weights = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         if not isinstance(model, nn.Module) or not self.has_weights:
             return
-        copy = working_copy(model, "fp32")
         if self._takes(attack_passes(model), images):
             return
+        copy = working_copy(model, "fp32")
         if isinstance(copy, DirectCopy) and self._takes(self._folded(model, images), images):
             return
         if self.agrees(copy.attacked, images):

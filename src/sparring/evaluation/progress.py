@@ -77,7 +77,7 @@ class PassCost:
         return self.sums[1]
 
     def add(self, passes: float, images: int, seconds: float) -> None:
-        """Add passes of so many images, which took `seconds` together."""
+        """Add `passes` passes of `images` images each, and the `seconds` of all of them."""
         effort = passes * images
         products = (passes**2, passes * effort, effort**2, passes * seconds, effort * seconds)
         self._plus((passes, effort, seconds, *products), frozenset({images}))

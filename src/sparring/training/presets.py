@@ -101,11 +101,11 @@ def fast(**changes: Unpack[Changes]) -> TrainConfig:
         validation=Validation(every=245, images=256, steps=10),
     )
     changed = _preset(config, changes)
-    return _reusing(config, changed) if _leave(config, changed, changes) else changed
+    return _reusing(config, changed) if _changes_only_free(config, changed, changes) else changed
 
 
-def _leave(before: TrainConfig, config: TrainConfig, changes: Changes) -> bool:
-    """Whether the changes leave the settings, but for free ones, and name none of `REUSING`."""
+def _changes_only_free(before: TrainConfig, config: TrainConfig, changes: Changes) -> bool:
+    """Whether the changes are of `FREE` settings, and name none of `REUSING`."""
     words = [word.partition("=")[0].partition(".")[0] for word in changes.get("set", ())]
     if {*changes, *words} & {*REUSING, "staleness", "epochs", "steps"}:
         return False
