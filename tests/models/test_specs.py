@@ -24,7 +24,7 @@ from sparring.models import (
     draw_for_bounds,
     drawing_from,
 )
-from sparring.models.networks import wide_resnet
+from sparring.models.networks import saturating, wide_resnet
 from sparring.records import from_json, to_json
 
 SPECS = [
@@ -32,6 +32,7 @@ SPECS = [
     (SmallNetwork(width=4), (3, 20, 31), 7),
     (SmallNetwork(width=4), (1, 8, 8), 2),
     (StridedNetwork(filters=4, hidden=8), (1, 28, 28), 10),
+    (StridedNetwork(filters=4, hidden=8, saturation=0.1), (3, 20, 20), 10),
     (StridedNetwork(filters=2, hidden=8, initialisation="torch"), (3, 13, 20), 2),
     (PreActResNet18(), (3, 32, 32), 10),
     (WideResNet(depth=10, width=1, dropout=0.3), (3, 32, 32), 5),
@@ -140,6 +141,19 @@ def test_a_record_that_does_not_fit_the_data_says_so(spec, shape, complaint):
         spec.fitted(shape, 10)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SmallNetwork(),
+        StridedNetwork(channels=1, num_classes=10),
+        Normalised(mean=(0.5,), std=(1.0,), network=WideResNet()),
+    ],
+)
+def test_a_record_that_no_data_were_fitted_to_builds_nothing(spec):
+    with pytest.raises(ConfigError, match="must be fitted to the data before it is built"):
+        built_network(spec, None)
+
+
 @pytest.mark.parametrize("depth", [9, 27, 4])
 def test_a_depth_that_no_wide_residual_network_has_is_refused(depth):
     with pytest.raises(ConfigError, match="6n \\+ 4"):
@@ -218,3 +232,23 @@ def test_a_given_network_is_copied_and_only_its_owner_can_build_it():
     wrapped = built_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
     bias = network.get_parameter("1.bias")
     assert wrapped(torch.full((1, 1, 1, 3), 0.5)).flatten().allclose(bias)
+
+
+def test_saturating_is_a_line_between_its_ends():
+    pixels = torch.linspace(0, 1, 41).view(1, 1, 1, -1)
+    wanted = ((pixels - 0.3) / 0.4).clamp(0, 1)
+    torch.testing.assert_close(saturating(1, 0.3)(pixels), wanted, rtol=0, atol=1e-6)
+
+
+def test_black_and_white_pixels_of_a_saturating_network_do_not_change_within_the_margin():
+    spec = StridedNetwork(filters=3, hidden=8, saturation=0.25).fitted((1, 16, 16), 4)
+    network = spec.build(0).eval()
+    pure = (torch.rand(5, 1, 16, 16) > 0.5).float()
+    moved = (pure + 0.25 * (2 * torch.rand(pure.shape) - 1)).clamp(0, 1)
+    assert torch.equal(network(pure), network(moved))
+    images = pure.double()
+    box = Box((images - 0.25).clamp_min(0), (images + 0.25).clamp_max(1))
+    logits = NetworkBounds(network).through(box).logits
+    assert torch.equal(logits.low, logits.high)
+    moved[:, :, 3:5] = 0.5
+    assert not torch.equal(network(pure), network(moved))

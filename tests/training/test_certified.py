@@ -1,6 +1,7 @@
 """Training by bounds: its loss against closed forms and finite differences, and its refusals."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sparring.attacks import L2, PGD, AttackedBatch, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation import certificate
 from sparring.loader import Asynchronous
+from sparring.models import StridedNetwork
 from sparring.training import Certified, WarmUp, presets, train
 from sparring.training.objectives import CertifiedLoss
 from training.own_nets import Own
@@ -164,8 +166,27 @@ def test_asked_for_by_name_it_takes_the_attack_away_unless_steps_are_named() -> 
     assert isinstance(mixed.source, Asynchronous)
 
 
-def test_the_preset_keeps_its_margin_above_the_threat_at_another_eps() -> None:
+def test_the_preset_scales_with_eps_and_its_network_saturates_there() -> None:
     config = presets.certified(eps=0.1)
     assert config.threat == Linf(0.1)
-    assert config.pgd.threat.eps == pytest.approx(0.11)
-    assert (config.objective, config.pgd.steps) == (Certified(), 0)
+    assert config.pgd.threat.eps == pytest.approx(0.1)
+    assert (config.objective, config.pgd.steps) == (presets.certified().objective, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "saturation"),
+    [
+        ({}, 0.3),
+        ({"eps": 0.1}, 0.1),
+        ({"eps": 0.6}, 0.0),
+        ({"eps": 0.1, "set": ["model.filters=8"]}, 0.1),
+        ({"eps": 0.1, "model": "strided", "model_args": ["filters=8"]}, 0.1),
+        ({"set": ["model.saturation=0"]}, 0.0),
+        ({"model": "strided", "model_args": ["saturation=0.2"]}, 0.2),
+        ({"model": StridedNetwork()}, 0.0),
+    ],
+)
+def test_the_network_of_the_preset_saturates_at_eps_unless_told_otherwise(
+    changes: dict[str, Any], saturation: float
+) -> None:
+    assert cast(StridedNetwork, presets.certified(**changes).model).saturation == saturation

@@ -10,6 +10,7 @@ Sources: Gowal et al. 2018, "On the effectiveness of interval bound propagation"
 "Efficient Neural Network Robustness Certification with General Activation Functions".
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ from sparring.records.checks import at_least
 
 PASSES = 2500
 """Linear forms that may go back through the network for one image, each about as long as a pass."""
-FRUITLESS = 5_000
-"""Linear forms in a row, image after image, that prove none, after which the rest is given up."""
+FRUITLESS = 2_000
+"""Linear forms in a row, image after image, that prove none, after which a stage is given up."""
 MEMORY = 2**28
 """Bytes of the bounds of one batch."""
 
@@ -99,8 +100,8 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
 
     The budget of linear forms is `passes` for one image, of which two for each class go first, and
     two for each once more at the end; 0 leaves it at intervals. None begins later than `seconds`
-    after the call. Images go in the order of their margins, and the rest is given up after 5,000
-    forms that proved none. What the budget leaves open is not proved.
+    after the call. Images go in the order of their margins, and each of the two stages is given up
+    after 2,000 forms in a row that proved none. What the budget leaves open is not proved.
     Cost of intervals: three forward passes in float64, and ten in the network's own arithmetic.
     Raises `ConfigError` for a layer without a known bound, for weights below float32, for a network
     that its trace does not show (`sparring.models.tracing`), and for one whose logits of images of
@@ -116,9 +117,9 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
         for part in parts(len(labels), size):
             proof.by_intervals(part, first.dtype)
         held = proof.proved
-        budget = _Budget(passes, None if seconds is None else begun + seconds)
-        proof.by_forms(size, budget)
-        proof.by_tighter_forms(budget)
+        until = math.inf if seconds is None else begun + seconds
+        proof.by_forms(size, _Budget(passes, until))
+        proof.by_tighter_forms(_Budget(passes, until))
     return Certificate(
         proved=proof.proved.cpu(),
         by_intervals=held.cpu(),
@@ -128,16 +129,15 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
 
 
 class _Budget:
-    """What linear forms may cost."""
+    """What linear forms of one stage may cost."""
 
-    def __init__(self, passes: int, until: float | None) -> None:
+    def __init__(self, passes: int, until: float) -> None:
         self.passes, self._until, self._fruitless = passes, until, 0
 
     @property
     def ended(self) -> bool:
         """Whether no more forms may begin."""
-        late = self._until is not None and time.perf_counter() > self._until
-        return late or self._fruitless > FRUITLESS
+        return time.perf_counter() > self._until or self._fruitless >= FRUITLESS
 
     def count(self, forms: int, proved: Tensor) -> None:
         """Count `forms` forms for each of these images, of which `proved` are proved now."""

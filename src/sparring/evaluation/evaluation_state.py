@@ -131,18 +131,20 @@ class EvaluationState:
 
     @property
     def passes(self) -> Sequence[SearchPass]:
-        """All searches in order; each form gets a whole attack before the next form."""
+        """All searches in order.
+
+        The most faithful form gets them all. Cheaper ones get the first search of the first attack
+        only, before it: there most images fall, and later searches would meet the others twice. An
+        attack of your own gets the network itself, once.
+        """
+        last = len(self.forms) - 1
         return [
             SearchPass(number, place, search, form)
             for number, attack in enumerate(self.attacks)
-            for form in self._forms(attack)
+            for form in range(last if number or isinstance(attack, OwnAttack) else 0, last + 1)
             for place, search in enumerate(attack.searches(self.logits.shape[1]))
+            if form == last or not place
         ]
-
-    def _forms(self, attack: Attack) -> Sequence[int]:
-        """An attack of your own gets the network itself, once."""
-        forms = range(len(self.forms))
-        return forms[-1:] if isinstance(attack, OwnAttack) else forms
 
     def run(self) -> Iterator[Progress]:
         """Run all searches; the state may be stored between two passes."""

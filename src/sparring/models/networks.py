@@ -127,21 +127,43 @@ def _convolution(channels: int, wide: int, stride: int) -> list[nn.Module]:
     return [convolution, BatchRenorm2d(wide), nn.ReLU()]
 
 
+def saturating(channels: int, margin: float) -> nn.Sequential:
+    """Pixels up to `margin` become 0, from 1 - `margin` on 1, and those between go in a line.
+
+    Black and white pixels then stay the same under any change of up to `margin`. `margin` is below
+    0.5. Made of layers whose bounds are exact.
+    """
+
+    def shifted(mean: float, deviation: float) -> Normalisation:
+        return Normalisation([mean] * channels, [deviation] * channels)
+
+    below_white = shifted(1.0, -1.0), nn.ReLU(), shifted(1.0, -1.0)
+    return nn.Sequential(shifted(margin, 1 - 2 * margin), nn.ReLU(), *below_white)
+
+
 class StridedCNN(nn.Module):
     """Two 5x5 convolutions of stride 2 and two dense layers, with few layers for tight bounds.
 
-    For images of one size, of at least `SMALLEST` pixels a side.
+    For images of one size, of at least `SMALLEST` pixels a side. With a `saturation` above 0 they
+    first pass `saturating`.
     """
 
     SMALLEST = 13
 
     def __init__(
-        self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, hidden: int
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        width: int,
+        hidden: int,
+        saturation: float = 0.0,
     ) -> None:
         super().__init__()
         channels, *sides = image_shape
         places = math.prod(((side - 3) // 2 - 3) // 2 for side in sides)
         self.features = nn.Sequential(
+            *([saturating(channels, saturation)] if saturation else []),
             nn.Conv2d(channels, width, 5, stride=2),
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 5, stride=2),

@@ -95,6 +95,11 @@ class Sized:
         """One for each class."""
         return num_classes
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether all is known that the data determine."""
+        return bool(self.channels and self.num_classes)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SmallNetwork(Sized):
@@ -121,6 +126,9 @@ class StridedNetwork(Sized):
     """Channels of its first convolution; the second has twice as many."""
     hidden: int = 512
     """Outputs of its first dense layer."""
+    saturation: float = 0.0
+    """Pixels at most this far from black or white count as black or white (`saturating`), in
+    [0, 0.5); the preset `certified` takes ε, so that no attack changes them."""
     initialisation: Literal["bounds", "torch"] = "bounds"
     """"bounds": `draw_for_bounds`; "torch": PyTorch's default."""
     height: int = 0
@@ -132,6 +140,7 @@ class StridedNetwork(Sized):
         Sized.__post_init__(self)
         at_least("model.filters", self.filters, 1)
         at_least("model.hidden", self.hidden, 1)
+        within("model.saturation", self.saturation, "[0, 0.5)")
         choice("model.initialisation", self.initialisation, ("bounds", "torch"))
         at_least("model.height", self.height, 0)
         at_least("model.width", self.width, 0)
@@ -151,12 +160,22 @@ class StridedNetwork(Sized):
         Sized.fitted(self, image_shape, num_classes)
         return replace(self, channels=channels, num_classes=num_classes, height=height, width=width)
 
+    @property
+    @override
+    def is_fitted(self) -> bool:
+        return min(self.channels, self.num_classes, self.height, self.width) > 0
+
     def build(self, seed: int) -> nn.Module:
         """A new network."""
         shape = (self.channels, self.height, self.width)
-        size = {"width": self.filters, "hidden": self.hidden}
         with drawing_from(seed):
-            network = StridedCNN(shape, self.num_classes, **size)
+            network = StridedCNN(
+                shape,
+                self.num_classes,
+                width=self.filters,
+                hidden=self.hidden,
+                saturation=self.saturation,
+            )
             if self.initialisation == "bounds":
                 draw_for_bounds(network)
             return network
@@ -318,6 +337,13 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
 
     Raises `ConfigError` if it cannot be built.
     """
+    inner = model.network if isinstance(model, Normalised) else model
+    if isinstance(inner, Sized) and not inner.is_fitted:
+        raise ConfigError.expected(
+            "a network must be fitted to the data before it is built",
+            inner,
+            "Take replace(config, model=config.model.fitted(data.image_shape, data.num_classes)).",
+        )
     if given is None:
         try:
             return model.build(seed)
