@@ -5,6 +5,7 @@ Each entry of the tables gets what is called and a tensor of the input's shape a
 Shapes: B batch, S one layer's input.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +20,10 @@ from sparring.bounds.boxes import UNIT
 from sparring.bounds.operations import Affine, MaxPool, Moved, Operation, Relu
 from sparring.errors import ConfigError
 from sparring.models.networks import BatchRenorm2d, Normalisation
+
+
+FEW, PATCHES = 4, 2**16
+"""Most channels of a convolution that is computed as a product, and values of an image's patches."""
 
 
 def unknown(what: str) -> ConfigError:
@@ -42,15 +47,48 @@ def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
         raise unknown(f"a convolution with padding mode {layer.padding_mode}")
     weight, shift = layer.weight.to(like.dtype), _to(layer.bias, like)
     how: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    convolve = _as_product if _has_small_patches(layer, like) else functional.conv2d
     return Affine(
-        lambda x: functional.conv2d(x, weight, None, *how),
-        lambda x: functional.conv2d(x, weight.abs(), None, *how),
+        lambda x: convolve(x, weight, None, *how),
+        lambda x: convolve(x, weight.abs(), None, *how),
         None if shift is None else shift.view(-1, 1, 1),
         error=_of_sum(layer.weight[0].numel()),
         transposed=None
         if isinstance(layer.padding, str)
         else lambda rows, size: conv2d_input(size, layer.weight.to(rows.dtype), rows, *how),
     )
+
+
+def _has_small_patches(layer: nn.Conv2d, like: Tensor) -> bool:
+    """Whether `_as_product` computes a convolution, and at little cost in memory."""
+    if layer.in_channels > FEW or layer.groups > 1 or layer.dilation != (1, 1):
+        return False
+    if isinstance(layer.padding, str):
+        return False
+    sides = zip(like.shape[2:], layer.padding, layer.kernel_size, layer.stride, strict=True)
+    places = math.prod((side + 2 * pad - kernel) // step + 1 for side, pad, kernel, step in sides)
+    return 0 < places * layer.weight[0].numel() <= PATCHES
+
+
+def _as_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    *_: object,
+) -> Tensor:
+    """A convolution as one product of matrices; what it returns is channels-last.
+
+    For few channels `functional.conv2d` is slower, above all its backward pass.
+    """
+    (high, wide), (rows, columns) = padding, stride
+    x = functional.pad(x, (wide, wide, high, high))
+    patches = x.unfold(2, weight.shape[2], rows).unfold(3, weight.shape[3], columns)
+    batch, _, height, width = patches.shape[:4]
+    inputs = patches.permute(0, 2, 3, 1, 4, 5).reshape(batch * height * width, -1)
+    outputs = inputs @ weight.flatten(1).T
+    return outputs.view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, like: Tensor) -> Operation:
