@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from itertools import combinations, pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bounds.networks import KINDS, Residual, drawn, layered, seeded
 from sparring.attacks import L2, PGD, Linf
 from sparring.bounds import Box, NetworkBounds, Pass, Region, tightened
+from sparring.bounds.layers import _as_product, _has_small_patches
 from sparring.errors import ConfigError
 from sparring.evaluation.certificates import around
 
@@ -267,3 +270,45 @@ def test_gradients_of_margins_are_right(kind: Callable[[], nn.Module], affine: b
 def test_shapes_that_mix_images_are_refused(across: nn.Module) -> None:
     with pytest.raises(ConfigError, match="a change of shape across images"):
         bounded(across, around(torch.rand(2, 2, 2, 2), Linf(eps=0.1)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 3, 5, stride=2),
+        nn.Conv2d(2, 4, (3, 2), stride=(1, 3), padding=(2, 1), bias=False),
+        nn.Conv2d(3, 1, 1),
+    ],
+)
+def test_a_convolution_as_a_product_is_the_convolution_and_so_is_its_gradient(
+    layer: nn.Conv2d,
+) -> None:
+    layer.double()
+    like = torch.rand(4, layer.in_channels, 9, 7, dtype=torch.float64, generator=seeded())
+    like.requires_grad_()
+    assert _has_small_patches(layer, like)
+    settings: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    found = _as_product(like, layer.weight, None, *settings)
+    wanted = functional.conv2d(like, layer.weight, None, *settings)
+    torch.testing.assert_close(found, wanted)
+    weights = torch.rand(wanted.shape, dtype=torch.float64, generator=seeded(1))
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), (like, layer.weight)),
+        torch.autograd.grad((wanted * weights).sum(), (like, layer.weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 3, 3),
+        nn.Conv2d(2, 2, 3, groups=2),
+        nn.Conv2d(1, 2, 3, dilation=2),
+        nn.Conv2d(1, 2, 3, padding="same"),
+    ],
+)
+def test_other_convolutions_are_left_as_they_are(layer: nn.Conv2d) -> None:
+    assert not _has_small_patches(layer, torch.rand(1, layer.in_channels, 9, 9))
+    assert not _has_small_patches(nn.Conv2d(1, 1, 3), torch.rand(1, 1, 300, 300))

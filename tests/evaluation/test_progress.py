@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD, Linf
 from sparring.evaluation import Progress, Suite, evaluate
-from sparring.evaluation.progress import Ahead, Pace
+from sparring.evaluation.progress import Ahead, Pace, watched
 
 Cost = tuple[float, float]
 """Seconds of a pass: a constant, and a slope for each image."""
@@ -123,3 +123,21 @@ def test_with_few_images_left_the_estimate_is_that_of_few(model: Timed) -> None:
     for now, at in late:  # the judge's passes at the end of a search are not foreseen
         assert now.left == pytest.approx(end - at, rel=0.1, abs=2.1)
     assert seen[-1][0].effort == 10 * 100 + 30 * 2 + 40 * 2
+
+
+def test_the_first_estimate_waits_for_more_than_the_certificate_and_one_pass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def now(spent: float, left: float | None, number: int = 1) -> Progress:
+        name = "pgd" if number else "certificate"
+        return Progress(
+            attack=name, number=number, of=2, share=0.1, robust=9, total=9, left=left, spent=spent
+        )
+
+    with watched(progress=True) as observer:
+        assert observer is not None
+        for seen_now in (now(50.0, None, 0), now(50.1, 4000.0), now(50.9, 70.0), now(51.3, 60.0)):
+            observer(seen_now)
+    said = "".join(capsys.readouterr())
+    assert "9 images: 1 min 51 s in all" in said
+    assert said.count("in all") == 1

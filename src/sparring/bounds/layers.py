@@ -21,9 +21,9 @@ from sparring.bounds.operations import Affine, MaxPool, Moved, Operation, Relu
 from sparring.errors import ConfigError
 from sparring.models.networks import BatchRenorm2d, Normalisation
 
-
 FEW, PATCHES = 4, 2**16
-"""Most channels of a convolution that is computed as a product, and values of an image's patches."""
+"""A convolution that is computed as one product has at most this many channels, and all patches of
+an image at most this many values."""
 
 
 def unknown(what: str) -> ConfigError:
@@ -61,13 +61,14 @@ def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
 
 def _has_small_patches(layer: nn.Conv2d, like: Tensor) -> bool:
     """Whether `_as_product` computes a convolution, and at little cost in memory."""
-    if layer.in_channels > FEW or layer.groups > 1 or layer.dilation != (1, 1):
+    few = layer.in_channels <= FEW and layer.groups == 1 and layer.dilation == (1, 1)
+    if isinstance(layer.padding, str) or not few:
         return False
-    if isinstance(layer.padding, str):
-        return False
-    sides = zip(like.shape[2:], layer.padding, layer.kernel_size, layer.stride, strict=True)
-    places = math.prod((side + 2 * pad - kernel) // step + 1 for side, pad, kernel, step in sides)
-    return 0 < places * layer.weight[0].numel() <= PATCHES
+    places = [
+        (like.shape[2 + n] + 2 * layer.padding[n] - layer.kernel_size[n]) // layer.stride[n] + 1
+        for n in range(2)
+    ]
+    return min(places) > 0 and math.prod(places) * layer.weight[0].numel() <= PATCHES
 
 
 def _as_product(
@@ -76,7 +77,7 @@ def _as_product(
     bias: None,
     stride: tuple[int, int],
     padding: tuple[int, int],
-    *_: object,
+    *unused: object,
 ) -> Tensor:
     """A convolution as one product of matrices; what it returns is channels-last.
 

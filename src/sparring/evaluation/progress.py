@@ -172,7 +172,7 @@ def watched(progress: bool | Observer) -> Iterator[Observer | None]:
 
 
 SOON = 1.0
-"""Seconds after which the first estimate is given."""
+"""Seconds after the first pass of an attack at which the first estimate is given."""
 
 
 @dataclass(slots=True, eq=False)
@@ -182,6 +182,8 @@ class _Shown:
     display: Display
     estimated: str | None = None
     """The threat whose time was estimated last."""
+    begun: dict[str, float] = field(default_factory=dict)
+    """Seconds that were spent before the attacks, for each threat."""
 
     def __call__(self, now: Progress) -> None:
         images, of = counted(now.total, "image"), f"{now.threat}, " if now.threat else ""
@@ -189,7 +191,7 @@ class _Shown:
         if not 1 <= now.number <= now.of:
             what = now.attack
         what = f"{of}{what}"
-        if self.estimated != now.threat and now.left is not None and now.spent >= SOON:
+        if now.left is not None and self._is_due(now):
             self.estimated = now.threat
             whole = duration_text(now.spent + now.left)
             self.display.note(f"{of}{images}: {whole} in all if no more of them break")
@@ -201,3 +203,8 @@ class _Shown:
             self.display.note(f"{what}: {now.percent} of {images} still robust{left}")
         else:
             self.display.note(f"{what}: {count_text(now.proved)} of {images} proved robust")
+
+    def _is_due(self, now: Progress) -> bool:
+        """Whether the first estimate is: not after the certificate, nor after one pass."""
+        begun = self.begun.setdefault(now.threat, now.spent)
+        return self.estimated != now.threat and now.spent - begun >= SOON
