@@ -3,7 +3,7 @@
 Units: seconds are wall-clock; effort is counted in forward and backward passes of one image.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -62,25 +62,38 @@ class Ahead(NamedTuple):
     """Images that pass at once."""
 
 
+class Sums(NamedTuple):
+    """Sums over passes, all that a fit of a line needs."""
+
+    passes: float = 0.0
+    effort: float = 0.0
+    """Passes of one image."""
+    seconds: float = 0.0
+    passes_squared: float = 0.0
+    passes_effort: float = 0.0
+    effort_squared: float = 0.0
+    passes_seconds: float = 0.0
+    effort_seconds: float = 0.0
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class PassCost:
     """Seconds of a pass of n images, a + b * n, by least squares; neither is negative."""
 
-    sums: tuple[float, ...] = (0.0,) * 8
-    """Passes, effort, seconds; and of the products of any two of them all that a fit needs."""
+    sums: Sums = field(default_factory=Sums)
     sizes: frozenset[int] = frozenset()
     """Numbers of images that passed at once."""
 
     @property
     def effort(self) -> float:
         """Passes of one image so far."""
-        return self.sums[1]
+        return self.sums.effort
 
     def add(self, passes: float, images: int, seconds: float) -> None:
         """Add `passes` passes of `images` images each, and the `seconds` of all of them."""
         effort = passes * images
         products = (passes**2, passes * effort, effort**2, passes * seconds, effort * seconds)
-        self._plus((passes, effort, seconds, *products), frozenset({images}))
+        self._plus(Sums(passes, effort, seconds, *products), frozenset({images}))
 
     def plus(self, other: "PassCost") -> "PassCost":
         """The passes of both."""
@@ -88,26 +101,27 @@ class PassCost:
         found._plus(other.sums, other.sizes)
         return found
 
-    def _plus(self, sums: Sequence[float], sizes: frozenset[int]) -> None:
-        self.sums = tuple(one + other for one, other in zip(self.sums, sums, strict=True))
+    def _plus(self, sums: Sums, sizes: frozenset[int]) -> None:
+        self.sums = Sums(*(one + other for one, other in zip(self.sums, sums, strict=True)))
         self.sizes |= sizes
 
     def line(self) -> tuple[float, float]:
         """a and b; a is 0 if all passes were of one size."""
-        first, mixed, last, constant, slope = self.sums[3:]
-        spread = first * last - mixed**2
+        sums = self.sums
+        spread = sums.passes_squared * sums.effort_squared - sums.passes_effort**2
         if len(self.sizes) < 2 or spread <= 0:
-            return 0.0, slope / last
-        b = (first * slope - mixed * constant) / spread
-        a = (constant - b * mixed) / first
+            return 0.0, sums.effort_seconds / sums.effort_squared
+        slope = sums.passes_squared * sums.effort_seconds - sums.passes_effort * sums.passes_seconds
+        b = slope / spread
+        a = (sums.passes_seconds - b * sums.passes_effort) / sums.passes_squared
         if b < 0:
-            return constant / first, 0.0
-        return (a, b) if a >= 0 else (0.0, slope / last)
+            return sums.passes_seconds / sums.passes_squared, 0.0
+        return (a, b) if a >= 0 else (0.0, sums.effort_seconds / sums.effort_squared)
 
     def scaled(self, line: tuple[float, float]) -> tuple[float, float]:
         """A line of the same shape that gives the seconds of these passes."""
-        passes, effort, seconds = self.sums[:3]
-        scale = seconds / max(line[0] * passes + line[1] * effort, 1e-12)
+        expected = line[0] * self.sums.passes + line[1] * self.sums.effort
+        scale = self.sums.seconds / max(expected, 1e-12)
         return scale * line[0], scale * line[1]
 
 
