@@ -259,13 +259,13 @@ def disputed(rows: Sequence[Row], run: str) -> list[int]:
     return sorted(set().union(*different))
 
 
-def again(run: Path, places: Sequence[int]) -> None:
+def again(run: Path, places: Sequence[int], threat: Threat) -> None:
     """Attack images from other starts and print how often each side breaks them."""
     net = trained_network(RunDirectory(run)).requires_grad_(requires_grad=False)
     images, labels = load_dataset("mnist").test.batch(torch.tensor(places).repeat_interleave(TIMES))
     for side in ("ours", "theirs-by-frequencies"):
         found = torch.zeros(len(labels), dtype=torch.bool)
-        for _, broken, _ in SIDES[side](net, Linf(eps=0.3), images, labels):
+        for _, broken, _ in SIDES[side](net, threat, images, labels):
             found[broken] = True
         for place, times in zip(places, found.view(-1, TIMES).sum(1).tolist(), strict=True):
             print(f"{run.name} image {place}: {side} in {times} of {TIMES}")
@@ -287,7 +287,7 @@ def main() -> None:
     with computing_threads(asked.threads):
         if asked.again:
             for run in asked.runs:
-                again(run, disputed(known(asked.table), run.name))
+                again(run, disputed(known(asked.table), run.name), Linf(eps=asked.eps))
             return
         fill(asked.table, asked)
     for run in asked.runs:

@@ -181,20 +181,21 @@ def certified(**changes: Unpack[Changes]) -> TrainConfig:
     """A network whose robustness is proved for most images, by interval bounds: no attack at all.
 
     The network strided saturates within ε of black and white. ε grows for 45 % of the run; the
-    learning rate falls in its second half. Weights are averaged. 50 epochs of MNIST.
+    learning rate falls in its second half. The loss of clean images has a share, and weights are
+    averaged. 20 epochs of MNIST.
     """
     config = TrainConfig(
-        model=StridedNetwork(),
+        model=StridedNetwork(filters=64),
         threat=Linf(eps=0.3),
         attack=PGD(threat=Linf(eps=0.3), steps=0, start="none"),
         eps_schedule=WarmUp(share=RAMP),
-        objective=Certified(),
+        objective=Certified(attacked_weight=0.3),
         optimizer=Adam(learning_rate=3e-3),
         schedule=Triangular(peak_at=0.5, start=1.0),
         batch_size=128,
-        updates=21_450,
+        updates=8580,
         average=0.995,
-        validation=Validation(every=2145, images=1000, steps=10),
+        validation=Validation(every=858, images=1000, steps=10),
     )
     return _saturating(_preset(config, changes), changes)
 
