@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparring.attacks import L2, Classifier, Linf, Threat
+from sparring.attacks import L2, PGD, Attack, Classifier, Linf, Square, Threat
 from sparring.evaluation import evaluate, masking_checks
 from sparring.records import Finding
 
@@ -86,6 +86,25 @@ def test_a_quantiser_is_flagged_by_all_that_sees_masked_gradients() -> None:
     flags = {name for name, finding in found.items() if finding.flagged}
     assert flags == {"vanishing gradients", "blind search beats gradients", "unlimited threat"}
     assert {reading.value for reading in found["vanishing gradients"].evidence} == {1.0}
+
+
+def test_a_verdict_says_that_square_broke_what_gradients_left() -> None:
+    images, threat = noise(), Linf(eps=0.3)
+    plain, masked = small_network(), Quantised(small_network())
+    suite: list[Attack] = [PGD(threat, steps=3, start="none"), Square(threat, queries=200)]
+
+    def told(model: nn.Module, attacks: list[Attack]) -> tuple[int, list[str]]:
+        labels = model(images).argmax(1)
+        found = evaluate(model, images, labels, threat, suite=attacks, checks=False)
+        said = [caveat for caveat in found.evaluation.caveats if "mislead" in caveat]
+        return found.outcomes.broken_by.count("square-200"), said
+
+    broken, (said,) = told(masked, suite)
+    assert (
+        f"square-200, without gradients, broke {broken} images that the attacks before left" in said
+    )
+    assert told(plain, suite)[1] == []
+    assert told(masked, suite[1:])[1] == told(masked, suite[::-1])[1] == []
 
 
 def test_a_saturated_cross_entropy_is_flagged_and_named() -> None:

@@ -319,7 +319,10 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         findings=findings,
         checked_images=num_checked(natural.successes) if checks else None,
         check_seconds=check_seconds if checks else None,
-        caveats=(*caveats, *filter(None, (proof.why, proof.caveat(state.robust)))),
+        caveats=(
+            *caveats,
+            *filter(None, (state.misled(), proof.why, proof.caveat(state.robust))),
+        ),
     )
     verdict = Verdict(
         evaluation=evaluation,
