@@ -275,7 +275,8 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
-    settings += (prover is not None, len(state.shown))
+    searches = [(one.attack, one.place, one.form) for one in state.passes]
+    settings += (prover is not None, len(state.shown), searches)
     partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
     spent = partial.restore(state)
     findings = None

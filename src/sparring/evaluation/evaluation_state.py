@@ -44,8 +44,9 @@ from sparring.models.saved import (
 from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
 from sparring.records.text import counted
 
-MISLED = 0.01
-"""Share of images from which on attacks without gradients say that those before were misled."""
+MISLED, FEWEST = 0.01, 5
+"""Share and number of images that attacks without gradients must break to say that those before
+were misled. Of networks of the preset `fast` they break 0.2 to 0.5 %."""
 UNBROKEN = -1
 """Number of the attack for images that none has broken."""
 SHOWN = 12
@@ -220,7 +221,7 @@ class EvaluationState:
             number for number, has_none in enumerate(blind) if has_none and not all(blind[:number])
         ]
         broken = sum(int((self.broken_by == number).sum()) for number in after)
-        if broken < MISLED * len(self.labels):
+        if broken < max(MISLED * len(self.labels), FEWEST):
             return None
         names = " and ".join(self.attacks[number].name for number in after)
         return (
