@@ -113,10 +113,10 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     `threat` and `generator` it gets the keyword arguments that it takes. Its images are checked
     like those of other attacks; images outside the threat are refused.
 
-    `precision` is that of the search. "fp32" searches in single precision. "bf16" searches in bf16
-    first, and then the remaining images in single precision, so that rounding cannot make a model
-    look more robust. "auto" does so if the device has matrix units for bf16 and the model works in
-    it. A function is searched as it is.
+    `precision` is that of the search. "fp32" searches in single precision. "bf16" makes the first
+    search in bf16 before, which breaks most images that break at all, and then searches the rest in
+    single precision, so that rounding cannot make a model look more robust. "auto" does so if the
+    device has matrix units for bf16 and the model works in it. A function is searched as it is.
 
     A pass has at most `batch_size` images, by default 128 on a CPU and 1,024 elsewhere (untested).
     Rounding depends on it, so an image at the margin may break with one size and not with another.
