@@ -288,7 +288,7 @@ def test_a_convolution_as_a_product_is_the_convolution_and_so_is_its_gradient(
     like.requires_grad_()
     assert _has_small_patches(layer, like)
     settings: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    found = _as_product(like, layer.weight, None, *settings)
+    found = _as_product(like, layer.weight, stride=settings[0], padding=settings[1])
     wanted = functional.conv2d(like, layer.weight, None, *settings)
     torch.testing.assert_close(found, wanted)
     weights = torch.rand(wanted.shape, dtype=torch.float64, generator=seeded(1))

@@ -46,16 +46,18 @@ def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
     if layer.padding_mode != "zeros":
         raise unknown(f"a convolution with padding mode {layer.padding_mode}")
     weight, shift = layer.weight.to(like.dtype), _to(layer.bias, like)
-    how: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    convolve = _as_product if _has_small_patches(layer, like) else functional.conv2d
+    how: Any = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    convolve = partial(functional.conv2d, **how)
+    if _has_small_patches(layer, like):
+        convolve = partial(_as_product, stride=how["stride"], padding=how["padding"])
     return Affine(
-        lambda x: convolve(x, weight, None, *how),
-        lambda x: convolve(x, weight.abs(), None, *how),
+        lambda x: convolve(x, weight),
+        lambda x: convolve(x, weight.abs()),
         None if shift is None else shift.view(-1, 1, 1),
         error=_of_sum(layer.weight[0].numel()),
         transposed=None
         if isinstance(layer.padding, str)
-        else lambda rows, size: conv2d_input(size, layer.weight.to(rows.dtype), rows, *how),
+        else lambda rows, size: conv2d_input(size, layer.weight.to(rows.dtype), rows, **how),
     )
 
 
@@ -72,12 +74,7 @@ def _has_small_patches(layer: nn.Conv2d, like: Tensor) -> bool:
 
 
 def _as_product(
-    x: Tensor,
-    weight: Tensor,
-    bias: None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    *unused: object,
+    x: Tensor, weight: Tensor, *, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
     """A convolution as one product of matrices; what it returns is channels-last.
 

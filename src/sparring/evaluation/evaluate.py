@@ -23,7 +23,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
-from sparring.evaluation.masking_checks import EFFORT, examine, num_checked
+from sparring.evaluation.masking_checks import EFFORT, examine, misled, num_checked
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Ahead, Observer, Progress, watched
@@ -300,6 +300,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     environment = describe(threads=threads, device=str(device), precision=arithmetic)
     num_classes = state.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
+    overstated = misled(attacks, state.broken_by, num_classes)
     if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
         caveats.append(doubtful)
     proof = state.proof
@@ -322,7 +323,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         check_seconds=check_seconds if checks else None,
         caveats=(
             *caveats,
-            *filter(None, (state.misled(), proof.why, proof.caveat(state.robust))),
+            *filter(None, (overstated, proof.why, proof.caveat(state.robust))),
         ),
     )
     verdict = Verdict(

@@ -27,7 +27,7 @@ from sparring.attacks import (
     ranked,
 )
 from sparring.attacks.checks import numbered
-from sparring.attacks.search import ATTACKED, FORWARD, no_trace
+from sparring.attacks.search import ATTACKED, no_trace
 from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge, share_of
 from sparring.evaluation.progress import Ahead, Pace, Progress
@@ -42,11 +42,7 @@ from sparring.models.saved import (
     Same,
 )
 from sparring.records import AttackResult, Example, Examples, Outcomes, Proportion
-from sparring.records.text import counted
 
-MISLED, FEWEST = 0.01, 5
-"""Share and number of images that attacks without gradients must break to say that those before
-were misled. Of networks of the preset `fast` they break 0.2 to 0.5 %."""
 UNBROKEN = -1
 """Number of the attack for images that none has broken."""
 SHOWN = 12
@@ -208,25 +204,6 @@ class EvaluationState:
                 name=attack.name, robust=Proportion(successes=left, total=total), seconds=seconds
             )
             for attack, left, seconds in zip(self.attacks, self.left, self.seconds, strict=True)
-        )
-
-    def misled(self) -> str | None:
-        """A caveat if attacks without gradients broke what attacks with gradients left."""
-        classes = self.logits.shape[1]
-        blind = [
-            all(search.effort <= FORWARD for search in attack.searches(classes))
-            for attack in self.attacks
-        ]
-        after = [
-            number for number, has_none in enumerate(blind) if has_none and not all(blind[:number])
-        ]
-        broken = sum(int((self.broken_by == number).sum()) for number in after)
-        if broken < max(MISLED * len(self.labels), FEWEST):
-            return None
-        names = " and ".join(self.attacks[number].name for number in after)
-        return (
-            f"{names}, without gradients, broke {counted(broken, 'image')} that the attacks before "
-            "left: gradients mislead those here, and suites of them alone overstate robust accuracy"
         )
 
     def outcomes(self) -> Outcomes:

@@ -332,12 +332,17 @@ class Normalised:
 ModelKind = Network | Normalised
 
 
+def bare(model: ModelKind) -> Network:
+    """The record of the network itself, without a normalisation before it."""
+    return model.network if isinstance(model, Normalised) else model
+
+
 def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> nn.Module:
     """The network of a record; or a copy of the `given` one, behind the record's normalisation.
 
     Raises `ConfigError` if it cannot be built.
     """
-    inner = model.network if isinstance(model, Normalised) else model
+    inner = bare(model)
     if isinstance(inner, Sized) and not inner.is_fitted:
         raise ConfigError.expected(
             "a network must be fitted to the data before it is built",
@@ -357,7 +362,7 @@ def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> n
 
 def is_imported(model: ModelKind) -> bool:
     """Whether your own code makes the network."""
-    return isinstance(model.network if isinstance(model, Normalised) else model, Imported)
+    return isinstance(bare(model), Imported)
 
 
 @contextmanager

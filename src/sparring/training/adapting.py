@@ -44,7 +44,7 @@ from sparring.models import (
     StridedNetwork,
     WideResNet,
 )
-from sparring.models.spec import Network
+from sparring.models.spec import Network, bare
 from sparring.records import from_json, override
 from sparring.records.checks import choice
 from sparring.records.custom import Custom, made
@@ -378,8 +378,7 @@ def _with_model(config: TrainConfig, changes: Changes) -> TrainConfig:
             "mean and std go together", f"only {'mean' if mean else 'std'}", "Give the other, too."
         )
     if mean:
-        inner = model.network if isinstance(model, Normalised) else model
-        model = Normalised(mean=tuple(mean), std=tuple(std), network=inner)
+        model = Normalised(mean=tuple(mean), std=tuple(std), network=bare(model))
     init = str(changes["init"]) if "init" in changes else config.init
     return replace(config, model=model, init=init)
 

@@ -13,7 +13,8 @@ from sparring.attacks import PGD, CustomThreat, EarlySteps, Linf
 from sparring.attacks.plausible import usual
 from sparring.engine import Newest
 from sparring.loader import Asynchronous, Reused
-from sparring.models import Normalised, PaperNetwork, StridedNetwork
+from sparring.models import PaperNetwork, StridedNetwork
+from sparring.models.spec import bare
 from sparring.records.typed import typed
 from sparring.training.adapting import RAMP, Changes, adapted, dataset_of, withstanding
 from sparring.training.config import TrainConfig, Validation
@@ -38,8 +39,7 @@ def for_model(config: TrainConfig) -> TrainConfig:
     Two steps suffice for the paper's network. Other networks overfit to them near the peak of the
     learning rate (catastrophic overfitting), and get three: docs/reproducing.md.
     """
-    model = config.model.network if isinstance(config.model, Normalised) else config.model
-    if isinstance(model, PaperNetwork) or config.early_steps != TWO_THEN_THREE:
+    if isinstance(bare(config.model), PaperNetwork) or config.early_steps != TWO_THEN_THREE:
         return config
     return replace(config, early_steps=THREE)
 
