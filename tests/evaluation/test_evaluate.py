@@ -197,15 +197,18 @@ class Centred(nn.Linear):
         return super().forward(input - self.mean)
 
 
-def test_a_model_that_fails_in_bf16_is_searched_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_searched_only_if_asked_for_and_able(monkeypatch: pytest.MonkeyPatch) -> None:
     able = {"amx_bf16": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     images, labels = images_of(8).float(), torch.arange(8) % 2
     precisions = [
-        evaluate(kind(PIXELS, 2), images, labels, Linf(eps=0.05)).evaluation.precision
-        for kind in (Centred, nn.Linear)
+        evaluate(
+            nn.Linear(PIXELS, 2), images, labels, Linf(eps=0.05), precision=asked
+        ).evaluation.precision
+        for asked in ("auto", "fp32", "bf16")
     ]
-    assert precisions == ["fp32 direct", "bf16 shadow, channels-last, then fp32 direct"]
+    direct = "fp32 direct"
+    assert precisions == [direct, direct, f"bf16 shadow, channels-last, then {direct}"]
     with pytest.raises(ConfigError, match="failed in precision bf16"):
         evaluate(Centred(PIXELS, 2), images, labels, Linf(eps=0.05), precision="bf16")
 

@@ -3,6 +3,7 @@
 Cost: one pass over the pixels per attack; nothing but comparisons of Python numbers per step.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -173,9 +174,11 @@ class Checked(OnCopies):
 
     def _accepted(self, logits: object, num_images: int) -> Tensor:
         logits = _check_logits(logits, num_images, self._least_classes)
-        if not bool(logits.detach().isfinite().all()):
-            wrong = ~logits.detach().isfinite().all(1)
-            raise NonFiniteLogits(wrong.nonzero().flatten().tolist(), num_images)
+        found = logits.detach()
+        if not math.isfinite(found.sum()):  # also if finite logits are too large to be summed
+            wrong = ~found.isfinite().all(1)
+            if wrong.any():
+                raise NonFiniteLogits(wrong.nonzero().flatten().tolist(), num_images)
         return logits
 
 

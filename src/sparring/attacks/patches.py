@@ -28,23 +28,29 @@ class LinfPatches:
         """Vertical stripes one pixel wide, each up or down by ε."""
         batch, channels, _, width = images.shape
         up = streams.uniform(seeds, channels * width) < 0.5
-        stripes = _signs(up, images).view(batch, channels, 1, width)
+        stripes = _signs(up).to(images.dtype).view(batch, channels, 1, width)
         return threat.project(images + threat.eps * stripes, images)
 
+    def plan(self, size: torch.Size, share: Tensor, numbers: Tensor) -> Tensor:
+        """Side, row and column of a square, and a sign for each channel."""
+        _, height, width = size
+        side = (share * height * width).sqrt().round().clamp(1, min(height, width))
+        corner = _corner(size, side, numbers[..., :2])
+        return torch.cat([side[..., None], corner, _signs(numbers[..., 2:] < 0.5)], -1)
+
     def propose(
-        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+        self, threat: Threat, images: Tensor, best: Tensor, plan: Tensor
     ) -> tuple[Tensor, Tensor]:
         """A square of the best image goes up or down to the end of the threat, by channel."""
-        channels, height, width = images.shape[1:]
-        side = (share * height * width).sqrt().round().clamp(1, min(height, width))
-        row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
+        channels, _, width = images.shape[1:]
+        square = plan[:, :3].long()
+        side, corner = square[:, :1], square[:, 1:, None]
         # The last row and column of smaller squares are repeated up to the size of the largest.
-        steps = torch.arange(int(side.max()), device=images.device)
-        steps = torch.minimum(steps, side[:, None] - 1)
-        rows, columns = (row[:, None] + steps).long(), (column[:, None] + steps).long()
+        steps = torch.minimum(torch.arange(int(side.max()), device=images.device), side - 1)
+        rows, columns = (corner + steps[:, None]).unbind(1)
         places = (rows[:, :, None] * width + columns[:, None]).flatten(1)
         places = places[:, None].expand(-1, channels, -1)
-        signs = _signs(numbers[:, 2:] < 0.5, images)[:, :, None]
+        signs = plan[:, 3:, None].to(images.dtype)
         x = best.clone(memory_format=torch.contiguous_format)
         former, clean = x.flatten(2).gather(2, places), images.flatten(2).gather(2, places)
         latter = threat.project(former + 2 * threat.eps * signs, clean)
@@ -67,7 +73,7 @@ class L2Patches:
         side = max(min(height, width) // 5, 1)
         rows, columns = (height // side, width // side)
         up = streams.uniform(seeds, channels * rows * columns) < 0.5
-        signs = _signs(up, images).view(batch, channels, rows, 1, columns, 1)
+        signs = _signs(up).to(images.dtype).view(batch, channels, rows, 1, columns, 1)
         bumps = signs * _bump(side).to(images).view(1, 1, 1, side, 1, side)
         field = torch.zeros_like(images)
         top, left = (height - rows * side) // 2, (width - columns * side) // 2
@@ -75,22 +81,28 @@ class L2Patches:
         field[inner] = bumps.reshape(batch, channels, rows * side, columns * side)
         return (images + threat.eps * field / _norm(field, (1, 2, 3))).clamp_(0, 1)
 
+    def plan(self, size: torch.Size, share: Tensor, numbers: Tensor) -> Tensor:
+        """Side, row and column of two squares, which way the bump lies, and the signs."""
+        _, height, width = size
+        side = _odd((share * height * width).sqrt().round(), min(height, width))
+        corners = [_corner(size, side, numbers[..., n : n + 2]) for n in (0, 2)]
+        return torch.cat([side[..., None], *corners, _signs(numbers[..., 4:] < 0.5)], -1)
+
     def propose(
-        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+        self, threat: Threat, images: Tensor, best: Tensor, plan: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One square's change is cleared, another's gets a bump of all that norm and what is left.
 
         The result is scaled to the sphere and clipped to the pixel range.
         """
-        channels, height, width = images.shape[1:]
-        side = _odd((share * height * width).sqrt().round(), min(height, width))
-        target = _square(images, side, numbers[:, 0], numbers[:, 1])
-        cleared = _square(images, side, numbers[:, 2], numbers[:, 3])
+        channels = images.shape[1]
+        side = plan[:, :1]
+        target, cleared = (_square(images, side, plan[:, n : n + 2]) for n in (1, 3))
         change = best - images
         left = (threat.eps**2 - change.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
         freed = (change * (target | cleared)).square().sum((2, 3), keepdim=True)
-        signs = _signs(numbers[:, 5:] < 0.5, images)[:, :, None, None]
-        bump = _placed_bump(images, side, numbers) * target * signs
+        signs = plan[:, 6:, None, None].to(images.dtype)
+        bump = _placed_bump(images, plan) * target * signs
         old = change * target
         bump = bump + old / _norm(old, (2, 3))
         bump = bump / _norm(bump, (2, 3)) * (left / channels + freed).sqrt()
@@ -99,23 +111,24 @@ class L2Patches:
         return x, (x != best).flatten(1).any(1)
 
 
-def _square(images: Tensor, side: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Where a square of this side [B], at a place uniform among those that fit, lies."""
-    (row, column), side = _corner(images, side, down, across), side[:, None]
+def _square(images: Tensor, side: Tensor, corner: Tensor) -> Tensor:
+    """Where a square of this side [B, 1] and corner [B, 2] lies."""
+    row, column = corner[:, :1], corner[:, 1:]
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
-    in_rows = (rows >= row[:, None]) & (rows < row[:, None] + side)
-    in_columns = (columns >= column[:, None]) & (columns < column[:, None] + side)
+    in_rows = (rows >= row) & (rows < row + side)
+    in_columns = (columns >= column) & (columns < column + side)
     return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
-def _corner(images: Tensor, side: Tensor, down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
-    height, width = images.shape[2:]
-    return (down * (height - side + 1)).floor(), (across * (width - side + 1)).floor()
+def _corner(size: torch.Size, side: Tensor, numbers: Tensor) -> Tensor:
+    """Row and column of squares of these sides [...], uniform among those that fit [..., 2]."""
+    room = torch.tensor(size[1:], device=side.device) - side[..., None] + 1
+    return (numbers * room).floor()
 
 
-def _signs(up: Tensor, images: Tensor) -> Tensor:
-    return torch.where(up, 1.0, -1.0).to(images)
+def _signs(up: Tensor) -> Tensor:
+    return torch.where(up, 1.0, -1.0)
 
 
 def _odd(side: Tensor, most: int) -> Tensor:
@@ -125,14 +138,13 @@ def _odd(side: Tensor, most: int) -> Tensor:
     return side.clamp_max(most - (most % 2 == 0) if most >= 3 else most)
 
 
-def _placed_bump(images: Tensor, side: Tensor, numbers: Tensor) -> Tensor:
+def _placed_bump(images: Tensor, plan: Tensor) -> Tensor:
     """A pair of bumps at every image's square, turned for half; without meaning beyond it."""
     height, width = images.shape[2:]
-    row, column = _corner(images, side, numbers[:, 0], numbers[:, 1])
-    rows = torch.arange(height, device=images.device) - row[:, None]
-    columns = torch.arange(width, device=images.device) - column[:, None]
+    side, turned = plan[:, 0], plan[:, 5] > 0
+    rows = torch.arange(height, device=images.device) - plan[:, 1:2]
+    columns = torch.arange(width, device=images.device) - plan[:, 2:3]
     found = images.new_zeros(len(images), height, width)
-    turned = numbers[:, 4] < 0.5
     for size in side.unique().tolist():
         of_size = side == size
         pattern = _pair(int(size)).to(images)

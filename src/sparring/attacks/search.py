@@ -248,9 +248,10 @@ class BatchedSearch:
     def advance(self, is_broken: IsBroken) -> tuple[Tensor, Tensor]:
         """One pass of everyone in flight; returns the places that left and their images.
 
-        Cost: a pass, and what `is_broken` takes for those that seem broken.
+        To be called under PyTorch's default settings (`plain_settings`). Cost: a pass, and what
+        `is_broken` takes for those that seem broken.
         """
-        with no_trace(self.logits_of):
+        with torch.no_grad(), evaluation_mode(self.logits_of):
             self._fill()
             with numbered(self.places, ATTACKED):
                 move = self.search.advance(self._checked, self.state)

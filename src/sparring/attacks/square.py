@@ -3,6 +3,7 @@
 Shapes: B rows in flight, C channels, H height, W width.  Units: pixels in [0, 1].
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
@@ -23,6 +24,8 @@ from sparring.records.typed import typed_record
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
+AHEAD = 16
+"""Queries whose changes are drawn at once: a query would spend a fourth of its overhead on it."""
 MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 
@@ -92,14 +95,21 @@ class Patches(Protocol):
         """Random numbers of one proposal."""
         ...
 
+    def plan(self, size: torch.Size, share: Tensor, numbers: Tensor) -> Tensor:
+        """What is decided of proposals before the best images are known [..., P].
+
+        For images of this size [C, H, W], of which `share` [...] changes, from `numbers` [..., N].
+        """
+        ...
+
     def start(self, threat: Threat, images: Tensor, seeds: Tensor) -> Tensor:
         """The first proposal."""
         ...
 
     def propose(
-        self, threat: Threat, images: Tensor, best: Tensor, share: Tensor, numbers: Tensor
+        self, threat: Threat, images: Tensor, best: Tensor, plan: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The next one, from the best so far: `share` of the image changes [B].
+        """The next one, from the best so far, by its plan [B, P].
 
         With it, where it differs from the best image [B].
         """
@@ -146,6 +156,7 @@ class SquareSearch(Search):
             "least": torch.full_like(task.labels, torch.inf, dtype=torch.float32),
             "new": torch.ones_like(task.labels, dtype=torch.bool),
             "done": torch.zeros_like(task.labels),
+            "plan": self._plan(task.images, task.seeds, torch.ones_like(task.labels)),
         }
 
     @override
@@ -158,11 +169,14 @@ class SquareSearch(Search):
         if memory and isinstance(logits_of, Remembering):
             logits_of.keep(memory, state["best"], x, better.nonzero().flatten())
         best = torch.where(column(better, x), x, state["best"])
+        place, plan = (done - 1) % AHEAD, state["plan"]
+        if not place.all():
+            plan = self._plan(x, state["seeds"], done)
+        now = plan.gather(1, place[:, None, None].expand(-1, 1, plan.shape[2])).squeeze(1)
         patches = PATCHES[type(self.threat)]
-        numbers = streams.uniform(state["seeds"], patches.draws(x.shape[1]), first=(1 + done) << 20)
-        share = self.share * 0.5 ** (done[:, None] > _steps(done)).sum(1)
-        proposed, new = patches.propose(self.threat, state["images"], best, share, numbers)
+        proposed, new = patches.propose(self.threat, state["images"], best, now)
         moved = {
+            "plan": plan,
             "x": proposed,
             "best": best,
             "new": new,
@@ -174,6 +188,19 @@ class SquareSearch(Search):
     @override
     def best(self, state: State) -> Tensor:
         return state["best"]
+
+    def _plan(self, images: Tensor, seeds: Tensor, done: Tensor) -> Tensor:
+        """The plans of the `AHEAD` queries around each row's next one [B, AHEAD, P]."""
+        patches = PATCHES[type(self.threat)]
+        first = done - (done - 1) % AHEAD
+        queries = first[:, None] + torch.arange(AHEAD, device=done.device)
+        numbers = streams.uniform(
+            seeds.repeat_interleave(AHEAD),
+            patches.draws(images.shape[1]),
+            first=(1 + queries.flatten()) << 20,
+        )
+        share = self.share * _halved(queries)
+        return patches.plan(images.shape[1:], share, numbers.view(*queries.shape, -1))
 
 
 def _memory(state: State) -> dict[str, Tensor]:
@@ -205,5 +232,13 @@ def _looked_at(
     return lead, errs
 
 
-def _steps(like: Tensor) -> Tensor:
-    return torch.tensor(HALVED_AFTER, device=like.device)
+def _halved(done: Tensor) -> Tensor:
+    """The patches' share after so many queries [B], relative to the first."""
+    steps, shares = _schedule(done.device)
+    return shares[torch.bucketize(done, steps)]
+
+
+@functools.lru_cache
+def _schedule(device: torch.device) -> tuple[Tensor, Tensor]:
+    steps = torch.tensor(HALVED_AFTER, device=device)
+    return steps, 0.5 ** torch.arange(len(HALVED_AFTER) + 1, device=device)

@@ -404,7 +404,7 @@ def _largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tenso
         scale2 = scale2 if better is None else torch.maximum(scale2, better)
         scaled = scale2 * squares
         left = eps * eps - torch.minimum(scaled, rooms).sum(pixels, keepdim=True)
-        slope = (scaled < rooms).mul(squares).sum(pixels, keepdim=True)
+        slope = _below(scaled, rooms).mul_(squares).sum(pixels, keepdim=True)
         better = torch.where(slope > 0, scale2 + left / slope, limit).clamp_max(limit)
     return torch.where(scale2 < limit, scale2.sqrt(), at_most)
 
@@ -417,7 +417,7 @@ def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None) -> Te
     that are at their end.
     """
     way = normal.flatten(1).sign() * gap.sign()[:, None]
-    rooms = torch.where(way > 0, 1 - x.flatten(1), x.flatten(1))
+    rooms = way.clamp_min(0).sub_(x.flatten(1)).abs_()
     weights, wanted = normal.abs().flatten(1), gap.abs()[:, None]
     rates = None if rates is None else rates.flatten(1)
     slopes = weights if rates is None else weights * rates
@@ -426,10 +426,15 @@ def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None) -> Te
         time = time if better is None else torch.maximum(time, better)
         gone = time if rates is None else time * rates
         come = torch.minimum(gone, rooms).mul_(weights).sum(1, keepdim=True)
-        slope = torch.where(gone < rooms, slopes, 0).sum(1, keepdim=True)
+        slope = _below(gone, rooms).mul_(slopes).sum(1, keepdim=True)
         better = torch.where(slope > 0, time + (wanted - come) / slope, time)
     gone = time if rates is None else time * rates
     return (way * torch.minimum(gone, rooms)).view_as(x)
+
+
+def _below(values: Tensor, limits: Tensor) -> Tensor:
+    """1 where a value is below its limit, else 0: a comparison to booleans takes five times as long."""
+    return (limits - values).sign_().clamp_min_(0)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class EvaluateFlags:
     batch_size: Annotated[int | None, flag("--batch-size", whole, "N"), PLAIN] = None
     """Images that pass through the network at once; by default 128 on a CPU, 1024 elsewhere."""
     precision: Annotated[str, flag("--precision", str, "P"), PLAIN] = "auto"
-    """Of the search: fp32, bf16 (then fp32 for the rest), or auto, the faster."""
+    """Of the search: fp32 (default), or bf16 and then fp32 for what is left."""
     no_checks: Annotated[bool, PLAIN] = False
     """Leave out the checks for gradient masking."""
     trust_code: Annotated[bool, PLAIN] = False

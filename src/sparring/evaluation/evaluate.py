@@ -37,7 +37,6 @@ from sparring.models import (
     chosen_device,
     computing_threads,
     evaluation_mode,
-    has_matrix_units,
     original_module,
     plain_settings,
     possible_precision,
@@ -113,10 +112,10 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     `threat` and `generator` it gets the keyword arguments that it takes. Its images are checked
     like those of other attacks; images outside the threat are refused.
 
-    `precision` is that of the search. "fp32" searches in single precision. "bf16" makes the first
-    search in bf16 before, which breaks most images that break at all, and then searches the rest in
-    single precision, so that rounding cannot make a model look more robust. "auto" does so if the
-    device has matrix units for bf16 and the model works in it. A function is searched as it is.
+    `precision` is that of the search: "fp32" or "auto", single precision. "bf16" makes the first
+    search in bf16 before, and then searches the rest in single precision, so that rounding cannot
+    make a model look more robust; it pays only if most images break. A function is searched as it
+    is.
 
     A pass has at most `batch_size` images, by default 128 on a CPU and 1,024 elsewhere (untested).
     Rounding depends on it, so an image at the margin may break with one size and not with another.
@@ -283,9 +282,9 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     if prover is not None and state.proof.held is None:
         _prove(state, prover, observer)
     with computing_threads(tested.threads):
-        for now in state.run():
+        for progress in state.run():
             if observer is not None:
-                observer(now)
+                observer(progress())
             partial.keep(state, seconds=spent + time.perf_counter() - begun)
         checking = time.perf_counter()
         if checks:
@@ -350,18 +349,13 @@ def _forms(
     tested: ModelUnderTest, precision: Precision, images: Tensor
 ) -> tuple[list[Classifier], str]:
     """Forms of the model for attacks, the cheapest first, and their arithmetic."""
-    model, device = tested.judge.model, tested.judge.device
+    model = tested.judge.model
     exact, arithmetic = tested.attacked, tested.arithmetic
     if not tested.has_weights or not isinstance(model, nn.Module):
         return [exact], arithmetic
-    if precision == "auto":
-        buffered = any(value.is_floating_point() for value in model.buffers())
-        precision = "auto" if has_matrix_units(device) and not buffered else "fp32"
-    if precision != "fp32":
-        precision = possible_precision(model, precision, images[:PROBES])
-    if precision == "fp32":
+    if precision != "bf16":
         return [exact], arithmetic
-    rough = working_copy(model, precision)
+    rough = working_copy(model, possible_precision(model, precision, images[:PROBES]))
     if not tested.agrees(rough.attacked, images, within=ROUGHLY):
         return [exact], arithmetic
     return [rough.attacked, exact], f"{rough.name}, then {arithmetic}"

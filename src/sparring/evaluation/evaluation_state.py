@@ -9,8 +9,9 @@ Units: seconds are wall-clock.
 import math
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -146,8 +147,11 @@ class EvaluationState:
             if form == last or not place
         ]
 
-    def run(self) -> Iterator[Progress]:
-        """Run all searches; the state may be stored between two passes."""
+    def run(self) -> Iterator[Callable[[], Progress]]:
+        """Run all searches; the state may be stored between two passes.
+
+        Yields, after each pass, what computes the progress.
+        """
         passes = self.passes
         while self.search_pass < len(passes):
             search_pass = passes[self.search_pass]
@@ -175,7 +179,7 @@ class EvaluationState:
                     or passes[self.search_pass].attack != search_pass.attack
                 ):
                     self.left.append(int(self.robust.sum()))
-            yield self._progress(passes, search_pass)
+            yield partial(self._progress, passes, search_pass)
 
     def proving(self, *, share: float) -> Progress:
         """The progress of the proofs before the attacks."""
@@ -378,6 +382,8 @@ class EvaluationState:
 
     def _show(self, places: Tensor, points: Tensor) -> None:
         """Keep the final images of a search, for the first images."""
+        if not len(places):
+            return
         first = places < len(self.shown)
         self.shown[places[first]] = points[first.to(points.device)].to(self.shown)
 

@@ -3,6 +3,7 @@
 Units: seconds are wall-clock; effort is counted in forward and backward passes of one image.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class PassCost:
         return found
 
     def _plus(self, sums: Sums, sizes: frozenset[int]) -> None:
-        self.sums = Sums(*(one + other for one, other in zip(self.sums, sums, strict=True)))
+        self.sums = Sums._make(map(operator.add, self.sums, sums))
         self.sizes |= sizes
 
     def line(self) -> tuple[float, float]:

@@ -39,7 +39,6 @@ from sparring.models.hardware import (
     chosen_device,
     computing_threads,
     has_bf16_units,
-    has_matrix_units,
     neighbours,
 )
 from sparring.models.networks import draw_for_bounds
@@ -106,7 +105,6 @@ __all__ = [
     "drawing_from",
     "evaluation_mode",
     "has_bf16_units",
-    "has_matrix_units",
     "kept_layers",
     "load_weights",
     "module_of",
