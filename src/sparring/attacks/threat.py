@@ -433,7 +433,7 @@ def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None) -> Te
 
 
 def _below(values: Tensor, limits: Tensor) -> Tensor:
-    """1 where a value is below its limit, else 0: a comparison to booleans takes five times as long."""
+    """1 where a value is below its limit, else 0: comparisons take five times as long."""
     return (limits - values).sign_().clamp_min_(0)
 
 
