@@ -25,6 +25,7 @@ from sparring.training import (
     Reused,
     Stale,
     TrainConfig,
+    adapting,
     linearly_scaled,
     preparation,
 )
@@ -53,6 +54,35 @@ def asked(tmp_path, monkeypatch, capsys):
 
 def test_nothing_asks_for_the_fast_preset(asked):
     assert asked() == fast()
+
+
+NAMES = {
+    "model": adapting.MODELS,
+    "objective": adapting.OBJECTIVES,
+    "optimizer": adapting.OPTIMIZERS,
+    "schedule": adapting.SCHEDULES,
+    "attack": adapting.ATTACKS,
+    "threat": adapting.NORMS,
+    "source": adapting.SOURCES,
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("setting", NAMES)
+def test_naming_what_a_preset_has_changes_nothing(name, setting):
+    """A user who names the network of a preset means that network, with all its settings."""
+    preset = PRESETS[name]
+    has = type(getattr(preset(), setting))
+    words = [word for word, kind in NAMES[setting].items() if kind is has]
+    for word in words:
+        assert preset(**{setting: word}) == preset()
+    assert words or setting == "objective"  # clean images alone have no name of their own
+
+
+def test_settings_of_the_presets_own_network_are_changed_one_by_one():
+    preset = PRESETS["certified"]
+    wanted = override(preset(), ["model.hidden=64"])
+    assert preset(model="strided", model_args=["hidden=64"]) == wanted
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -127,7 +157,7 @@ def test_fast_reuses_attacks_with_the_settings_for_which_that_was_measured(asked
         "--epochs 2",
         "--augmentation flip",
         "--batch-size 64",
-        "--model paper",
+        "--set model.initialisation=madry",
         "--set average=0",
         "--set updates=980",
     ],
@@ -142,7 +172,6 @@ def test_fast_attacks_as_a_whole_with_other_settings_or_where_they_are_named(ask
 @pytest.mark.parametrize("model", ["small-cnn", "preact-resnet-18", "wide-resnet"])
 def test_fast_has_three_early_steps_for_other_networks_than_the_papers(asked, model, monkeypatch):
     monkeypatch.setattr(preparation, "check_fits", lambda *of: None)  # builds the network
-    assert asked("--model", "paper").early_steps == TWO_THEN_THREE
     assert asked("--model", model).early_steps == (EarlySteps(until=0.8, steps=3),)
     assert asked("--model", model, "--mean", "0.1", "--std", "0.3").early_steps == THREE
     assert asked("--model", model, "--steps", "4").early_steps == ()

@@ -326,7 +326,7 @@ def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
     wanted = changes.get("objective")
     if wanted is None:
         return config
-    objective = _one("objective", OBJECTIVES, wanted)
+    objective = _one("objective", OBJECTIVES, wanted, config.objective)
     attack = config.attack
     if isinstance(objective, TRADES) and isinstance(attack, PGD):
         start = "uniform" if attack.start == "none" else attack.start
@@ -365,7 +365,7 @@ def _with_model(config: TrainConfig, changes: Changes) -> TrainConfig:
     if isinstance(wanted, nn.Module):
         model = Given(name=type(wanted).__qualname__)
     elif wanted is not None:
-        model = named_model(wanted, words) if isinstance(wanted, str) else wanted
+        model = _named_model(wanted, words, model) if isinstance(wanted, str) else wanted
     if words and not isinstance(wanted, str):
         raise ConfigError.expected(
             "model_args needs the name of a model",
@@ -383,15 +383,22 @@ def _with_model(config: TrainConfig, changes: Changes) -> TrainConfig:
     return replace(config, model=model, init=init)
 
 
-def named_model(name: str, words: Sequence[str] = ()) -> Network:
+def _named_model(name: str, words: Sequence[str], before: ModelKind) -> ModelKind:
     """The record of a built-in network, or of your own factory, file.py:factory.
 
-    `words` are its settings or arguments, each as name=value. Raises `ConfigError`.
+    `words` are its settings or arguments, each as name=value. If it is the network from `before`,
+    that keeps its other settings. Raises `ConfigError`.
     """
     if ":" in name:
         return Imported(factory=name, arguments=tuple(words))
     choice("model", name, [*MODELS, "file.py:factory"])
-    return from_json(MODELS[name], arguments(words, "model_args"), where="model_args")
+    given = arguments(words, "model_args")
+    model: Network = from_json(MODELS[name], given, where="model_args")
+    inner = bare(before)
+    if type(inner) is not MODELS[name]:
+        return model
+    inner = replace(inner, **{setting: getattr(model, setting) for setting in given})
+    return replace(before, network=inner) if isinstance(before, Normalised) else inner
 
 
 def _source(before: SourceKind, changes: Changes) -> SourceKind:

@@ -100,8 +100,13 @@ def fast(**changes: Unpack[Changes]) -> TrainConfig:
         average=0.99,
         validation=Validation(every=245, images=256, steps=10),
     )
-    changed = _preset(config, changes)
-    return _reusing(config, changed) if _changes_only_free(config, changed, changes) else changed
+    free: Changes = {**changes}
+    if free.get("source") in ("reused", REUSING["source"]):
+        del free["source"]
+    changed = _preset(config, free)
+    if _changes_only_free(config, changed, free):
+        return _reusing(config, changed)
+    return changed if "source" not in changes else _preset(config, changes)
 
 
 def _changes_only_free(before: TrainConfig, config: TrainConfig, changes: Changes) -> bool:
