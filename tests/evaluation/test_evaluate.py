@@ -362,6 +362,32 @@ def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not(
     assert len(again) < passes + stop
 
 
+def test_what_a_file_says_of_squares_to_come_is_drawn_anew(tmp_path: Path, monkeypatch) -> None:
+    """A damaged plan would point outside the images."""
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = model(images).argmax(1)
+    judged: Any = partial_of(evaluate, suite=[Square(queries=40)], checks=False)
+    whole = judged(model, images, labels, Linf(eps=0.02))
+    assert whole.evaluation.robust.successes > 0
+    seen: list[Progress] = []
+
+    def stopping(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 22:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "partial.pt"
+    with pytest.raises(KeyboardInterrupt):
+        judged(model, images, labels, Linf(eps=0.02), resume=file, progress=stopping)
+    kept = torch.load(file)
+    assert kept["survey"]["search"]["plan"].fill_(1e6).numel() > 0
+    torch.save(kept, file)
+    found = judged(model, images, labels, Linf(eps=0.02), resume=file)
+    assert found.outcomes == whole.outcomes
+
+
 def test_the_file_of_another_evaluation_is_passed_over(tmp_path: Path, caplog) -> None:
     file = tmp_path / "partial.pt"
     images, labels = images_of(8), torch.arange(8) % 2

@@ -99,6 +99,10 @@ class Search(Protocol):
         """The image nearest to misleading the model that each row has come to."""
         ...
 
+    def restored(self, state: State) -> State:
+        """A state that was read from a file, in which what follows from the rest is made anew."""
+        return state
+
 
 @runtime_checkable
 class Attack(Protocol):

@@ -189,6 +189,11 @@ class SquareSearch(Search):
     def best(self, state: State) -> Tensor:
         return state["best"]
 
+    @override
+    def restored(self, state: State) -> State:
+        plan = self._plan(state["images"], state["seeds"], state["done"] + 1)
+        return {**state, "plan": plan}
+
     def _plan(self, images: Tensor, seeds: Tensor, done: Tensor) -> Tensor:
         """The plans of the `AHEAD` queries around each row's next one [B, AHEAD, P]."""
         patches = PATCHES[type(self.threat)]

@@ -344,7 +344,8 @@ class EvaluationState:
             self.batched = self._batched_search(self.passes[self.search_pass], state["waiting"])
             device = self.judge.device
             self.batched.places = state["places"]
-            self.batched.state = {name: rows.to(device) for name, rows in state["search"].items()}
+            found = {name: rows.to(device) for name, rows in state["search"].items()}
+            self.batched.state = self.batched.search.restored(found) if found else found
 
     def _batched_search(self, search_pass: SearchPass, waiting: Tensor) -> BatchedSearch:
         seed = derive_seed(self.seed, self.attacks[search_pass.attack].name, search_pass.place)
