@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ NAMES = {
 @pytest.mark.parametrize("setting", NAMES)
 def test_naming_what_a_preset_has_changes_nothing(name, setting):
     """A user who names the network of a preset means that network, with all its settings."""
-    preset = PRESETS[name]
+    preset: Any = PRESETS[name]
     has = type(getattr(preset(), setting))
     words = [word for word, kind in NAMES[setting].items() if kind is has]
     for word in words:
