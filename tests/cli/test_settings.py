@@ -71,7 +71,7 @@ NAMES = {
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("setting", NAMES)
 def test_naming_what_a_preset_has_changes_nothing(name, setting):
-    """A user who names the network of a preset means that network, with all its settings."""
+    """The preset's own network, objective or source keeps its settings if it is named."""
     preset: Any = PRESETS[name]
     has = type(getattr(preset(), setting))
     words = [word for word, kind in NAMES[setting].items() if kind is has]

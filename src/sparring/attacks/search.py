@@ -100,7 +100,7 @@ class Search(Protocol):
         ...
 
     def restored(self, state: State) -> State:
-        """A state that was read from a file, in which what follows from the rest is made anew."""
+        """The state to resume from, given one read from a file: derived entries are recomputed."""
         return state
 
 

@@ -25,7 +25,7 @@ from sparring.records.typed import typed_record
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the patches' share of the image is halved."""
 AHEAD = 16
-"""Queries whose changes are drawn at once: a query would spend a fourth of its overhead on it."""
+"""Queries whose squares are drawn at once; drawing each by itself costs many small operations."""
 MEMORY = "memory of "
 """Begins the names of what the model keeps of the best images, among the others of a state."""
 
@@ -238,7 +238,7 @@ def _looked_at(
 
 
 def _halved(done: Tensor) -> Tensor:
-    """The patches' share after so many queries [B], relative to the first."""
+    """Relative size of the patches after `done` queries, in (0, 1]; shaped like `done`."""
     steps, shares = _schedule(done.device)
     return shares[torch.bucketize(done, steps)]
 

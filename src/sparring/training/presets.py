@@ -100,13 +100,14 @@ def fast(**changes: Unpack[Changes]) -> TrainConfig:
         average=0.99,
         validation=Validation(every=245, images=256, steps=10),
     )
-    free: Changes = {**changes}
-    if free.get("source") in ("reused", REUSING["source"]):
-        del free["source"]
-    changed = _preset(config, free)
-    if _changes_only_free(config, changed, free):
+    others: Changes = {**changes}
+    is_named = changes.get("source") in ("reused", REUSING["source"])
+    if is_named:
+        del others["source"]
+    changed = _preset(config, others)
+    if _changes_only_free(config, changed, others):
         return _reusing(config, changed)
-    return changed if "source" not in changes else _preset(config, changes)
+    return _preset(config, changes) if is_named else changed
 
 
 def _changes_only_free(before: TrainConfig, config: TrainConfig, changes: Changes) -> bool:
