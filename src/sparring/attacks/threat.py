@@ -18,15 +18,13 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from sparring.attacks import streams
+from sparring.attacks.nearest import largest_scale, shortest_change
 from sparring.errors import ConfigError
 from sparring.records import RunDirectory, to_json
 from sparring.records.checks import positive
 from sparring.records.custom import Custom, made_once
 from sparring.records.own_code import check_trusted, named_code
 from sparring.records.typed import check_type, typed_record
-
-LEAST_GAIN = 1e-6
-"""Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
 
 
 @runtime_checkable
@@ -173,7 +171,7 @@ class Linf(Threat):
         normal: Float[Tensor, " B *S"],
         gap: Float[Tensor, " B"],
     ) -> Float[Tensor, " B *S"]:
-        return _towards(x, normal, gap, None)
+        return shortest_change(x, normal, gap, None)
 
     @override
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "Linf":
@@ -212,14 +210,14 @@ class L2(Threat):
         offset, clipped to the pixel range. Clipping after projecting to the ball would be another,
         weaker point. Pixels lie in [0, 1] exactly, the norm within eps·(1 + 1e-5) plus the rounding
         of the pixels (6e-8·√pixels in float32). Images well inside come back bit for bit.
-        Cost: some ten passes over the pixels and five per round of `_largest_scale`, mostly 3 to 6.
+        Cost: some ten passes over the pixels and five per round of `largest_scale`, mostly 3 to 6.
         """
         centre = _widened(images)
         offset = _widened(x) - centre
         farthest = offset.abs().amax(_pixels(x), keepdim=True)
         offset.div_(farthest.clamp_min(torch.finfo(offset.dtype).tiny))
         rooms = (offset > 0).to(centre.dtype).sub_(centre).square_()
-        scale = _largest_scale(offset.square(), rooms, self.eps, at_most=farthest)
+        scale = largest_scale(offset.square(), rooms, self.eps, at_most=farthest)
         moved = offset.mul_(scale).add_(centre).clamp_(0, 1)
         return torch.where(scale < farthest, moved, _widened(x).clamp(0, 1)).to(images.dtype)
 
@@ -269,7 +267,7 @@ class L2(Threat):
         normal: Float[Tensor, " B *S"],
         gap: Float[Tensor, " B"],
     ) -> Float[Tensor, " B *S"]:
-        return _towards(x, normal, gap, normal.abs())
+        return shortest_change(x, normal, gap, normal.abs())
 
     @override
     def unlimited(self, images: Float[Tensor, " B *S"]) -> "L2":
@@ -389,52 +387,6 @@ STARTS: Mapping[Start, Callable[[Threat, Tensor, Generator], Tensor]] = {
     "none": lambda threat, images, generator: images.detach().clone(),
 }
 """The point behind each name; always a new tensor, so that no caller's images are written to."""
-
-
-def _largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tensor) -> Tensor:
-    """Largest scale per image, up to `at_most`, with Σ min(scale²·squares, rooms) ≤ eps².
-
-    In scale² the sum is concave and piecewise linear, so Newton's method from 0 never oversteps
-    and is exact once it has met the right set of pixels that have used up their room.
-    """
-    pixels = _pixels(squares)
-    limit = at_most.square()
-    scale2, better = torch.zeros_like(limit), None
-    while better is None or bool((better > scale2 * (1 + LEAST_GAIN)).any()):
-        scale2 = scale2 if better is None else torch.maximum(scale2, better)
-        scaled = scale2 * squares
-        left = eps * eps - torch.minimum(scaled, rooms).sum(pixels, keepdim=True)
-        slope = _below(scaled, rooms).mul_(squares).sum(pixels, keepdim=True)
-        better = torch.where(slope > 0, scale2 + left / slope, limit).clamp_max(limit)
-    return torch.where(scale2 < limit, scale2.sqrt(), at_most)
-
-
-def _towards(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None) -> Tensor:
-    """Every pixel goes its way at its rate, or to its end of [0, 1], until normal · change = gap.
-
-    Without `rates` all go at a rate of 1. That product is concave and piecewise linear in the time,
-    so Newton's method from 0 never oversteps, and is exact once it has met the right set of pixels
-    that are at their end.
-    """
-    way = normal.flatten(1).sign() * gap.sign()[:, None]
-    rooms = way.clamp_min(0).sub_(x.flatten(1)).abs_()
-    weights, wanted = normal.abs().flatten(1), gap.abs()[:, None]
-    rates = None if rates is None else rates.flatten(1)
-    slopes = weights if rates is None else weights * rates
-    time, better = torch.zeros_like(wanted), None
-    while better is None or bool((better > time * (1 + LEAST_GAIN)).any()):
-        time = time if better is None else torch.maximum(time, better)
-        gone = time if rates is None else time * rates
-        come = torch.minimum(gone, rooms).mul_(weights).sum(1, keepdim=True)
-        slope = _below(gone, rooms).mul_(slopes).sum(1, keepdim=True)
-        better = torch.where(slope > 0, time + (wanted - come) / slope, time)
-    gone = time if rates is None else time * rates
-    return (way * torch.minimum(gone, rooms)).view_as(x)
-
-
-def _below(values: Tensor, limits: Tensor) -> Tensor:
-    """1 where a value is below its limit, else 0: comparisons take five times as long."""
-    return (limits - values).sign_().clamp_min_(0)
 
 
 def _unit(vectors: Tensor) -> Tensor:
