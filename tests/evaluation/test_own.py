@@ -84,8 +84,8 @@ def test_what_a_smaller_eps_broke_counts_at_once_in_a_larger_one() -> None:
 
 
 def test_threats_of_a_sequence_are_of_one_kind() -> None:
-    for threats in ([], [Linf(0.1), L2(0.1)]):
-        with pytest.raises(ConfigError, match="one or more of one kind"):
+    for threats in ([], [Linf(0.1), L2(0.1)], [Linf(0.1), Linf(0.1)]):
+        with pytest.raises(ConfigError, match="one or more that differ in eps alone"):
             judged(threats)
     with pytest.raises(ConfigError, match="resume keeps one evaluation"):
         judged([Linf(0.1), Linf(0.2)], resume="file")

@@ -73,7 +73,9 @@ class APGD(SearchAttack):
     def name(self) -> str:
         kind = "t" if self.targets else {"cross-entropy": "ce", "dlr": "dlr"}[self.loss]
         steps = "" if self.steps == 100 else f"-{self.steps}"
-        return f"apgd-{kind}{steps}{f'x{self.restarts}' if self.restarts > 1 else ''}"
+        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
+        targets = "" if self.targets in (0, 9) else f" targets {self.targets}"
+        return f"apgd-{kind}{steps}{restarts}{targets}"
 
     @override
     def searches(self, num_classes: int) -> Sequence[Search]:

@@ -23,6 +23,7 @@ from sparring.attacks.apgd import APGD
 from sparring.attacks.checks import Classifier
 from sparring.attacks.fab import FAB
 from sparring.attacks.own import own_images
+from sparring.attacks.own_threat import FEW, check_threat, is_own
 from sparring.attacks.pgd import PGD
 from sparring.attacks.square import Square
 from sparring.attacks.threat import Threat
@@ -282,6 +283,10 @@ class Crafter:
 
     def __init__(self, recipe: Recipe, images: Images, device: torch.device) -> None:
         self.recipe, self.images, self.device = recipe, images, device
+        threat = getattr(recipe.attack, "threat", None)
+        if isinstance(threat, Threat) and is_own(threat):
+            some = torch.arange(min(FEW, len(images)))
+            check_threat(threat, images.batch(some)[0].to(device))
         self._order = Order(num_images=len(images), batch_size=recipe.batch_size, seed=recipe.seed)
 
     def clean(

@@ -57,7 +57,9 @@ class FAB(SearchAttack):
     @property
     @override
     def name(self) -> str:
-        return "fab-t" if self.steps == 100 else f"fab-t-{self.steps}"
+        steps = "" if self.steps == 100 else f"-{self.steps}"
+        targets = "" if self.targets == 9 else f" targets {self.targets}"
+        return f"fab-t{steps}{targets}"
 
     @override
     def searches(self, num_classes: int) -> Sequence[Search]:

@@ -82,7 +82,9 @@ class PGD(Attack):
     @override
     def name(self) -> str:
         restarts = f"x{self.restarts}" if self.restarts > 1 else ""
-        return f"pgd-{self.steps}{restarts} {self.loss}"
+        length = "" if self.step_size is None else f" step {self.step_size:g}"
+        start = "" if self.start == "uniform" else f" start {self.start}"
+        return f"pgd-{self.steps}{restarts} {self.loss}{length}{start}"
 
     @override
     def searches(self, num_classes: int) -> Sequence[Search]:

@@ -59,7 +59,9 @@ class Square(SearchAttack):
     @property
     @override
     def name(self) -> str:
-        return "square" if self.queries == 5000 else f"square-{self.queries}"
+        queries = "" if self.queries == 5000 else f"-{self.queries}"
+        share = "" if self.share == 0.8 else f" share {self.share:g}"
+        return f"square{queries}{share}"
 
     @override
     def searches(self, num_classes: int) -> Sequence[Search]:

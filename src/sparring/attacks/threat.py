@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,9 +22,11 @@ from sparring.attacks.nearest import largest_scale, shortest_change
 from sparring.errors import ConfigError
 from sparring.records import RunDirectory, to_json
 from sparring.records.checks import positive
-from sparring.records.custom import Custom, made_once
+from sparring.records.custom import Custom, made_once, own_errors
 from sparring.records.own_code import check_trusted, named_code
 from sparring.records.typed import check_type, typed_record
+
+_T = TypeVar("_T")
 
 
 @runtime_checkable
@@ -277,7 +279,10 @@ class L2(Threat):
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
-        return torch.linalg.vector_norm(_widened(x) - _widened(images), dim=_pixels(images))
+        """Summed in double precision: of many pixels, single precision is off by more than ε is."""
+        change = _widened(x) - _widened(images)
+        norms = torch.linalg.vector_norm(change, dim=_pixels(images), dtype=torch.float64)
+        return norms.to(change.dtype)
 
 
 @typed_record
@@ -302,39 +307,44 @@ class CustomThreat(Custom, Threat):
 
     @override
     def at(self, eps: float) -> Threat:
-        return self.made.at(eps)
+        return self._called(lambda threat: threat.at(eps))
 
     @override
     def project(self, x: Tensor, images: Tensor) -> Tensor:
-        return self.made.project(x, images)
+        return self._called(lambda threat: threat.project(x, images))
 
     @override
     def ascend(self, gradient: Tensor) -> Tensor:
-        return self.made.ascend(gradient)
+        return self._called(lambda threat: threat.ascend(gradient))
 
     @override
     def uniform(self, images: Tensor, generator: Generator) -> Tensor:
-        return self.made.uniform(images, generator)
+        return self._called(lambda threat: threat.uniform(images, generator))
 
     @override
     def distance(self, x: Tensor, images: Tensor) -> Tensor:
-        return self.made.distance(x, images)
+        return self._called(lambda threat: threat.distance(x, images))
 
     @override
     def corner(self, images: Tensor, generator: Generator) -> Tensor:
-        return self.made.corner(images, generator)
+        return self._called(lambda threat: threat.corner(images, generator))
 
     @override
     def surface(self, images: Tensor, seeds: Tensor) -> Tensor:
-        return self.made.surface(images, seeds)
+        return self._called(lambda threat: threat.surface(images, seeds))
 
     @override
     def towards(self, x: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
-        return self.made.towards(x, normal, gap)
+        return self._called(lambda threat: threat.towards(x, normal, gap))
 
     @override
     def unlimited(self, images: Tensor) -> Threat | None:
-        return self.made.unlimited(images)
+        return self._called(lambda threat: threat.unlimited(images))
+
+    def _called(self, call: Callable[[Threat], _T]) -> _T:
+        """Raises `ConfigError` for whatever its code raises."""
+        with own_errors(f"the threat {self.factory}"):
+            return call(self.made)
 
 
 def itself(threat: Threat) -> Threat:
@@ -359,6 +369,15 @@ def stored_threat(run: RunDirectory, *, trust_code: bool = False) -> Threat:
     if isinstance(threat, CustomThreat):
         check_trusted(run.config, named_code(to_json(threat)), trust_code=trust_code)
     return threat
+
+
+TOLERANCE = 1e-6
+"""Rounding of float32 pixels by which an image may exceed ε, absolute and as a share of ε."""
+
+
+def reach(threat: Threat) -> float:
+    """How far an image may be from its clean one: ε and its rounding."""
+    return threat.eps + TOLERANCE * (1 + threat.eps)
 
 
 DEFAULT = Linf()

@@ -16,19 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-from sparring.bounds.boxes import UNIT
-from sparring.bounds.operations import Affine, MaxPool, Moved, Operation, Relu
-from sparring.errors import ConfigError
+from sparring.bounds.operations import Affine, MaxPool, Moved, Operation, Relu, unknown
 from sparring.models.networks import BatchRenorm2d, Normalisation
 
 FEW, PATCHES = 4, 2**16
 """A convolution that is computed as one product has at most this many channels, and all patches of
 an image at most this many values."""
-
-
-def unknown(what: str) -> ConfigError:
-    """The error for an operation without a bound."""
-    return ConfigError(f"bounds need a rule for every operation; none is known for {what}.")
 
 
 def _linear(layer: nn.Linear, like: Tensor) -> Operation:
@@ -37,7 +30,7 @@ def _linear(layer: nn.Linear, like: Tensor) -> Operation:
         lambda x: functional.linear(x, weight),
         lambda x: functional.linear(x, weight.abs()),
         _to(layer.bias, like),
-        error=_of_sum(layer.in_features),
+        terms=weight.shape[1],
         transposed=lambda rows, _: rows @ layer.weight.to(rows.dtype),
     )
 
@@ -54,7 +47,7 @@ def _convolution(layer: nn.Conv2d, like: Tensor) -> Operation:
         lambda x: convolve(x, weight),
         lambda x: convolve(x, weight.abs()),
         None if shift is None else shift.view(-1, 1, 1),
-        error=_of_sum(layer.weight[0].numel()),
+        terms=weight[0].numel(),
         transposed=None
         if isinstance(layer.padding, str)
         else lambda rows, size: conv2d_input(size, layer.weight.to(rows.dtype), rows, **how),
@@ -95,24 +88,27 @@ def _batch_norm(layer: nn.BatchNorm2d | nn.BatchNorm1d, like: Tensor) -> Operati
         raise unknown("BatchNorm without running statistics")
     scale = (layer.running_var.to(like.dtype) + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight.to(like.dtype)
-    mean, bias = layer.running_mean.to(like.dtype), _to(layer.bias, like)
+    # A copy: a pass in training mode moves the statistics before the gradients are computed.
+    mean, bias = layer.running_mean.to(like.dtype, copy=True), _to(layer.bias, like)
     bias = torch.zeros_like(mean) if bias is None else bias
     shape = (-1, *[1] * (like.ndim - 2))
-    return _scaled(*(value.view(shape) for value in (scale, mean, bias)), error=8 * UNIT)
+    return _scaled(*(value.view(shape) for value in (scale, mean, bias)), like=like, terms=6)
 
 
 def _normalised(layer: Normalisation, like: Tensor) -> Operation:
     mean, deviation = layer.mean.to(like.dtype), layer.deviation.to(like.dtype)
-    return _scaled(1 / deviation, mean, torch.zeros_like(mean), error=4 * UNIT)
+    return _scaled(1 / deviation, mean, torch.zeros_like(mean), like=like, terms=2)
 
 
-def _scaled(scale: Tensor, mean: Tensor, bias: Tensor, *, error: float) -> Operation:
+def _scaled(scale: Tensor, mean: Tensor, bias: Tensor, *, like: Tensor, terms: int) -> Operation:
     """(x - mean) · scale + bias."""
+    if torch.broadcast_shapes(scale.shape, like.shape[1:]) != like.shape[1:]:
+        raise unknown("a normalisation by channel of images that have fewer channels")
     return Affine(
         lambda x: x * scale,
         lambda x: x * scale.abs(),
         bias - mean * scale,
-        error=error,
+        terms=terms,
         transposed=lambda rows, _: rows * scale,
         summands=(mean * scale).abs() + bias.abs(),
         mixes=False,
@@ -123,7 +119,7 @@ def _averaged(layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d, like: Tensor) -> Opera
     if getattr(layer, "divisor_override", None) is not None:
         raise unknown("average-pooling with a divisor of its own")
     terms = like.shape[-1] * like.shape[-2] + 2
-    return Affine(layer.forward, layer.forward, error=2 * terms * UNIT)
+    return Affine(layer.forward, layer.forward, terms=2 * terms)
 
 
 def _largest_of_windows(layer: nn.MaxPool2d, like: Tensor) -> Operation:
@@ -171,11 +167,6 @@ def _permuted(function: Callable[..., Tensor], like: Tensor, *args: Any, **named
 
 def _to(bias: Tensor | None, like: Tensor) -> Tensor | None:
     return None if bias is None else bias.to(like.dtype)
-
-
-def _of_sum(terms: int) -> float:
-    """The relative error n u / (1 - n u) of a sum of n products, in any order."""
-    return (terms + 2) * UNIT / (1 - (terms + 2) * UNIT)
 
 
 MODULES: Mapping[type[nn.Module], Callable[[Any, Tensor], Operation]] = {

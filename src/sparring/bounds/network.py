@@ -26,9 +26,8 @@ from sparring.bounds.layers import (
     MODULES,
     SIZES,
     SUMS,
-    unknown,
 )
-from sparring.bounds.operations import Operation, Relu, Sum
+from sparring.bounds.operations import Operation, Relu, Sum, unknown
 from sparring.models import evaluation_mode
 from sparring.models.tracing import traced, unshown
 
@@ -218,6 +217,9 @@ class _Walk:
         if target in SUMS and node.op == "call_function" and not node.kwargs:
             if tensors != 2:
                 raise unknown("a sum with something that is not computed from the images")
+            one, other = (tuple(self._value(arg).shape[1:]) for arg in node.args)
+            if one != other:
+                raise unknown(f"a sum of two shapes, {one} and {other}")
             return Sum()
         rule = {"call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, {}).get(target)
         if rule is None or tensors != 1 or not self._is_step(node.args[0]):

@@ -21,6 +21,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from sparring.bounds.boxes import UNIT, Box
+from sparring.errors import ConfigError
+
+LEAST, LARGEST = 2.0**-126, 2.0**127
+"""The least normal float32, and half of the largest."""
 
 Linear = Callable[[Tensor], Tensor]
 """A linear function of the batch."""
@@ -67,19 +71,19 @@ class Affine(Operation):
         absolute: Linear,
         shift: Tensor | None = None,
         *,
-        error: float,
+        terms: int,
         transposed: Callable[[Tensor, torch.Size], Tensor] | None = None,
         summands: Tensor | None = None,
         mixes: bool = True,
     ) -> None:
         """`linear` is A x, `absolute` is |A| x; `shift` is b, without the images' dimension.
 
-        The rounding error is `error` times the sum of the absolute values that are added up.
-        `summands` are those of b, if b is a sum itself. `transposed` is A's transpose, of rows and
-        of their size; by default it is found by autograd.
+        Each output is a sum of at most `terms` products, in any order, and of b. `summands` are
+        those of b, if b is a sum itself. `transposed` is A's transpose, of rows and of their size;
+        by default it is found by autograd.
         """
         self._linear, self._absolute, self._shift = linear, absolute, shift
-        self._error, self._summands = error, shift if summands is None else summands
+        self._terms, self._summands = terms, shift if summands is None else summands
         self._transposed = transposed or partial(_transposed, linear)
         self.mixes = mixes
 
@@ -93,8 +97,16 @@ class Affine(Operation):
 
     @override
     def slack(self, output: Box, *inputs: Box) -> Tensor:
-        size = self._absolute(inputs[0].largest)
-        return self._error * (size if self._summands is None else size + self._summands.abs())
+        """Of a sum of n products at most n u / (1 - n u) of their absolute values, and underflow.
+
+        Numbers below the least normal one may be taken for 0, before and after an operation.
+        """
+        largest, unit = inputs[0].largest, (self._terms + 2) * UNIT
+        size = self._absolute(largest + LEAST / UNIT)
+        size = size if self._summands is None else size + self._summands.abs()
+        _check_range(size)
+        lost = 4 * self._terms * LEAST * (1 + largest.amax())
+        return unit / (1 - unit) * size + lost
 
     @override
     def back(self, forms: Tensor, *inputs: Box) -> Forms:
@@ -135,7 +147,9 @@ class Sum(Operation):
     @override
     def slack(self, output: Box, *inputs: Box) -> Tensor:
         one, other = inputs
-        return 2 * UNIT * (one.largest + other.largest)
+        size = one.largest + other.largest
+        _check_range(size)
+        return 2 * UNIT * size + 4 * LEAST
 
     @override
     def back(self, forms: Tensor, *inputs: Box) -> Forms:
@@ -213,6 +227,17 @@ class MaxPool(Operation):
 
         own = windows(numbers.expand(1, 1, -1, -1)) == places[:, :, None]
         return windows(x).masked_fill(own, -inf).amax(2)
+
+
+def _check_range(size: Tensor) -> None:
+    """Refuse sums that may overflow single precision, whose error is then infinite."""
+    if not bool((size < LARGEST).all()):
+        raise unknown("values beyond the range of float32")
+
+
+def unknown(what: str) -> ConfigError:
+    """The error for an operation without a bound."""
+    return ConfigError(f"bounds need a rule for every operation; none is known for {what}.")
 
 
 def _by_rows(transposed: Callable[[Tensor, torch.Size], Tensor], forms: Tensor, x: Box) -> Tensor:

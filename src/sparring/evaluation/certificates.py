@@ -14,12 +14,15 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from sparring.attacks import L2, Linf, Threat
+from sparring.attacks import L2, Batch, Linf, Threat, as_batch, checked
+from sparring.attacks.threat import reach
 from sparring.bounds import (
     Box,
     NetworkBounds,
@@ -31,11 +34,12 @@ from sparring.bounds import (
     unknown,
 )
 from sparring.errors import ConfigError
-from sparring.evaluation.judge import TOLERANCE, parts, share_of
-from sparring.models import chosen_batch_size, evaluation_mode, single_precision
+from sparring.evaluation.judge import parts, share_of
+from sparring.models import check_callable, chosen_batch_size, evaluation_mode, single_precision
 from sparring.models.tracing import check_same, unchanging, unshown
 from sparring.records import Proportion
 from sparring.records.checks import at_least
+from sparring.records.typed import typed
 
 PASSES = 2500
 """Linear forms that may go back through the network for one image, each about as long as a pass."""
@@ -43,6 +47,8 @@ FRUITLESS = 2_000
 """Linear forms in a row, image after image, that prove none, after which a stage is given up."""
 MEMORY = 2**28
 """Bytes of the bounds of one batch."""
+BYTES = 32
+"""Of a difference of two logits of an image, as a linear form and its bounds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -67,10 +73,11 @@ class Certificate:
         )
 
 
+@typed
 def certified(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Batch,
+    labels: Batch,
     threat: Threat,
     *,
     batch_size: int | None = None,
@@ -82,10 +89,11 @@ def certified(
     return share_of(certificate(model, images, labels, threat, batch_size=batch_size).proved)
 
 
+@typed
 def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Batch,
+    labels: Batch,
     threat: Threat,
     *,
     batch_size: int | None = None,
@@ -103,16 +111,21 @@ def certificate(  # noqa: PLR0913 - what is proved, settings by keyword
     after the call. Images go in the order of their margins, and each of the two stages is given up
     after 2,000 forms in a row that proved none. What the budget leaves open is not proved.
     Cost of intervals: three forward passes in float64, and ten in the network's own arithmetic.
-    Raises `ConfigError` for a layer without a known bound, for weights below float32, for a network
-    that its trace does not show (`sparring.models.tracing`), and for one whose logits of images of
-    the threat lie outside the bounds.
+    Raises `ConfigError` as `evaluate` for images and labels; for a layer without a known bound, for
+    float32 in fewer bits, by PyTorch's settings or the weights' dtype, for a network that its trace
+    does not show (`sparring.models.tracing`), and for logits of allowed images outside the bounds.
     """
     begun = time.perf_counter()
     at_least("passes", passes, 0)
-    first = next(model.parameters(), images)
-    _check_arithmetic(model, first.device)
-    size = chosen_batch_size(batch_size, first.device)
-    with torch.no_grad(), single_precision(), evaluation_mode(model), unchanging(model):
+    check_callable(model)
+    plain, whole = torch.inference_mode(mode=False), evaluation_mode(model)
+    with plain, torch.no_grad(), single_precision(), whole, unchanging(model):
+        images, labels = as_batch(images, labels, "a certificate", model)
+        first = next(model.parameters(), images)
+        check_arithmetic(model, first.device)
+        classes = checked(model, labels)(images[:1].to(first)).shape[1]
+        fitting = max(1, MEMORY // (BYTES * classes**2))
+        size = min(chosen_batch_size(batch_size, first.device), fitting)
         proof = _Proof(model, images.to(first.device), labels.to(first.device), threat)
         for part in parts(len(labels), size):
             proof.by_intervals(part, first.dtype)
@@ -239,8 +252,8 @@ def _probes(clean: Tensor, threat: Threat, dtype: torch.dtype) -> Iterator[Tenso
         yield images.to(dtype)
 
 
-def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
-    """The bounds cover rounding to float32 or finer, and plain tensors."""
+def check_arithmetic(model: nn.Module, device: torch.device) -> None:
+    """Raise `ConfigError` for arithmetic whose rounding bounds do not cover: float32 it must be."""
     for value in (*model.parameters(), *model.buffers()):
         if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
             raise unknown(f"weights in {value.dtype}")
@@ -248,14 +261,33 @@ def _check_arithmetic(model: nn.Module, device: torch.device) -> None:
             raise unknown(f"weights of type {type(value).__name__}")
     if torch.is_autocast_enabled(device.type):
         raise unknown("passes under autocast")
-    if torch.get_float32_matmul_precision() != "highest":
-        raise unknown("a float32 matmul precision below highest")
+    if reduced := _reduced_precision(device):
+        raise ConfigError.expected(
+            "bounds hold for float32 arithmetic alone", reduced, 'Set it to "ieee" or "highest".'
+        )
+    has_nnpack = torch.backends.nnpack.is_available() and not torch._C._get_mkldnn_enabled()
+    if has_nnpack and any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
+        raise unknown("a convolution by NNPACK, which transforms images first")
+
+
+def _reduced_precision(device: torch.device) -> str | None:
+    """The setting of PyTorch, if any, by which layers compute float32 in fewer bits."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):  # before PyTorch 2.9
+        found = torch.get_float32_matmul_precision()
+        return None if found == "highest" else f"a float32 matmul precision {found}"
+    places = ("mkldnn.conv", "mkldnn.matmul") if device.type == "cpu" else ("cuda.matmul",)
+    for place in places:
+        found = attrgetter(f"{place}.fp32_precision")(backends)
+        if found not in ("ieee", "none"):
+            return f"torch.backends.{place}.fp32_precision {found}"
+    return None
 
 
 def around(images: Tensor, threat: Threat) -> Region:
-    """A region that contains all images that the judge allows in the threat."""
-    if not isinstance(threat, Linf | L2):
+    """A region that contains all images that the judge, in float32, allows in the threat."""
+    if type(threat) not in (Linf, L2):
         raise ConfigError.expected("a certificate needs Linf or L2", type(threat).__name__)
-    centre, reach = images.double(), threat.eps + TOLERANCE
-    box = Box((centre - reach).clamp_min(0), (centre + reach).clamp_max(1))
-    return Region(box, centre, reach if isinstance(threat, L2) else None)
+    centre, far = images.double(), 2 * reach(threat) - threat.eps
+    box = Box((centre - far).clamp_min(0), (centre + far).clamp_max(1))
+    return Region(box, centre, far if isinstance(threat, L2) else None)

@@ -17,7 +17,9 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
+from sparring.attacks.own_threat import check_threat
 from sparring.attacks.plausible import doubt, threat_text
+from sparring.attacks.threat import itself, resized
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
@@ -99,8 +101,8 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     read into memory, in its order: `evaluate(model, loader, Linf(8/255))`. The gradient mode,
     autocast, the default dtype and the default device around the call have no effect.
     An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
-    of it inside the threat (+ 1e-6). Every image's random numbers come from (`seed`,
-    attack, search, its place in the set) alone.
+    of it inside the threat, up to a rounding of 1e-6 · (1 + ε). Every image's random numbers come
+    from (`seed`, attack, search, its place in the set) alone.
 
     A sequence of threats of one kind gives a verdict for each, in the same order. The smallest is
     evaluated first, and its broken images count as broken in the larger ones, by the attack of that
@@ -155,6 +157,8 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     before: EvaluationState | None = None
     prover: Prover | None = None
     with moved(model, device), evaluation_mode(model), watched(progress) as observer:
+        for each in threats:
+            check_threat(each, images)
         for number in sorted(range(len(threats)), key=lambda number: threats[number].eps):
             tested = ModelUnderTest(model, images, labels, threats[number], batch_size)
             if chosen.certifies and prover is None:
@@ -206,16 +210,30 @@ def _arguments(
             "Pass evaluate(model, images, labels, Linf(8/255))."
         )
     sizes = () if isinstance(threat, Threat) else tuple(threat)
-    kinds = {type(one) for one in sizes}
-    if not isinstance(threat, Threat) and len(kinds) != 1:
+    if not isinstance(threat, Threat) and not _differ_in_size_alone(sizes):
         raise ConfigError.expected(
-            "a sequence of threats must hold one or more of one kind",
+            "a sequence of threats must hold one or more that differ in eps alone",
             ", ".join(map(str, sizes)) or "none",
             "Pass [Linf(e) for e in (2/255, 4/255, 8/255)].",
         )
     if isinstance(labels, Sequence):
         labels = np.array(labels)
     return *as_batch(images, labels, "an evaluation", model), threat
+
+
+def _differ_in_size_alone(threats: Sequence[Threat]) -> bool:
+    """Whether the threats are one in several sizes, so that the smaller ones lie in the larger."""
+    kinds, sizes = {type(itself(one)) for one in threats}, {one.eps for one in threats}
+    if len(kinds) != 1 or len(sizes) < len(threats):
+        return False
+    first = threats[0]
+    return all(_settings(resized(first, one.eps)) == _settings(one) for one in threats[1:])
+
+
+def _settings(threat: Threat) -> object:
+    """What two equal threats share: a class of your own may have no comparison."""
+    threat = itself(threat)
+    return threat if type(threat).__eq__ is not object.__eq__ else vars(threat)
 
 
 @contextmanager

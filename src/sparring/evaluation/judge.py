@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Classifier, Threat, checked
+from sparring.attacks.threat import reach
 from sparring.data import derive_seed
 from sparring.errors import NonFiniteLogits
 from sparring.models import chosen_batch_size, evaluation_mode
@@ -93,10 +94,6 @@ def parts(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-TOLERANCE = 1e-6
-"""Rounding of float32 pixels by which an image may exceed ε."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Judge:
     """Decides which images a network misclassifies, and which changes are allowed."""
@@ -129,7 +126,7 @@ class Judge:
         self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Bool[Tensor, " B"]:
         """Where images lie in the threat around their clean ones, up to rounding."""
-        near = self.threat.distance(attacked, images) <= self.threat.eps + TOLERANCE
+        near = self.threat.distance(attacked, images) <= reach(self.threat)
         return near & ((attacked >= 0) & (attacked <= 1)).flatten(1).all(1)
 
 

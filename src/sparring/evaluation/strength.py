@@ -1,5 +1,6 @@
 """The evaluations of a folder, side by side: the strongest is its verdict."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,8 +122,14 @@ def _aside_name(found: Evaluation, weights: str) -> str:
 
 
 def _name(found: Evaluation) -> str:
-    """A name of an evaluation's settings: suite, threat unless it is the run's, images, seed."""
+    """A name of an evaluation's settings: suite, threat unless it is the run's, images, seed.
+
+    A suite of your own may change and keep its name, so the names of its attacks count.
+    """
     parts = [found.suite, str(found.num_images)]
+    attacks = " + ".join(attack.name for attack in found.attacks)
+    if found.suite not in SUITES and found.suite != attacks:
+        parts.insert(1, hashlib.sha256(attacks.encode()).hexdigest()[:8])
     if not found.own_threat:
         parts.append(found.threat)
     if found.classes is not None:

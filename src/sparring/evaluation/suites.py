@@ -43,7 +43,8 @@ class Suite:
             raise ConfigError.expected(
                 "attacks of a suite must differ in name",
                 f"{name} twice",
-                "Pass OwnAttack(attack, name=...).",
+                "Leave one of them out; for more random starts pass restarts=2. A function of your "
+                "own gets another name by OwnAttack(function, name=...).",
             )
 
     def against(self, threat: Threat) -> tuple[Attack, ...]:
@@ -151,11 +152,16 @@ def suite_of(given: str | Suite | Attack | AttackList) -> Suite:
     """The suite of a name or of file.py:name, itself, or one of these attacks, named after them.
 
     In a file, the name is that of a suite, an attack, a list of attacks, or a function without
-    arguments that makes one of these.
+    arguments that makes one of these. Raises `ConfigError` for another suite with a name of
+    `SUITES`.
     """
     if isinstance(given, str):
         return suite_of(_imported(given)) if ":" in given else named_suite(given)
     if isinstance(given, Suite):
+        if given != SUITES.get(given.name, given):
+            raise ConfigError.expected(
+                "a suite of your own must not have the name of another", given.name, "Rename it."
+            )
         return given
     attacks = (given,) if isinstance(given, Attack) else tuple(given)
     unnamed = Suite(name="own", summary="attacks of your own choice", attacks=attacks)

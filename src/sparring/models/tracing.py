@@ -4,8 +4,10 @@ Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 import operator
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NoReturn
 
 import torch
@@ -27,6 +29,7 @@ SAME = 1e-6
 FRESH = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers whose outputs share no memory with their inputs; others are assumed to share it."""
 _PLAIN = (bool, int, float, str, type(None))
+_OF_MODULES = frozenset(vars(nn.Module()))
 
 
 def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphModule:
@@ -51,6 +54,10 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
             ) from error
     found = fx.GraphModule(whole, graph)
     _check_in_place(found)
+    for node in reversed(found.graph.nodes):  # operations whose result is not used
+        if not node.users and node.op not in ("output", "placeholder"):
+            found.graph.erase_node(node)
+    found.recompile()
     return found
 
 
@@ -121,12 +128,23 @@ def _check_parametrisation(layer: nn.Module) -> None:
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
     """What a forward pass stores in its modules during a trace is not left there."""
     kept = [(vars(module), dict(vars(module))) for module in model.modules()]
+    inside = [(value, copy(value)) for _, values in kept for value in _containers(values)]
     try:
         yield
     finally:
         for now, before in kept:
             now.clear()
             now.update(before)
+        for value, before in inside:
+            value.clear()
+            (value.extend if isinstance(value, list | deque) else value.update)(before)
+
+
+def _containers(values: Mapping[str, Any]) -> Iterator[Any]:
+    """Attributes of a module that hold others, but for those of `torch.nn.Module`."""
+    for name, value in values.items():
+        if type(value) in (list, dict, set, deque) and name not in _OF_MODULES:
+            yield value
 
 
 def _check_in_place(trace: fx.GraphModule) -> None:
@@ -163,14 +181,27 @@ def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
 
 
 def _state(model: nn.Module) -> list[object]:
-    """State that must not change in a call: tensors, by place and sum, and plain attributes."""
+    """State that must not change in a call: tensors, by place and sum, and attributes."""
     return [
         *((id(value), _sum(value)) for value in (*model.parameters(), *model.buffers())),
         *(
-            {name: value for name, value in vars(module).items() if type(value) in _PLAIN}
+            {
+                name: _content(value)
+                for name, value in vars(module).items()
+                if name not in _OF_MODULES or type(value) in _PLAIN
+            }
             for module in model.modules()
         ),
     ]
+
+
+def _content(value: object) -> object:
+    """What is compared of an attribute: plain values, and containers of them and of others."""
+    if isinstance(value, dict):
+        return [(name, _content(inner)) for name, inner in value.items()]
+    if isinstance(value, list | tuple | set | deque):
+        return [_content(inner) for inner in value]
+    return value if type(value) in _PLAIN else None
 
 
 def _sum(value: Tensor) -> str:

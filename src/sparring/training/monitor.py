@@ -129,7 +129,10 @@ class ValidationSlice:
 
         Cost: `validation.steps` + 1 passes over the images; a dozen more for a certificate.
         """
-        network = working_copy(trainer.average.network, trainer.precision)
+        is_certified = isinstance(self._config.objective, Certified)
+        # A certificate is of the network in single precision, and so is all that it is beside.
+        precision = "fp32" if is_certified else trainer.precision
+        network = working_copy(trainer.average.network, precision)
         natural, robust = slice_accuracy(
             network.attacked, self._images, self._labels, self._attack, seed=self._config.seed
         )
@@ -138,12 +141,10 @@ class ValidationSlice:
             natural_accuracy=natural.share,
             robust_accuracy=robust.share,
             validation_images=len(self._labels),
-            certified_accuracy=self._certified(trainer.average.network),
+            certified_accuracy=self._certified(trainer.average.network) if is_certified else None,
         )
 
-    def _certified(self, network: nn.Module) -> float | None:
-        if not isinstance(self._config.objective, Certified):
-            return None
+    def _certified(self, network: nn.Module) -> float:
         threat, some = self._config.threat, (self._images, self._labels)
         return certificate(network, *some, threat, passes=0).proved.float().mean().item()
 

@@ -18,6 +18,7 @@ from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.attacks.losses import divergence
 from sparring.bounds import Box, NetworkBounds
 from sparring.errors import ConfigError
+from sparring.evaluation.certificates import check_arithmetic
 from sparring.records.checks import positive, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
 
@@ -122,7 +123,7 @@ class Certified:
 
     def check(self, attack: object) -> None:
         """Raise `ConfigError` for a training attack without a box, or whose images go unused."""
-        if not isinstance(attack, PGD) or not isinstance(attack.threat, Linf):
+        if not isinstance(attack, PGD) or type(attack.threat) is not Linf:
             raise ConfigError.expected(
                 "objective certified needs the attack pgd under the threat linf, whose eps is that "
                 "of the bounds",
@@ -145,8 +146,10 @@ class CertifiedLoss:
 
     def __init__(self, objective: Certified, network: nn.Module, dtype: torch.dtype) -> None:
         self._weight, self._dtype = objective.attacked_weight, dtype
+        device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
         with _refused():
             self._bounds = NetworkBounds(network)
+            check_arithmetic(network, device)  # of the certificates during the run
         # Only a pass in training mode moves running statistics.
         self._has_statistics = any(value.is_floating_point() for value in network.buffers())
 

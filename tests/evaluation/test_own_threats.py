@@ -1,0 +1,176 @@
+"""A threat of your own is tried before a search trusts it, and suites differ in name."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+from typing_extensions import override
+
+from sparring import APGD, FAB, PGD, Linf, Square, Suite, evaluate
+from sparring.attacks import CustomThreat, Threat
+from sparring.attacks.crafting import Crafter, Recipe
+from sparring.data import load_dataset
+from sparring.errors import ConfigError
+from sparring.evaluation.strength import keep, strongest
+from sparring.evaluation.suites import named_suite, suite_of
+from sparring.records import Evaluation, RunDirectory
+
+NET = nn.Sequential(nn.Flatten(), nn.Linear(9, 3)).eval()
+IMAGES = torch.rand(12, 1, 3, 3, generator=Generator().manual_seed(1))
+LABELS = NET(IMAGES).argmax(1)
+
+
+@dataclass(frozen=True)
+class Darker(Threat):
+    """Pixels become darker only; each method can be replaced by a wrong one."""
+
+    eps: float
+    wrong: str = ""
+
+    @override
+    def at(self, eps: float) -> "Darker":
+        return self if self.wrong == "at" else replace(self, eps=eps)
+
+    @override
+    def project(self, x: Tensor, images: Tensor) -> Tensor:
+        if self.wrong == "kept":
+            return x.clamp(0, 1)
+        near = torch.minimum(torch.maximum(x, images - self.eps), images)
+        if self.wrong == "pixels":
+            return near
+        return near[:1] if self.wrong == "one" else near.clamp(0, 1)
+
+    @override
+    def ascend(self, gradient: Tensor) -> Tensor:
+        if self.wrong == "raises":
+            raise KeyError("nothing")
+        return gradient / 0 * 0 if self.wrong == "nan" else gradient.sign()
+
+    @override
+    def uniform(self, images: Tensor, generator: Generator) -> Tensor:
+        noise = torch.rand(images.shape, generator=generator)
+        return (images - self.eps * noise).clamp(0, 1)
+
+    @override
+    def distance(self, x: Tensor, images: Tensor) -> Tensor:
+        if self.wrong == "scalar":
+            return torch.tensor(0.0)
+        change = (images - x).flatten(1)
+        return change.abs().amax(1).masked_fill((change < -1e-6).any(1), torch.inf)
+
+
+WRONG = {
+    "kept": "project returned an image at a distance of inf",
+    "pixels": r"project returned pixels from -[\d.]+ to [\d.]+; pixels must lie in \[0, 1\]",
+    "one": r"project must return a tensor of shape \(8, 1, 3, 3\); got \(1, 1, 3, 3\)",
+    "raises": "the threat Darker failed: KeyError",
+    "nan": "ascend returned NaN",
+    "scalar": r"distance must return a tensor of shape \(8,\); got \(\)",
+    "at": r"at\(0.1\) must return the same threat with that eps; got 0.2",
+}
+
+
+def judged(threat: Any, **settings: Any) -> Any:
+    settings = {"suite": [PGD(steps=2)], "checks": False, **settings}
+    return evaluate(NET, IMAGES, LABELS, threat, **settings)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_threat_that_breaks_its_rules_is_refused_before_the_search(wrong: str) -> None:
+    for threat in (Darker(0.2, wrong), [Darker(0.1), Darker(0.2, wrong)]):
+        with pytest.raises(ConfigError, match=WRONG[wrong] if isinstance(threat, Darker) else "."):
+            judged(threat)
+    recipe = Recipe(attack=PGD(Darker(0.2, wrong)), batch_size=4, updates=1, seed=0)
+    with pytest.raises(ConfigError, match="the threat Darker"):
+        Crafter(recipe, load_dataset("mnist").train, torch.device("cpu"))
+
+
+def test_a_threat_that_keeps_them_is_taken() -> None:
+    assert judged(Darker(0.2)).robust.successes <= judged(Darker(0.01)).robust.successes
+
+
+@pytest.mark.parametrize("eps", [0.0, -0.3, float("inf"), float("nan"), "0.1", True])
+def test_the_size_of_a_threat_is_a_number_above_0(eps: Any) -> None:
+    with pytest.raises(ConfigError, match="a number above 0 as eps"):
+        judged(Darker(eps))
+
+
+def test_what_the_code_of_a_named_threat_raises_is_one_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "threats.py"
+    file.write_text(
+        "from sparring import Linf\n"
+        "class Late(Linf):\n"
+        "    calls = 0\n"
+        "    def project(self, x, images):\n"
+        "        Late.calls += 1\n"
+        "        if Late.calls > 4: raise KeyError('late')\n"
+        "        return Linf.project(self, x, images)\n"
+        "    def at(self, eps): return type(self)(eps)\n"
+    )
+    threat = CustomThreat(factory=f"{file}:Late", arguments=("eps=0.1",))
+    with pytest.raises(ConfigError, match="Late failed: KeyError: 'late'"):
+        judged(threat)
+
+
+@dataclass(frozen=True)
+class Patch(Darker):
+    """Only the first pixels change: a smaller one is no part of a larger one of other pixels."""
+
+    size: int = 9
+
+
+def test_threats_of_a_list_differ_in_eps_alone() -> None:
+    with pytest.raises(ConfigError, match="differ in eps alone"):
+        judged([Patch(0.1, size=9), Patch(0.2, size=1)])
+    with pytest.raises(ConfigError, match="differ in eps alone"):
+        judged([Linf(0.1), Darker(0.2)])
+    assert len(judged([Patch(0.1, size=2), Patch(0.2, size=2)])) == 2
+
+
+CHANGED = [
+    (PGD(steps=10), PGD(steps=10, step_size=1e-5)),
+    (PGD(steps=10), PGD(steps=10, start="none")),
+    (PGD(steps=10), PGD(steps=10, restarts=2)),
+    (APGD(loss="dlr", targets=9), APGD(loss="dlr", targets=2)),
+    (APGD(), APGD(restarts=3)),
+    (FAB(), FAB(targets=1)),
+    (Square(), Square(share=0.1)),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), CHANGED)
+def test_attacks_of_other_settings_have_other_names(one: Any, other: Any) -> None:
+    assert one.name != other.name
+    assert suite_of([one]).name != suite_of([other]).name
+
+
+def test_a_weaker_list_of_attacks_of_the_same_kinds_is_not_the_suite_standard() -> None:
+    weak = [APGD(), APGD(loss="dlr", targets=1), FAB(targets=1), Square(share=0.1)]
+    names = {attack.name for attack in named_suite("standard").against(Linf(0.1))}
+    assert not names <= {attack.name for attack in suite_of(weak).against(Linf(0.1))}
+
+
+@pytest.mark.parametrize("name", ["standard", "pgd"])
+def test_a_suite_of_your_own_cannot_take_the_name_of_another(name: str) -> None:
+    own = Suite(name=name, summary="one step", attacks=(PGD(steps=1),))
+    with pytest.raises(ConfigError, match=f"must not have the name of another; got {name}"):
+        judged(Linf(0.1), suite=own)
+    assert suite_of(named_suite(name)) is named_suite(name)
+
+
+def test_an_own_suite_that_changed_and_kept_its_name_replaces_no_verdict(tmp_path: Path) -> None:
+    place = RunDirectory(tmp_path)
+    strong, weak = (
+        judged(Linf(0.2), suite=Suite(name="mine", summary="one attack", attacks=(attack,)))
+        for attack in (PGD(steps=10), PGD(steps=10, step_size=1e-6, start="none"))
+    )
+    assert strong.robust.successes < weak.robust.successes
+    for verdict in (strong, weak):
+        keep(place, verdict)
+    kept = [Evaluation.load(path) for path in place.evaluations()]
+    assert len(kept) == 2
+    assert Evaluation.load(place.evaluation).robust == strong.robust
+    assert strongest(kept, "").robust == strong.robust
