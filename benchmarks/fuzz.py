@@ -165,7 +165,7 @@ TARGETS = {
     "weights.safetensors, used": Target("run/weights.safetensors", (of.safetensors_header, *of.ANY),
         EVALUATE + EXPORT),
     "resume.pt": Target("run/resume.pt", (of.tensors, of.tensors, of.archive, *of.ANY), RESUME),
-    "evaluation.partial.pt": Target("run/evaluation.partial.pt",
+    "evaluation.partial.pt": Target("run/evaluation-*.partial.pt",
         (of.tensors, of.tensors, of.archive, *of.ANY), EVALUATE),
     "transfer.json": Target("transfer.json", (of.json_values, *of.ANY),
         (lambda folder: TransferMatrix.load(folder / "transfer.json"),)),
@@ -244,7 +244,7 @@ def _partial(run: RunDirectory) -> None:
     """An evaluation that stopped in the middle."""
 
     def stop(progress: Progress) -> None:
-        if run.partial_evaluation.exists():
+        if run.partial_evaluations():
             raise KeyboardInterrupt
 
     every, partial.EVERY = partial.EVERY, 0.0
@@ -429,7 +429,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
     target, found = TARGETS[name], Found(target=name)
     chance = random.Random(f"{seed} {name}")
     before = contents(folder)
-    path = folder / target.file
+    path = next(folder.glob(target.file))
     intact = before[path]
     for read in target.readers:  # what is loaded by the first use is no matter of the file
         answer(read, folder)

@@ -73,11 +73,14 @@ def left(folder: Path) -> list[str]:
 
 def wait_for_a_write(folder: Path, process: Any) -> None:
     """Until a checkpoint, or an evaluation's state, is written."""
-    files = (folder / "training" / "resume.pt", folder / "evaluation" / "evaluation.partial.pt")
-    before = [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
-    while process.is_alive() and before == [
-        path.stat().st_mtime_ns if path.exists() else 0 for path in files
-    ]:
+
+    def written() -> list[int]:
+        files = [folder / "training" / "resume.pt"]
+        files += (folder / "evaluation").glob("evaluation-*.partial.pt")
+        return [path.stat().st_mtime_ns for path in files if path.exists()]
+
+    before = written()
+    while process.is_alive() and before == written():
         time.sleep(0.005)
 
 

@@ -124,6 +124,13 @@ def test_an_own_attack_that_changes_the_network_is_refused() -> None:
         linear.bias = nn.Parameter(-linear.bias)
         return images
 
+    def hook(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        model[1].register_forward_hook(lambda module, inputs, logits: -logits)
+        return images
+
+    with pytest.raises(ConfigError, match=r"left .* other hooks .*forward_hooks of 1\)"):
+        judged(Linf(0.1), suite=[hook])
+    assert torch.equal(NET(IMAGES).argmax(1), LABELS)
     before = {name: value.clone() for name, value in NET.state_dict().items()}
     for attack in (flip, replace):
         with pytest.raises(ConfigError, match=r"changed 1\.\w+ of the network"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparring.attacks import PGD, Linf
 from sparring.data import Images, ImageSet, load_dataset
-from sparring.errors import CheckpointError, ConfigError
+from sparring.errors import CheckpointError, ConfigError, RunError
 from sparring.evaluation import SUITES, evaluate_run, partial
 from sparring.evaluation.evaluation_state import EvaluationState, Progress
 from sparring.evaluation.judge import slice_accuracy
@@ -106,7 +106,7 @@ def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
     )
 
     def stop(_: Progress) -> None:
-        if run.partial_evaluation.exists():
+        if run.partial_evaluations():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -114,6 +114,47 @@ def test_an_evaluation_begun_before_images_were_kept_goes_on_without(
     evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False)
     assert run.outcomes.exists()
     assert not run.examples.exists()
+
+
+def test_a_quick_look_leaves_the_state_of_a_longer_evaluation(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+
+    def stop(_: Progress) -> None:
+        if run.partial_evaluations():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False, progress=stop)
+    (state,) = run.partial_evaluations()
+    before = state.read_bytes()
+    for threat in (None, [Linf(0.01), Linf(0.02)]):
+        evaluate_run(run, num_images=3, threat=threat, threads=1, checks=False)
+        assert run.partial_evaluations() == [state]
+        assert state.read_bytes() == before
+    evaluate_run(run, num_images=40, suite="pgd-40", threads=1, checks=False)
+    assert not run.partial_evaluations()
+
+
+def test_adversarial_images_for_a_folder_that_is_not_there_are_refused_at_once(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    def watched(_: Progress) -> None:
+        raise AssertionError
+
+    file = tmp_path / "no" / "images.npz"
+    with pytest.raises(ConfigError, match="there is no folder"):
+        evaluate_run(run, num_images=3, save_adversarial=file, progress=watched)
+
+
+def test_an_evaluation_is_kept_even_if_its_images_cannot_be_written(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    (tmp_path / "images.npz").mkdir()
+    with pytest.raises(RunError, match="cannot write"):
+        evaluate_run(run, num_images=3, checks=False, save_adversarial=tmp_path / "images.npz")
+    assert Evaluation.load(run.evaluation).num_images == 3
 
 
 def test_an_evaluation_by_another_suite_is_kept(run: RunDirectory) -> None:

@@ -4,6 +4,7 @@ Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,11 +70,21 @@ def own_images(
 
 @contextmanager
 def _same_weights(name: str, model: Classifier) -> Iterator[None]:
-    """Refuse an attack that changes the network; the values of before are written back."""
+    """Refuse an attack that changes the network; what was before is put back."""
     module = module_of(model)
-    values = _values(module)
+    values, hooks = _values(module), _hooks(module)
     before = {place: value.detach().clone() for place, value in values.items()}
     yield
+    left = [place for place, found in _hooks(module).items() if found != hooks.get(place)]
+    for place, kind in left:
+        assert module is not None  # it has hooks
+        vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
+    if left:
+        raise ConfigError(
+            f"{name} left the network with other hooks than before ({left[0][1].strip('_')} of "
+            f"{left[0][0] or 'the whole'}), and they change what it computes from now on. Call "
+            "remove() on what register_..._hook() returned before the attack returns."
+        )
     now = _values(module)
     changed = [
         place
@@ -94,6 +105,18 @@ def _values(module: nn.Module | None) -> dict[str, Tensor]:
     if module is None:
         return {}
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _hooks(module: nn.Module | None) -> dict[tuple[str, str], dict[int, object]]:
+    """The hooks of every part of a network, by the part's name and their kind."""
+    if module is None:
+        return {}
+    return {
+        (place, kind): dict(found)
+        for place, part in module.named_modules()
+        for kind, found in vars(part).items()
+        if kind.endswith("_hooks") and isinstance(found, dict)
+    }
 
 
 def own_name(attack: Callable[..., object]) -> str:

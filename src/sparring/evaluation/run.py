@@ -1,8 +1,10 @@
 """The evaluation of a finished run, or of another network, kept in a folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +22,7 @@ from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
-from sparring.models import chosen_device, computing_threads, trained_network
+from sparring.models import check_callable, chosen_device, computing_threads, trained_network
 from sparring.models.weights import content_digest
 from sparring.records import Evaluation, RunDirectory
 from sparring.records.checks import choice, within
@@ -35,6 +37,8 @@ MANY = 10
 """From this many images a class on, well mixed images contain every class."""
 
 Classes = Sequence[int | str]
+_NO_SETTINGS = ("suite", "progress")
+"""Arguments of `evaluate` that a key leaves out: by attacks of the first, and altogether."""
 
 
 @overload
@@ -78,15 +82,14 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     images, labels, chosen, lacking = _images(dataset, classes, num_images)
     own = stored_threat(run, trust_code=trust_code)
     network = trained_network(run, trust_code=trust_code).to(chosen_device(device))
-    verdicts = _verdicts(
-        network, images, labels, own if threat is None else threat, place, settings
-    )
     weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
-    for made in verdicts:
-        verdict = _about(made, weights, chosen, caveats)
-        is_own = verdict.evaluation.threat == threat_text(own)
-        found.append(replace(verdict.evaluation, own_threat=is_own))
-        keep(place, replace(verdict, evaluation=found[-1]))
+    threats = own if threat is None else threat
+    with _verdicts(network, images, labels, threats, place, settings) as verdicts:
+        for made in verdicts:
+            verdict = _about(made, weights, chosen, caveats)
+            is_own = verdict.evaluation.threat == threat_text(own)
+            found.append(replace(verdict.evaluation, own_threat=is_own))
+            keep(place, replace(verdict, evaluation=found[-1]))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
 
 
@@ -118,17 +121,18 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     """
     suite_of(settings.get("suite", "pgd"))
     images, labels, chosen, lacking = _images(data, classes, num_images)
+    check_callable(network)
     network = network.to(chosen_device(device))
     place = None if out is None else RunDirectory(Path(out))
     weights, found = content_digest(network.state_dict()), list[Verdict]()
-    for verdict in _verdicts(network, images, labels, threat, place, settings):
-        verdict = _about(verdict, weights, chosen, (lacking,))
-        if place is not None:
-            verdict = _kept(place, verdict)
-        found.append(verdict)
+    with _verdicts(network, images, labels, threat, place, settings) as verdicts:
+        for verdict in verdicts:
+            verdict = _about(verdict, weights, chosen, (lacking,))
+            found.append(verdict if place is None else _kept(place, verdict))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
 
 
+@contextmanager
 def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
     network: nn.Module,
     images: Tensor,
@@ -136,31 +140,50 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
     threat: Threat | Sequence[Threat],
     place: RunDirectory | None,
     settings: dict[str, Any],
-) -> tuple[Verdict, ...]:
-    """One verdict for each threat; writes adversarial images and partial evaluations."""
+) -> Iterator[tuple[Verdict, ...]]:
+    """One verdict for each threat, which the block keeps; a stop before loses nothing.
+
+    Writes a partial evaluation for the settings at hand, removed after the block, and then
+    adversarial images.
+    """
     threads, file = settings.pop("threads", 0), settings.pop("save_adversarial", None)
     if file is not None and Path(file).suffix not in ENDINGS:
         raise ConfigError.expected(
             "adversarial images go into a .npz or .pt file", str(file), "Change its ending."
         )
+    if file is not None and not Path(file).absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder {Path(file).parent} for {file}. Make it first.")
     if file is not None and isinstance(threat, Sequence):
         raise ConfigError.expected(
             "a file of adversarial images holds those of one threat",
             f"{len(threat)} threats",
             "Evaluate them one by one, or write no such file.",
         )
+    partial = None
     if place is not None:
         with run_errors("create the folder", place.path):
             place.path.mkdir(parents=True, exist_ok=True)
         if not isinstance(threat, Sequence):
-            settings |= {"resume": place.partial_evaluation, "keep_adversarial": file is not None}
+            settings |= {"keep_adversarial": file is not None}
+            partial = place.partial_evaluation(_key(labels, threat, settings))
+            settings |= {"resume": partial}
     with computing_threads(threads):
         found = evaluate(network, images, labels, threat, **settings)
-    if isinstance(found, tuple):
-        return found
+    verdicts = found if isinstance(found, tuple) else (found,)
+    yield verdicts
+    if partial is not None:
+        with run_errors("remove", partial):
+            partial.unlink(missing_ok=True)
     if file is not None:
-        found.save_adversarial(file)
-    return (found,)
+        verdicts[0].save_adversarial(file)
+
+
+def _key(labels: Tensor, threat: Threat, settings: dict[str, Any]) -> str:
+    """Stands for the settings of an evaluation: others are resumed and removed on their own."""
+    attacks = list(suite_of(settings.get("suite", "pgd")).against(threat))
+    asked = sorted((name, each) for name, each in settings.items() if name not in _NO_SETTINGS)
+    words = repr((attacks, threat, asked))
+    return sha256(words.encode() + labels.cpu().numpy().tobytes()).hexdigest()[:8]
 
 
 def _about(

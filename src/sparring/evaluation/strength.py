@@ -72,7 +72,7 @@ def kept_as(place: RunDirectory, found: Evaluation) -> str:
 def keep(place: RunDirectory, verdict: Verdict) -> None:
     """Write an evaluation into a folder, and make the strongest one there its verdict.
 
-    One of the same settings and weights is replaced. The partial evaluation is removed.
+    One of the same settings and weights is replaced.
     """
     found = verdict.evaluation
     before = Evaluation.load(place.evaluation) if place.evaluation.exists() else None
@@ -91,8 +91,6 @@ def keep(place: RunDirectory, verdict: Verdict) -> None:
     if best != first:
         name = next(name for name, one in aside.items() if one == best)
         _promote(place, name, _aside_name(first, found.weights))
-    with run_errors("remove", place.partial_evaluation):
-        place.partial_evaluation.unlink(missing_ok=True)
 
 
 def _promote(place: RunDirectory, name: str, aside: str) -> None:

@@ -242,10 +242,13 @@ class RunDirectory:
         """The first images of that evaluation, clean and attacked."""
         return self.path / "examples.json"
 
-    @property
-    def partial_evaluation(self) -> Path:
-        """An unfinished evaluation, which is resumed after a stop."""
-        return self.path / "evaluation.partial.pt"
+    def partial_evaluation(self, key: str) -> Path:
+        """An unfinished evaluation of the settings that `key` stands for, resumed after a stop."""
+        return self.path / f"evaluation-{key}.partial.pt"
+
+    def partial_evaluations(self) -> list[Path]:
+        """All unfinished evaluations."""
+        return sorted(self.path.glob("evaluation-*.partial.pt"))
 
     def is_current(self, found: Evaluation) -> bool:
         """Whether an evaluation judged the run's current weights, as far as can be known.
