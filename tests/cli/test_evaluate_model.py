@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import sparring
@@ -132,6 +133,9 @@ MISTAKES = {
     f"{COMMAND} --save-adversarial found.txt": "a .npz or .pt file; got found.txt",
     f"{COMMAND} --threat l3": 'threat must be one of linf, l2, file.py:name; got "l3"',
     f"{COMMAND} --device moon": "device 'moon' cannot be used",
+    f"{COMMAND} --device meta": "device 'meta' cannot be used",
+    f"{COMMAND} --save-adversarial no/found.npz": "there is no folder no for no/found.npz",
+    "evaluate --model nets.py --data own.npz --eps 0.1": "names a file. Add the class or function",
     f"{COMMAND} --model-args width=5": "must hold the weights of a Sequential",
 }
 
@@ -143,3 +147,44 @@ def test_a_mistake_is_one_sentence(command: str, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err
     assert MISTAKES[command] in said.replace("\n", " ")
     assert not Path("found").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_pictures_without_a_test_part_are_all_judged_and_it_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    levels, labels = pictures(24, 3)
+    for number, (image, label) in enumerate(zip(levels, labels.tolist(), strict=True)):
+        place = Path("outer/test") / f"class{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{number:02}.png")
+    command = "evaluate --model nets.py:Net --init weights.pt --eps 8/255 --out found --suite pgd"
+    assert main(f"{command} --data outer/test{COMMON}".split()) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "on 24 test images" in out
+    assert "test has no test part, so all its images are used" in out
+    right = network()(levels.float() / 255).argmax(1) == labels
+    assert Evaluation.load("found/evaluation.json").natural.successes == int(right.sum())
+    assert main(f"{command} --data outer{COMMON}".split()) == 2
+    assert "give that folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_more_outputs_than_classes_and_weights_of_the_factory_are_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("wide.py").write_text(NETS.replace("(width, 3)", "(width, 5)"))
+    words = f"evaluate --model wide.py:Net --data own.npz --eps 8/255{COMMON}"
+    assert main(words.split()) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the network has 5 outputs and the data 3 classes" in out
+    assert "the weights are those that wide.py:Net made" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_settings_of_data_are_taken_for_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"{COMMAND} --set model=1{COMMON}".split()) == 2
+    assert main(f"{COMMAND} --set data_memory=1000000{COMMON}".split()) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--set", "image_size=8"]) == 2
+    assert "--set needs --model" in capsys.readouterr().err

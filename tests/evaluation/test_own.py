@@ -14,7 +14,7 @@ from typing_extensions import override
 from sparring import APGD, FAB, L2, PGD, ImageSet, Linf, Square, Suite, evaluate
 from sparring.attacks import OwnAttack, Threat
 from sparring.attacks.crafting import Crafter, Recipe
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, SparringError
 from sparring.evaluation import Progress
 from sparring.evaluation.suites import named_suite
 from sparring.training.presets import fast
@@ -331,3 +331,22 @@ def test_a_suite_is_named_by_a_file(name: str, suite: str, attacks: int) -> None
     file = Path(__file__).parents[1] / "training" / "own_objects.py"
     found = judged(Linf(0.1), suite=f"{file}:{name}").evaluation
     assert (found.suite, len(found.attacks)) == (suite, attacks)
+
+
+def test_items_that_are_dicts_are_read_as_dataset_from_reads_them() -> None:
+    items: Any = [
+        {"image": image, "label": label} for image, label in zip(IMAGES, LABELS, strict=True)
+    ]
+    wanted = judged(Linf(0.02))
+    for source in (DataLoader(items, batch_size=5), DataLoader(items)):
+        found = evaluate(NET, source, Linf(0.02), checks=False)
+        assert (found.natural, found.robust) == (wanted.natural, wanted.robust)
+    with pytest.raises(SparringError, match="Items that are dicts must hold one image"):
+        evaluate(NET, DataLoader([{"a": IMAGES[0]}]), Linf(0.02))
+    for wrong in ([], list(IMAGES)):
+        with pytest.raises(ConfigError, match="pairs of an image tensor and a class, at least one"):
+            evaluate(NET, DataLoader(wrong), Linf(0.02))
+
+
+def test_one_function_is_a_suite() -> None:
+    assert judged(Linf(0.02), suite=sign).robust == judged(Linf(0.02), suite=[sign]).robust

@@ -81,6 +81,8 @@ class EvaluateFlags:
     """Mean by channel of pixels in [0, 1], to normalise them for --model."""
     std: Annotated[tuple[float, ...], several("--std", number, "S ..."), PLAIN] = ()
     """Standard deviation by channel, with --mean."""
+    set: Annotated[tuple[str, ...], several("--set", str, "K=V ..."), PLAIN] = ()
+    """Settings of train for --data and --model, such as image_size=28 and channels=grey."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
     """Folder for the evaluation of --model; a run's folder keeps its own."""
     save_adversarial: Annotated[Path | None, flag("--save-adversarial", path, "FILE"), PLAIN] = None
@@ -105,7 +107,7 @@ class EvaluateFlags:
 
 STRONGEST = "standard"
 """Suite to suggest after another one."""
-OF_MODEL = ("init", "model_args", "mean", "std", "out")
+OF_MODEL = ("init", "model_args", "mean", "std", "set", "out")
 """Flags that need --model."""
 FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 
@@ -138,6 +140,11 @@ def _check_model(flags: EvaluateFlags, word: str | None) -> None:
         )
     if flags.trust_code:
         raise ConfigError("--trust-code needs a RUN: what flags name is trusted. Leave it out.")
+    if (flags.model or "").endswith(".py"):
+        raise ConfigError(
+            f"--model {flags.model} names a file. Add the class or function in it that makes the "
+            f"network: {flags.model}:Net."
+        )
     needed: dict[str, object] = {"--data PATH": flags.data}
     if ":" not in (flags.model or ""):  # a factory may load weights by itself
         needed["--init FILE"] = flags.init
@@ -212,7 +219,7 @@ def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
     from sparring.training.config import opened
     from sparring.training.trainer import starting_network
 
-    names = ("model", "model_args", "mean", "std", "init", "data")
+    names = ("model", "model_args", "mean", "std", "init", "data", "set")
     config = _adapted(flags, **{name: getattr(flags, name) for name in names})
     data = opened(config)
     fitted = config.model.fitted(data.image_shape, data.num_classes)
@@ -228,6 +235,8 @@ def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
         _print_json({"model": model, "init": weights, "data": flags.data}, curve)
         return 0
     _print(curve, subject)
+    if weights is None:
+        print_prose(f"note: no --init was given: the weights are those that {model} made.")
     place = None if flags.out is None else RunDirectory(flags.out)
     wrote = _written(flags, place, _asides(place, curve), curve)
     if wrote:

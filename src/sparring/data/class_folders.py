@@ -184,7 +184,8 @@ def _between_folders(root: Path, folders: Sequence[Path]) -> Iterator[str]:
     if "train" not in by_part:
         yield (
             f"There is no folder train in {root}, only {found}. Give the folder above it, or "
-            "rename the one that is meant."
+            "rename the one that is meant. To judge a network on the pictures of one folder alone, "
+            "give that folder."
         )
     elif "test" not in by_part:
         yield (
@@ -317,7 +318,8 @@ def open_class_folders(root: Path, conversion: Conversion = AS_IS) -> Dataset:
         sets[name] = StreamedSet(
             pixels=pixels, places=places, labels=labels, num_classes=len(found.classes)
         )
-    return Dataset(name=root.name, class_names=found.classes, **sets)
+    held_out = tuple(part for part in ("validation", "test") if part not in found.parts)
+    return Dataset(name=root.name, class_names=found.classes, held_out=held_out, **sets)
 
 
 def parts_of(found: ClassFolders, files: Sequence[str]) -> dict[str, Int64[Tensor, " N"]]:

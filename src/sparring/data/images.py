@@ -260,6 +260,9 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     """A name for each class, in order of its number; by default the numbers."""
 
+    held_out: tuple[str, ...] = ()
+    """Of validation and test, what was taken out of the training images for lack of its own."""
+
     def __post_init__(self) -> None:
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
         kinds = {name: (*s.image_shape, s.num_classes) for name, s in sets.items()}

@@ -192,4 +192,5 @@ def _dealt(
         validation=sets["validation"],
         test=sets["test"],
         class_names=names,
+        held_out=tuple(missing),
     )

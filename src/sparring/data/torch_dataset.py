@@ -106,7 +106,7 @@ def read_item(
         raise
     except Exception as error:  # the data set is the caller's
         raise DataError(f"{where} raised {cause(error)}. Fix the data set.") from error
-    image, label = _pair(item, where)
+    image, label = pair(item, where)
     return _levels(image, where, conversion), whole_label(label, where)
 
 
@@ -154,7 +154,8 @@ def _may_be_images(images: object) -> bool:
     )
 
 
-def _pair(item: object, where: str) -> tuple[object, object]:
+def pair(item: object, where: str) -> tuple[Any, Any]:
+    """The image and the label of an item. Raises `DataError` for anything else."""
     if isinstance(item, Mapping):
         images, labels = (
             [key for key in names if key in item] for names in (_IMAGE_KEYS, _LABEL_KEYS)

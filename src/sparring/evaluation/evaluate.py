@@ -30,7 +30,7 @@ from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
 from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Ahead, Observer, Progress, watched
 from sparring.evaluation.proofs import Prover
-from sparring.evaluation.suites import Suite, suite_of
+from sparring.evaluation.suites import AttackList, Suite, suite_of
 from sparring.evaluation.verdict import Verdict
 from sparring.models import (
     PROBES,
@@ -47,7 +47,7 @@ from sparring.models import (
 from sparring.records import Evaluation, describe
 from sparring.records.typed import typed
 
-Attacks = str | Suite | Attack | Sequence[Attack | Callable[..., object]]
+Attacks = str | Suite | Attack | AttackList | Callable[..., object]
 
 
 @overload

@@ -11,7 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import Threat
+from sparring.attacks import Threat, checked
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset, Images
@@ -19,6 +19,7 @@ from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
+from sparring.evaluation.judge import logits_in_parts
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
@@ -116,18 +117,21 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     """Evaluate any network on the test set of any data, and keep the evaluation in `out`.
 
     As `evaluate_run` otherwise; without `out` nothing is kept, and a stopped evaluation is not
-    resumed. A folder with an evaluation of other weights keeps that aside; the first threat is the
-    verdict of a new folder.
+    resumed. Data without a test part of their own are used whole, with a caveat. A folder with an
+    evaluation of other weights keeps that aside; the first threat is the verdict of a new folder.
     """
     suite_of(settings.get("suite", "pgd"))
-    images, labels, chosen, lacking = _images(data, classes, num_images)
     check_callable(network)
+    whole = "test" in data.held_out
+    images, labels, chosen, lacking = _images(data, classes, num_images, whole=whole)
+    outputs = logits_in_parts(checked(network, labels), images[:1]).shape[1]
+    caveats = [lacking, *_about_data(data, outputs)]
     network = network.to(chosen_device(device))
     place = None if out is None else RunDirectory(Path(out))
     weights, found = content_digest(network.state_dict()), list[Verdict]()
     with _verdicts(network, images, labels, threat, place, settings) as verdicts:
         for verdict in verdicts:
-            verdict = _about(verdict, weights, chosen, (lacking,))
+            verdict = _about(verdict, weights, chosen, caveats)
             found.append(verdict if place is None else _kept(place, verdict))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
 
@@ -214,11 +218,46 @@ def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
     return _folder_of(run, *run_other_data(run, other))
 
 
+def _about_data(data: Dataset, outputs: int) -> Iterator[str]:
+    """Caveats for a network that may know nothing of these data."""
+    if "test" in data.held_out:
+        yield (
+            f"{data.name} has no test part, so all its images are used: ones that the network was "
+            "trained on count as well"
+        )
+    if outputs != data.num_classes:
+        yield (
+            f"the network has {outputs} outputs and the data {data.num_classes} classes: output 0 "
+            f"is taken for {data.class_names[0]}, output 1 for {data.class_names[1]}, and so on"
+        )
+
+
+class _Whole:
+    """All images of a data set, the test set first."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._parts = (data.test, data.validation, data.train)
+        self.labels = torch.cat([part.labels for part in self._parts])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at these places, in order, which must rise."""
+        ends = torch.tensor([len(part) for part in self._parts]).cumsum(0)
+        found, start = [], 0
+        for part, end in zip(self._parts, ends.tolist(), strict=True):
+            own = places[(places >= start) & (places < end)] - start
+            found += [part.batch(own)[0]] if len(own) else []
+            start = end
+        return torch.cat(found), self.labels[places]
+
+
 def _images(
-    data: Dataset, classes: Classes, num_images: int | None
+    data: Dataset, classes: Classes, num_images: int | None, *, whole: bool = False
 ) -> tuple[Tensor, Tensor, tuple[int, ...] | None, str | None]:
     """Test images and labels, the numbers of the chosen classes, and a caveat."""
-    test: Images = data.test
+    test: Images | _Whole = _Whole(data) if whole else data.test
     places, chosen = torch.arange(len(test)), None
     if classes:
         names = data.class_names

@@ -148,8 +148,8 @@ def _imported(reference: str) -> Suite | Attack | AttackList:
     return found
 
 
-def suite_of(given: str | Suite | Attack | AttackList) -> Suite:
-    """The suite of a name or of file.py:name, itself, or one of these attacks, named after them.
+def suite_of(given: str | Suite | Attack | AttackList | Callable[..., object]) -> Suite:
+    """The suite of a name or of file.py:name, itself, or one of this or these attacks.
 
     In a file, the name is that of a suite, an attack, a list of attacks, or a function without
     arguments that makes one of these. Raises `ConfigError` for another suite with a name of
@@ -163,6 +163,7 @@ def suite_of(given: str | Suite | Attack | AttackList) -> Suite:
                 "a suite of your own must not have the name of another", given.name, "Rename it."
             )
         return given
-    attacks = (given,) if isinstance(given, Attack) else tuple(given)
+    is_one = isinstance(given, Attack) or callable(given)
+    attacks = (given,) if is_one else tuple(given)
     unnamed = Suite(name="own", summary="attacks of your own choice", attacks=attacks)
     return replace(unnamed, name=" + ".join(one.name for one in unnamed.against(DEFAULT)))

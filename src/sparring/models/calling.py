@@ -121,7 +121,8 @@ def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tens
         )
     return ConfigError(
         f"{failed} on {counted(len(images), 'image')} of shape {tuple(images.shape[1:])}. A model "
-        "must take batches of any size, down to one image; or pass a function that pads them."
+        "must take images of that shape (channels, height, width), in batches of any size, down to "
+        "one image; or pass a function that pads them."
     )
 
 
