@@ -125,7 +125,8 @@ def test_an_own_attack_that_changes_the_network_is_refused() -> None:
         return images
 
     def hook(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        model[1].register_forward_hook(lambda module, inputs, logits: -logits)
+        last = model.get_submodule("1")
+        last.register_forward_hook(lambda module, inputs, logits: -logits)
         return images
 
     with pytest.raises(ConfigError, match=r"left .* other hooks .*forward_hooks of 1\)"):
@@ -337,13 +338,15 @@ def test_items_that_are_dicts_are_read_as_dataset_from_reads_them() -> None:
     items: Any = [
         {"image": image, "label": label} for image, label in zip(IMAGES, LABELS, strict=True)
     ]
+    unnamed: Any = [{"a": IMAGES[0]}]
     wanted = judged(Linf(0.02))
     for source in (DataLoader(items, batch_size=5), DataLoader(items)):
         found = evaluate(NET, source, Linf(0.02), checks=False)
         assert (found.natural, found.robust) == (wanted.natural, wanted.robust)
     with pytest.raises(SparringError, match="Items that are dicts must hold one image"):
-        evaluate(NET, DataLoader([{"a": IMAGES[0]}]), Linf(0.02))
-    for wrong in ([], list(IMAGES)):
+        evaluate(NET, DataLoader(unnamed), Linf(0.02))
+    wrongs: list[Any] = [[], list(IMAGES)]
+    for wrong in wrongs:
         with pytest.raises(ConfigError, match="pairs of an image tensor and a class, at least one"):
             evaluate(NET, DataLoader(wrong), Linf(0.02))
 

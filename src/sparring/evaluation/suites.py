@@ -163,7 +163,6 @@ def suite_of(given: str | Suite | Attack | AttackList | Callable[..., object]) -
                 "a suite of your own must not have the name of another", given.name, "Rename it."
             )
         return given
-    is_one = isinstance(given, Attack) or callable(given)
-    attacks = (given,) if is_one else tuple(given)
+    attacks = tuple(given) if isinstance(given, Sequence) else (given,)
     unnamed = Suite(name="own", summary="attacks of your own choice", attacks=attacks)
     return replace(unnamed, name=" + ".join(one.name for one in unnamed.against(DEFAULT)))
