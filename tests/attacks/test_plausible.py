@@ -3,9 +3,12 @@
 import re
 
 import pytest
+import torch
+from torch import nn
 
+from sparring import evaluate
 from sparring.attacks import L2, Linf
-from sparring.attacks.plausible import doubt, mismatch, threat_text, usual
+from sparring.attacks.plausible import doubt, mismatch, threat_text, too_dark, usual
 
 MNIST, CIFAR, PHOTO = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 
@@ -62,3 +65,17 @@ def test_training_against_another_size_than_is_to_be_withstood_is_said(size, com
 def test_a_threat_in_words_has_grey_levels_where_they_are_whole():
     assert threat_text(Linf(eps=8 / 255)) == "Linf 8/255"
     assert threat_text(L2(eps=0.5)) == "L2 0.5"
+
+
+def test_images_that_were_divided_by_255_twice_are_noticed() -> None:
+    images = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert too_dark(images) is None
+    assert "divided by 255 twice" in str(too_dark(images / 255))
+    black = evaluate(flat(), images / 255, torch.tensor([0, 1]), Linf(0.1), checks=False)
+    assert any("divided by 255 twice" in said for said in black.evaluation.caveats)
+    rows = evaluate(flat(), images[:, 0], torch.tensor([0, 1]), Linf(0.7), checks=False)
+    assert any("the same grey" in said for said in rows.evaluation.caveats)
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))

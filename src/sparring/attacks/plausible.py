@@ -5,6 +5,8 @@ Units: ε in those of pixels in [0, 1].
 
 import math
 
+from torch import Tensor
+
 from sparring.attacks.threat import L2, Linf, Threat, itself
 from sparring.records.text import eps_text
 
@@ -53,6 +55,17 @@ def doubt(threat: Threat, image_shape: tuple[int, ...]) -> str | None:
             f"is {common:g}; if it was meant in grey levels, divide it by 255"
         )
     return None
+
+
+def too_dark(images: Tensor) -> str | None:
+    """Why these images look divided by 255 once more than they should; `None` if they do not."""
+    brightest = float(images.max())
+    if brightest > 1 / 255:
+        return None
+    return (
+        f"the brightest pixel is {brightest:.3g}: pixels lie in [0, 1], and these look as if they "
+        "were divided by 255 twice"
+    )
 
 
 def _doubt_linf(eps: float, grey: bool, common: float) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.own_threat import check_threat
-from sparring.attacks.plausible import doubt, threat_text
+from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
@@ -318,8 +318,10 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     num_classes = state.logits.shape[1]
     caveats = [said for attack in attacks if (said := attack.caveat(num_classes))]
     overstated = misled(attacks, state.broken_by, num_classes)
-    if images.ndim == 4 and (doubtful := doubt(threat, tuple(images.shape[1:]))):
-        caveats.append(doubtful)
+    if images.ndim in (3, 4):
+        shape = tuple(images.shape[1:])
+        doubts = doubt(threat, shape if len(shape) == 3 else (1, *shape)), too_dark(images)
+        caveats += filter(None, doubts)
     proof = state.proof
     certified = None if proof.held is None else share_of(proof.held)
     evaluation = Evaluation(

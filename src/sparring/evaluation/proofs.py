@@ -1,7 +1,8 @@
 """The part of an evaluation that comes before its attacks: images that bounds prove robust.
 
 A proved image needs no attack. The proof holds for the network that the trace shows, so some of the
-proved images are attacked nevertheless, briefly: one that breaks withdraws the whole certificate.
+proved images are attacked nevertheless, briefly: one that breaks withdraws the certificate, in all
+threats that are evaluated together.
 
 Shapes: N images of the set.  Units: seconds are wall-clock.
 """
@@ -85,20 +86,21 @@ class Prover:
     _found: dict[int, Proof] = field(default_factory=dict)
 
     def proof(self, threat: Threat) -> Proof:
-        """What is proved in this threat, one of `threats`.
+        """What is proved in this threat, one of `threats`; nothing if one has no certificate.
 
-        Cost: that of `certificate` over the images that are right when clean and not proved in
-        a larger threat, in this and in larger threats; `STEPS` passes over `SAMPLE` images.
+        Cost, once for all threats: that of `certificate` over the images that are right when clean
+        and not proved in a larger threat; `STEPS` passes over `SAMPLE` images for each.
         """
-        known: Tensor | None = None
-        for number, each in sorted(enumerate(self.threats), key=lambda one: -one[1].eps):
-            if number not in self._found:
-                self._found[number] = self._proof(each, known)
-            held = self._found[number].held
-            known = known if held is None else held
-            if each is threat:
-                return self._found[number]
-        raise AssertionError("the threat is one of the prover's")
+        if not self._found:
+            known: Tensor | None = None
+            for number, each in sorted(enumerate(self.threats), key=lambda one: -one[1].eps):
+                found = self._found[number] = self._proof(each, known)
+                known = found.held
+                if known is None:
+                    self._found = dict.fromkeys(range(len(self.threats)), found)
+                    break
+        (number,) = (place for place, each in enumerate(self.threats) if each is threat)
+        return self._found[number]
 
     def _proof(self, threat: Threat, known: Tensor | None) -> Proof:
         begun = time.perf_counter()
