@@ -12,6 +12,7 @@ from sparring.attacks import (
     APGD,
     FAB,
     L2,
+    PGD,
     Classifier,
     Linf,
     Square,
@@ -246,3 +247,15 @@ def test_on_another_device_the_same_is_found(attack, threat):
         there = aimed(model.to(FAR), *far, generator=seeded())
         assert str(there.device) == FAR
         assert torch.equal(there.cpu(), found)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_fab_reaches_any_target_that_the_whole_box_allows(rank: int) -> None:
+    model, images = curved(6), images_of(60)
+    with torch.no_grad():
+        labels, targets = model(images).topk(6, dim=1).indices[:, [0, rank]].unbind(1)
+    attacks = [FAB(eps=1.0, steps=40), PGD(eps=1.0, steps=40, loss="margin", start="corner")]
+    found = [model(attack(model, images, labels, targets=targets)) for attack in attacks]
+    fab, pgd = (int((logits.argmax(1) == targets).sum()) for logits in found)
+    assert pgd > 20
+    assert fab >= 0.7 * pgd

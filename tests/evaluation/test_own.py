@@ -353,3 +353,56 @@ def test_items_that_are_dicts_are_read_as_dataset_from_reads_them() -> None:
 
 def test_one_function_is_a_suite() -> None:
     assert judged(Linf(0.02), suite=sign).robust == judged(Linf(0.02), suite=[sign]).robust
+
+
+def test_an_image_that_a_search_left_misclassified_inside_the_threat_is_broken() -> None:
+    for threat in (Linf(0.02), L2(0.05)):
+        verdict = judged(threat, suite=[FAB(steps=1)])
+        wrong = NET(verdict.adversarial).argmax(1) != LABELS
+        assert [by is not None for by in verdict.outcomes.broken_by] == wrong.tolist()
+
+
+class Hidden(nn.Module):
+    """The same logits at the levels of 8-bit images, without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = NET
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(torch.round(x * 255) / 255)
+
+
+def test_the_state_of_another_model_or_attack_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparring.evaluation.partial.EVERY", 0.0)
+    images = torch.round(IMAGES * 255) / 255
+    labels = NET(images).argmax(1)
+
+    def found(model: nn.Module, suite: Any, file: str | None) -> int:
+        resume = None if file is None else tmp_path / file
+        settings: Any = {"suite": suite, "checks": False, "resume": resume}
+        return evaluate(model, images, labels, Linf(0.05), **settings).robust.successes
+
+    hidden = found(Hidden(), "pgd", "one")
+    assert found(NET, "pgd", "one") == found(NET, "pgd", None) < hidden
+
+    def weak(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images
+
+    def strong(model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return sign(model, images, labels, threat=Linf(0.05))
+
+    strong.__name__ = "weak"
+    assert found(NET, [weak], "two") == COUNT
+    assert found(NET, [strong], "two") == found(NET, [sign], None) < COUNT
+
+
+def test_logits_in_bf16_are_judged() -> None:
+    class Rounded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return NET(x).bfloat16()
+
+    verdict = evaluate(Rounded(), IMAGES, LABELS, Linf(0.02), checks=False)
+    assert verdict.robust.successes < COUNT

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.attacks import PGD, Linf
 from sparring.data import Images, ImageSet, load_dataset
 from sparring.errors import CheckpointError, ConfigError, RunError
-from sparring.evaluation import SUITES, evaluate_run, partial
+from sparring.evaluation import SUITES, evaluate, evaluate_network, evaluate_run, partial
 from sparring.evaluation.evaluation_state import EvaluationState, Progress
 from sparring.evaluation.judge import slice_accuracy
 from sparring.evaluation.strength import kept_as, strongest
@@ -305,3 +305,17 @@ def test_a_slice_is_robust_where_it_is_right_both_clean_and_attacked() -> None:
         logits_of, images, labels, PGD(threat=Linf(eps=0.2), steps=3), seed=0
     )
     assert (natural.successes, robust.successes, robust.total) == (3, 1, 4)
+
+
+def test_a_network_is_judged_and_left_as_it_is() -> None:
+    data = load_dataset("mnist")
+    layers = [nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)]
+    network = nn.Sequential(*layers).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = data.test.batch(torch.arange(40))
+    wanted = evaluate(network, images, labels, Linf(0.1), checks=False)
+    for _ in range(2):
+        found = evaluate_network(network, data, Linf(0.1), num_images=40, checks=False)
+        assert found.outcomes == wanted.outcomes
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

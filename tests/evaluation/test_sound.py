@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, relu
 
 from bounds.networks import drawn, seeded
 from sparring import L2, PGD, Linf, evaluate
@@ -237,15 +237,37 @@ def test_arrays_and_inference_mode_are_taken() -> None:
 
 
 @pytest.mark.parametrize("eps", [0.5, 5.0, 20.0, 50.0])
-def test_the_judge_allows_what_l2_projects_however_many_pixels_there_are(eps: float) -> None:
-    clean, threat = images_of(3, 160, 160, count=4), L2(eps)
-    far = clean + torch.randn(clean.shape, generator=seeded(5))
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_the_judge_allows_what_l2_projects_however_many_pixels_there_are(
+    eps: float, is_alike: bool
+) -> None:
+    levels = torch.randint(40, 216, (4, 3, 160, 160), generator=seeded(1))
+    clean, threat = levels / 255, L2(eps)
+    far = torch.randn(clean.shape, generator=seeded(5))
+    far = clean + (far.sign() if is_alike else far)
     change = (threat.project(far, clean) - clean).double().flatten(1).norm(dim=1)
     assert (change > 0.99 * eps).all()
-    assert (change <= reach(threat)).all()
+    assert (change <= reach(threat, clean)).all()
     model = flat(drawn(nn.Linear(3 * 160 * 160, 2), 0)).eval()
     verdict = evaluate(
         model, clean, model(clean).argmax(1), threat, suite=[PGD(steps=3)], checks=False
     )
     fooled = model(verdict.adversarial).argmax(1) != model(clean).argmax(1)
     assert verdict.robust.successes == int((~fooled).sum())
+
+
+class Residual(nn.Module):
+    """A branch that begins with a function which is not in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.one(x.flatten(1))
+        return self.last(hidden + self.two(relu(hidden)))
+
+
+def test_a_function_that_is_not_in_place_is_no_obstacle() -> None:
+    network, images = drawn(Residual(), 0).eval(), images_of(1, 2, 2)
+    assert certificate(network, images, network(images).argmax(1), Linf(1e-4)).proved.any()

@@ -83,7 +83,10 @@ class FAB(SearchAttack):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FABSearch(Search):
-    """One search, from the clean image."""
+    """One search, from the clean image, to the boundary between the label and one other class.
+
+    Where it is `targeted`, between the target and the likeliest other class at each point.
+    """
 
     threat: Threat
     rank: int
@@ -119,9 +122,15 @@ class FABSearch(Search):
             errs = self._errs(logits_of(x), state)
         back = column(errs & (done > 0), x)
         here = torch.where(back, images + RETREAT * (x - images), x)
-        logits, lead, normal = looked_at(
-            logits_of, here, lambda logits: -targeted_margin(logits, labels, state["targets"])
-        )
+        targets = state["targets"]
+
+        def lead_of(logits: Tensor) -> Tensor:
+            if not self.targeted:
+                return -targeted_margin(logits, labels, targets)
+            others = logits.detach().scatter(1, targets[:, None], -torch.inf)
+            return -targeted_margin(logits, others.argmax(1), targets)
+
+        logits, lead, normal = looked_at(logits_of, here, lead_of)
         found = errs & self._near(x, images)
         still = self._errs(logits, state) & self._near(here, images)
         moved = {"x": self._step(here, images, normal, -lead), "done": done + 1}

@@ -14,7 +14,8 @@ def largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tensor
     """Largest scale per image, up to `at_most`, with Σ min(scale²·squares, rooms) ≤ eps².
 
     In scale² the sum is concave and piecewise linear, so Newton's method from 0 never oversteps
-    and is exact once it has met the right set of pixels that have used up their room.
+    and is exact once it has met the right set of pixels that have used up their room. The
+    sum is in double precision: where many pixels change alike, errors of single precision add up.
     """
     pixels = tuple(range(1, squares.ndim))
     limit = at_most.square()
@@ -22,7 +23,8 @@ def largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tensor
     while better is None or bool((better > scale2 * (1 + LEAST_GAIN)).any()):
         scale2 = scale2 if better is None else torch.maximum(scale2, better)
         scaled = scale2 * squares
-        left = eps * eps - torch.minimum(scaled, rooms).sum(pixels, keepdim=True)
+        used = torch.minimum(scaled, rooms).sum(pixels, keepdim=True, dtype=torch.float64)
+        left = (eps * eps - used).to(scale2.dtype)
         slope = _below(scaled, rooms).mul_(squares).sum(pixels, keepdim=True)
         better = torch.where(slope > 0, scale2 + left / slope, limit).clamp_max(limit)
     return torch.where(scale2 < limit, scale2.sqrt(), at_most)

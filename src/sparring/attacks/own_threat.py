@@ -74,7 +74,7 @@ def _check_allowed(what: str, threat: Threat, found: Tensor, images: Tensor) -> 
             "End it with .clamp(0, 1)."
         )
     farthest = threat.distance(found, images).max().item()
-    if not farthest <= reach(threat):
+    if not farthest <= reach(threat, images):
         raise ConfigError(
             f"{what} returned an image at a distance of {farthest:.8g}, as the threat measures it; "
             f"at most eps = {threat.eps:g} counts. Mend one of the two methods."

@@ -210,8 +210,8 @@ class L2(Threat):
 
         By the conditions of Karush, Kuhn and Tucker it is the clean image plus a multiple of the
         offset, clipped to the pixel range. Clipping after projecting to the ball would be another,
-        weaker point. Pixels lie in [0, 1] exactly, the norm within eps·(1 + 1e-5) plus the rounding
-        of the pixels (6e-8·√pixels in float32). Images well inside come back bit for bit.
+        weaker point. Pixels lie in [0, 1] exactly, and the norm within `reach`. Images well inside
+        come back bit for bit.
         Cost: some ten passes over the pixels and five per round of `largest_scale`, mostly 3 to 6.
         """
         centre = _widened(images)
@@ -375,9 +375,10 @@ TOLERANCE = 1e-6
 """Rounding of float32 pixels by which an image may exceed ε, absolute and as a share of ε."""
 
 
-def reach(threat: Threat) -> float:
-    """How far an image may be from its clean one: ε and its rounding."""
-    return threat.eps + TOLERANCE * (1 + threat.eps)
+def reach(threat: Threat, images: Tensor) -> float:
+    """How far an image may be from its clean one: ε and its rounding, in L2 also of each pixel."""
+    pixels = images[0].numel() if type(threat) is L2 else 0
+    return threat.eps + TOLERANCE * (1 + threat.eps) + 2**-25 * math.sqrt(pixels)
 
 
 DEFAULT = Linf()

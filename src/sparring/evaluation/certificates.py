@@ -288,6 +288,6 @@ def around(images: Tensor, threat: Threat) -> Region:
     """A region that contains all images that the judge, in float32, allows in the threat."""
     if type(threat) not in (Linf, L2):
         raise ConfigError.expected("a certificate needs Linf or L2", type(threat).__name__)
-    centre, far = images.double(), 2 * reach(threat) - threat.eps
+    centre, far = images.double(), 2 * reach(threat, images) - threat.eps
     box = Box((centre - far).clamp_min(0), (centre + far).clamp_max(1))
     return Region(box, centre, far if isinstance(threat, L2) else None)

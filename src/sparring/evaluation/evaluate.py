@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
+from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_batch
 from sparring.attacks.own_threat import check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
@@ -44,7 +44,9 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
+from sparring.models.weights import content_digest
 from sparring.records import Evaluation, describe
+from sparring.records.own_code import code_of
 from sparring.records.typed import typed
 
 Attacks = str | Suite | Attack | AttackList | Callable[..., object]
@@ -292,6 +294,8 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
+    own = [code_of(each.attack) for each in attacks if isinstance(each, OwnAttack)]
+    settings += (_identity(model), own)
     searches = [(one.attack, one.place, one.form) for one in state.passes]
     settings += (prover is not None, len(state.shown), searches)
     partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
@@ -415,8 +419,15 @@ def _of_checks(right: int) -> Ahead:
     return Ahead(EFFORT * images, images)
 
 
+def _identity(model: Classifier) -> object:
+    """What tells a model from another with the same logits."""
+    if isinstance(model, nn.Module):
+        return repr(model), code_of(type(model).forward), content_digest(model.state_dict())
+    return code_of(model)
+
+
 def _digest(settings: object, *tensors: Tensor) -> str:
     found = hashlib.sha256(repr(settings).encode())
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -126,7 +126,7 @@ class Judge:
         self, attacked: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Bool[Tensor, " B"]:
         """Where images lie in the threat around their clean ones, up to rounding."""
-        near = self.threat.distance(attacked, images) <= reach(self.threat)
+        near = self.threat.distance(attacked, images) <= reach(self.threat, images)
         return near & ((attacked >= 0) & (attacked <= 1)).flatten(1).all(1)
 
 

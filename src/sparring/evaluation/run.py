@@ -19,11 +19,17 @@ from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.judge import logits_in_parts
+from sparring.evaluation.judge import device_of
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
-from sparring.models import check_callable, chosen_device, computing_threads, trained_network
+from sparring.models import (
+    check_callable,
+    chosen_device,
+    computing_threads,
+    evaluation_mode,
+    trained_network,
+)
 from sparring.models.weights import content_digest
 from sparring.records import Evaluation, RunDirectory
 from sparring.records.checks import choice, within
@@ -124,9 +130,11 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     check_callable(network)
     whole = "test" in data.held_out
     images, labels, chosen, lacking = _images(data, classes, num_images, whole=whole)
-    outputs = logits_in_parts(checked(network, labels), images[:1]).shape[1]
-    caveats = [lacking, *_about_data(data, outputs)]
     network = network.to(chosen_device(device))
+    with torch.no_grad(), evaluation_mode(network):
+        some = images[:1].to(device_of(network, images))
+        outputs = checked(network, labels)(some).shape[1]
+    caveats = [lacking, *_about_data(data, outputs)]
     place = None if out is None else RunDirectory(Path(out))
     weights, found = content_digest(network.state_dict()), list[Verdict]()
     with _verdicts(network, images, labels, threat, place, settings) as verdicts:

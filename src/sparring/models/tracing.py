@@ -176,8 +176,9 @@ def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
         return bool(getattr(trace.get_submodule(str(node.target)), "inplace", False))
     if node.op == "call_method":
         return str(node.target).endswith("_")
-    given = "inplace" in node.kwargs or (node.target is functional.relu and len(node.args) > 1)
-    return node.target is operator.iadd or given
+    given = node.args[1:2] if node.target is functional.relu else ()
+    is_inplace = node.kwargs.get("inplace", given[0] if given else False) is not False
+    return node.target is operator.iadd or is_inplace
 
 
 def _state(model: nn.Module) -> list[object]:
