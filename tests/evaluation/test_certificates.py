@@ -116,11 +116,14 @@ class Branching(nn.Module):
         return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
 
 
+CIRCULAR = nn.Conv2d(1, 1, 1, padding_mode="circular")
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
         (nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(4, 2)), "none is known for GELU"),
-        (nn.Sequential(nn.Conv2d(1, 1, 1, padding_mode="circular")), "padding mode circular"),
+        (nn.Sequential(CIRCULAR, nn.Flatten()), "padding mode circular"),
         (Branching(), "cannot be traced"),
         (Doubled(), "none is known for add"),
         (InPlace(), "computes what its trace shows"),
