@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -262,6 +262,21 @@ class Recipe:
         """The place of ticket or update `number` in training, in (0, 1)."""
         return (number + 0.5) / self.updates
 
+    def _factor(self, progress: float) -> float:
+        """What ε is multiplied by. Raises `ConfigError` for what is no factor."""
+        if self.eps_schedule is None:
+            return 1.0
+        with own_errors("the schedule of ε"):
+            found: Any = self.eps_schedule(progress)
+            factor = float(found)
+        if not 0 < factor < math.inf:
+            raise ConfigError.expected(
+                "the schedule of ε must return a number above 0, the share of ε",
+                f"{factor:g} at {progress:.3g} of the training",
+                "Begin near 0, such as at 0.001.",
+            )
+        return factor
+
     def plan(self, number: int) -> AttackPlan:
         """How the ticket of this number is attacked."""
         attack = self.attack
@@ -269,8 +284,7 @@ class Recipe:
             threat = getattr(attack, "threat", None)
             return AttackPlan(attack=attack, eps=getattr(threat, "eps", math.nan))
         here = self.progress(number)
-        with own_errors("the schedule of ε"):
-            factor = 1.0 if self.eps_schedule is None else self.eps_schedule(here)
+        factor = self._factor(here)
         early = (early.steps for early in self.early_steps if here < early.until)
         steps = min(next(early, attack.steps), attack.steps)
         eps = attack.threat.eps * factor

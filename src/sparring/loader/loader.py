@@ -4,6 +4,7 @@ Shapes: B batch, C H W image.  Units: pixels in [0, 1], seconds are wall-clock.
 """
 
 import math
+import re
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,7 +193,10 @@ class AdversarialLoader:
 
     def __next__(self) -> AttackedBatch:
         """The next batch, with the staleness of its source."""
-        self.updated()
+        if self._waits_for_update:
+            self.updated()
+        else:  # the first batch: weights may have been loaded since the loader was made
+            self._model.copy.refresh()
         begun = time.perf_counter()
         try:
             batch = self._opened().next()
@@ -327,10 +331,11 @@ class AdversarialLoader:
         return {
             **settings,
             "num_images": len(self._setup.crafter.images),
-            "attack": repr(recipe.attack) if hasattr(recipe.attack, "at") else "",
-            "augmentation": repr(recipe.augmentation),
+            "attack": _words(recipe.attack) if hasattr(recipe.attack, "at") else "",
+            "augmentation": _words(recipe.augmentation),
             "early_steps": repr(recipe.early_steps),
-            "source": _lasting(self._kind),
+            "eps_schedule": _words(recipe.eps_schedule),
+            "source": _words(_lasting(self._kind)),
         }
 
 
@@ -345,9 +350,14 @@ class CopyOf:
         return copied(self.network)
 
 
-def _lasting(kind: SourceKind) -> str:
+def _lasting(kind: SourceKind) -> object:
     """The settings of a source that determine its batches; the number of workers does not."""
-    return repr(kind.policy) if isinstance(kind, Asynchronous) else repr(kind)
+    return kind.policy if isinstance(kind, Asynchronous) else kind
+
+
+def _words(setting: object) -> str:
+    """What tells settings apart, in any process: an object's place in memory does not."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
 
 
 def updates_for(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:

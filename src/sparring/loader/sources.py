@@ -206,7 +206,7 @@ class DelayLine(InProcess):
                 dtype=one.dtype, shape=(count, *one.shape), least=-_SLACK, most=1 + _SLACK
             )
             versions = Numbers(dtype=torch.int64, shape=(count,), least=0, most=trained)
-            eps = Numbers(dtype=torch.float64, shape=(count,), finite=True)
+            eps = Numbers(dtype=torch.float64, shape=(count,))  # NaN of attacks without a threat
             wanted = {"adversarial": pixels, "versions": versions, "eps": eps}
             Fields(wanted).check(state, "source")
             columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())

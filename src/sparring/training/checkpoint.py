@@ -144,15 +144,16 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> float:
     try:
         trainer.network.load_state_dict(state["network"])
         trainer.average.network.load_state_dict(state["average"])
-        settings = trainer.optimizer.state_dict()["param_groups"]
-        kept_numbers = {"state": state["optimizer"]["state"], "param_groups": settings}
-        trainer.optimizer.load_state_dict(kept_numbers)
+        numbers = state["optimizer"]
+        if not is_own(trainer.config.optimizer):  # one of your own may count in its groups
+            numbers = {**trainer.optimizer.state_dict(), "state": numbers["state"]}
+        trainer.optimizer.load_state_dict(numbers)
         own = [state, *state.get("others", [])][trainer.team.rank]
         kept = {name: value.to(trainer.device) for name, value in own["source"].items()}
         trainer.loader.restore(kept, int(state["version"]))
         torch.set_rng_state(own["random"].cpu())
         seconds = float(state["seconds"])
-    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     if (stored := state.get("fingerprint")) is not None:
         known = read_fingerprint(str(stored), str(path))
@@ -231,10 +232,10 @@ def _schema(trainer: Trainer, version: int) -> Fields:
     )
 
 
-def _optimizer_schema(trainer: Trainer, version: int) -> Fields:
+def _optimizer_schema(trainer: Trainer, version: int) -> Kind:
     """The state of each weight after one step of such an optimizer."""
     if is_own(trainer.config.optimizer):
-        return Fields({"state": Anything(), "param_groups": Anything()})
+        return Anything()
     probe = torch.nn.Parameter(torch.zeros(1))
     stepped = built_optimizer(trainer.config.optimizer, [probe])
     probe.grad = torch.zeros(1)

@@ -259,6 +259,7 @@ def factor(schedule: LearningRateSchedule, progress: float) -> float:
     """The factor of the learning rate at a place of the run. Raises `ConfigError`."""
     with own_errors("the schedule"):
         found = made(schedule, "schedule")(progress)
+        found = found.item() if hasattr(found, "item") else found  # a number of NumPy or a tensor
     if not isinstance(found, int | float) or not 0 <= found < math.inf:
         raise ConfigError.expected(
             f"a schedule must return a number of 0 or more at {progress:g} of the run", found

@@ -33,7 +33,7 @@ from sparring.models import (
     possible_precision,
 )
 from sparring.models.spec import is_imported
-from sparring.records.custom import Custom, PythonObject, forget_made
+from sparring.records.custom import Custom, PythonObject, forget_made, is_own
 from sparring.records.own_code import anchored
 from sparring.records.text import counted, few
 from sparring.training.checkpoint import copy_by_checkpoint
@@ -271,7 +271,7 @@ def _remedy(error: BaseException) -> str:
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad(), evaluation_mode(network):
-        return network(images)
+        return network(images.clone())
 
 
 def _agree(found: Tensor, again: Tensor) -> bool:
@@ -297,8 +297,9 @@ def _different(one: Trainer, other: Trainer) -> list[str]:
 
 
 def _kept(trainer: Trainer) -> object:
-    """The optimizer's state for each weight, without its settings."""
-    return trainer.optimizer.state_dict()["state"]
+    """The optimizer's state for each weight; of one of your own, all that it stores."""
+    found = trainer.optimizer.state_dict()
+    return found if is_own(trainer.config.optimizer) else found["state"]
 
 
 def _same(one: object, other: object) -> bool:

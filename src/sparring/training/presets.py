@@ -102,7 +102,7 @@ def fast(**changes: Unpack[Changes]) -> TrainConfig:
     )
     others: Changes = {**changes}
     is_named = changes.get("source") in ("reused", REUSING["source"])
-    if is_named:
+    if is_named and not any(word.startswith("source") for word in changes.get("set", ())):
         del others["source"]
     changed = _preset(config, others)
     if _changes_only_free(config, changed, others):

@@ -14,6 +14,7 @@ from sparring.attacks import PGD, AttackedBatch
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
 from sparring.errors import (
+    ConfigError,
     Interrupted,
     NonFiniteLogits,
     NonFiniteLoss,
@@ -128,6 +129,10 @@ class TrainingSession:
                     self._loop(trainer)
                 except (NonFiniteLoss, NonFiniteLogits) as error:
                     raise self._diverged(trainer, error) from error
+                except ConfigError as error:  # of code of your own, in the middle of a run
+                    if not trainer.version:
+                        raise
+                    raise ConfigError(self._failed(trainer, str(error))) from error
             seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(
@@ -217,10 +222,14 @@ class TrainingSession:
                 f" This was at step {trainer.version + 1} with learning rate {rate:g}. Lower the "
                 "learning rate or clip the gradient, if the network is sound."
             )
+        return NonFiniteLoss(self._failed(trainer, said))
+
+    def _failed(self, trainer: Trainer, said: str) -> str:
+        """Record why a run ends early; the same, and where it can be resumed."""
         if self.team.leads:
             self.sinks.write("failure", {"step": trainer.version, "event": said})
         last = f"is in {self.run.resume}" if self.run.resume.exists() else "was not yet written"
-        return NonFiniteLoss(f"{said} The last good checkpoint {last}.")
+        return f"{said} The last good checkpoint {last}."
 
     def _record(self, trainer: Trainer, step: Step) -> None:
         figures = asdict(step) | {"seconds": self._seconds(), **trainer.loader.figures()}

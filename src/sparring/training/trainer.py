@@ -6,7 +6,6 @@ Shapes: B batch.  Units: seconds are wall-clock, ε in pixel units.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -367,7 +366,11 @@ class Trainer:
         now = self._factor()
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * now
-        with own_errors("the optimizer") if is_own(self.config.optimizer) else nullcontext():
+        if is_own(self.config.optimizer):
+            seed = derive_seed(self.config.seed, "optimizer", self.version)
+            with own_errors("the optimizer"), drawing_from(seed):
+                self.optimizer.step()
+        else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if (self.version + 1) % FORGET_EVERY == 0:
@@ -380,8 +383,9 @@ class Trainer:
         updates. CPUs compute many times slower on those.
         """
         for state in self.optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, torch.Tensor) and value.dim():
+            for value in state.values() if isinstance(state, dict) else ():
+                has_moments = isinstance(value, torch.Tensor) and value.dim()
+                if has_moments and (value.is_floating_point() or value.is_complex()):
                     trace = real_view(value)
                     trace.copy_(hardshrink(trace, TRACE))
 
