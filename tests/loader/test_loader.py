@@ -387,3 +387,36 @@ def test_a_loader_gives_its_batches_once(mnist: Any) -> None:
         assert len([batch.staleness for batch in loader]) == 2
         with pytest.raises(ConfigError, match="has given its 2 batches"):
             list(loader)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize("source", [Fresh(), Stale(staleness=2)])
+def test_weights_that_are_loaded_before_the_first_batch_are_attacked(mnist, source, precision):
+    with drawing_from(4):
+        other = Plain().state_dict()
+    model, early = network().train(), network().train()
+    early.load_state_dict(other)
+    with opened(mnist, early, source, precision=precision) as loader:
+        wanted = next(iter(loader))
+    with opened(mnist, model, source, precision=precision) as loader:
+        model.load_state_dict(other)
+        found = next(iter(loader))
+    assert torch.equal(found.adversarial, wanted.adversarial)
+
+
+class Shifted:
+    """An augmentation whose repr names its place in memory."""
+
+    def __call__(self, images, ticket, number):
+        return images.roll(1, -1)
+
+
+def test_a_state_is_of_the_settings_and_not_of_a_place_in_memory(mnist):
+    def loader(**settings: Any) -> AdversarialLoader:
+        return opened(mnist, network(), Fresh(), augmentation=(Shifted(),), **settings)
+
+    state = loader(eps_schedule=WarmUp(share=0.5)).state_dict()
+    loader(eps_schedule=WarmUp(share=0.5)).load_state_dict(state)
+    for other in ({}, {"eps_schedule": WarmUp(share=0.7)}):
+        with pytest.raises(CheckpointError, match=r"other settings \(eps_schedule\)"):
+            loader(**other).load_state_dict(state)

@@ -104,3 +104,56 @@ SUITE = Suite(name="mine", summary="of my own", attacks=(PGD(steps=1), APGD(step
 
 def weak():
     return PGD(steps=1)
+
+
+class Slowing(torch.optim.Optimizer):
+    """Gradient descent that counts its steps in its groups, as schedule-free optimizers do."""
+
+    def __init__(self, parameters, lr: float = 0.05):
+        super().__init__(parameters, {"lr": lr, "k": 0})
+
+    @torch.no_grad()
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            group["k"] += 1
+            for weight in group["params"]:
+                weight.sub_(weight.grad, alpha=group["lr"] / group["k"] ** 0.5)
+
+
+class Keeping(Slowing):
+    """The same with its number of steps beside the groups."""
+
+    def state_dict(self):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return {**super().state_dict(), "k": self.param_groups[0]["k"]}
+
+
+class Whole(Slowing):
+    """The same with counts in whole numbers, which PyTorch makes floats when it loads them."""
+
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().step()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                counts = self.state[weight].setdefault("counts", torch.zeros(2, dtype=torch.int32))
+                counts += 1
+
+
+class Noisy(Slowing):
+    """The same with noise from torch's global generator."""
+
+    @torch.no_grad()
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().step()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.add_(torch.randn_like(weight), alpha=1e-3)
+
+
+class Wrong:
+    """A schedule of ε or of the rate that returns what it is told."""
+
+    def __init__(self, value: float = 0.0, until: float = 1.0):
+        self.value, self.until = value, until
+
+    def __call__(self, progress: float):
+        return torch.tensor(1.0) if progress < self.until else self.value

@@ -13,6 +13,7 @@ import torch
 from sparring.attacks import PGD, CustomThreat
 from sparring.errors import ConfigError
 from sparring.evaluation.run import evaluate_run
+from sparring.loader import Reused, Stale
 from sparring.models import SmallNetwork
 from sparring.prediction import predict
 from sparring.records import RunDirectory, from_json, to_json
@@ -20,6 +21,7 @@ from sparring.records.own_code import named_code
 from sparring.training import SGD, Custom, TrainConfig, replay, resume, train
 from sparring.training.presets import fast
 from training.own_objects import Counting, Darker, Falling, Halving, Noise, Shift
+from training.small_runs import assert_same_bits, small, weights_of
 
 FILE = Path(__file__).with_name("own_objects.py")
 SMALL: Any = {
@@ -193,3 +195,57 @@ def test_code_of_a_foreign_runs_threat_does_not_run(against_own: Path, tmp_path:
 def test_other_threats_are_refused_in_a_sentence(changes: Any, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         fast(**changes)
+
+
+@pytest.mark.parametrize("name", ["Slowing", "Keeping", "Noisy"])
+def test_an_optimizer_resumes_with_all_that_it_counts_and_draws(name: str, tmp_path: Path) -> None:
+    config = small(optimizer=Custom(factory=f"{FILE}:{name}"))
+    whole = train(config, tmp_path / "whole")
+    assert replay(whole.run.path).is_equal
+    again = train(config, tmp_path / "again")
+    half = train(config, tmp_path / "half", until=3)
+    assert half.version == 3
+    for run in (again, resume(tmp_path / "half")):
+        assert_same_bits(weights_of(run.network), weights_of(whole.network))
+
+
+def test_an_optimizer_whose_state_pytorch_does_not_restore_is_refused(tmp_path: Path) -> None:
+    config = small(optimizer=Custom(factory=f"{FILE}:Whole"))
+    with pytest.raises(ConfigError, match=r"does not restore the optimizer state\.\d\.counts"):
+        train(config, tmp_path / "run")
+
+
+def test_an_attack_without_a_threat_waits_in_a_queue_and_resumes(tmp_path: Path) -> None:
+    config = small(attack=Custom(factory=f"{FILE}:Noise"), source=Stale(staleness=2))
+    whole = train(config, tmp_path / "whole")
+    train(config, tmp_path / "half", until=4)
+    assert_same_bits(weights_of(resume(tmp_path / "half").network), weights_of(whole.network))
+
+
+def wrong(value: float, until: float = 0.0) -> Custom:
+    return Custom(factory=f"{FILE}:Wrong", arguments=(f"value={value}", f"until={until}"))
+
+
+@pytest.mark.parametrize("value", [0, -1, "NaN", "Infinity"])
+def test_a_schedule_of_eps_returns_a_share_above_0(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the schedule of ε must return a number above 0"):
+        train(small(eps_schedule=wrong(value)), tmp_path / "run")
+
+
+def test_schedules_may_return_tensors_of_one_number(tmp_path: Path) -> None:
+    plain = train(small(), tmp_path / "plain")
+    tensors = train(small(eps_schedule=wrong(1, 1.0), schedule=wrong(1, 1.0)), tmp_path / "own")
+    assert_same_bits(weights_of(tensors.network), weights_of(plain.network))
+
+
+def test_code_that_fails_in_the_middle_of_a_run_says_where_it_resumes(tmp_path: Path) -> None:
+    config = small(schedule=wrong(-1, 0.8))
+    with pytest.raises(ConfigError, match=r"The last good checkpoint is in .*resume\.pt"):
+        train(config, tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert "a schedule must return a number" in json.loads(rows[-1])["event"]
+
+
+def test_fresh_steps_of_the_source_that_is_named_can_be_set() -> None:
+    config = fast(source="reused", set=("source.fresh_steps=2",))
+    assert config.source == Reused(fresh_steps=2)
