@@ -59,7 +59,8 @@ class Step:
     training_accuracy: float
     """Share of the batch classified correctly before the update.
 
-    Its images are adversarial unless the objective trains on clean images."""
+    Its images are adversarial unless the objective trains on clean images. Of the objective
+    "certified" it is the share that intervals prove, in the run's arithmetic."""
     learning_rate: float
     """The optimizer's step size."""
     eps: float
