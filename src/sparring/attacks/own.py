@@ -79,12 +79,6 @@ def _same_weights(name: str, model: Classifier) -> Iterator[None]:
     for place, kind in left:
         assert module is not None  # it has hooks
         vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
-    if left:
-        raise ConfigError(
-            f"{name} left the network with other hooks than before ({left[0][1].strip('_')} of "
-            f"{left[0][0] or 'the whole'}), and they change what it computes from now on. Call "
-            "remove() on what register_..._hook() returned before the attack returns."
-        )
     now = _values(module)
     changed = [
         place
@@ -98,6 +92,12 @@ def _same_weights(name: str, model: Classifier) -> Iterator[None]:
         raise ConfigError(
             f"{name} changed {changed[0]} of the network. An attack must leave weights and buffers "
             "as they are: attack a copy.deepcopy(model)."
+        )
+    if left:
+        raise ConfigError(
+            f"{name} left the network with other hooks than before ({left[0][1].strip('_')} of "
+            f"{left[0][0] or 'the whole'}), and they change what it computes from now on. Call "
+            "remove() on what register_..._hook() returned before the attack returns."
         )
 
 
