@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from tyro.conf import UseAppendAction, arg
+
 from sparring.cli.arguments import PLAIN, Form, flag, number, path, several, source, whole
 from sparring.cli.console import (
     print_ending,
@@ -81,8 +83,10 @@ class EvaluateFlags:
     """Mean by channel of pixels in [0, 1], to normalise them for --model."""
     std: Annotated[tuple[float, ...], several("--std", number, "S ..."), PLAIN] = ()
     """Standard deviation by channel, with --mean."""
-    set: Annotated[tuple[str, ...], several("--set", str, "K=V ..."), PLAIN] = ()
-    """Settings of train for --data and --model, such as image_size=28 and channels=grey."""
+    set: Annotated[
+        tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
+    ] = ()
+    """A setting of train for --data, such as image_size=28 or channels=grey; repeatable."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
     """Folder for the evaluation of --model; a run's folder keeps its own."""
     save_adversarial: Annotated[Path | None, flag("--save-adversarial", path, "FILE"), PLAIN] = None
