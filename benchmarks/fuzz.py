@@ -76,6 +76,10 @@ class Target(NamedTuple):
     mutators: Sequence[of.Mutator]
     readers: Sequence[Callable[[Path], object]]
 
+    def path(self, folder: Path) -> Path:
+        """The file in a folder that has one."""
+        return next(folder.glob(self.file))
+
 
 def verb(*words: str) -> Callable[[Path], object]:
     """A command, with `@` for the folder."""
@@ -429,7 +433,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> Found:
     target, found = TARGETS[name], Found(target=name)
     chance = random.Random(f"{seed} {name}")
     before = contents(folder)
-    path = next(folder.glob(target.file))
+    path = target.path(folder)
     intact = before[path]
     for read in target.readers:  # what is loaded by the first use is no matter of the file
         answer(read, folder)

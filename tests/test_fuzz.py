@@ -60,7 +60,7 @@ def test_what_is_no_file_of_a_sane_size_is_answered_at_once(
     shutil.copytree(whole, folder)
     monkeypatch.chdir(folder)
     target = fuzz.TARGETS[name]
-    no_file(folder / target.file, kind)
+    no_file(target.path(folder), kind)
     for read in target.readers:
         _, wrong = fuzz.answer(read, folder)
         assert wrong == []

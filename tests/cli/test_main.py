@@ -23,7 +23,7 @@ FLAGS = {
     "objective threat eps steps source staleness workers transport ray-address policy lag "
     "publish-every scaling precision device threads sink set dry-run trust-code json",
     "data": "image-size channels data-memory json",
-    "evaluate": "suite images data classes threat eps model init model-args mean std out "
+    "evaluate": "suite images data classes threat eps model init model-args mean std set out "
     "save-adversarial seed device threads batch-size precision no-checks trust-code json",
     "predict": "test attack seed resize threads batch-size trust-code json",
     "export": "to out trust-code json",

@@ -86,7 +86,7 @@ class EvaluateFlags:
     set: Annotated[
         tuple[str, ...], UseAppendAction, arg(metavar="NAME=VALUE", help_behavior_hint="")
     ] = ()
-    """A setting of train for --data, such as image_size=28 or channels=grey; repeatable."""
+    """A setting of train for --data: image_size=28."""
     out: Annotated[Path | None, flag("--out", path, "DIR"), PLAIN] = None
     """Folder for the evaluation of --model; a run's folder keeps its own."""
     save_adversarial: Annotated[Path | None, flag("--save-adversarial", path, "FILE"), PLAIN] = None

@@ -3,7 +3,6 @@
 Shapes: N images of the set, S one image (C H W).  Units: pixels in [0, 1].
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_batch
+from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
 from sparring.attacks.own_threat import check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
@@ -27,7 +26,7 @@ from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, examine, misled, num_checked
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
-from sparring.evaluation.partial import Partial
+from sparring.evaluation.partial import Partial, digest, identity
 from sparring.evaluation.progress import Ahead, Observer, Progress, watched
 from sparring.evaluation.proofs import Prover
 from sparring.evaluation.suites import AttackList, Suite, suite_of
@@ -44,9 +43,7 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
-from sparring.models.weights import content_digest
 from sparring.records import Evaluation, describe
-from sparring.records.own_code import code_of
 from sparring.records.typed import typed
 
 Attacks = str | Suite | Attack | AttackList | Callable[..., object]
@@ -294,11 +291,10 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
-    own = [code_of(each.attack) for each in attacks if isinstance(each, OwnAttack)]
-    settings += (_identity(model), own)
+    settings += (identity(model), *map(identity, attacks))
     searches = [(one.attack, one.place, one.form) for one in state.passes]
     settings += (prover is not None, len(state.shown), searches)
-    partial = Partial(path=resume, owner=_digest(settings, images, labels, state.logits))
+    partial = Partial(path=resume, owner=digest(settings, images, labels, state.logits))
     spent = partial.restore(state)
     findings = None
     if prover is not None and state.proof.held is None:
@@ -417,17 +413,3 @@ def _checking(state: EvaluationState, observer: Observer | None) -> Callable[[fl
 def _of_checks(right: int) -> Ahead:
     images = num_checked(right)
     return Ahead(EFFORT * images, images)
-
-
-def _identity(model: Classifier) -> object:
-    """What tells a model from another with the same logits."""
-    if isinstance(model, nn.Module):
-        return repr(model), code_of(model), content_digest(model.state_dict())
-    return code_of(model)
-
-
-def _digest(settings: object, *tensors: Tensor) -> str:
-    found = hashlib.sha256(repr(settings).encode())
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

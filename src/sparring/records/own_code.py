@@ -22,7 +22,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import NamedTuple
 
 from sparring.errors import ConfigError, RunError
@@ -440,27 +440,3 @@ def _make_key(path: Path) -> None:
     finally:
         with suppress(OSError):
             draft.unlink()
-
-
-def code_of(function: object) -> object:
-    """What tells a function, or an object that is called, from others of its name: its code."""
-    if isinstance(function, functools.partial):
-        return code_of(function.func), repr(function.args), repr(function.keywords)
-    found = getattr(function, "__func__", function)
-    if not hasattr(found, "__code__"):
-        found = getattr(type(function), "forward", type(function).__call__)
-    name = getattr(found, "__qualname__", type(function).__qualname__)
-    code = getattr(found, "__code__", None)
-    return name, None if code is None else _instructions(code)
-
-
-def _instructions(code: CodeType) -> object:
-    constants = [
-        _instructions(each)
-        if isinstance(each, CodeType)
-        else sorted(map(repr, each))
-        if isinstance(each, frozenset)
-        else repr(each)
-        for each in code.co_consts
-    ]
-    return code.co_code, code.co_names, constants
