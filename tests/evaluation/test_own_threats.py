@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
+from bounds.networks import drawn
 from sparring import APGD, FAB, PGD, Linf, Square, Suite, evaluate
 from sparring.attacks import CustomThreat, Threat
 from sparring.attacks.crafting import Crafter, Recipe
@@ -18,7 +19,7 @@ from sparring.evaluation.strength import keep, strongest
 from sparring.evaluation.suites import named_suite, suite_of
 from sparring.records import Evaluation, RunDirectory
 
-NET = nn.Sequential(nn.Flatten(), nn.Linear(9, 3)).eval()
+NET = drawn(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), 0).eval()
 IMAGES = torch.rand(12, 1, 3, 3, generator=Generator().manual_seed(1))
 LABELS = NET(IMAGES).argmax(1)
 

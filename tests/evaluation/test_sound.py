@@ -103,7 +103,7 @@ def without_onednn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(True)
 
 
-CONVOLUTION = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+CONVOLUTION = drawn(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)), 0)
 """A small network with a convolution."""
 
 
@@ -189,7 +189,7 @@ class Remembering(nn.Module):
 
 @pytest.mark.parametrize("kept", [[], {}])
 def test_state_in_a_container_is_seen_and_nothing_of_a_trace_stays_in_it(kept: Any) -> None:
-    network, images = Remembering(kept).eval(), images_of(1, 2, 2)
+    network, images = drawn(Remembering(kept), 0).eval(), images_of(1, 2, 2)
     labels = network(images).argmax(1)
     with pytest.raises(ConfigError, match="state that changes from call to call"):
         certificate(network, images, labels, Linf(0.01))
@@ -199,7 +199,8 @@ def test_state_in_a_container_is_seen_and_nothing_of_a_trace_stays_in_it(kept: A
 
 
 def test_an_operation_whose_result_is_not_used_is_left_out() -> None:
-    network, images = Remembering(None, is_output_used=False).eval(), images_of(1, 2, 2)
+    network = drawn(Remembering(None, is_output_used=False), 0).eval()
+    images = images_of(1, 2, 2)
     found = certificate(network, images, network(images).argmax(1), Linf(0.001))
     assert found.proved.any()
     assert not found.unfinished.any()
@@ -225,7 +226,7 @@ def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any], said: str) -> No
 
 
 def test_arrays_and_inference_mode_are_taken() -> None:
-    pooled = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3)).eval()
+    pooled = drawn(nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3)), 0).eval()
     images = images_of(1, 4, 4)
     labels = pooled(images).argmax(1)
     expected = certificate(pooled, images, labels, Linf(0.01)).proved
