@@ -420,3 +420,13 @@ def test_a_state_is_of_the_settings_and_not_of_a_place_in_memory(mnist):
     for other in ({}, {"eps_schedule": WarmUp(share=0.7)}):
         with pytest.raises(CheckpointError, match=r"other settings \(eps_schedule\)"):
             loader(**other).load_state_dict(state)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_copy_is_refreshed_once_an_update(mnist, told, monkeypatch):
+    model = network().train()
+    loader, calls = opened(mnist, model, Fresh()), []
+    refresh = loader.copy.refresh
+    monkeypatch.setattr(loader.copy, "refresh", lambda: (calls.append(1), refresh()))
+    looped(loader, model, told=told)
+    assert len(calls) == UPDATES + 1

@@ -150,7 +150,7 @@ class Noisy(Slowing):
 
 
 class Wrong:
-    """A schedule of ε or of the rate that returns what it is told."""
+    """A schedule of ε or of the learning rate that returns a given value."""
 
     def __init__(self, value: float = 0.0, until: float = 1.0):
         self.value, self.until = value, until

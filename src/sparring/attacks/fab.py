@@ -133,13 +133,12 @@ class FABSearch(Search):
         logits, lead, normal = looked_at(logits_of, here, lead_of)
         found = errs & self._near(x, images)
         still = self._errs(logits, state) & self._near(here, images)
-        moved = {"x": self._step(here, images, normal, -lead), "done": done + 1}
-        return Move(
-            state={**state, **moved},
-            points=torch.where(column(found, x), x, here),
-            wrong=found | still,
-            over=done >= self.steps,
-        )
+        moved = {**state, "x": self._step(here, images, normal, -lead), "done": done + 1}
+        points, over = torch.where(column(found, x), x, here), done >= self.steps
+        unseen = over & ~(found | still)  # the last step's point may be misclassified, too
+        if bool(unseen.any()):
+            points = torch.where(column(unseen, x), self.best(moved), points)
+        return Move(state=moved, points=points, wrong=found | still | over, over=over)
 
     @override
     def best(self, state: State) -> Tensor:

@@ -279,7 +279,7 @@ class L2(Threat):
     def distance(
         self, x: Float[Tensor, " B *S"], images: Float[Tensor, " B *S"]
     ) -> Float[Tensor, " B"]:
-        """Summed in double precision: of many pixels, single precision is off by more than ε is."""
+        """Summed in double precision: of many pixels the error of single is above `reach`."""
         change = _widened(x) - _widened(images)
         norms = torch.linalg.vector_norm(change, dim=_pixels(images), dtype=torch.float64)
         return norms.to(change.dtype)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from sparring.attacks import Attack, Batch, Classifier, Threat, as_batch
+from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_batch
 from sparring.attacks.own_threat import check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
@@ -291,7 +291,8 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
-    settings += (identity(model), *map(identity, attacks))
+    own = [identity(each.attack) for each in attacks if isinstance(each, OwnAttack)]
+    settings += (identity(model), own)
     searches = [(one.attack, one.place, one.form) for one in state.passes]
     settings += (prover is not None, len(state.shown), searches)
     partial = Partial(path=resume, owner=digest(settings, images, labels, state.logits))

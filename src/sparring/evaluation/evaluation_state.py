@@ -166,7 +166,6 @@ class EvaluationState:
                         search_pass, places, points
                     )
                 )
-                self._judge_last(search_pass, gone, last)
                 self._show(gone, last)
                 passed = len(batched.places) + len(gone)
                 seconds = time.perf_counter() - begun
@@ -381,12 +380,6 @@ class EvaluationState:
         self.adversarial[newly] = predictions[broken]
         self.broken_by[newly] = search_pass.attack
         return broken
-
-    def _judge_last(self, search_pass: SearchPass, places: Tensor, points: Tensor) -> None:
-        """Judge what searches ended with, which they may not have looked at."""
-        robust = self.robust[places]
-        if bool(robust.any()):
-            self._judge(search_pass, places[robust], points[robust.to(points.device)])
 
     def _show(self, places: Tensor, points: Tensor) -> None:
         """Keep the final images of a search, for the first images."""

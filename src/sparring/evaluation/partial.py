@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import Attack, OwnAttack
 from sparring.evaluation.evaluation_state import EvaluationState
 from sparring.models.saved import Anything, Fields, Number, Text, read_saved
 from sparring.models.weights import content_digest
@@ -86,11 +85,7 @@ def digest(settings: object, *tensors: Tensor) -> str:
 
 
 def identity(model: object) -> object:
-    """What tells a model from another with the same logits, and an attack from one of its name."""
-    if isinstance(model, OwnAttack):
-        return identity(model.attack)
-    if isinstance(model, Attack):
-        return repr(model)
+    """What tells a model from another with the same logits, and a function from one of its name."""
     if isinstance(model, nn.Module):
         return repr(model), _code_of(model), content_digest(model.state_dict())
     return _code_of(model)

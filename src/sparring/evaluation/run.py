@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +19,7 @@ from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
 from sparring.evaluation.judge import device_of
+from sparring.evaluation.partial import digest
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
@@ -194,8 +194,7 @@ def _key(labels: Tensor, threat: Threat, settings: dict[str, Any]) -> str:
     """Stands for the settings of an evaluation: others are resumed and removed on their own."""
     attacks = list(suite_of(settings.get("suite", "pgd")).against(threat))
     asked = sorted((name, each) for name, each in settings.items() if name not in _NO_SETTINGS)
-    words = repr((attacks, threat, asked))
-    return sha256(words.encode() + labels.cpu().numpy().tobytes()).hexdigest()[:8]
+    return digest((attacks, threat, asked), labels)[:8]
 
 
 def _about(

@@ -142,7 +142,7 @@ class AdversarialLoader:
         self._setup, self._kind = setup, source
         self._model = setup.model
         self._source: Source | None = None
-        self._closed = self._waits_for_update = self._has_ended = False
+        self._closed = self._waits_for_update = self._has_begun = self._has_ended = False
         self._end: Callable[[], object] = lambda: None
         self.supply_seconds = 0.0
         """Time for the last batch: its attack, or the wait for a worker."""
@@ -193,9 +193,9 @@ class AdversarialLoader:
 
     def __next__(self) -> AttackedBatch:
         """The next batch, with the staleness of its source."""
-        if self._waits_for_update:
-            self.updated()
-        else:  # the first batch: weights may have been loaded since the loader was made
+        self.updated()
+        if not self._has_begun:  # weights may have been loaded since the loader was made
+            self._has_begun = True
             self._model.copy.refresh()
         begun = time.perf_counter()
         try:
