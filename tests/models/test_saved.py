@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparring.data import load_dataset
+from sparring.errors import DataError
 from sparring.models.saved import (
     Anything,
     Fields,
@@ -95,6 +97,19 @@ def test_a_file_with_a_bit_flipped_is_refused_or_as_it_was(
         assert isinstance(found, dict)
         assert torch.equal(found["w"], torch.arange(64.0))
         assert found["n"] == 1
+
+
+def on_two_disks(saved: bytes) -> bytes:
+    """An archive whose 64-bit locator says that it spans two disks."""
+    place = saved.rindex(b"PK\x06\x07")
+    return saved[: place + 16] + (2).to_bytes(4, "little") + saved[place + 20 :]
+
+
+def test_an_archive_of_two_disks_is_refused(tmp_path: Path, saved: bytes) -> None:
+    for name, read in (("file.pt", read_saved), ("file.npz", load_dataset)):
+        (tmp_path / name).write_bytes(on_two_disks(saved))
+        with pytest.raises((ValueError, DataError), match="."):
+            read(tmp_path / name)
 
 
 def test_a_compressed_member_is_refused_before_it_is_unpacked(tmp_path: Path, saved: bytes) -> None:

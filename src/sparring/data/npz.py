@@ -124,9 +124,9 @@ class Archive:
 def open_archive(path: Path) -> Iterator[Archive]:
     """An .npz file. Raises `DataError` if it is none."""
     with data_file(path) as file:
-        if not zipfile.is_zipfile(file):
-            raise DataError(f"{path} is no whole zip archive, as .npz files are. {AGAIN}")
         with damage(f"{path} must be a whole zip archive of arrays, undamaged", AGAIN):
+            if not zipfile.is_zipfile(file):  # it raises for some damaged directories
+                raise DataError(f"{path} is no whole zip archive, as .npz files are. {AGAIN}")
             archive = zipfile.ZipFile(file)
         with archive:
             yield Archive(path, cast("io.BufferedIOBase", file), archive)

@@ -200,8 +200,7 @@ def read_saved(path: Path) -> object:
     cannot be opened, `ValueError` if it is damaged or something else.
     """
     with open_regular(path, LARGEST_TENSORS) as file:
-        if zipfile.is_zipfile(file):
-            _check_archive(file)
+        _check_archive(file)
         file.seek(0)
         return _loaded(file)
 
@@ -226,8 +225,13 @@ def _fault(error: Exception) -> str:
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Refuse compressed members, whose size is not limited, and damaged ones."""
+    """Refuse an archive with compressed members, whose size is not limited, or damaged ones.
+
+    PyTorch's first format is no archive.
+    """
     try:
+        if not zipfile.is_zipfile(file):  # it raises for some damaged directories
+            return
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(each.compress_type != zipfile.ZIP_STORED for each in members):
