@@ -108,7 +108,7 @@ def on_two_disks(saved: bytes) -> bytes:
 def test_an_archive_of_two_disks_is_refused(tmp_path: Path, saved: bytes) -> None:
     for name, read in (("file.pt", read_saved), ("file.npz", load_dataset)):
         (tmp_path / name).write_bytes(on_two_disks(saved))
-        with pytest.raises((ValueError, DataError), match="."):
+        with pytest.raises((ValueError, DataError), match=r"\w"):
             read(tmp_path / name)
 
 
