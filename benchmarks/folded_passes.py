@@ -3,26 +3,30 @@
     python benchmarks/folded_passes.py small-cnn preact-resnet-18
 
 Random weights, 28x28 grey images, one thread. The two take turns; the least time of the processor
-of each is printed, in microseconds an image.
+of each is printed, in microseconds an image. Then folded passes after a change of few pixels, as
+Square makes them: computed whole, and only where the change reaches.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from sparring.models import computing_threads
-from sparring.models.folding import folded_passes
+from sparring.models.folding import RegionalPasses, folded_passes
 from sparring.models.networks import SmallCNN, preact_resnet_18
 
 NETWORKS: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
     "small-cnn": (SmallCNN, 128),
-    "preact-resnet-18": (preact_resnet_18, 8),
+    "preact-resnet-18": (preact_resnet_18, 16),
 }
 """Networks, and the images of a pass."""
 ROUNDS = 8
+SIDES = (2, 4, 6, 12)
+"""Sides of the squares that change."""
 
 
 def forward(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> None:
@@ -37,6 +41,26 @@ def and_back(logits_of: Callable[[Tensor], Tensor], images: Tensor) -> None:
     torch.autograd.grad(logits_of(images).logsumexp(1).sum(), images)
 
 
+def least_times(rivals: Mapping[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Microseconds an image of each, the least of several rounds by turns."""
+    least = dict.fromkeys(rivals, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in rivals.items():
+            begun = time.process_time()
+            run()
+            least[name] = min(least[name], 1e6 * (time.process_time() - begun) / count)
+    return least
+
+
+def changed(images: Tensor, side: int) -> Tensor:
+    """Each image with a square of this side inverted."""
+    after = images.clone()
+    for image in after:
+        row, column = (int(torch.randint(size - side + 1, ())) for size in image.shape[1:])
+        image[:, row : row + side, column : column + side].mul_(-1).add_(1)
+    return after
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -47,16 +71,24 @@ def main() -> None:
             network = build(1, 10).eval().requires_grad_(requires_grad=False)
             images = torch.rand(count, 1, 28, 28)
             folded = folded_passes(network, images)
-            assert folded is not None
+            assert isinstance(folded, RegionalPasses)
             for what in (forward, and_back):
-                least = {network: float("inf"), folded: float("inf")}
-                for _ in range(ROUNDS):
-                    for form in least:
-                        begun = time.process_time()
-                        what(form, images)
-                        least[form] = min(least[form], time.process_time() - begun)
-                direct, short = (1e6 * seconds / count for seconds in least.values())
-                print(f"{name} {what.__name__}: {direct:.0f} to {short:.0f}, {direct / short:.2f}x")
+                rivals = {"network": partial(what, network, images)}
+                rivals["folded"] = partial(what, folded, images)
+                tell(f"{name} {what.__name__}", least_times(rivals, count))
+            with torch.no_grad():
+                memory, rows = folded.remember(images), torch.arange(count)
+                for side in SIDES:
+                    after = changed(images, side)
+                    rivals = {"whole": partial(folded, after)}
+                    rivals["windows"] = partial(folded.revised, memory, images, after, rows)
+                    tell(f"{name} {side}x{side} pixels", least_times(rivals, count))
+
+
+def tell(what: str, least: Mapping[str, float]) -> None:
+    """Print two times and their ratio."""
+    (first, before), (second, after) = least.items()
+    print(f"{what}: {first} {before:.0f}, {second} {after:.0f}, {before / after:.2f}x")
 
 
 if __name__ == "__main__":

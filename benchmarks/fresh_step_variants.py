@@ -23,7 +23,8 @@ import torch
 from sparring.attacks import PGD, AttackedBatch, Linf
 from sparring.data import load_dataset
 from sparring.evaluation import evaluate
-from sparring.studies.networks import ATTACK, EPS, stale
+from sparring.studies.beyond_staleness import settings_of
+from sparring.studies.networks import ATTACK, EPS
 from sparring.training import Reused, TrainConfig, Trainer
 
 LAG = 64
@@ -141,7 +142,7 @@ def plain(run: Run) -> Iterator[None]:
 
 def stale_first(steps: int, **changes: int) -> TrainConfig:
     """Batches with all but the last `steps` of the attack."""
-    config = stale("short", changes.pop("lag", LAG))
+    config = settings_of("short", changes.pop("lag", LAG))
     attack = PGD(Linf(EPS), steps=ATTACK, start="uniform").only(ATTACK - steps)
     return replace(config, attack=attack, **changes)
 
@@ -153,8 +154,8 @@ VARIANTS: Mapping[str, tuple[Callable[[], TrainConfig], Variant]] = {
     "unfooled": (lambda: stale_first(1), unfooled),
     "joint": (lambda: stale_first(1, lag=LAG // 2, updates=2048), joint),
     "by-need": (lambda: stale_first(2), by_need),
-    "kept-1": (lambda: replace(stale("short", 0), source=Reused(fresh_steps=1)), plain),
-    "kept-2": (lambda: replace(stale("short", 0), source=Reused(fresh_steps=2)), plain),
+    "kept-1": (lambda: replace(settings_of("short", 0), source=Reused(fresh_steps=1)), plain),
+    "kept-2": (lambda: replace(settings_of("short", 0), source=Reused(fresh_steps=2)), plain),
 }
 
 

@@ -18,8 +18,8 @@ from sparring.models.saved import Anything, Fields, Number, Text, read_saved
 from sparring.models.weights import content_digest
 from sparring.records.files import run_errors, write_atomically
 
-EVERY = 15.0
-"""Seconds between two writes of some megabytes."""
+EVERY, SMALL = 15.0, 2**24
+"""Seconds between two writes of up to so many bytes; in proportion longer for more."""
 
 _FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
 
@@ -34,7 +34,7 @@ class Partial:
     """`None` to keep nothing."""
     owner: str
     """Digest of model, images and settings."""
-    _kept: float = field(default_factory=time.monotonic)
+    _next: float = field(default_factory=lambda: time.monotonic() + EVERY)
 
     def restore(self, state: EvaluationState) -> float:
         """Restore the evaluation from the file; return its seconds so far, or 0 without a file.
@@ -66,14 +66,14 @@ class Partial:
         return float(found["seconds"])
 
     def keep(self, state: EvaluationState, *, seconds: float) -> None:
-        """Write the file every `EVERY` seconds. Raises `RunError` if it cannot be written."""
-        if self.path is None or time.monotonic() - self._kept < EVERY:
+        """Write the file, if it is time to. Raises `RunError` if it cannot be written."""
+        if self.path is None or time.monotonic() < self._next:
             return
         buffer = io.BytesIO()
         torch.save({"owner": self.owner, "survey": state.state(), "seconds": seconds}, buffer)
         with run_errors("write", self.path):
             write_atomically(self.path, buffer.getvalue())
-        self._kept = time.monotonic()
+        self._next = time.monotonic() + EVERY * max(1.0, buffer.tell() / SMALL)
 
 
 def digest(settings: object, *tensors: Tensor) -> str:

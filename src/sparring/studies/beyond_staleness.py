@@ -1,14 +1,17 @@
 """Beyond the paper's staleness: attacks whose last steps are taken with the current weights.
 
-The paper stops at s = 32 (section 5, Figure 8). Here the last F of κ steps are fresh.
+The paper stops at s = 32 (section 5, Figure 8). Here the last F of κ steps are fresh. At the scale
+short the network is smaller than that of other studies: all settings, some of them with several
+seeds, then take hours and not a day.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from typing_extensions import override
 
+from sparring.models import StridedNetwork
 from sparring.records import (
     Axis,
     Claim,
@@ -52,7 +55,7 @@ from sparring.studies.study import (
     per_cent,
     standing,
 )
-from sparring.training import TrainConfig
+from sparring.training import Adam, TrainConfig
 
 LAGS = {"smoke": (2,), "short": (8, 32, 64, 256, 1024), "paper": (64, 1024)}
 """s of the networks, beside s = 0."""
@@ -60,14 +63,17 @@ FRESH = {"smoke": (0, 1), "short": (0, 1, 2, 4), "paper": (0, 2)}
 """F: how many of the κ = 8 steps are fresh."""
 WARM = 256
 """s from which on, at short, the queue grows to its length over 2 s updates."""
-SECOND_SEEDS = {"short": ((64, 1), (64, 2), (1024, 2))}
-"""s and F of the networks that are trained with a second seed as well."""
+DECIDING = {"short": ((0, 0), (64, 1), (64, 2), (1024, 2))}
+"""s and F of the networks that are trained with `SEEDS` seeds."""
+SEEDS = 3
 LONGEST = 4018
 """Updates of s = 0 and s = 1,024 at short: three times those of the others."""
-FILMED = {"smoke": ("s2", "s2f1"), "short": ("s64", "s64f2"), "paper": ("s64", "s64f2")}
-"""Networks whose perturbations are filmed."""
+FILMED = {"smoke": ((2, 0), (2, 1)), "short": ((64, 0), (64, 2)), "paper": ((64, 0), (64, 2))}
+"""s and F of the networks whose perturbations are filmed."""
 SUITE = {"smoke": "pgd", "short": "standard", "paper": "standard"}
 """The suite that judges the networks in the end."""
+SMALL, LEARNING_RATE = "strided-", 2e-3
+"""At short: how the networks' names begin, and their learning rate."""
 CLOSE, POINT = 0.02, 0.01
 """Loss of robust accuracy, against s = 0, that counts as none, and as a point at most."""
 GAPS_SHOWN = 8
@@ -105,15 +111,12 @@ class BeyondStaleness(Study):
 
     @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        known = {network_name(scale, 0): stale(scale, 0)}
-        for lag in LAGS[scale]:
-            for fresh in FRESH[scale]:
-                seeds = (0, 1) if (lag, fresh) in SECOND_SEEDS.get(scale, ()) else (0,)
-                for seed in seeds:
-                    more: Any = {"warm_up": _warm_up(scale, lag), "seed": seed}
-                    known[network_name(scale, lag, fresh, **more)] = stale(
-                        scale, lag, fresh, **more
-                    )
+        known: dict[str, TrainConfig] = {}
+        for lag in (0, *LAGS[scale]):
+            for fresh in FRESH[scale] if lag else (0,):
+                seeds = SEEDS if (lag, fresh) in DECIDING.get(scale, ()) else 1
+                for seed in range(seeds):
+                    known[_name(scale, lag, fresh, seed)] = settings_of(scale, lag, fresh, seed)
         return known
 
     @override
@@ -164,8 +167,8 @@ class BeyondStaleness(Study):
         ]
         films = [
             Filming(network=name, run=runs[name], frames=FRAMES[scale])
-            for name in FILMED[scale]
-            if name in runs
+            for of in FILMED[scale]
+            if (name := _name(scale, *of)) in runs
             and reached(runs[name]) + FRAMES[scale] <= runs[name].section("updates", int)
         ]
         stales = (StaleAccuracy(name, run) for name, run in runs.items())
@@ -173,13 +176,13 @@ class BeyondStaleness(Study):
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        ends, reference = _ends_found(found), network_name(scale, 0)
+        ends, reference = _ends_found(found), _name(scale, 0)
         lags, fresh = LAGS[scale], FRESH[scale]
         far = [lag for lag in lags if lag >= HARMFUL] or lags
         several = 2 if 2 in fresh else max(fresh)
         none, two = ([_name(scale, lag, steps) for lag in far] for steps in (0, several))
         filmed = {name: return_of(found, name) for name in found.having("frame").names("network")}
-        names = FILMED[scale]
+        names = [_name(scale, *of) for of in FILMED[scale]]
         return [
             judged(
                 f"Without fresh steps robust accuracy is lost from s = {HARMFUL} on (Figure 8).",
@@ -227,6 +230,19 @@ class BeyondStaleness(Study):
         ]
 
 
+def settings_of(scale: Scale, lag: int, fresh: int = 0, seed: int = 0) -> TrainConfig:
+    """A network of this study.
+
+    As in other studies; at short one with fewer products, at four times the learning rate.
+    """
+    config = stale(scale, lag, fresh, warm_up=_warm_up(scale, lag), seed=seed)
+    if scale != "short":
+        return config
+    return replace(
+        config, model=StridedNetwork(filters=16), optimizer=Adam(learning_rate=LEARNING_RATE)
+    )
+
+
 def _age(scale: Scale, lag: int) -> int:
     """The multiple of the updates between snapshots that is closest to s, at least one."""
     return SNAPSHOTS[scale] * max(1, round(lag / SNAPSHOTS[scale]))
@@ -247,12 +263,13 @@ def _warm_up(scale: Scale, lag: int) -> int:
     return 2 * lag if scale == "short" and lag >= WARM else 0
 
 
-def _name(scale: Scale, lag: int, fresh: int) -> str:
-    return network_name(scale, lag, fresh, warm_up=_warm_up(scale, lag))
+def _name(scale: Scale, lag: int, fresh: int = 0, seed: int = 0) -> str:
+    name = network_name(scale, lag, fresh, warm_up=_warm_up(scale, lag), seed=seed)
+    return f"{SMALL}{name}" if scale == "short" else name
 
 
 class _End(NamedTuple):
-    """A network after its last update, under the suite."""
+    """A network after its last update, under the suite; networks of several seeds together."""
 
     version: int
     natural: Proportion
@@ -261,15 +278,16 @@ class _End(NamedTuple):
 
 def _ends_found(found: Measurements) -> Mapping[str, Sequence[_End]]:
     """The ends of all networks, in order of their updates."""
-    rows = found.having("robust").sorted("version").rows
+    sums: dict[tuple[str, int], list[int]] = {}
+    for row in found.having("robust").sorted("version").rows:
+        name, _, _ = str(row["network"]).partition("-seed")
+        counts = sums.setdefault((name, int(row["version"] or 0)), [0, 0, 0])
+        for place, what in enumerate(("natural", "robust", "images")):
+            counts[place] += int(row[what] or 0)
     ends: dict[str, list[_End]] = {}
-    for row in rows:
-        natural, robust = (
-            Proportion(successes=int(row[what] or 0), total=int(row["images"] or 0))
-            for what in ("natural", "robust")
-        )
-        end = _End(int(row["version"] or 0), natural, robust)
-        ends.setdefault(str(row["network"]), []).append(end)
+    for (name, version), (natural, robust, images) in sums.items():
+        shares = (Proportion(successes=right, total=images) for right in (natural, robust))
+        ends.setdefault(name, []).append(_End(version, *shares))
     return ends
 
 
@@ -333,7 +351,7 @@ def _by_staleness(found: Measurements, provenance: Provenance) -> Iterator[Figur
     panels = []
     for what, title in (("robust", "under attack"), ("natural", "clean images")):
         lines = []
-        named = {setting(name): name for name in ends if "seed" not in name}
+        named = {setting(name): name for name in ends}
         for fresh in sorted({fresh for fresh, lag in named if lag}):
             lags = sorted(lag for of, lag in named if of == fresh and lag)
             shares = [getattr(ends[named[fresh, lag]][-1], what) for lag in lags]
@@ -354,7 +372,8 @@ def _by_staleness(found: Measurements, provenance: Provenance) -> Iterator[Figur
         name="by-staleness",
         title="Robust and natural accuracy by staleness and fresh steps",
         caption=f"The first {int(rows.column('images')[0]):,} test images under the suite "
-        f"{rows.names('suite')[0]}, at each network's last snapshot; 95 % intervals. The paper "
+        f"{rows.names('suite')[0]}, at each network's last snapshot; 95 % intervals, of all seeds "
+        "together where there are several. The paper "
         "(60,000 updates, Figure 8): about 90 % up to s = 32, then around 5 %.",
         alternative="Accuracy against staleness, one line for each number of fresh steps.",
         drawing=Curves(

@@ -187,7 +187,7 @@ class Staleness(Study):
 
 def setting(network: str) -> tuple[int, int]:
     """Fresh steps and s of a network, in the order in which networks are shown."""
-    found = re.match(r"s(\d+)w?(?:f(\d+))?", network)
+    found = re.match(r"(?:strided-)?s(\d+)w?(?:f(\d+))?", network)
     return (int(found[2] or 0), int(found[1])) if found else (0, 0)
 
 

@@ -204,10 +204,10 @@ def _measured_updates(found: Measurements, network: str) -> int:
 def network_label(name: str) -> str:
     """A network's name in figures and findings: `κ = 8` for k8, `s = 64` for s64.
 
-    s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024 and s64-seed1 a seed
-    of its own; other names stay as they are.
+    s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024, s64-seed1 a seed of
+    its own and strided-s64 another network; other names stay as they are.
     """
-    found = re.fullmatch(r"([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?", name)
+    found = re.fullmatch(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?", name)
     if found is None:
         return name
     fresh = f", {counted(int(found[3]), 'fresh step')}" if found[3] else ""

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-SIDES = (2, 3, 4, 6, 9, 13)
-"""Changes of up to so many pixels in height and width are computed together."""
+SIDES = (2, 3, 4, 6, 9)
+"""Changes of up to so many pixels in height and width are computed together, larger ones whole."""
 
 Of = TypeVar("Of")
 Pair = tuple[int, int]
