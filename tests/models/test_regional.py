@@ -72,6 +72,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _small_networks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "WORTH", 0)
+
+
 def passes_of(name: str) -> RegionalPasses:
     torch.manual_seed(0)
     network = NETWORKS[name]()
@@ -113,14 +118,16 @@ def test_a_change_gives_what_a_whole_pass_gives(name, seed):
     images = torch.rand(BATCH, 2, *SIZE, generator=generator)
     memory = passes.remember(images)
     assert memory
-    for _ in range(6):
+    for turn in range(8):
         after = changed(images, generator)
-        rows = torch.randperm(BATCH, generator=generator)[:5]
+        rows = torch.randperm(BATCH, generator=generator)[:5].sort().values
         before = {key: value.clone() for key, value in memory.items()}
         assert_near(passes.revised(memory, images, after, rows), passes(after)[rows])
         assert all(torch.equal(value, before[key]) for key, value in memory.items())
 
-        passes.keep(memory, images, after, rows)
+        rows = rows[torch.rand(5, generator=generator) < 0.7]
+        shown = after if turn % 2 else after.clone()  # with the windows just computed, or anew
+        passes.keep(memory, images, shown, rows)
         others = torch.ones(BATCH, dtype=torch.bool).scatter(0, rows, value=False)
         images = torch.where(others.view(-1, 1, 1, 1), images, after)
         for key, wanted in passes.remember(images).items():
@@ -186,6 +193,16 @@ def test_nothing_is_kept_where_it_saves_nothing(monkeypatch: pytest.MonkeyPatch)
     assert passes_of("residual").remember(images) == {}
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "is_worth_it"), [(8, False), (32, True)])
+def test_windows_are_for_networks_of_many_products(width, is_worth_it, monkeypatch):
+    monkeypatch.undo()
+    images = torch.rand(2, 1, 28, 28, generator=Generator().manual_seed(0))
+    passes = folded_passes(SmallCNN(1, 10, width), images)
+    assert isinstance(passes, RegionalPasses)
+    assert bool(passes.remember(images)) is is_worth_it
+
+
 @pytest.mark.parametrize("name", ["small-cnn", "residual", "mixed"])
 def test_square_finds_what_it_finds_by_whole_passes(name, monkeypatch: pytest.MonkeyPatch):
     """In double precision; in single, rounding decides which of two equal proposals is kept."""
@@ -215,14 +232,16 @@ def test_square_finds_what_it_finds_by_whole_passes(name, monkeypatch: pytest.Mo
     assert torch.equal(by_windows, by_passes)
 
 
-def test_rows_are_grouped_by_the_size_of_their_change():
+def test_small_changes_share_a_size_and_large_ones_are_whole():
     before = torch.zeros(4, 1, 20, 20)
     after = before.clone()
     after[0, 0, 19, 18:] = 1
     after[1, 0, 0:5, 7] = 1
     after[3] = 1
-    found = {group.size: group for group in windows.groups(before, after, torch.arange(4))}
-    assert set(found) == {(2, 2), (6, 6), (20, 20)}
-    assert found[2, 2].rows.tolist() == [0, 2]
-    assert [int(place[0]) for place in found[2, 2].start] == [18, 18]
-    assert [int(place[0]) for place in found[6, 6].start] == [0, 7]
+    small, whole = windows.groups(before, after, torch.tensor([3, 0, 2, 1]))
+    assert small.size == (5, 2)
+    assert small.places.tolist() == [1, 2, 3]
+    assert small.rows.tolist() == [0, 2, 1]
+    assert [place[[0, 2]].tolist() for place in small.start] == [[15, 0], [18, 7]]
+    assert whole.size == (20, 20)
+    assert whole.rows.tolist() == [3]

@@ -8,7 +8,7 @@ Shapes: B images, R rows of them, C channels, H W maps, h w windows.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -36,9 +36,10 @@ class Regions:
         self.until = self.nodes.index(self.kept[-1]) + 1 if self.kept else 0
         last = {source: node for node in self.nodes for source in node.all_input_nodes}
         self.over = {node: [of for of, by in last.items() if by is node] for node in self.nodes}
+        self._latest: _Latest | None = None
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps of these images, with a row for each; none if no window is much smaller.
+        """The maps of these images, with a row for each; none if windows would save little.
 
         Cost: a pass, at most.
         """
@@ -61,17 +62,52 @@ class Regions:
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> Tensor:
         """Logits [R, K] of `after` at these rows, where `memory` is of `before`."""
-        known = list(groups(before, after, rows))
-        logits = torch.cat([_Pass(self, memory, after, group).logits() for group in known])
-        places = torch.cat([group.places for group in known])
-        return torch.empty_like(logits).index_copy_(0, places, logits)
+        logits, places, self._latest = list[Tensor](), list[Tensor](), None
+        for group in groups(before, after, rows):
+            found = _Pass(self, memory, after, group)
+            logits.append(found.logits())
+            places.append(group.places)
+            if found.windows:
+                self._latest = _Latest(memory, after, group.rows, found.windows)
+        whole = torch.cat(logits)
+        return torch.empty_like(whole).index_copy_(0, torch.cat(places), whole)
 
     def keep(
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> None:
-        """Make `memory`, in place, that of `after` at these rows."""
-        for group in groups(before, after, rows):
+        """Make `memory`, in place, that of `after` at these rows.
+
+        Windows that `revised` has just computed are not computed again.
+        """
+        latest, self._latest = self._latest, None
+        if latest is not None and latest.is_of(memory, after):
+            rows = latest.keep(rows)
+        for group in groups(before, after, rows) if len(rows) else ():
             _Pass(self, memory, after, group, keep=True).walk(self.until)
+
+
+class _Latest(NamedTuple):
+    """Windows that have been computed and were not kept."""
+
+    memory: Mapping[str, Tensor]
+    after: Tensor
+    rows: Tensor
+    """In rising order [R]."""
+    windows: Sequence[tuple[Map, Window]]
+
+    def is_of(self, memory: Mapping[str, Tensor], after: Tensor) -> bool:
+        """Whether they are of these maps and these images."""
+        same = memory.keys() == self.memory.keys() and after is self.after
+        return same and all(value is self.memory[name] for name, value in memory.items())
+
+    def keep(self, rows: Tensor) -> Tensor:
+        """Keep those of these rows; return the rows that there are none of."""
+        places = torch.searchsorted(self.rows, rows).clamp_max(len(self.rows) - 1)
+        known = self.rows[places] == rows
+        chosen = places[known]
+        for where, window in self.windows if len(chosen) else ():
+            where.of(chosen).put(window.of(chosen))
+        return rows[~known]
 
 
 class _Pass:
@@ -92,8 +128,11 @@ class _Pass:
         self._regions, self._group, self._keep = regions, group, keep
         self._call = fx.Interpreter(regions.trace, garbage_collect_values=False)
         self._images = after[group.rows]
+        corner = torch.zeros_like(group.rows)
+        self._corner = (corner, corner)
         self._values: dict[fx.Node, Any] = {}
-        self._undo: list[tuple[Map, Tensor, Tensor]] = []
+        self.windows: list[tuple[Map, Window]] = []
+        self._undo: list[tuple[Map, Window]] = []
         self._maps = {
             node: Map(memory[node.name], regions.steps[node].margin, group.rows)
             for node in regions.kept
@@ -113,8 +152,8 @@ class _Pass:
                 for gone in over[node]:
                     del self._values[gone]
         finally:
-            for where, pixels, former in reversed(self._undo):
-                where.write(pixels, former)
+            for where, former in self._undo:
+                where.put(former)
 
     def _value(self, node: fx.Node) -> Any:
         """The output of a node: a window of a map, or all of it."""
@@ -126,9 +165,12 @@ class _Pass:
             return window
         args, named = map_arg((node.args, node.kwargs), self._all_of)
         found = getattr(self._call, node.op)(node.target, args, named)
-        if self._keep and step is not None and step.kept:
-            corner = torch.zeros_like(self._group.rows)
-            self._write(node, Window((corner, corner), step.whole, found))
+        if step is not None and step.kept:
+            whole = Window(self._corner, step.whole, found)
+            if self._keep:
+                self._maps[node].put(whole)
+            else:
+                self.windows.append((self._maps[node], whole))
         return found
 
     def _image(self, node: fx.Node, step: Step) -> Any:
@@ -163,7 +205,11 @@ class _Pass:
             )
             found = Window(start, size, getattr(self._call, node.op)(node.target, args, named))
         if step.kept:
-            self._write(node, found)
+            where = self._maps[node]
+            if not self._keep:
+                self._undo.append((where, Window(start, size, where.rectangle(start, size))))
+                self.windows.append((where, found))
+            where.put(found)
         return found
 
     def _extent(self, step: Step, known: Sequence[Window]) -> tuple[Place, Pair]:
@@ -179,17 +225,9 @@ class _Pass:
             size = by_axis(lambda a: int((ends[a] - start[a]).max()))
         return by_axis(lambda a: start[a].clamp(0, step.whole[a] - size[a])), size
 
-    def _write(self, node: fx.Node, window: Window) -> None:
-        where = self._maps[node]
-        pixels = where.pixels(window.start, window.size)
-        if not self._keep:
-            self._undo.append((where, pixels, where.read(pixels)))
-        where.write(pixels, window.values.permute(0, 2, 3, 1).reshape(len(pixels), -1))
-
     def _all_of(self, node: fx.Node) -> Any:
         """The whole output of a node."""
         found = self._values[node]
         if not isinstance(found, Window):
             return found
-        corner = torch.zeros_like(self._group.rows)
-        return self._maps[node].rectangle((corner, corner), self._regions.steps[node].whole)
+        return self._maps[node].rectangle(self._corner, self._regions.steps[node].whole)

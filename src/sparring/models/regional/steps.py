@@ -17,6 +17,8 @@ SHARE = 0.6
 """Largest share of a map that is computed as a window."""
 MOST = 3 * 2**20
 """Bytes that may be kept of an image."""
+WORTH = 4_000_000
+"""Multiplications of an image that windows must save where one pixel changes."""
 POINTWISE = (
     *(operator.add, operator.sub, operator.mul, operator.truediv),
     *(torch.add, torch.sub, torch.mul, torch.div, torch.addcmul),
@@ -52,13 +54,20 @@ class Step:
         high, wide = by_axis(lambda a: self.whole[a] + 2 * self.margin[a])
         return high, wide, self.channels
 
+    def products(self, size: Pair) -> int:
+        """Multiplications for a window of this size."""
+        return 0 if self.slide is None else size[0] * size[1] * self.slide.products
+
     def is_much(self, size: Pair) -> bool:
         """Whether a window of this size is so large that the whole map is computed."""
         return size[0] * size[1] > SHARE * self.whole[0] * self.whole[1]
 
 
 def steps_of(trace: fx.GraphModule) -> dict[fx.Node, Step]:
-    """The nodes that may be computed as windows, in order, as far as the memory allows."""
+    """The nodes that may be computed as windows, in order, as far as the memory allows.
+
+    None if they save little: a window costs as much time as some hundred thousand multiplications.
+    """
     found: dict[fx.Node, Step] = {}
     least: dict[fx.Node, Pair] = {}
     for node in trace.graph.nodes:
@@ -81,7 +90,11 @@ def steps_of(trace: fx.GraphModule) -> dict[fx.Node, Step]:
             if step.kept
         )
         if spent <= MOST:
-            return known
+            saved = sum(
+                step.products(step.whole) - step.products(least[node])
+                for node, step in known.items()
+            )
+            return known if saved >= WORTH else {}
         found.popitem()
 
 
@@ -144,7 +157,8 @@ def _slide(layer: nn.Module) -> Slide | None:
     if kind is nn.Conv2d and of.padding_mode == "zeros" and not isinstance(of.padding, str):
         settings = {"stride": of.stride, "dilation": of.dilation, "groups": of.groups}
         apply = partial(functional.conv2d, weight=of.weight, bias=of.bias, **settings)
-        return Slide(of.kernel_size, of.stride, of.padding, of.dilation, apply)
+        products = of.weight.numel()
+        return Slide(of.kernel_size, of.stride, of.padding, of.dilation, products, apply)
     if kind is nn.MaxPool2d and not of.return_indices:
         return _pooled(
             functional.max_pool2d, of.kernel_size, of.stride, of.padding, of.dilation, of.ceil_mode
@@ -187,4 +201,4 @@ def _pooled(  # noqa: PLR0913 - what a pooling has
     settings = {"kernel_size": kernel, "stride": stride}
     if dilation != (1, 1):
         settings["dilation"] = dilation
-    return Slide(kernel, stride, padding, dilation, partial(function, **settings))
+    return Slide(kernel, stride, padding, dilation, 0, partial(function, **settings))

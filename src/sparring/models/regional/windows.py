@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-SIDES = (2, 3, 4, 6, 9)
-"""Changes of up to so many pixels in height and width are computed together, larger ones whole."""
+LARGEST = 9
+"""Height and width in pixels up to which changes are computed as windows, all of one size."""
 
 Of = TypeVar("Of")
 Pair = tuple[int, int]
@@ -30,6 +30,8 @@ class Slide(NamedTuple):
     stride: Pair
     padding: Pair
     dilation: Pair
+    products: int
+    """Multiplications for one place of its output."""
     apply: Callable[[Tensor], Tensor]
     """Its outputs for a map that is padded already."""
 
@@ -62,6 +64,10 @@ class Window(NamedTuple):
     values: Tensor
     """[R, C, h, w]."""
 
+    def of(self, places: Tensor) -> "Window":
+        """Those of the rows at these places."""
+        return Window(by_axis(lambda a: self.start[a][places]), self.size, self.values[places])
+
 
 class Map(NamedTuple):
     """Maps with zeros around them, channels last, of which some rows are looked at."""
@@ -72,26 +78,30 @@ class Map(NamedTuple):
     rows: Tensor
     """[R]."""
 
-    def pixels(self, start: Place, size: Pair) -> Tensor:
+    def of(self, places: Tensor) -> "Map":
+        """The same, of which the rows at these places are looked at."""
+        return self._replace(rows=self.rows[places])
+
+    def rectangle(self, start: Place, size: Pair) -> Tensor:
+        """The values of rectangles [R, C, h, w]."""
+        found = self._flat().index_select(0, self._pixels(start, size))
+        return found.view(len(self.rows), *size, -1).permute(0, 3, 1, 2)
+
+    def put(self, window: Window) -> None:
+        """Write the values of a window."""
+        values = window.values.permute(0, 2, 3, 1).flatten(0, 2)
+        self._flat().index_copy_(0, self._pixels(window.start, window.size), values)
+
+    def _flat(self) -> Tensor:
+        return self.padded.view(-1, self.padded.shape[-1])
+
+    def _pixels(self, start: Place, size: Pair) -> Tensor:
         """The indices of rectangles' pixels [R * h * w]."""
         _, height, width, _ = self.padded.shape
         top, left = (place + margin for place, margin in zip(start, self.margin, strict=True))
         corner = (self.rows * height + top) * width + left
         inside = torch.arange(size[0])[:, None] * width + torch.arange(size[1])
         return (corner[:, None] + inside.flatten()).flatten()
-
-    def read(self, pixels: Tensor) -> Tensor:
-        """The values at these indices [P, C]."""
-        return self.padded.view(-1, self.padded.shape[-1]).index_select(0, pixels)
-
-    def write(self, pixels: Tensor, values: Tensor) -> None:
-        """Write values [P, C] there."""
-        self.padded.view(-1, self.padded.shape[-1]).index_copy_(0, pixels, values)
-
-    def rectangle(self, start: Place, size: Pair) -> Tensor:
-        """The values of rectangles [R, C, h, w]."""
-        found = self.read(self.pixels(start, size))
-        return found.view(len(self.rows), *size, -1).permute(0, 3, 1, 2)
 
 
 class Group(NamedTuple):
@@ -106,20 +116,21 @@ class Group(NamedTuple):
 
 
 def groups(before: Tensor, after: Tensor, rows: Tensor) -> Iterator[Group]:
-    """Rows by the size of what changes in them, each with the rectangle that it lies in."""
+    """The rows where a small rectangle changes, with the rectangles, then those of whole images."""
     whole = after.shape[2:]
     changed = (before[rows] != after[rows]).any(1)
     first, last = zip(*by_axis(lambda a: _spread(changed.any(2 - a))), strict=True)
-    extent = torch.stack([last[a] - first[a] + 1 for a in range(2)]).amax(0)
-    kinds = torch.bucketize(extent, torch.tensor(SIDES))
-    for kind in kinds.unique().tolist():
-        places = (kinds == kind).nonzero().flatten()
-        side = SIDES[kind] if kind < len(SIDES) else max(whole)
-        size = by_axis(lambda a, side=side: min(side, whole[a]))
-        start = by_axis(
-            lambda a, places=places, size=size: first[a][places].clamp_max(whole[a] - size[a])
-        )
+    extent = by_axis(lambda a: last[a] - first[a] + 1)
+    small = torch.maximum(*extent) <= LARGEST
+    places = small.nonzero().flatten()
+    if len(places):
+        size = by_axis(lambda a: int(extent[a][places].max()))
+        start = by_axis(lambda a: first[a][places].clamp_max(whole[a] - size[a]))
         yield Group(places, rows[places], start, size)
+    places = (~small).nonzero().flatten()
+    if len(places):
+        corner = torch.zeros_like(places)
+        yield Group(places, rows[places], (corner, corner), by_axis(lambda a: whole[a]))
 
 
 def _spread(changed: Tensor) -> tuple[Tensor, Tensor]:
