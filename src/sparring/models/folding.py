@@ -94,7 +94,10 @@ class RegionalPasses(FoldedPasses):
         self.regions = Regions(trace)
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps of images that `revised` needs, 3 MiB an image at most. Cost: a pass."""
+        """The maps of images that `revised` needs, 3 MiB an image at most. Cost: a pass.
+
+        `revised` holds as much again until the next call.
+        """
         return self.regions.remember(images)
 
     def revised(

@@ -36,7 +36,7 @@ class Regions:
         self.until = self.nodes.index(self.kept[-1]) + 1 if self.kept else 0
         last = {source: node for node in self.nodes for source in node.all_input_nodes}
         self.over = {node: [of for of, by in last.items() if by is node] for node in self.nodes}
-        self._latest: _Latest | None = None
+        self._latest: list[_Latest] = []
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
         """The maps of these images, with a row for each; none if windows would save little.
@@ -62,13 +62,13 @@ class Regions:
         self, memory: Mapping[str, Tensor], before: Tensor, after: Tensor, rows: Tensor
     ) -> Tensor:
         """Logits [R, K] of `after` at these rows, where `memory` is of `before`."""
-        logits, places, self._latest = list[Tensor](), list[Tensor](), None
+        self._latest.clear()
+        logits, places = list[Tensor](), list[Tensor]()
         for group in groups(before, after, rows):
             found = _Pass(self, memory, after, group)
             logits.append(found.logits())
             places.append(group.places)
-            if found.windows:
-                self._latest = _Latest(memory, after, group.rows, found.windows)
+            self._latest.append(_Latest(memory, after, group.rows, found.windows))
         whole = torch.cat(logits)
         return torch.empty_like(whole).index_copy_(0, torch.cat(places), whole)
 
@@ -77,17 +77,18 @@ class Regions:
     ) -> None:
         """Make `memory`, in place, that of `after` at these rows.
 
-        Windows that `revised` has just computed are not computed again.
+        What `revised` has just computed is not computed again.
         """
-        latest, self._latest = self._latest, None
-        if latest is not None and latest.is_of(memory, after):
-            rows = latest.keep(rows)
+        for latest in self._latest:
+            if latest.is_of(memory, after):
+                rows = latest.keep(rows)
+        self._latest.clear()
         for group in groups(before, after, rows) if len(rows) else ():
             _Pass(self, memory, after, group, keep=True).walk(self.until)
 
 
 class _Latest(NamedTuple):
-    """Windows that have been computed and were not kept."""
+    """Windows, and whole maps, that have been computed and were not kept."""
 
     memory: Mapping[str, Tensor]
     after: Tensor
@@ -166,11 +167,16 @@ class _Pass:
         args, named = map_arg((node.args, node.kwargs), self._all_of)
         found = getattr(self._call, node.op)(node.target, args, named)
         if step is not None and step.kept:
-            whole = Window(self._corner, step.whole, found)
+            where = self._maps[node]
             if self._keep:
-                self._maps[node].put(whole)
+                where.put(Window(self._corner, step.whole, found))
             else:
-                self.windows.append((self._maps[node], whole))
+                # A single user that is no step may overwrite its input.
+                is_read = len(node.users) > 1 or any(
+                    user in self._regions.steps for user in node.users
+                )
+                kept = found if is_read else found.clone()
+                self.windows.append((where, Window(self._corner, step.whole, kept)))
         return found
 
     def _image(self, node: fx.Node, step: Step) -> Any:
