@@ -4,14 +4,16 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparring.errors import ConfigError, Interrupted
-from sparring.models import trained_network
+from sparring.models import PaperCNN, trained_network
 from sparring.records import MetricsLog, RunDirectory, StudyResult, Trained
-from sparring.studies import RESULT, TABLE, StudyRun, runner
+from sparring.studies import RESULT, SCALES, STUDIES, TABLE, Scale, StudyRun, runner
 from sparring.studies.processes import Job
+from sparring.studies.study import Study
 from sparring.training import train
 from studies.jobs import TinyStudy
 from training.small_runs import assert_same_bits, weights_of
@@ -99,3 +101,13 @@ def test_a_stop_while_the_duration_is_estimated_names_no_run_that_is_gone(tmp_pa
     monkeypatch.setattr(runner, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         StudyRun(study=TinyStudy(), scale="short", into=tmp_path).forecast()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_the_network_of_a_study_is_the_one_that_its_run_stores(study: Study, scale: Scale) -> None:
+    """Else a second call of the study would take the run for another network's."""
+    data = PaperCNN.image_shape, PaperCNN.num_classes
+    for config in study.networks(scale).values():
+        model: Any = config.model
+        assert model.fitted(*data) == model

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from sparring.models import StridedNetwork
+from sparring.models import PaperCNN, StridedNetwork
 from sparring.records import (
     Axis,
     Claim,
@@ -238,9 +238,8 @@ def settings_of(scale: Scale, lag: int, fresh: int = 0, seed: int = 0) -> TrainC
     config = stale(scale, lag, fresh, warm_up=_warm_up(scale, lag), seed=seed)
     if scale != "short":
         return config
-    return replace(
-        config, model=StridedNetwork(filters=16), optimizer=Adam(learning_rate=LEARNING_RATE)
-    )
+    model = StridedNetwork(filters=16).fitted(PaperCNN.image_shape, PaperCNN.num_classes)
+    return replace(config, model=model, optimizer=Adam(learning_rate=LEARNING_RATE))
 
 
 def _age(scale: Scale, lag: int) -> int:
