@@ -186,7 +186,7 @@ def test_a_pass_that_fails_leaves_the_memory_as_it_was(monkeypatch: pytest.Monke
     def fails(*_: object) -> Tensor:
         raise RuntimeError
 
-    monkeypatch.setattr(passes.regions.trace.get_submodule("0.classifier"), "forward", fails)
+    monkeypatch.setattr(passes._trace.get_submodule("0.classifier"), "forward", fails)
     with pytest.raises(RuntimeError):
         passes.revised(memory, images, after, torch.arange(BATCH))
     assert all(torch.equal(value, before[key]) for key, value in memory.items())

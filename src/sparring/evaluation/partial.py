@@ -18,8 +18,10 @@ from sparring.models.saved import Anything, Fields, Number, Text, read_saved
 from sparring.models.weights import content_digest
 from sparring.records.files import run_errors, write_atomically
 
-EVERY, SMALL = 15.0, 2**24
-"""Seconds between two writes of up to so many bytes; in proportion longer for more."""
+EVERY = 15.0
+"""Seconds between two writes of a small state. The time grows in proportion for larger ones."""
+SMALL = 2**24
+"""Largest size of a small state, in bytes."""
 
 _FORM = Fields({"owner": Text(), "survey": Anything(), "seconds": Number(least=0)})
 

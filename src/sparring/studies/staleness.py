@@ -3,7 +3,6 @@
 The paper's section 5, its Figures 5, 7 and 8.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -32,6 +31,7 @@ from sparring.studies.networks import (
     weights_digest,
 )
 from sparring.studies.study import (
+    NETWORK,
     Measurement,
     Measurements,
     Runs,
@@ -187,8 +187,8 @@ class Staleness(Study):
 
 def setting(network: str) -> tuple[int, int]:
     """Fresh steps and s of a network, in the order in which networks are shown."""
-    found = re.match(r"(?:strided-)?s(\d+)w?(?:f(\d+))?", network)
-    return (int(found[2] or 0), int(found[1])) if found else (0, 0)
+    found = NETWORK.fullmatch(network)
+    return (int(found[3] or 0), int(found[2])) if found and found[1] == "s" else (0, 0)
 
 
 def _named(found: Measurements) -> dict[tuple[int, int], str]:

@@ -201,13 +201,17 @@ def _measured_updates(found: Measurements, network: str) -> int:
     return int(max(rows.column("version"), default=0))
 
 
+NETWORK = re.compile(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?")
+"""A network's name: κ or s, its number, fresh steps and seed."""
+
+
 def network_label(name: str) -> str:
     """A network's name in figures and findings: `κ = 8` for k8, `s = 64` for s64.
 
     s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024, s64-seed1 a seed of
     its own and strided-s64 another network; other names stay as they are.
     """
-    found = re.fullmatch(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?", name)
+    found = NETWORK.fullmatch(name)
     if found is None:
         return name
     fresh = f", {counted(int(found[3]), 'fresh step')}" if found[3] else ""

@@ -16,7 +16,16 @@ from torch.fx.node import map_arg
 from torch.nn import functional
 
 from sparring.models.regional.steps import Step, steps_of
-from sparring.models.regional.windows import Group, Map, Pair, Place, Window, by_axis, groups
+from sparring.models.regional.windows import (
+    Group,
+    Map,
+    Pair,
+    Place,
+    Window,
+    by_axis,
+    corners,
+    groups,
+)
 
 __all__ = ["Regions"]
 
@@ -29,7 +38,7 @@ class Regions:
     """
 
     def __init__(self, trace: fx.GraphModule) -> None:
-        self.trace = trace
+        self.call = fx.Interpreter(trace, garbage_collect_values=False)
         self.nodes: Sequence[fx.Node] = list(trace.graph.nodes)
         self.steps = steps_of(trace)
         self.kept = [node for node, step in self.steps.items() if step.kept]
@@ -53,8 +62,7 @@ class Regions:
             if step.kept
         }
         rows = torch.arange(count)
-        corner = torch.zeros_like(rows)
-        group = Group(rows, rows, (corner, corner), self.steps[image].whole)
+        group = Group(rows, rows, corners(rows), self.steps[image].whole)
         _Pass(self, memory, images, group, keep=True).walk(self.until)
         return memory
 
@@ -127,10 +135,8 @@ class _Pass:
         keep: bool = False,
     ) -> None:
         self._regions, self._group, self._keep = regions, group, keep
-        self._call = fx.Interpreter(regions.trace, garbage_collect_values=False)
         self._images = after[group.rows]
-        corner = torch.zeros_like(group.rows)
-        self._corner = (corner, corner)
+        self._corner = corners(group.rows)
         self._values: dict[fx.Node, Any] = {}
         self.windows: list[tuple[Map, Window]] = []
         self._undo: list[tuple[Map, Window]] = []
@@ -145,7 +151,7 @@ class _Pass:
         return self._values[self._regions.nodes[-1]]
 
     def walk(self, until: int) -> None:
-        """Compute so many nodes."""
+        """Compute the first `until` nodes."""
         nodes, over = self._regions.nodes[:until], self._regions.over
         try:
             for node in nodes:
@@ -165,7 +171,7 @@ class _Pass:
         if window is not None:
             return window
         args, named = map_arg((node.args, node.kwargs), self._all_of)
-        found = getattr(self._call, node.op)(node.target, args, named)
+        found = getattr(self._regions.call, node.op)(node.target, args, named)
         if step is not None and step.kept:
             where = self._maps[node]
             if self._keep:
@@ -209,7 +215,9 @@ class _Pass:
             args, named = map_arg(
                 (node.args, node.kwargs), lambda each: parts.get(each, self._values.get(each))
             )
-            found = Window(start, size, getattr(self._call, node.op)(node.target, args, named))
+            found = Window(
+                start, size, getattr(self._regions.call, node.op)(node.target, args, named)
+            )
         if step.kept:
             where = self._maps[node]
             if not self._keep:

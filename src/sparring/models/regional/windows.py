@@ -23,6 +23,12 @@ def by_axis(of: Callable[[int], Of]) -> tuple[Of, Of]:
     return of(0), of(1)
 
 
+def corners(rows: Tensor) -> Place:
+    """Where a whole map begins, for each of these rows."""
+    zero = torch.zeros_like(rows)
+    return zero, zero
+
+
 class Slide(NamedTuple):
     """How a convolution or pooling slides over a map, by axis."""
 
@@ -129,8 +135,7 @@ def groups(before: Tensor, after: Tensor, rows: Tensor) -> Iterator[Group]:
         yield Group(places, rows[places], start, size)
     places = (~small).nonzero().flatten()
     if len(places):
-        corner = torch.zeros_like(places)
-        yield Group(places, rows[places], (corner, corner), by_axis(lambda a: whole[a]))
+        yield Group(places, rows[places], corners(places), by_axis(lambda a: whole[a]))
 
 
 def _spread(changed: Tensor) -> tuple[Tensor, Tensor]:
