@@ -12,7 +12,7 @@ from bounds.networks import drawn, seeded
 from sparring.attacks import L2, PGD, AttackedBatch, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation import certificate
-from sparring.loader import Asynchronous
+from sparring.loader import Asynchronous, Fresh
 from sparring.models import StridedNetwork
 from sparring.training import Certified, WarmUp, presets, train
 from sparring.training.objectives import CertifiedLoss
@@ -158,9 +158,12 @@ def test_settings_that_contradict_it_are_refused(changes: dict[str, object], mes
 
 
 def test_asked_for_by_name_it_takes_the_attack_away_unless_steps_are_named() -> None:
-    config = presets.fast(objective="certified", source="async")
+    config = presets.fast(objective="certified")
     assert (config.pgd.steps, config.pgd.start, config.early_steps) == (0, "none", ())
-    assert not isinstance(config.source, Asynchronous)
+    assert config.source == Fresh()
+    asked = presets.fast(objective="certified", workers=1, source="async")
+    assert isinstance(asked.source, Asynchronous)
+    assert asked.pgd.steps == 0
     mixed = presets.fast(objective=Certified(attacked_weight=0.3), steps=1, source="async")
     assert mixed.pgd.steps == 1
     assert isinstance(mixed.source, Asynchronous)

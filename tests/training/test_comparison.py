@@ -116,6 +116,11 @@ def waited(batch: AttackedBatch) -> AttackedBatch:
     return replace(batch, adversarial=batch.images, version=-40)
 
 
+def unchanged(model, images, labels) -> Tensor:
+    """An attack that sees nothing, without threat, steps or a generator."""
+    return images
+
+
 def case(way: str) -> Case:
     mnist = load_dataset("mnist")
     right = Templates(mnist)
@@ -128,6 +133,7 @@ def case(way: str) -> Case:
         "mode": lambda: Case(weak, StaleStatistics(right), mnist),
         "clean": lambda: Case(weak, OnlyAttacked(right), mnist),
         "attack": lambda: Case(replace(weak, attack=BLIND), right, mnist),
+        "own attack": lambda: Case(replace(weak, attack=unchanged), right, mnist),
         "precision": lambda: Case(replace(weak, precision="bf16"), OnlyRounded(right), mnist),
         "average": lambda: Case(replace(weak, average=0.99), right, mnist, spoil=zero),
         "natural mode": lambda: Case(
@@ -144,7 +150,7 @@ def compared(made: Case) -> Comparison:
 
 
 @pytest.mark.parametrize(
-    "way", ["examples", "memory", "mode", "clean", "attack", "precision", "average"]
+    "way", ["examples", "memory", "mode", "clean", "attack", "own attack", "precision", "average"]
 )
 def test_each_kind_of_gap_is_named(way: str) -> None:
     made = case(way)

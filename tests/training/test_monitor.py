@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sparring.attacks import PGD, Linf
 from sparring.data import load_dataset
@@ -172,6 +173,28 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
         for every in (0, 2)
     ]
     assert_same_bits(*map(weights_of, nets))
+
+
+class Growing:
+    """Noise that grows with each call, drawn from the global random state."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, model, images, labels) -> Tensor:
+        self.calls += 1
+        return (images + 0.02 * self.calls * torch.rand(images.shape)).clamp(0, 1)
+
+
+def test_looking_changes_nothing_that_an_own_attack_remembers(tmp_path: Path) -> None:
+    found = []
+    for every in (0, 1):
+        attack = Growing()
+        config = small(attack=attack, validation=replace(LOOKS, alarm_every=every))
+        torch.manual_seed(0)
+        found.append((weights_of(train(config, tmp_path / str(every)).network), attack.calls))
+    assert_same_bits(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] == config.updates
 
 
 def test_the_longer_attack_has_at_least_twice_the_steps(tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from sparring.attacks import PGD, CustomThreat
+from sparring.attacks import PGD, CustomThreat, Linf
 from sparring.errors import ConfigError
 from sparring.evaluation.run import evaluate_run
 from sparring.loader import Reused, Stale
 from sparring.models import SmallNetwork
 from sparring.prediction import predict
-from sparring.records import RunDirectory, from_json, to_json
+from sparring.records import MetricsLog, RunDirectory, from_json, to_json
 from sparring.records.own_code import named_code
-from sparring.training import SGD, Custom, TrainConfig, replay, resume, train
+from sparring.training import SGD, Custom, TrainConfig, Validation, replay, resume, train
 from sparring.training.presets import fast
 from training.own_objects import Counting, Darker, Falling, Halving, Noise, Shift
 from training.small_runs import assert_same_bits, small, weights_of
@@ -83,6 +84,7 @@ def test_factories_and_the_same_objects_train_resume_and_replay_alike(tmp_path):
         ({"augmentation": [lambda x, *_: x[:1]]}, "an augmentation must return torch.float32"),
         ({"attack": lambda *_, **__: None}, r"the attack \(<lambda>\) returned NoneType"),
         ({"attack": Noise(), "steps": 3}, "steps needs the attack pgd; got PythonObject"),
+        ({"attack": Noise(), "source": "reused"}, "source reused needs an attack in steps"),
         ({"optimizer": SGD}, "got the class SGD. Pass Adam"),
         ({"optimizer": "rms"}, "optimizer must be one of adam, sgd, file.py:name"),
         ({"schedule": f"{FILE}:Risng"}, "it has no Risng"),
@@ -220,6 +222,31 @@ def test_an_attack_without_a_threat_waits_in_a_queue_and_resumes(tmp_path: Path)
     whole = train(config, tmp_path / "whole")
     train(config, tmp_path / "half", until=4)
     assert_same_bits(weights_of(resume(tmp_path / "half").network), weights_of(whole.network))
+
+
+def sign(model, images, labels, *, threat):
+    """One step to the edge of the run's threat; takes no generator."""
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(x), labels), x)
+    return threat.project(images + threat.eps * gradient.sign(), images)
+
+
+def test_an_attack_gets_the_threat_of_the_run_and_is_watched_as_one_of_ours(tmp_path: Path) -> None:
+    watched = Validation(every=0, alarm_every=2, alarm_images=16)
+    step = PGD(threat=Linf(0.1), steps=1, step_size=0.1, start="none")
+    runs = {
+        name: train(small(attack=attack, threat=Linf(0.1), validation=watched), tmp_path / name)
+        for name, attack in {"ours": step, "own": sign}.items()
+    }
+    assert_same_bits(*(weights_of(trained.network) for trained in runs.values()))
+    rows = [
+        [row for row in MetricsLog(trained.run.metrics).rows() if "clean_accuracy" in row]
+        for trained in runs.values()
+    ]
+    apart = {"own_steps", "seconds"}
+    ours, own = ([{n: v for n, v in row.items() if n not in apart} for row in of] for of in rows)
+    assert ours == own
+    assert all("own_steps" not in row and "long_accuracy" in row for row in rows[1])
 
 
 def wrong(value: float, until: float = 0.0) -> Custom:

@@ -22,7 +22,7 @@ from typing_extensions import override
 from sparring.attacks.apgd import APGD
 from sparring.attacks.checks import Classifier
 from sparring.attacks.fab import FAB
-from sparring.attacks.own import own_images
+from sparring.attacks.own import own_images, threat_of
 from sparring.attacks.own_threat import FEW, check_threat, is_own
 from sparring.attacks.pgd import PGD
 from sparring.attacks.square import Square
@@ -281,8 +281,8 @@ class Recipe:
         """How the ticket of this number is attacked."""
         attack = self.attack
         if not isinstance(attack, StepwiseAttack):
-            threat = getattr(attack, "threat", None)
-            return AttackPlan(attack=attack, eps=getattr(threat, "eps", math.nan))
+            threat = threat_of(attack)
+            return AttackPlan(attack=attack, eps=threat.eps if threat else math.nan)
         here = self.progress(number)
         factor = self._factor(here)
         early = (early.steps for early in self.early_steps if here < early.until)
@@ -297,8 +297,8 @@ class Crafter:
 
     def __init__(self, recipe: Recipe, images: Images, device: torch.device) -> None:
         self.recipe, self.images, self.device = recipe, images, device
-        threat = getattr(recipe.attack, "threat", None)
-        if isinstance(threat, Threat) and is_own(threat):
+        threat = threat_of(recipe.attack)
+        if threat and is_own(threat):
             some = torch.arange(min(FEW, len(images)))
             check_threat(threat, images.batch(some)[0].to(device))
         self._order = Order(num_images=len(images), batch_size=recipe.batch_size, seed=recipe.seed)
@@ -355,7 +355,9 @@ class Crafter:
         if stage != "last":
             seed = self._ticket(batch.number, part, parts).seed
             generator = Generator().manual_seed(seed)
-            adversarial = _attacked(attack, model, batch, generator)
+            adversarial = attacked_images(
+                attack, model, batch.images, batch.labels, generator=generator
+            )
         elif plan.fresh_steps:
             assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
             adversarial = attack.search_from(batch.adversarial, model, batch.images, batch.labels)
@@ -412,13 +414,16 @@ BUILT_IN = (PGD, APGD, FAB, Square)
 """Attacks that do not change the network; others are checked at each batch."""
 
 
-def _attacked(
-    attack: BatchAttack, model: Classifier, batch: AttackedBatch, generator: Generator
+def attacked_images(
+    attack: BatchAttack, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
 ) -> Tensor:
-    """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked."""
+    """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked.
+
+    Raises `ConfigError` if such an attack fails, changes the network, or returns no such images.
+    """
     if type(attack) in BUILT_IN:
-        return attack(model, batch.images, batch.labels, generator=generator)
-    return own_images(attack, model, batch.images, batch.labels, generator=generator)
+        return attack(model, images, labels, generator=generator)
+    return own_images(attack, model, images, labels, generator=generator)
 
 
 def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:

@@ -3,11 +3,13 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -119,8 +121,24 @@ def _hooks(module: nn.Module | None) -> dict[tuple[str, str], dict[int, object]]
     }
 
 
+def aimed_at(threat: Threat, attack: Callable[..., Any]) -> Callable[..., Any]:
+    """The attack; one that takes a threat as an argument, and has none itself, gets this one."""
+    if threat_of(attack) or isinstance(attack, nn.Module) or not _takes(attack, "threat"):
+        return attack
+    return functools.partial(attack, threat=threat)
+
+
+def threat_of(attack: Callable[..., object]) -> Threat | None:
+    """The threat of an attack, its own or that of `aimed_at`; `None` without one."""
+    given = attack.keywords if isinstance(attack, functools.partial) else {}
+    found = getattr(attack, "threat", given.get("threat"))
+    return found if isinstance(found, Threat) else None
+
+
 def own_name(attack: Callable[..., object]) -> str:
     """Its `name` if it has one, else what Python calls it."""
+    if isinstance(attack, functools.partial):
+        return own_name(attack.func)
     name = getattr(attack, "name", None)
     return name if isinstance(name, str) else getattr(attack, "__name__", type(attack).__name__)
 

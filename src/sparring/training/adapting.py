@@ -105,6 +105,8 @@ POLICIES: Named = MappingProxyType(
 )
 TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray, "slow-link": SlowLink})
 
+SOURCE = {"source", "staleness", "workers", "transport", "policy", "lag", "publish_every"}
+"""Changes that ask for a source."""
 RAMP = 0.45
 """Share of a run over which ε grows for the objective "certified"."""
 
@@ -141,7 +143,7 @@ class Changes(TypedDict, total=False):
     steps, are dropped unless it is a `StepwiseAttack`."""
     objective: Objective | str
     """What an update minimises. With TRADES, the attack maximises its loss. With Certified, the
-    attack has no steps, the trainer makes the batches, and ε grows over the run."""
+    attack has no steps, the source is fresh unless one is named, and ε grows over the run."""
     optimizer: OptimizerKind | str
     """The name of the current optimizer keeps its settings."""
     lr: float
@@ -302,7 +304,8 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
     if "threat" in changes or "eps" in changes:
         config = withstanding(config, threat)
     if "attack" in changes:
-        config = _with_attack(config, _one("attack", ATTACKS, changes["attack"], config.attack))
+        attack = _one("attack", ATTACKS, changes["attack"], config.attack)
+        config = _with_attack(config, attack, changes)
     if "steps" in changes:
         if not isinstance(config.attack, PGD):
             raise _needs("steps", "attack", "pgd", config.attack)
@@ -311,13 +314,19 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
     return config
 
 
-def _with_attack(config: TrainConfig, attack: AttackKind) -> TrainConfig:
+def _with_attack(config: TrainConfig, attack: AttackKind, changes: Changes) -> TrainConfig:
     """With another attack, and without step schedules and fresh steps if it has no steps."""
     config = replace(config, attack=attack)
     if isinstance(made(config.attack, "attack"), StepwiseAttack):
         return config
     source: Any = config.source
     if source.fresh_steps:
+        if isinstance(source, Reused) and "source" in changes:
+            raise ConfigError.expected(
+                "source reused needs an attack in steps (a StepwiseAttack)",
+                type(config.attack).__name__,
+                "Leave out --source, or take --attack pgd.",
+            )
         source = Fresh() if isinstance(source, Reused) else replace(source, fresh_steps=0)
     return replace(config, source=source, early_steps=(), eps_schedule=Constant())
 
@@ -336,7 +345,8 @@ def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
             config = replace(config, eps_schedule=WarmUp(share=RAMP))
         if not {"attack", "steps"} & changes.keys():
             attack = PGD(threat=attack.threat, steps=0, start="none")
-            config = replace(config, source=Fresh(), early_steps=())
+            source = config.source if SOURCE & changes.keys() else Fresh()
+            config = replace(config, source=source, early_steps=())
     return replace(config, objective=objective, attack=attack)
 
 

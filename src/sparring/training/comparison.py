@@ -8,22 +8,25 @@ them, that thing is its cause.
 Shapes: B batch, C H W image, K classes.  Units: accuracies are shares in [0, 1].
 """
 
+import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, AttackedBatch
+from sparring.attacks import PGD, AttackedBatch, BatchAttack, StepwiseAttack, Threat
+from sparring.attacks.crafting import BUILT_IN, attacked_images
+from sparring.attacks.own import threat_of
 from sparring.data import Dataset, derive_seed
-from sparring.evaluation.judge import correct, parts, slice_accuracy
+from sparring.evaluation.judge import correct, parts
 from sparring.models import chosen_batch_size, drawing_from, evaluation_mode, working_copy
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
 LONG = 10
-"""Steps of the longer attack, or twice the run's own if that is more."""
+"""Steps of the longer attack, which is PGD, or twice the run's own if that is more."""
 HALF = 0.5
 """An accuracy above this is learned. There is a gap where another is less than this share of it."""
 FIFTH = 0.2
@@ -48,8 +51,9 @@ class Comparison:
 
     step: int
     """Updates that the weights have seen."""
-    own_steps: int
-    """Steps of the run's own attack on the next batch; 0 in natural training."""
+    own_steps: int | None
+    """Steps of the run's own attack on the next batch; 0 in natural training, `None` for an attack
+    that does not tell."""
     long_steps: int
     """Steps of the longer one."""
     own_accuracy: float | None
@@ -83,13 +87,14 @@ class Comparison:
         """
         fresh = self.batch_accuracy if self.fresh_accuracy is None else self.fresh_accuracy
         own = self.clean_accuracy if self.own_accuracy is None else self.own_accuracy
+        weak = "attack" if self.own_steps else "own attack"
         pairs = (
             ("examples", self.batch_accuracy, self.fresh_accuracy),
             ("memory", fresh, self.trained_accuracy),
             ("mode", self.trained_accuracy, self.attacked_accuracy),
             ("mode", self.clean_trained_accuracy, self.clean_accuracy),
             ("clean", self.attacked_accuracy, self.clean_accuracy),
-            ("attack", self.own_accuracy, self.long_accuracy),
+            (weak, self.own_accuracy, self.long_accuracy),
             ("precision", own, self.exact_accuracy),
             ("average", own, self.average_accuracy),
         )
@@ -138,19 +143,18 @@ class Comparer:
         config = self._config
         number = min(trainer.version, config.updates - 1)
         own = _own_attack(trainer, number)
-        steps = own.steps
-        longer = PGD(threat=own.threat, steps=max(LONG, 2 * steps))
+        longer = _longer(own, config.threat)
         judged = trainer.copy.attacked
         attacked = self._examples(judged, own)
         clean, withstood = self._right(judged, self.images), self._right(judged, attacked)
         found = Comparison(
             step=trainer.version,
             classes=self._classes,
-            own_steps=steps,
-            long_steps=longer.steps if steps else 0,
-            own_accuracy=_share(clean & withstood) if steps else None,
-            long_accuracy=self._under(judged, longer) if steps else None,
-            attacked_accuracy=_share(withstood) if steps else None,
+            own_steps=_steps(own),
+            long_steps=longer.steps,
+            own_accuracy=_share(clean & withstood) if own else None,
+            long_accuracy=self._under(judged, longer) if own else None,
+            attacked_accuracy=_share(withstood) if own else None,
             clean_accuracy=_share(clean),
             exact_accuracy=self._exact(trainer, attacked),
             average_accuracy=self._averaged(trainer, own),
@@ -175,10 +179,11 @@ class Comparer:
         count = min(max(2, len(self.labels)), len(batch.labels))
         images, labels = batch.images[:count], batch.labels[:count]
         fresh = None
-        if trainer.version - batch.version > 1 and found.own_steps:
-            attack = _own_attack(trainer, batch.number)
+        attack = _own_attack(trainer, batch.number)
+        if trainer.version - batch.version > 1 and attack:
             generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "alarm"))
-            renewed = attack(trainer.copy.attacked, images, labels, generator=generator)
+            judged = trainer.copy.attacked
+            renewed = attacked_images(attack, judged, images, labels, generator=generator)
             fresh = _in_batches(trainer, trained, renewed, labels)
         return replace(
             found,
@@ -186,25 +191,29 @@ class Comparer:
             fresh_accuracy=fresh,
         )
 
-    def _examples(self, logits_of: Callable[[Tensor], Tensor], attack: PGD) -> Tensor:
-        if not attack.steps:
+    def _examples(
+        self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack | None
+    ) -> Tensor:
+        if attack is None:
             return self.images
         attacked, size = self.images.clone(), chosen_batch_size(None, self.images.device)
         for number, part in enumerate(parts(len(self.labels), size)):
             seed = derive_seed(self._config.seed, "slice", number)
-            generator = torch.Generator().manual_seed(seed)
-            attacked[part] = attack(
-                logits_of, self.images[part], self.labels[part], generator=generator
-            )
+            generator, some = torch.Generator().manual_seed(seed), (self.images, self.labels)
+            with drawing_from(seed):
+                attacked[part] = attacked_images(
+                    attack, logits_of, *(each[part] for each in some), generator=generator
+                )
         return attacked
 
     def _right(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return correct(logits_of, images, self.labels)
 
-    def _under(self, logits_of: Callable[[Tensor], Tensor], attack: PGD) -> float:
-        return slice_accuracy(logits_of, self.images, self.labels, attack, seed=self._config.seed)[
-            1
-        ].share
+    def _under(self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack | None) -> float:
+        """Share right both clean and under an attack, from the same starts each time."""
+        attacked = self._examples(logits_of, attack)
+        clean = self._right(logits_of, self.images)
+        return _share(clean & self._right(logits_of, attacked))
 
     def _exact(self, trainer: Trainer, attacked: Tensor) -> float | None:
         if trainer.copy.name.startswith("fp32"):
@@ -213,7 +222,7 @@ class Comparer:
             clean = self._right(trainer.network, self.images)
             return _share(clean & self._right(trainer.network, attacked))
 
-    def _averaged(self, trainer: Trainer, own: PGD) -> float | None:
+    def _averaged(self, trainer: Trainer, own: BatchAttack | None) -> float | None:
         if not self._config.average:
             return None
         return self._under(working_copy(trainer.average.network, trainer.precision).attacked, own)
@@ -276,9 +285,29 @@ def _in_training_mode(trainer: Trainer) -> Iterator[Callable[[Tensor], Tensor]]:
                 buffer.copy_(value)
 
 
-def _own_attack(trainer: Trainer, number: int) -> PGD:
-    """The run's attack on the ticket of this number; without a step if it is not PGD."""
+def _own_attack(trainer: Trainer, number: int) -> BatchAttack | None:
+    """The run's attack on the ticket of this number; `None` if it takes no steps.
+
+    An attack of your own is copied, where it can be, so that what it remembers stays as it is.
+    """
     attack = trainer.loader.recipe.plan(number).attack
-    if isinstance(attack, PGD):
-        return attack
-    return PGD(threat=trainer.config.threat, steps=0, start="none")
+    if _steps(attack) == 0:
+        return None
+    if type(attack) not in BUILT_IN:
+        with suppress(Exception):  # of code that is not sparring's
+            return copy.deepcopy(attack)
+    return attack
+
+
+def _steps(attack: BatchAttack | None) -> int | None:
+    """Steps of an attack, if it tells; 0 of none."""
+    if attack is None:
+        return 0
+    return attack.steps if isinstance(attack, StepwiseAttack) else None
+
+
+def _longer(attack: BatchAttack | None, threat: Threat) -> PGD:
+    """A longer attack within the same threat, or within `threat`; without a step beside none."""
+    if attack is None:
+        return PGD(threat=threat, steps=0)
+    return PGD(threat=threat_of(attack) or threat, steps=max(LONG, 2 * (_steps(attack) or 0)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from sparring.attacks import L2, PGD, BatchAttack, CustomThreat, EarlySteps, Linf, Recipe, Threat
+from sparring.attacks.own import aimed_at
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
@@ -210,6 +211,7 @@ class TrainConfig:
         own: dict[str, Any] = {
             name: made(getattr(self, name), name) for name in ("attack", "eps_schedule")
         }
+        own["attack"] = aimed_at(self.threat, own["attack"])
         if not isinstance(own["attack"], PGD) and self.eps_schedule == Constant():
             own["eps_schedule"] = None
         steps = tuple(made(step, "augmentation") for step in self.augmentation)

@@ -77,6 +77,13 @@ WAYS: Mapping[str, str] = MappingProxyType(
             "show it. Some recover as the learning rate falls. Otherwise train with more steps "
             "(--steps) or a random start (--set attack.start=uniform)."
         ),
+        "own attack": (
+            "robust to its own attack only: of {images} validation images {trained} withstand the "
+            "run's own attack, {judged} PGD of {long_steps} steps (step {step}). The attack is too "
+            "weak to train against, or the network learns to mislead it (catastrophic overfitting) "
+            "and its training accuracy does not show it. Train against a stronger attack, or PGD "
+            "(--attack pgd)."
+        ),
         "precision": (
             "bf16 and single precision differ: of {images} validation images {trained} withstand "
             "the run's own attack in bf16, {judged} in single precision (step {step}). Train in "
@@ -288,7 +295,7 @@ class OverfittingAlarm:
             trained=f"{gap.trained:.0%}",
             judged=f"{gap.judged:.0%}",
             images=len(self._comparer.labels),
-            own_steps=counted(found.own_steps, "step"),
+            own_steps=counted(found.own_steps or 0, "step"),
             long_steps=found.long_steps,
             step=found.step,
         )

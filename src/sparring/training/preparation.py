@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD
+from sparring.attacks.crafting import attacked_images
 from sparring.data import Dataset, derive_seed
 from sparring.data.source import absolute
 from sparring.engine.shared_images import unpicklable
@@ -149,10 +150,9 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
     Raises `ConfigError`.
     """
     config.recipe()  # made, and checked beside the source
-    attack = config.attack
-    if isinstance(attack, PGD):
-        attack = replace(attack, steps=min(1, attack.steps))
-    config = replace(with_own(config, _copied), source=Fresh(), attack=attack)
+    config = replace(with_own(config, _copied), source=Fresh())
+    if isinstance(config.attack, PGD):
+        config = replace(config, attack=replace(config.attack, steps=min(1, config.attack.steps)))
     device = chosen_device(config.device)
     with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
         warnings.simplefilter("ignore")  # the run says them again
@@ -186,7 +186,8 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
     with _tried("an attack on one image failed"):
         attack = trainer.loader.recipe.attack
         attack = replace(attack, steps=1) if isinstance(attack, PGD) else attack
-        attack(trainer.copy.attacked, image, label, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        attacked_images(attack, trainer.copy.attacked, image, label, generator=generator)
     with _tried("an evaluation of one image failed"):
         logits = _logits(trainer.average.network, image)
     check_logits(logits, name, 1, outputs, when=" in an evaluation")
