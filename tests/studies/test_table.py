@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparring.records import MetricsLog, Row, describe
-from sparring.studies.runner import StudyTable
+from sparring.studies.table import StudyTable
 
 HERE = describe(threads=1, device="cpu", precision="fp32")
 ELSEWHERE = replace(HERE, commit="0123", threads=2)
