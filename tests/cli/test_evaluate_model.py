@@ -186,5 +186,8 @@ def test_settings_of_data_are_taken_for_a_model(capsys: pytest.CaptureFixture[st
     assert main(f"{COMMAND} --set model=1{COMMON}".split()) == 2
     assert main(f"{COMMAND} --set data_memory=1000000{COMMON}".split()) == 0
     capsys.readouterr()
+    for unused in ("seed=3", "optimizer.learning_rate=1", "threat.eps=0.5"):
+        assert main(f"{COMMAND} --set {unused}{COMMON}".split()) == 2
+        assert f"got {unused.partition('=')[0]}" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", "--set", "image_size=8"]) == 2
     assert "--set needs --model" in capsys.readouterr().err

@@ -113,6 +113,8 @@ STRONGEST = "standard"
 """Suite to suggest after another one."""
 OF_MODEL = ("init", "model_args", "mean", "std", "set", "out")
 """Flags that need --model."""
+OF_DATA = ("channels", "data", "data_memory", "image_size", "init", "model")
+"""Settings of a run that --set may change for --model: the network and its images."""
 FORM = Form(verb="evaluate", flags=EvaluateFlags, about=ABOUT, word="RUN")
 
 
@@ -225,6 +227,7 @@ def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
 
     names = ("model", "model_args", "mean", "std", "init", "data", "set")
     config = _adapted(flags, **{name: getattr(flags, name) for name in names})
+    _check_set(flags)
     data = opened(config)
     fitted = config.model.fitted(data.image_shape, data.num_classes)
     network = starting_network(replace(config, model=fitted))
@@ -248,6 +251,17 @@ def _evaluate_model(flags: EvaluateFlags, model: str) -> int:
     if curve[0].suite != STRONGEST:
         print_result(f"next: the same with --suite {STRONGEST}, before you rely on it")
     return 0
+
+
+def _check_set(flags: EvaluateFlags) -> None:
+    """Refuse known settings that an evaluation has no use for."""
+    for name in (assignment.partition("=")[0] for assignment in flags.set):
+        if name.partition(".")[0] not in OF_DATA:
+            raise ConfigError.expected(
+                f"--set of an evaluation takes settings of {', '.join(OF_DATA)}",
+                name,
+                "Leave it out, or see sparring evaluate --help for flags.",
+            )
 
 
 def _settings(flags: EvaluateFlags) -> dict[str, Any]:
