@@ -105,7 +105,7 @@ POLICIES: Named = MappingProxyType(
 )
 TRANSPORTS: Named = MappingProxyType({"process": Processes, "ray": Ray, "slow-link": SlowLink})
 
-SOURCE = {"source", "staleness", "workers", "transport", "policy", "lag", "publish_every"}
+OF_SOURCE = {"source", "staleness", "workers", "transport", "policy", "lag", "publish_every"}
 """Changes that ask for a source."""
 RAMP = 0.45
 """Share of a run over which ε grows for the objective "certified"."""
@@ -345,7 +345,7 @@ def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
             config = replace(config, eps_schedule=WarmUp(share=RAMP))
         if not {"attack", "steps"} & changes.keys():
             attack = PGD(threat=attack.threat, steps=0, start="none")
-            source = config.source if SOURCE & changes.keys() else Fresh()
+            source = config.source if OF_SOURCE & changes.keys() else Fresh()
             config = replace(config, source=source, early_steps=())
     return replace(config, objective=objective, attack=attack)
 
