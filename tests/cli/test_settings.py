@@ -23,7 +23,6 @@ from sparring.training import (
     EarlySteps,
     Fresh,
     OneCycle,
-    Reused,
     Stale,
     TrainConfig,
     adapting,
@@ -135,39 +134,6 @@ def test_other_data_bring_the_threat_that_is_usual_for_them():
         assert config.pgd.threat.eps == pytest.approx(8 / 255 * 1.2)
     assert fast(data=data, threat=Linf(0.1)).threat == Linf(0.1)
     assert adapted(fast(), data=data).threat == fast().threat
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["", "--seed 3", "--data mnist --eps 0.3", "--threads 1 --set validation.every=0"],
-)
-def test_fast_reuses_attacks_with_the_settings_for_which_that_was_measured(asked, words):
-    config = asked(*words.split())
-    assert (config.source, config.early_steps, config.updates) == (Reused(), THREE, 780)
-    assert config.validation.every in (0, 195)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--source fresh",
-        "--source async",
-        "--eps 0.2",
-        "--steps 5",
-        "--updates 980",
-        "--epochs 2",
-        "--augmentation flip",
-        "--batch-size 64",
-        "--set model.initialisation=madry",
-        "--set average=0",
-        "--set updates=980",
-    ],
-)
-def test_fast_attacks_as_a_whole_with_other_settings_or_where_they_are_named(asked, words):
-    config = asked(*words.split())
-    assert not isinstance(config.source, Reused)
-    assert config.updates != 780
-    assert config.early_steps == (() if "steps" in words else TWO_THEN_THREE)
 
 
 @pytest.mark.parametrize("model", ["small-cnn", "preact-resnet-18", "wide-resnet"])
@@ -296,7 +262,7 @@ def test_a_normalisation_stands_before_the_model(asked):
 def test_trades_brings_its_attack(asked):
     found = asked("--objective", "trades")
     assert found == replace(
-        fast(source=Fresh()),
+        fast(),
         objective=TRADES(),
         attack=replace(fast().pgd, loss="kl", start="uniform"),
     )
@@ -357,11 +323,10 @@ def test_several_trainers_scale_settings_of_one_and_take_their_own_as_they_are(
     asked, several, tmp_path
 ):
     several(0)
-    whole = fast(source=Fresh())  # several trainers cannot reuse attacks
-    scaled = linearly_scaled(whole, 2)
+    scaled = linearly_scaled(fast(), 2)
     assert asked() == asked("--scaling", "linear") == scaled
     assert asked("--updates", "300").updates == 150
-    assert asked("--scaling", "none") == replace(whole, trainers=2)
+    assert asked("--scaling", "none") == replace(fast(), trainers=2)
     file = tmp_path / "two.json"
     file.write_text(json.dumps(to_json(scaled)))
     assert asked("--config", str(file)) == asked("--config", str(file), "--scaling", "none")

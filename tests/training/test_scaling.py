@@ -8,7 +8,6 @@ import pytest
 from sparring.training import (
     Adam,
     Constant,
-    Fresh,
     Gradual,
     OneCycle,
     Steps,
@@ -54,11 +53,10 @@ def test_what_begins_no_higher_than_the_unscaled_rate_is_left_alone(schedule):
 
 
 def test_what_is_counted_in_updates_comes_after_as_many_images():
-    whole = fast(source=Fresh())
-    many = linearly_scaled(replace(whole, snapshot_every=0, checkpoint_every=1), 2)
+    many = linearly_scaled(replace(fast(), snapshot_every=0, checkpoint_every=1), 2)
     assert (many.updates, many.validation.every, many.validation.alarm_every) == (490, 123, 50)
     assert (many.snapshot_every, many.checkpoint_every) == (0, 1)
-    assert many.average == pytest.approx(whole.average**2)
+    assert many.average == pytest.approx(fast().average ** 2)
 
 
 def test_one_trainer_changes_nothing():

@@ -13,7 +13,7 @@ from typing import cast
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data.run_data import RunData
 from sparring.errors import ConfigError, DataError
-from sparring.loader import Asynchronous, Fresh, Ray, Reused, SlowLink, SourceKind
+from sparring.loader import Asynchronous, Ray, SlowLink, SourceKind
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.checks import choice
 from sparring.records.own_code import check_trusted, named_code
@@ -37,10 +37,6 @@ def resolved(flags: TrainFlags) -> TrainConfig:
         name = DEFAULT_PRESET if flags.preset is None else flags.preset
         choice("--preset", name, PRESETS)
         config = PRESETS[name](**changes)
-        if launched() > 1 and isinstance(config.source, Reused) and "source" not in changes:
-            config = PRESETS[name](
-                **{**changes, "source": Fresh()}
-            )  # several trainers cannot reuse
     else:
         config = adapted(_stored(flags.config), **changes)
     _check_code(config, flags)

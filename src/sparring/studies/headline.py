@@ -151,8 +151,8 @@ def causes(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         caption="Here, from mnist_challenge's recipe in plain PyTorch to the preset fast with "
         "this library's engine, on all cores. Arithmetic: plain single precision, layer by layer, "
         "against this library's. Attack steps: κ = 40 against 8. Batch and updates: 100,000 of 50 "
-        "images against 60,000 of 128. Schedule: those against 980 of the preset fast with whole, "
-        "but shorter attacks. Asynchrony: on the cores of this machine, all of which synchronous "
+        "images against 60,000 of 128. Schedule: those against the preset fast, with 980 updates "
+        "and shorter attacks. Asynchrony: on the cores of this machine, all of which synchronous "
         "training uses as well. The paper: 26, of which it attributes 5 to κ and the rest to "
         "asynchrony over 8 GPUs; 1 if it states no gain.",
         alternative="Bars of factors for each cause and the whole, this machine's and the paper's.",

@@ -41,7 +41,7 @@ def attacked(scale: Scale, steps: int) -> TrainConfig:
     attack = PGD(threat=Linf(eps=EPS), steps=steps, start="uniform")
     if scale == "paper":
         return _for_study(_papers(attack), scale)
-    short = replace(fast(source=Fresh()), attack=attack, early_steps=())
+    short = replace(fast(), attack=attack, early_steps=())
     return _for_study(short if scale == "short" else _tiny(short), scale)
 
 
@@ -63,7 +63,7 @@ def stale(
     if scale == "paper":
         return _for_study(replace(_papers(attack), source=source, seed=seed), scale)
     short = replace(
-        fast(source=Fresh()),
+        fast(),
         attack=attack,
         seed=seed,
         early_steps=(),

@@ -30,7 +30,7 @@ from sparring.studies.networks import (
     with_short_validation,
 )
 from sparring.studies.study import Demanding, Measurement, Scale
-from sparring.training import Asynchronous, Fresh, TrainConfig, train
+from sparring.training import Asynchronous, TrainConfig, train
 from sparring.training.checkpoint import settings_digest
 from sparring.training.presets import fast, madry, paper, paper_async
 
@@ -60,12 +60,12 @@ PLAIN, BASELINE, FEWER_STEPS = "madry-plain", "madry", "madry-k8"
 PAPER, PAPER_ASYNC = "paper", "paper-async"
 """The paper's recipe of κ = 8, synchronous and with its engine."""
 FAST, FAST_ASYNC = "fast", "fast-async"
-"""The preset fast with whole attacks, synchronous and with this library's engine."""
+"""The preset fast, synchronous and with this library's engine."""
 
 
 def recipes(scale: Scale) -> Mapping[str, TrainConfig]:
     """All of them by name, the slowest first; at smoke with tiny batches, on one thread."""
-    baseline, short = madry(), fast(source=Fresh())
+    baseline, short = madry(), fast()
     steps = PGD(threat=baseline.pgd.threat, steps=ATTACK, start="uniform")
     found = {
         PLAIN: replace(baseline, model=PlainNetwork(), precision="fp32"),

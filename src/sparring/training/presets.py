@@ -7,12 +7,12 @@ without a threat of your own it takes the usual one, and for other networks more
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import Protocol, Unpack, runtime_checkable
 
 from sparring.attacks import PGD, CustomThreat, EarlySteps, Linf
 from sparring.attacks.plausible import usual
 from sparring.engine import Newest
-from sparring.loader import Asynchronous, Reused
+from sparring.loader import Asynchronous
 from sparring.models import PaperNetwork, StridedNetwork
 from sparring.models.spec import bare
 from sparring.records.typed import typed
@@ -24,13 +24,7 @@ from sparring.training.optimizers import Adam, Triangular, WarmUp
 TWO_THEN_THREE = (EarlySteps(until=0.5, steps=2), EarlySteps(until=0.8, steps=3))
 """Early steps of the preset `fast` for the paper's network."""
 THREE = (EarlySteps(until=0.8, steps=3),)
-"""The same for other networks, and where attacks are reused."""
-REUSING: Mapping[str, Any] = MappingProxyType(
-    {"source": Reused(), "early_steps": THREE, "updates": 780}
-)
-"""Settings of the preset `fast` where each attack continues that of the epoch before."""
-FREE = ("seed", "precision", "device", "threads", "validation", "checkpoint_every")
-"""Settings that may change beside them."""
+"""The same for other networks."""
 
 
 def for_model(config: TrainConfig) -> TrainConfig:
@@ -76,16 +70,13 @@ def _preset(config: TrainConfig, changes: Changes) -> TrainConfig:
 def fast(**changes: Unpack[Changes]) -> TrainConfig:
     """A robust MNIST classifier in two minutes on two cores: the default.
 
-    In the first epoch attacks of three steps, which reach 1.3 ε, at an ε a fifth above the one to
-    withstand, after a warm-up; later ones continue them by one step, shorter in the last fifth.
-    Small initial weights in the first layer, a triangular learning rate with a high peak, averaged
-    weights. A higher peak would do as well with fresh attacks, but not with stale ones:
+    Attacks of two steps for half of the run, of three until four fifths, then of five; they reach
+    1.3 ε in all, at an ε a fifth above the one to withstand, after a warm-up. Small initial weights
+    in the first layer, a triangular learning rate with a high peak, averaged weights. Two steps
+    that reach 1.6 ε overfit to themselves, and two steps alone look good only until a long attack
+    judges them; so do attacks that continue those of the epoch before: docs/reproducing.md. A
+    higher peak would do as well with fresh attacks, but not with stale ones:
     docs/decisions/0007-engine.md.
-
-    With other data, networks, threats or settings of training every attack is whole: two steps
-    for half of the run, three until four fifths, then five, in 980 updates. Two steps that reach
-    1.6 ε overfit to themselves, and two steps alone look good only until a long attack judges them:
-    docs/reproducing.md.
     """
     config = TrainConfig(
         model=PaperNetwork(initialisation="small"),
@@ -100,29 +91,7 @@ def fast(**changes: Unpack[Changes]) -> TrainConfig:
         average=0.99,
         validation=Validation(every=245, images=256, steps=10),
     )
-    others: Changes = {**changes}
-    is_named = changes.get("source") in ("reused", REUSING["source"])
-    if is_named and not any(word.startswith("source") for word in changes.get("set", ())):
-        del others["source"]
-    changed = _preset(config, others)
-    if _changes_only_free(config, changed, others):
-        return _reusing(config, changed)
-    return _preset(config, changes) if is_named else changed
-
-
-def _changes_only_free(before: TrainConfig, config: TrainConfig, changes: Changes) -> bool:
-    """Whether the changes are of `FREE` settings, and name none of `REUSING`."""
-    words = [word.partition("=")[0].partition(".")[0] for word in changes.get("set", ())]
-    if {*changes, *words} & {*REUSING, "staleness", "epochs", "steps"}:
-        return False
-    return replace(config, **{name: getattr(before, name) for name in FREE}) == before
-
-
-def _reusing(before: TrainConfig, config: TrainConfig) -> TrainConfig:
-    validation = config.validation
-    if validation == before.validation:
-        validation = replace(validation, every=REUSING["updates"] // 4)
-    return replace(config, validation=validation, **REUSING)
+    return _preset(config, changes)
 
 
 @typed
