@@ -3,9 +3,10 @@
     python benchmarks/recipes.py "updates=900" "attack.steps=3 early_steps=[] updates=1000" \\
         --seeds 0 1 2 --suite pgd-100x5 --images 1000
 
-Each recipe is a preset (fast) with settings replaced, as `sparring train --set` replaces them; "" is
-the preset as it is. One line of CSV a run: natural accuracy on all validation images, robust accuracy on the first N
-after every attack of the suite, seconds of training. The runs themselves are thrown away.
+Each recipe is a preset (fast) with settings replaced, as `sparring train --set` replaces them; ""
+is the preset as it is. One line of CSV a run: natural accuracy on all validation images, robust
+accuracy on the first N after every attack of the suite, seconds of training. The runs themselves
+are thrown away.
 """
 
 import argparse
