@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from sparring.attacks import PGD, Classifier, Threat, checked
+from sparring.attacks import BatchAttack, Classifier, Threat, checked
+from sparring.attacks.crafting import attacked_images
 from sparring.attacks.threat import reach
 from sparring.data import derive_seed
 from sparring.errors import NonFiniteLogits
-from sparring.models import chosen_batch_size, evaluation_mode
+from sparring.models import chosen_batch_size, drawing_from, evaluation_mode
 from sparring.records import Proportion
 
 
@@ -62,26 +63,46 @@ def slice_accuracy(  # noqa: PLR0913 - what is judged, settings by keyword
     logits_of: Classifier,
     images: Float[Tensor, " B *S"],
     labels: Int64[Tensor, " B"],
-    attack: PGD,
+    attack: BatchAttack,
     *,
     seed: int,
     batch_size: int | None = None,
 ) -> tuple[Proportion, Proportion]:
     """Natural and robust accuracy of some images under one attack, to watch a run.
 
-    The same seed and batch size give the same starts, so that two results differ by the weights
-    alone. `batch_size` is by default 128 on a CPU and 1,024 elsewhere (untested). An image counts
-    as robust if it is right both clean and attacked.
-    Cost: two forward passes, and `attack.steps` forward and backward passes.
+    An image counts as robust if it is right both clean and attacked; attacked as by
+    `slice_examples`. Cost: two forward passes, and a forward and a backward pass for each step.
     """
-    batch_size = chosen_batch_size(batch_size, images.device)
     natural = correct(logits_of, images, labels, batch_size)
-    robust = natural.clone()
-    for number, part in enumerate(parts(len(labels), batch_size)):
-        generator = torch.Generator().manual_seed(derive_seed(seed, "slice", number))
-        attacked = attack(logits_of, images[part], labels[part], generator=generator)
-        robust[part] &= correct(logits_of, attacked, labels[part], batch_size)
+    attacked = slice_examples(logits_of, images, labels, attack, seed=seed, batch_size=batch_size)
+    robust = natural & correct(logits_of, attacked, labels, batch_size)
     return share_of(natural), share_of(robust)
+
+
+def slice_examples(  # noqa: PLR0913 - what is attacked, settings by keyword
+    logits_of: Classifier,
+    images: Float[Tensor, " B *S"],
+    labels: Int64[Tensor, " B"],
+    attack: BatchAttack,
+    *,
+    seed: int,
+    batch_size: int | None = None,
+) -> Float[Tensor, " B *S"]:
+    """Adversarial images of some images.
+
+    The same seed and batch size give the same starts, so that two results differ by the weights
+    alone. `batch_size` is by default 128 on a CPU and 1,024 elsewhere (untested).
+    Raises `ConfigError` if an attack of your own fails, or returns no such images.
+    """
+    attacked = images.clone()
+    for number, part in enumerate(parts(len(labels), chosen_batch_size(batch_size, images.device))):
+        seed_of_part = derive_seed(seed, "slice", number)
+        generator = torch.Generator().manual_seed(seed_of_part)
+        with drawing_from(seed_of_part):
+            attacked[part] = attacked_images(
+                attack, logits_of, images[part], labels[part], generator=generator
+            )
+    return attacked
 
 
 def share_of(images: Bool[Tensor, " N"]) -> Proportion:

@@ -20,8 +20,8 @@ from sparring.attacks import PGD, AttackedBatch, BatchAttack, StepwiseAttack, Th
 from sparring.attacks.crafting import BUILT_IN, attacked_images
 from sparring.attacks.own import threat_of
 from sparring.data import Dataset, derive_seed
-from sparring.evaluation.judge import correct, parts
-from sparring.models import chosen_batch_size, drawing_from, evaluation_mode, working_copy
+from sparring.evaluation.judge import correct, slice_accuracy, slice_examples
+from sparring.models import drawing_from, evaluation_mode, working_copy
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
@@ -145,7 +145,7 @@ class Comparer:
         own = _own_attack(trainer, number)
         longer = _longer(own, config.threat)
         judged = trainer.copy.attacked
-        attacked = self._examples(judged, own)
+        attacked = self._examples(judged, own) if own else self.images
         clean, withstood = self._right(judged, self.images), self._right(judged, attacked)
         found = Comparison(
             step=trainer.version,
@@ -191,29 +191,16 @@ class Comparer:
             fresh_accuracy=fresh,
         )
 
-    def _examples(
-        self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack | None
-    ) -> Tensor:
-        if attack is None:
-            return self.images
-        attacked, size = self.images.clone(), chosen_batch_size(None, self.images.device)
-        for number, part in enumerate(parts(len(self.labels), size)):
-            seed = derive_seed(self._config.seed, "slice", number)
-            generator, some = torch.Generator().manual_seed(seed), (self.images, self.labels)
-            with drawing_from(seed):
-                attacked[part] = attacked_images(
-                    attack, logits_of, *(each[part] for each in some), generator=generator
-                )
-        return attacked
+    def _examples(self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack) -> Tensor:
+        return slice_examples(logits_of, self.images, self.labels, attack, seed=self._config.seed)
 
     def _right(self, logits_of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return correct(logits_of, images, self.labels)
 
-    def _under(self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack | None) -> float:
+    def _under(self, logits_of: Callable[[Tensor], Tensor], attack: BatchAttack) -> float:
         """Share right both clean and under an attack, from the same starts each time."""
-        attacked = self._examples(logits_of, attack)
-        clean = self._right(logits_of, self.images)
-        return _share(clean & self._right(logits_of, attacked))
+        some = (self.images, self.labels)
+        return slice_accuracy(logits_of, *some, attack, seed=self._config.seed)[1].share
 
     def _exact(self, trainer: Trainer, attacked: Tensor) -> float | None:
         if trainer.copy.name.startswith("fp32"):
@@ -225,7 +212,10 @@ class Comparer:
     def _averaged(self, trainer: Trainer, own: BatchAttack | None) -> float | None:
         if not self._config.average:
             return None
-        return self._under(working_copy(trainer.average.network, trainer.precision).attacked, own)
+        network = working_copy(trainer.average.network, trainer.precision).attacked
+        if own is None:
+            return _share(self._right(network, self.images))
+        return self._under(network, own)
 
 
 def _share(right: Tensor) -> float:
