@@ -1,6 +1,10 @@
 """`sparring study`, as its user types it."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +48,36 @@ def test_every_study_runs_at_smoke_and_says_what_it_found(
     shown = capsys.readouterr().out
     assert shown.count("claimed") == len(found.claims)
     assert shown.splitlines()[-1].startswith("next: sparring report")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_a_study_with_a_sentence_and_its_processes(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
+    words = ["study", "run", "staleness", "--scale", "smoke", "--jobs", "1", "--into", "here"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparring", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            until = time.monotonic() + 500
+            while not list(tmp_path.glob("here/smoke/networks/*/metrics.jsonl")):
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.02)
+            process.send_signal(sent)
+            # The pipes close when the last process that writes to them has ended.
+            out, err = process.communicate(timeout=500)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + sent, err
+    assert out == ""
+    *_, kept, last = err.splitlines()
+    assert kept == f"finished work is kept; resume with: sparring {' '.join(words)}"
+    assert last == "error: interrupted. The same command resumes it."
 
 
 def test_a_study_has_the_names_of_its_figures_and_tables(

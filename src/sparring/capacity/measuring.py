@@ -4,6 +4,7 @@ Units: seconds, unless a name or docstring says otherwise.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -70,8 +71,9 @@ def timed_costs(config: TrainConfig, *, updates: int = TIMED) -> Costs:
     with temporary_folder() as folder:
         try:
             done = train(config, folder / "timed", until=WARM_UP + updates)
-        except Interrupted as error:  # its message advises to resume from the temporary folder
-            raise KeyboardInterrupt from error
+        except Interrupted as stopped:  # its message advises to resume from the temporary folder
+            signal.raise_signal(stopped.exit_code - 128)
+            raise
         return costs_from_log(MetricsLog(done.run.metrics).rows(), where="the timed run")
 
 

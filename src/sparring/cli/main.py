@@ -1,7 +1,8 @@
 """`sparring VERB …`: find the verb, run it, and turn an error into a sentence.
 
 Exit codes: 0 done; 2 a mistake that the user can correct; 1 a failed run, a replay that differs, or
-results that cannot be printed; 130 interrupted; 141 a closed pipe.
+results that cannot be printed; 130, 143 or 129 interrupted by SIGINT (Ctrl-C), SIGTERM or SIGHUP;
+141 a closed pipe.
 
 A closed or full standard output is an error, at the first result that is printed: what was trained,
 evaluated or measured before is stored. Standard error, for progress, may fail silently.
@@ -23,8 +24,10 @@ from typing import Any, NamedTuple
 
 from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
 
-INTERRUPTED, PIPE_CLOSED = 130, 141
-"""128 plus the signal's number, as shells report it: SIGINT is 2, SIGPIPE 13."""
+BY_SIGNAL = 128
+"""Added to the number of the signal that ended a process, as shells report it."""
+PIPE_CLOSED = BY_SIGNAL + 13
+"""SIGPIPE is 13."""
 SPINS = "20000"
 """How often a PyTorch thread without work looks for some before it sleeps."""
 
@@ -83,16 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     if argv is None:
         _wait_asleep()
-    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    if argv is None:
+        _hear_signals(words)
     with standard_streams():
         try:
             return _answered([word for word in words if word != "--debug"], debug)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as asked:
             _ignore_interrupts(argv)
             resumes = words[:1] in (["evaluate"], ["study"])
             _tell("interrupted." + " The same command resumes it." * resumes, debug)
-            return INTERRUPTED
+            return BY_SIGNAL + (asked.number if isinstance(asked, _Asked) else signal.SIGINT)
         finally:
             _ignore_interrupts(argv)
             flush_errors()
@@ -109,13 +112,35 @@ def _wait_asleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _hear_signals(words: Sequence[str]) -> None:
+    """Let the signals that ask to stop, and would end the process, interrupt it.
+
+    `train` takes SIGTERM and SIGHUP while it trains. Before and after, a trainer may wait for
+    others, where only a signal without a handler ends it at once.
+    """
+    ends = {signal.SIGINT: signal.default_int_handler}
+    if words[:1] != ["train"]:
+        ends |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+    for number, handler in ends.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, _interrupt)
+
+
+class _Asked(KeyboardInterrupt):
+    """A signal has asked the process to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
     """Raise `KeyboardInterrupt`; while PyTorch is imported, which it would abort, end at once."""
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         tell("error: interrupted.")
-        os._exit(INTERRUPTED)
-    signal.default_int_handler(number, frame)
+        os._exit(BY_SIGNAL + number)
+    raise _Asked(number)
 
 
 def _ignore_interrupts(argv: Sequence[str] | None) -> None:
