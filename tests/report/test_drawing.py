@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -38,6 +39,7 @@ from sparring.report.style import (
     SHADES,
     legible,
     luminance,
+    saved,
     series_style,
     text_colour_on,
 )
@@ -70,6 +72,40 @@ def test_curves_have_their_words(tmp_path: Path) -> None:
     words = words_of(tmp_path / "a.svg")
     expected = ["Title of figure", "one step", "eight steps", "fresh", "stale", "accuracy (%)"]
     assert set(expected) | {"staleness (updates)", "0", "1", "64"} <= set(words)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 12])
+@pytest.mark.parametrize("panels", [1, 2, 3])
+@pytest.mark.parametrize("name", ["s = 0", "2 of 8 steps fresh", "the paper's text, rounded"])
+def test_a_legend_is_on_the_page_in_as_few_rows_as_fit(
+    count: int, panels: int, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pages = []
+
+    def seen(page: Any, *words: Any) -> bytes:
+        pages.append(page)
+        return saved(page, *words)
+
+    monkeypatch.setattr("sparring.report.drawing.saved", seen)
+    names = [f"{name} {number}" for number in range(count)]
+    series = tuple(Series(name=each, x=(1.0, 2.0), y=(3.0, 4.0)) for each in names)
+    curves = replace(CURVES, panels=tuple(Panel(title="", series=series) for _ in range(panels)))
+    bars = replace(
+        LENGTHS,
+        groups=tuple(Group(name=each, numbers=(1.0,) * len(LENGTHS.names)) for each in names),
+    )
+    for each in (curves, bars):
+        draw(figure_of(each), tmp_path / "a.svg")
+        page = pages[-1]
+        (legend,) = page.legends
+        page.draw_without_rendering()
+        place = legend.get_window_extent()
+        assert page.bbox.x0 <= place.x0 < place.x1 <= page.bbox.x1
+        assert page.bbox.y0 <= place.y0 < place.y1 <= page.bbox.y1
+        across = legend._ncols
+        if across < count:
+            wider = page.legend(handles=legend.legend_handles, ncols=across + 1)
+            assert wider.get_window_extent().width > page.bbox.width
 
 
 def test_cells_have_their_numbers(tmp_path: Path) -> None:

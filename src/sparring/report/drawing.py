@@ -19,6 +19,7 @@ from sparring.report.style import drawing_settings, legible, saved, sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
+    from matplotlib.lines import Line2D
 
 
 FORMATS = (".svg", ".png", ".pdf")
@@ -39,6 +40,8 @@ FRAMES = 8
 """Frames of a film that are drawn, evenly spaced."""
 FRAME = 0.95
 """Side of a frame."""
+LEGEND_ROW = 0.2
+"""Height of a row of a legend."""
 LETTERS = 11
 """Characters of a title per inch."""
 
@@ -90,9 +93,7 @@ def _curves(curves: Curves) -> "Sheet":
     for axes, panel in zip(panels, curves.panels, strict=True):
         plan.draw(axes, panel)
     if len(plan.styles) > 1:
-        across = max(1, min(len(plan.styles), int(page.get_figwidth() // 1.5)))
-        page.set_figheight(page.get_figheight() + 0.2 * math.ceil(len(plan.styles) / across))
-        page.legend(handles=list(plan.keys()), loc="outside lower center", ncols=across)
+        _add_legend(page, list(plan.keys()))
     return page
 
 
@@ -118,9 +119,20 @@ def _lengths(lengths: Lengths) -> "Sheet":
     page = sheet(LONG, 1.1 + BAR * plan.bars)
     plan.draw(page.subplots())
     if len(lengths.groups) > 1:
-        page.set_figheight(page.get_figheight() + 0.2)
-        page.legend(handles=plan.keys(), loc="outside lower center", ncols=len(lengths.groups))
+        _add_legend(page, plan.keys())
     return page
+
+
+def _add_legend(page: "Sheet", entries: Sequence["Line2D"]) -> None:
+    """Add a legend below the panels, in as few rows as its width allows, and their height."""
+    across, room = len(entries), page.bbox.width
+    while True:
+        legend = page.legend(handles=entries, loc="outside lower center", ncols=across)
+        if across == 1 or legend.get_window_extent().width <= room:
+            break
+        legend.remove()
+        across -= 1
+    page.set_figheight(page.get_figheight() + LEGEND_ROW * math.ceil(len(entries) / across))
 
 
 def _relief(relief: Relief) -> "Sheet":
