@@ -7,7 +7,6 @@ first layer, because attacks and ε are in pixels.
 """
 
 import argparse
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 
 import sparring
 from sparring.data import dataset_from
-from sparring.models.networks import NormalisedNetwork
+from sparring.models import NormalisedNetwork
 
 
 class Bars(Dataset[tuple[Tensor, int]]):
@@ -63,18 +62,12 @@ def main() -> None:
     asked = parser.parse_args()
     names = ("lying", "standing", "none")
     data = dataset_from(train=Bars(600, 0), test=Bars(asked.images, 1), class_names=names)
-    threat = sparring.Linf(8 / 255)
-    config = replace(
-        sparring.presets.fast(),
-        threat=threat,
-        attack=sparring.PGD(threat=threat, steps=5),
-        batch_size=32,
-        updates=asked.updates,
-    )
     torch.manual_seed(0)
-    trained = sparring.train(config, asked.out, network=network(), data=data)
+    model = network()
+    config = sparring.presets.fast(model=model, data=data, batch_size=32, updates=asked.updates)
+    trained = sparring.train(config, asked.out, network=model, data=data)
     images, labels = data.test.batch(torch.arange(len(data.test)))
-    verdict = sparring.evaluate(trained.network, images, labels, threat, checks=False)
+    verdict = sparring.evaluate(trained.network, images, labels, config.threat, checks=False)
     print(f"natural accuracy {verdict.evaluation.natural}")
     print(f"robust accuracy {verdict.evaluation.robust}, suite {verdict.evaluation.suite}")
 

@@ -8,7 +8,6 @@ The same from the command line:
 """
 
 import argparse
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,8 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--out", default="runs/own-objective")
     asked = parser.parse_args()
-    config = replace(
-        sparring.presets.fast(),
+    config = sparring.presets.fast(
         model=SmallNetwork(width=asked.width),
         objective=Custom(factory=f"{__file__}:Focal", arguments=("gamma=0.5",)),
         updates=asked.updates,

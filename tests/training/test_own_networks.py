@@ -22,13 +22,14 @@ from sparring.training import (
     Stale,
     Trainer,
     Validation,
+    presets,
     replay,
     resume,
     train,
 )
 from sparring.training.trainer import Average
 from training.own_nets import Own
-from training.small_runs import Watching, assert_same_bits, small, weights_of
+from training.small_runs import PLAIN, Watching, assert_same_bits, small, weights_of
 
 FILE = Path(__file__).with_name("own_nets.py")
 OWN = Imported(factory=f"{FILE}:Own", arguments=("hidden=12",))
@@ -130,6 +131,28 @@ def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said
     with pytest.raises(ConfigError, match="failed in precision bf16"):
         train(replace(config, precision="bf16"), tmp_path / "none", data=noise())
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("early", "named", "passed", "told"),
+    [
+        (True, False, True, True),  # presets.fast(), network=...
+        (True, False, False, False),
+        (True, True, True, False),
+        (False, False, True, False),
+    ],
+)
+def test_the_early_steps_of_the_papers_network_for_another_are_told(
+    early: bool, named: bool, passed: bool, told: bool, tmp_path: Path
+) -> None:
+    network = PLAIN.build(0)
+    model = {"model": network} if named else {}
+    preset = presets.fast(**model) if early else presets.paper(**model)
+    config = small(model=preset.model, early_steps=preset.early_steps, updates=1)
+    watching = Watching()
+    given = network if passed else None
+    train(config, tmp_path / "run", data=noise(), network=given, sinks=[watching])
+    assert any("presets.fast(model=...)" in notice for notice in watching.notices) is told
 
 
 def test_what_dropout_draws_follows_from_the_seed_and_not_from_what_ran_before(tmp_path):

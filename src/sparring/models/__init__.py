@@ -41,7 +41,7 @@ from sparring.models.hardware import (
     has_bf16_units,
     neighbours,
 )
-from sparring.models.networks import draw_for_bounds
+from sparring.models.networks import NormalisedNetwork, draw_for_bounds
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.spec import (
     Given,
@@ -78,6 +78,7 @@ __all__ = [
     "Initialisation",
     "ModelKind",
     "Normalised",
+    "NormalisedNetwork",
     "OnCopies",
     "PaperCNN",
     "PaperNetwork",

@@ -91,7 +91,7 @@ class TrainConfig:
 
     data: str = "mnist"
     """"mnist" (bundled), a folder of class folders of pictures or of IDX files, an .npz file; of
-    data handed over in Python, "given:" and their name."""
+    data passed in Python, "given:" and their name."""
     image_size: int | None = None
     """Pictures' shorter side is resized to it, and the middle square taken; none: as they are."""
     channels: Channels | None = None

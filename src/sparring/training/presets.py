@@ -114,7 +114,7 @@ def paper(**changes: Unpack[Changes]) -> TrainConfig:
 def paper_async(**changes: Unpack[Changes]) -> TrainConfig:
     """The paper's own engine (its section 5): newest weights, re-saved every 100 updates.
 
-    The length of its queue is not told: eight tickets here. No step of an attack is fresh.
+    The paper does not give the length of its queue: eight tickets here. No attack step is fresh.
     """
     source = Asynchronous(policy=Newest(credits=8, period=100), fresh_steps=0)
     return _preset(replace(paper(), source=source), changes)

@@ -33,6 +33,7 @@ from sparring.training.comparison import Comparison
 from sparring.training.config import TrainConfig
 from sparring.training.distributed import other_weights
 from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationResult, ValidationSlice
+from sparring.training.presets import for_model
 from sparring.training.sinks import JSONLSink, SessionStart, Sink, Sinks, TensorBoardSink
 from sparring.training.team import Team, stop_request
 from sparring.training.trained_run import TrainedRun
@@ -46,6 +47,11 @@ SINGLE = (
 """The notice of a network that cannot be computed in bf16."""
 IDLE = "the training attack has no steps, so its workers have nothing to do: take --source fresh"
 """The notice of workers without work."""
+FEW_STEPS = (
+    "the preset's two early attack steps suffice for the paper's network only, others may overfit "
+    "to them: name the network to the preset, presets.fast(model=...), which then takes three"
+)
+"""The notice of early steps that a preset would not give this network."""
 UNTRAINED = (
     "weights without a gradient in the first update: {}; no loss depends on them, so they stay "
     "as they are"
@@ -170,14 +176,19 @@ class TrainingSession:
             self._notice(trainer, alone)
         if kept := kept_layers(trainer.network)["evaluation"]:
             self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
+        for doubtful in filter(None, self._doubts()):
+            self._notice(trainer, f"{doubtful}.")
+
+    def _doubts(self) -> Iterator[str | None]:
+        """What is odd about the settings."""
         threat, attack = self.config.threat, self.config.attack
         if isinstance(self.config.source, Asynchronous) and getattr(attack, "steps", 1) == 0:
-            self._notice(trainer, f"{IDLE}.")
-        doubts = [doubt(threat, self.dataset.image_shape)]
+            yield IDLE
+        if for_model(self.config) != self.config:
+            yield FEW_STEPS
+        yield doubt(threat, self.dataset.image_shape)
         if isinstance(attack, PGD) and attack.steps:
-            doubts.append(mismatch(threat, attack.threat))
-        for doubtful in filter(None, doubts):
-            self._notice(trainer, f"{doubtful}.")
+            yield mismatch(threat, attack.threat)
 
     def _loop(self, trainer: Trainer) -> None:
         """Update the weights with each adversarial batch of the loader."""
