@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from sparring.attacks import L2, Linf
+from sparring.attacks import L2, PGD, Linf
 from sparring.cli.main import main
 from sparring.data import Crop, Dataset, Flip, ImageSet, load_dataset
 from sparring.engine import FixedLag, Newest, Sharded, Sync
@@ -20,8 +21,10 @@ from sparring.training import (
     SGD,
     TRADES,
     Asynchronous,
+    Custom,
     EarlySteps,
     Fresh,
+    Natural,
     OneCycle,
     Stale,
     TrainConfig,
@@ -30,7 +33,16 @@ from sparring.training import (
     preparation,
 )
 from sparring.training.adapting import adapted
-from sparring.training.presets import PRESETS, THREE, TWO_THEN_THREE, fast, madry, paper
+from sparring.training.presets import (
+    PRESETS,
+    THREE,
+    TWO_THEN_THREE,
+    certified,
+    fast,
+    madry,
+    natural,
+    paper,
+)
 from training.small_runs import steps_of
 
 
@@ -276,6 +288,44 @@ def test_a_norm_brings_its_usual_size_and_the_attack_exceeds_it_as_before(asked)
     reach = fast().pgd.step_length / fast().pgd.threat.eps
     assert found.pgd.step_length / found.pgd.threat.eps == pytest.approx(reach)
     assert asked("--threat", "l2", "--eps", "1.5").threat == L2(eps=1.5)
+
+
+def test_an_objective_that_needs_attacks_brings_one_where_there_was_none():
+    usual = PGD(threat=Linf(0.3))
+    for preset in (natural, certified):
+        assert preset(objective="adversarial").attack == usual
+        assert preset(objective="mixed").attack == usual
+        assert preset(objective="trades").attack == replace(usual, loss="kl")
+        assert preset(objective="adversarial", steps=3).pgd.steps == 3
+    assert fast(objective=Natural()).pgd.is_idle
+    assert fast(objective=Natural()).early_steps == ()
+
+
+def test_an_objective_after_trades_brings_back_the_loss_of_its_attack():
+    trades = fast(objective="trades")
+    assert adapted(trades, objective="adversarial") == fast()
+    named = adapted(trades, objective="adversarial", attack=trades.pgd)
+    assert named.pgd.loss == "kl"
+
+
+@pytest.mark.parametrize("threat", [Linf(8 / 255), L2(0.5)])
+def test_pgd_in_place_of_an_own_attack_has_the_runs_threat(threat, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def make():\n    return lambda model, images, labels, generator: images\n")
+    own = fast(threat=threat, attack=Custom(factory=f"{file}:make"))
+    assert adapted(own, attack="pgd").attack == PGD(threat=threat)
+
+
+def test_the_usual_size_of_a_norm_is_that_for_the_data_that_are_kept(tmp_path):
+    chance = np.random.default_rng(0)
+    pixels = chance.integers(0, 256, size=(40, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(40) % 4
+    file = tmp_path / "colour.npz"
+    np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    colour = replace(fast(), data=str(file))
+    assert adapted(colour, threat="l2").threat == L2(0.5)
+    assert adapted(colour, threat="linf").threat == Linf(8 / 255)
+    assert adapted(fast(), threat="l2").threat == L2(2.0)
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processes import finished
 from sparring.cli.main import main
 from sparring.errors import ConfigError
 from sparring.evaluation import transfer_runs
@@ -20,9 +22,10 @@ from sparring.exporting import export
 from sparring.exporting.folder import exported_network
 from sparring.models import Imported, Normalised, trained_network
 from sparring.prediction import predict
-from sparring.records import RunDirectory, projects
+from sparring.records import RunDirectory, projects, to_json
 from sparring.records.own_code import Code, seal, unsealed
 from sparring.training import Custom, replay, resume, train
+from sparring.training.presets import fast
 from training.small_runs import Watching, small
 
 NETS = """
@@ -204,6 +207,35 @@ def test_other_arguments_make_foreign_code_no_code_of_ones_own(trained, foreign,
     assert not ran.exists()
     own = ["train", "--config", str(trained), "--set", "model.network.arguments=[]", *objective]
     assert main(own) == 0
+
+
+@pytest.mark.parametrize("place", ["threat", "threat and attack"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--eps", "0.2"],
+        ["--threat", "linf", "--eps", "0.3"],
+        ["--steps", "3"],
+        ["--threat", "linf", "--attack", "pgd"],
+    ],
+)
+def test_a_foreign_threat_does_not_run_to_be_replaced(place, words, tmp_path):
+    """In a process without the tests' checks of types, which ask a threat for its size."""
+    marker, code = tmp_path / "ran", tmp_path / "foreign.py"
+    code.write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
+    named = {"kind": "CustomThreat", "factory": f"{code}:Darker"}
+    settings: Any = to_json(fast())
+    settings["attack"]["threat"] = settings["threat"] = named
+    if place == "threat":
+        settings["attack"] = {"kind": "Custom", "factory": f"{code}:attack"}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    program = "import sys; from sparring.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    file = tmp_path / "settings.json"
+    done = finished(program, "train", "--config", file, "--dry-run", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "names code that would run" in done.stderr
+    assert not marker.exists()
 
 
 def test_consent_that_is_about_nothing_is_refused(capsys):

@@ -107,6 +107,11 @@ class PGD(Attack):
             return self.step_size
         return 2.5 * self.threat.eps / self.steps if self.steps else 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it leaves images as they are: it has no steps, and begins at the clean image."""
+        return not self.steps and self.start == "none"
+
     @override
     def at(self, eps: float, steps: int | None = None) -> "PGD":
         """The same attack at another size, in as many steps or others.

@@ -20,6 +20,7 @@ from sparring.cli.console import (
 )
 from sparring.errors import ConfigError
 from sparring.records import Evaluation, Proportion, RunDirectory, to_json
+from sparring.records.checks import choice
 from sparring.records.text import (
     count_text,
     counted,
@@ -199,9 +200,25 @@ def _threats(flags: EvaluateFlags, run: RunDirectory) -> "Sequence[Threat]":
     from sparring.attacks.threat import resized, stored_threat
 
     if flags.threat is not None:
+        if not flags.eps and ":" not in flags.threat:
+            return [_usual(flags.threat, run)]
         return _sized(flags)
     own = stored_threat(run, trust_code=flags.trust_code) if flags.eps else None
     return [] if own is None else [resized(own, eps) for eps in flags.eps]
+
+
+def _usual(norm: str, run: RunDirectory) -> "Threat":
+    """The threat of this norm that images like the run's are mostly asked to withstand."""
+    from sparring.attacks.plausible import usual
+    from sparring.training.adapting import NORMS
+
+    choice("--threat", norm, [*NORMS, "file.py:name"])
+    stored = run.read_data()
+    if stored is None:
+        raise ConfigError(
+            f"--threat {norm} needs --eps: {run.path} does not say whether its images are grey."
+        )
+    return usual(NORMS[norm], stored.shape[0])
 
 
 def _sized(flags: EvaluateFlags) -> "Sequence[Threat]":

@@ -4,12 +4,13 @@ Later ones win: preset or file, then named flags, then `--set`. `sparring.traini
 rules of the flags.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from sparring.attacks import PGD
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data.run_data import RunData
 from sparring.errors import ConfigError, DataError
@@ -18,7 +19,8 @@ from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.checks import choice
 from sparring.records.own_code import check_trusted, named_code
 from sparring.training import TrainConfig
-from sparring.training.adapting import Changes, adapted, for_trainers
+from sparring.training.adapting import Changes, adapted
+from sparring.training.config import for_trainers
 from sparring.training.distributed import launched
 from sparring.training.presets import PRESETS
 
@@ -33,13 +35,19 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     changes = cast(
         "Changes", {name: each for name, each in given.items() if each not in (None, ())}
     )
+    _check_flags(flags)
     if flags.config is None:
         name = DEFAULT_PRESET if flags.preset is None else flags.preset
         choice("--preset", name, PRESETS)
         config = PRESETS[name](**changes)
     else:
-        config = adapted(_stored(flags.config), **changes)
-    _check_code(config, flags)
+        stored = _stored(flags.config)
+        if {"threat", "eps", "steps"} & changes.keys():  # their rules ask a threat for its size
+            of_attack = [stored.attack.threat] if isinstance(stored.attack, PGD) else []
+            threats = [stored.threat, *of_attack]
+            _check_code(flags.config, threats, trust_code=flags.trust_code)
+        config = adapted(stored, **changes)
+        _check_code(flags.config, [config], trust_code=flags.trust_code)
     return for_trainers(config, launched(), flags.scaling)
 
 
@@ -57,8 +65,7 @@ def _settings_file(path: Path) -> Path:
     return path / "config.json" if path.is_dir() else path
 
 
-def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
-    """Refuse untrusted code of a settings file that no flag replaces."""
+def _check_flags(flags: TrainFlags) -> None:
     if flags.config is None:
         if flags.trust_code:
             raise ConfigError.expected(
@@ -73,10 +80,14 @@ def _check_code(config: TrainConfig, flags: TrainFlags) -> None:
             f"--preset {flags.preset} and --config {flags.config}",
             "Leave one of them out.",
         )
-    file = _settings_file(flags.config)
-    wanted = {code.factory for code in named_code(to_json(config))}
+
+
+def _check_code(path: Path, records: Sequence[object], *, trust_code: bool) -> None:
+    """Refuse untrusted code of a settings file that is in these records of it."""
+    file = _settings_file(path)
+    wanted = {code.factory for code in named_code([to_json(record) for record in records])}
     kept = tuple(code for code in named_code(read_json(file)) if code.factory in wanted)
-    check_trusted(file, kept, trust_code=flags.trust_code)
+    check_trusted(file, kept, trust_code=trust_code)
 
 
 @contextmanager

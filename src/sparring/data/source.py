@@ -85,7 +85,8 @@ def _verified(folder: Path, name: str) -> bytes:
     return content
 
 
-_BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
+BUNDLED: MappingProxyType[str, Callable[[], Dataset]] = MappingProxyType({"mnist": load_mnist})
+"""Grey images that come with the package, by name."""
 _TABLES = "tables of pictures"
 _FOLDERS = "class folders"
 GIVEN = "given:"
@@ -128,7 +129,7 @@ def absolute(source: str) -> str:
 
 def is_path(source: str) -> bool:
     """Whether a source is a path, neither bundled nor from Python."""
-    return source not in _BUNDLED and not source.startswith(GIVEN)
+    return source not in BUNDLED and not source.startswith(GIVEN)
 
 
 def takes_conversion(source: str) -> bool:
@@ -140,9 +141,9 @@ def open_dataset(
     source: str, conversion: Conversion = AS_IS, *, data_memory: int = DATA_MEMORY
 ) -> Dataset:
     """As `load_dataset`, but pictures are decoded when they are needed."""
-    if source in _BUNDLED:
+    if source in BUNDLED:
         _refuse_conversion(source, conversion)
-        return _BUNDLED[source]()
+        return BUNDLED[source]()
     if source.startswith(GIVEN):
         raise DataError(
             f"the data {source.removeprefix(GIVEN)!r} came from Python. Pass them again: data=…"
@@ -169,7 +170,7 @@ def _open_tables(path: Path, conversion: Conversion) -> Dataset:
 
 def source_kind(source: str) -> str:
     """The kind of data set, by names only. Raises `DataError` if it is none."""
-    if source in _BUNDLED:
+    if source in BUNDLED:
         return "bundled"
     path, is_folder = _existing(source)
     return folder_kind(path) if is_folder else f"{path.suffix.lower() or 'other'} file"
@@ -227,7 +228,7 @@ _KINDS = (
 
 
 def _hint(source: str) -> str:
-    bundled = get_close_matches(source.lower(), _BUNDLED, n=1)
+    bundled = get_close_matches(source.lower(), BUNDLED, n=1)
     if bundled:
         return f"Did you mean {bundled[0]}?"
     path = Path(source).expanduser()

@@ -18,8 +18,9 @@ from sparring.attacks.threat import CustomThreat, resized
 from sparring.data import Augmentation, Crop, Dataset, Flip
 from sparring.data.pictures import Channels
 from sparring.data.run_data import given_name
+from sparring.data.source import BUNDLED
 from sparring.engine import FixedLag, Newest, PolicyKind, Sharded, Sync
-from sparring.errors import ConfigError, SparringError, launcher
+from sparring.errors import ConfigError, SparringError
 from sparring.loader import (
     Asynchronous,
     Fresh,
@@ -54,11 +55,17 @@ from sparring.training.config import (
     OWN,
     AttackKind,
     TrainConfig,
-    linearly_scaled,
     opened,
     python_objects,
 )
-from sparring.training.objectives import TRADES, Adversarial, Certified, Mixed, Objective
+from sparring.training.objectives import (
+    TRADES,
+    Adversarial,
+    Certified,
+    Mixed,
+    Natural,
+    Objective,
+)
 from sparring.training.optimizers import (
     SGD,
     Adam,
@@ -244,37 +251,6 @@ def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
     return replace(config, threat=threat, attack=attack)
 
 
-def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None) -> TrainConfig:
-    """The settings for this number of trainers.
-
-    Settings of one trainer are scaled by `linearly_scaled`, or only split with the scaling "none".
-    Settings for this number are returned as they are. Raises `ConfigError` for another number.
-    """
-    if scaling is not None and trainers == 1:
-        raise ConfigError.expected(
-            "scaling needs several trainers",
-            "one",
-            "Start them with: torchrun --nproc-per-node 2 -m sparring train …",
-        )
-    if config.trainers == 1:
-        if scaling == "none":
-            return replace(config, trainers=trainers)
-        return linearly_scaled(config, trainers)
-    if scaling == "linear":
-        raise ConfigError.expected(
-            "scaling linear needs settings of one trainer, those of several are scaled already",
-            f"trainers = {config.trainers}",
-            "Leave it out.",
-        )
-    if config.trainers != trainers:
-        raise ConfigError.expected(
-            "trainers must be the number of processes",
-            f"{config.trainers} in the settings and {trainers} processes",
-            f"Take: {launcher(config.trainers)} train …",
-        )
-    return config
-
-
 def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
     """The record of a name (`before` if of that class); a record as it is.
 
@@ -291,20 +267,13 @@ def _one(setting: str, known: Named, wanted: Any, before: object = None) -> Any:
 
 
 def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
-    threat = changes.get("threat", config.threat)
-    if isinstance(threat, str):
-        if ":" in threat:
-            eps = {"eps": changes["eps"]} if "eps" in changes else {}
-            threat = CustomThreat(factory=threat).given(**eps)
-        else:
-            choice("threat", threat, [*NORMS, "file.py:name"])
-            threat = usual(NORMS[threat], channels=1)
-    if "eps" in changes:
-        threat = resized(threat, changes["eps"])
     if "threat" in changes or "eps" in changes:
-        config = withstanding(config, threat)
+        config = withstanding(config, _threat(config, changes))
     if "attack" in changes:
-        attack = _one("attack", ATTACKS, changes["attack"], config.attack)
+        wanted = changes["attack"]
+        attack = _one("attack", ATTACKS, wanted, config.attack)
+        if isinstance(wanted, str) and isinstance(attack, PGD) and attack is not config.attack:
+            attack = replace(attack, threat=config.threat)
         config = _with_attack(config, attack, changes)
     if "steps" in changes:
         if not isinstance(config.attack, PGD):
@@ -312,6 +281,21 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
         attack = config.attack.at(config.attack.threat.eps, changes["steps"])
         config = replace(config, attack=attack, early_steps=())
     return config
+
+
+def _threat(config: TrainConfig, changes: Changes) -> Threat:
+    """The threat that is named, or that of the settings, in the size that is named."""
+    threat, eps = changes.get("threat", config.threat), changes.get("eps")
+    if isinstance(threat, str):
+        if ":" in threat:
+            size = {} if eps is None else {"eps": eps}
+            threat = CustomThreat(factory=threat).given(**size)
+        else:
+            choice("threat", threat, [*NORMS, "file.py:name"])
+            told = eps is not None or config.data in BUNDLED
+            shape = (1,) if told else dataset_of(config, changes).image_shape
+            threat = usual(NORMS[threat], shape[0])
+    return threat if eps is None else resized(threat, eps)
 
 
 def _with_attack(config: TrainConfig, attack: AttackKind, changes: Changes) -> TrainConfig:
@@ -336,18 +320,30 @@ def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:
     if wanted is None:
         return config
     objective = _one("objective", OBJECTIVES, wanted, config.objective)
-    attack = config.attack
-    if isinstance(objective, TRADES) and isinstance(attack, PGD):
+    if isinstance(config.attack, PGD):
+        config = _attacked_for(objective, config.attack, config, changes)
+    return replace(config, objective=objective)
+
+
+def _attacked_for(
+    objective: Objective, attack: PGD, config: TrainConfig, changes: Changes
+) -> TrainConfig:
+    """The settings with the attack that an objective needs, but for what the changes name."""
+    named = bool({"attack", "steps"} & changes.keys())
+    if isinstance(objective, Certified) and not isinstance(config.objective, Certified):
+        config = replace(config, eps_schedule=WarmUp(share=RAMP))
+    if isinstance(objective, Certified | Natural) and not named:
+        attack = PGD(threat=attack.threat, steps=0, start="none")
+        source = config.source if OF_SOURCE & changes.keys() else Fresh()
+        config = replace(config, source=source, early_steps=())
+    elif attack.is_idle and not isinstance(objective, Certified | Natural) and not named:
+        attack = PGD(threat=attack.threat)
+    if isinstance(objective, TRADES):
         start = "uniform" if attack.start == "none" else attack.start
         attack = replace(attack, loss="kl", start=start)
-    if isinstance(objective, Certified) and isinstance(attack, PGD):
-        if not isinstance(config.objective, Certified):
-            config = replace(config, eps_schedule=WarmUp(share=RAMP))
-        if not {"attack", "steps"} & changes.keys():
-            attack = PGD(threat=attack.threat, steps=0, start="none")
-            source = config.source if OF_SOURCE & changes.keys() else Fresh()
-            config = replace(config, source=source, early_steps=())
-    return replace(config, objective=objective, attack=attack)
+    elif isinstance(config.objective, TRADES) and not named:
+        attack = replace(attack, loss="cross-entropy")
+    return replace(config, attack=attack)
 
 
 def _with_optimizer(config: TrainConfig, changes: Changes) -> TrainConfig:

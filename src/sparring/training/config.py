@@ -17,7 +17,7 @@ from sparring.attacks.own import aimed_at
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, launcher
 from sparring.loader import Asynchronous, Fresh, SourceKind
 from sparring.loader.sources import check_source
 from sparring.models import ModelKind, PaperNetwork, Precision
@@ -311,6 +311,37 @@ def _check_norms(threat: Threat, trained: Threat) -> None:
             f"trained against; got {threat} to withstand and {trained} to train against. Give both:"
             f" attack=PGD(threat={threat}) in Python; --threat sets both."
         )
+
+
+def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None) -> TrainConfig:
+    """The settings for this number of trainers.
+
+    Settings of one trainer are scaled by `linearly_scaled`, or only split with the scaling "none".
+    Settings for this number are returned as they are. Raises `ConfigError` for another number.
+    """
+    if scaling is not None and trainers == 1:
+        raise ConfigError.expected(
+            "scaling needs several trainers",
+            "one",
+            "Start them with: torchrun --nproc-per-node 2 -m sparring train …",
+        )
+    if config.trainers == 1:
+        if scaling == "none":
+            return replace(config, trainers=trainers)
+        return linearly_scaled(config, trainers)
+    if scaling == "linear":
+        raise ConfigError.expected(
+            "scaling linear needs settings of one trainer, those of several are scaled already",
+            f"trainers = {config.trainers}",
+            "Leave it out.",
+        )
+    if config.trainers != trainers:
+        raise ConfigError.expected(
+            "trainers must be the number of processes",
+            f"{config.trainers} in the settings and {trainers} processes",
+            f"Take: {launcher(config.trainers)} train …",
+        )
+    return config
 
 
 def linearly_scaled(config: TrainConfig, trainers: int) -> TrainConfig:

@@ -33,6 +33,7 @@ from sparring.training.comparison import Comparison
 from sparring.training.config import TrainConfig
 from sparring.training.distributed import other_weights
 from sparring.training.monitor import DeadStart, OverfittingAlarm, ValidationResult, ValidationSlice
+from sparring.training.objectives import TRADES, Adversarial, Mixed, Natural
 from sparring.training.presets import for_model
 from sparring.training.sinks import JSONLSink, SessionStart, Sink, Sinks, TensorBoardSink
 from sparring.training.team import Team, stop_request
@@ -47,6 +48,16 @@ SINGLE = (
 """The notice of a network that cannot be computed in bf16."""
 IDLE = "the training attack has no steps, so its workers have nothing to do: take --source fresh"
 """The notice of workers without work."""
+UNATTACKED = (
+    "the training attack has no steps and no random start, so training is on clean images: take "
+    "--steps 8 with the start uniform"
+)
+"""The notice of an objective whose attack changes nothing."""
+UNUSED = (
+    "the objective natural uses clean images only, so the steps of the attack are wasted: take "
+    "--steps 0 or --objective adversarial"
+)
+"""The notice of an attack whose images no loss sees."""
 FEW_STEPS = (
     "the preset's two early attack steps suffice for the paper's network only, others may overfit "
     "to them: name the network to the preset, presets.fast(model=...), which then takes three"
@@ -184,6 +195,12 @@ class TrainingSession:
         threat, attack = self.config.threat, self.config.attack
         if isinstance(self.config.source, Asynchronous) and getattr(attack, "steps", 1) == 0:
             yield IDLE
+        objective, steps = self.config.objective, getattr(attack, "steps", 0)
+        if isinstance(objective, Natural) and steps:
+            yield UNUSED
+        idle = isinstance(attack, PGD) and attack.is_idle
+        if idle and isinstance(objective, Adversarial | Mixed | TRADES):
+            yield UNATTACKED
         if for_model(self.config) != self.config:
             yield FEW_STEPS
         yield doubt(threat, self.dataset.image_shape)
