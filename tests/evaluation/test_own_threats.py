@@ -10,11 +10,12 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from bounds.networks import drawn
-from sparring import APGD, FAB, PGD, Linf, Square, Suite, evaluate
+from sparring import APGD, FAB, PGD, Linf, Square, Suite, evaluate, transfer
 from sparring.attacks import CustomThreat, Threat
 from sparring.attacks.crafting import Crafter, Recipe
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
+from sparring.evaluation.model_under_test import ModelUnderTest
 from sparring.evaluation.strength import keep, strongest
 from sparring.evaluation.suites import named_suite, suite_of
 from sparring.records import Evaluation, RunDirectory
@@ -87,6 +88,20 @@ def test_a_threat_that_breaks_its_rules_is_refused_before_the_search(wrong: str)
     recipe = Recipe(attack=PGD(Darker(0.2, wrong)), batch_size=4, updates=1, seed=0)
     with pytest.raises(ConfigError, match="the threat Darker"):
         Crafter(recipe, load_dataset("mnist").train, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_transfer_matrix_refuses_it_as_well(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=WRONG[wrong]):
+        transfer({"a": NET, "b": NET}, IMAGES, LABELS, Darker(0.2, wrong), steps=(1,))
+
+
+def test_a_point_outside_the_threat_counts_as_its_clean_image() -> None:
+    labels = LABELS.clone()
+    labels[::2] = (labels[::2] + 1) % 3
+    tested = ModelUnderTest(NET, IMAGES, labels, Linf(0.1), None)
+    outside = (IMAGES + 0.3).remainder(1)
+    assert torch.equal(tested.right(outside, IMAGES, labels), labels == LABELS)
 
 
 def test_a_threat_that_keeps_them_is_taken() -> None:

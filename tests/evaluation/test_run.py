@@ -47,6 +47,40 @@ def test_an_evaluation_is_written_image_by_image_and_as_shares(run: RunDirectory
     assert found.environment.threads == 1
 
 
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"precision": "fp16"}, "fp16"),
+    ({"batch_size": 0}, "batch_size"),
+    ({"seed": 2**64}, "seed must be"),
+    ({"seed": -1}, "seed must be 0 or more"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "complaint"), REFUSED)
+def test_a_refused_evaluation_leaves_no_folder_and_no_file(
+    wrong: dict[str, Any], complaint: str, run: RunDirectory, tmp_path: Path
+) -> None:
+    data = load_dataset("mnist")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    before = sorted(tmp_path.rglob("*"))
+    settings: dict[str, Any] = {"num_images": 2, "checks": False, "threads": 1, **wrong}
+    with pytest.raises(ConfigError, match=complaint):
+        evaluate_network(network, data, Linf(0.1), out=tmp_path / "new" / "place", **settings)
+    with pytest.raises(ConfigError, match=complaint):
+        evaluate_run(run, other_data=replace(data, name="others"), **settings)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_largest_seed_can_be_stored_and_read(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    settings: dict[str, Any] = {"num_images": 2, "checks": False, "threads": 1}
+    for seed in (2**64 - 1, 0):
+        evaluate_network(
+            network, load_dataset("mnist"), Linf(0.1), out=tmp_path, seed=seed, **settings
+        )
+    kept = [Evaluation.load(path).seed for path in RunDirectory(tmp_path).evaluations()]
+    assert 2**64 - 1 in kept
+
+
 def test_first_images_that_lack_classes_are_said_to(tmp_path: Path) -> None:
     """Of 300 digits that are stored by class the first 100 cannot be of all ten."""
     mnist = load_dataset("mnist")

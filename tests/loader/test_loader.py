@@ -363,6 +363,9 @@ def test_a_state_of_other_settings_is_refused(mnist):
         state = loader.state_dict()
     with pytest.raises(CheckpointError, match=r"other settings \(batch_size, seed\)"):
         opened(mnist, network(), Fresh(), seed=1, batch_size=4).load_state_dict(state)
+    with opened(mnist, network(), Fresh()) as fresh:
+        fresh.load_state_dict(state)  # opened, and before the first batch
+        assert fresh.state_dict() == state
     begun = opened(mnist, network(), Fresh())
     next(begun)
     with pytest.raises(ConfigError, match="before the first batch"):

@@ -45,6 +45,15 @@ def test_a_picture_is_predicted_as_the_test_image_that_it_holds(run, tmp_path):
         assert one.true == str(int(label))
 
 
+def test_the_seed_of_an_attack_has_the_range_of_all_seeds(run):
+    assert "seed 18446744073709551615" in str(
+        predict(run, test=1, attack=True, seed=2**64 - 1).attack
+    )
+    for seed in (2**64, -1):
+        with pytest.raises(ConfigError, match="seed must be"):
+            predict(run, test=1, attack=True, seed=seed)
+
+
 def test_pixels_are_predicted_as_the_test_images_that_they_are(run):
     images, _ = TEST.batch(torch.arange(3))
     known = [one.top for one in predict(run, test=3).found]

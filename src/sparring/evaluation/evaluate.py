@@ -44,6 +44,7 @@ from sparring.models import (
     working_copy,
 )
 from sparring.records import Evaluation, describe
+from sparring.records.checks import at_least
 from sparring.records.typed import typed
 
 Attacks = str | Suite | Attack | AttackList | Callable[..., object]
@@ -144,6 +145,7 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
     """
     chosen = suite_of(suite)
+    at_least("seed", seed, 0)
     check_callable(model)
     images, labels, threat = _arguments(model, images, labels, threat)
     model = original_module(model)

@@ -147,9 +147,10 @@ class ModelUnderTest:
             return attack.search_from(start.to(device), self.attacked, *batch)
 
     def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
-        """Where this model is not broken."""
-        inside = self.judge.allowed(points, images.to(points.device)).cpu()
-        return (self.judge.predictions(points) == labels) | ~inside
+        """Where this model is right; a point outside the threat counts as its clean image."""
+        clean = images.to(points.device)
+        inside = self.judge.allowed(points, clean).view(-1, *[1] * (clean.dim() - 1))
+        return self.judge.predictions(torch.where(inside, points, clean)) == labels
 
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:

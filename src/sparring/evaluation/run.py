@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -33,7 +33,7 @@ from sparring.models import (
 from sparring.models.weights import content_digest
 from sparring.records import Evaluation, RunDirectory
 from sparring.records.checks import choice, within
-from sparring.records.files import file_digest, run_errors
+from sparring.records.files import file_digest, folder_unless_empty, run_errors
 from sparring.records.run import DataIdentity
 from sparring.records.text import few
 from sparring.records.typed import typed
@@ -172,20 +172,21 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
             "Evaluate them one by one, or write no such file.",
         )
     partial = None
-    if place is not None:
-        with run_errors("create the folder", place.path):
-            place.path.mkdir(parents=True, exist_ok=True)
-        if not isinstance(threat, Sequence):
-            settings |= {"keep_adversarial": file is not None}
-            partial = place.partial_evaluation(_key(labels, threat, settings))
-            settings |= {"resume": partial}
-    with computing_threads(threads):
-        found = evaluate(network, images, labels, threat, **settings)
-    verdicts = found if isinstance(found, tuple) else (found,)
-    yield verdicts
-    if partial is not None:
-        with run_errors("remove", partial):
-            partial.unlink(missing_ok=True)
+    with ExitStack() as kept:
+        if place is not None:
+            with run_errors("create the folder", place.path):
+                kept.enter_context(folder_unless_empty(place.path))
+            if not isinstance(threat, Sequence):
+                settings |= {"keep_adversarial": file is not None}
+                partial = place.partial_evaluation(_key(labels, threat, settings))
+                settings |= {"resume": partial}
+        with computing_threads(threads):
+            found = evaluate(network, images, labels, threat, **settings)
+        verdicts = found if isinstance(found, tuple) else (found,)
+        yield verdicts
+        if partial is not None:
+            with run_errors("remove", partial):
+                partial.unlink(missing_ok=True)
     if file is not None:
         verdicts[0].save_adversarial(file)
 

@@ -7,7 +7,7 @@ Source: Bhat, Tsipras & Madry 2019, table 1.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Batch, Threat, as_batch
+from sparring.attacks.own_threat import check_threat
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset
@@ -34,8 +35,9 @@ from sparring.models import (
     trained_network,
 )
 from sparring.records import Cell, Proportion, RunDirectory, TransferMatrix, describe
-from sparring.records.checks import within
+from sparring.records.checks import at_least, within
 from sparring.records.display import displayed
+from sparring.records.files import folder_unless_empty, run_errors
 from sparring.records.text import counted
 from sparring.records.transfer import STEPS, check_contest
 from sparring.records.typed import typed
@@ -102,6 +104,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
     logits.
     """
     check_contest(tuple(networks), steps)
+    at_least("seed", seed, 0)
     images, labels = as_batch(images, labels, "a transfer matrix", next(iter(networks.values())))
     with ExitStack() as held:
         observer = held.enter_context(_watched(progress))
@@ -111,6 +114,7 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
             original = original_module(network)
             held.enter_context(evaluation_mode(original))
             tested.append(ModelUnderTest(original, images, labels, threat, batch_size))
+        check_threat(threat, images)
         return _matrix(tested, images, labels, tuple(networks), tuple(steps), seed, observer)
 
 
@@ -288,11 +292,7 @@ def _shown(value: object) -> str:
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
     """A new or empty folder; a new one is removed if it stays empty."""
-    is_new = not out.exists()
-    folder = RunDirectory.create(out).path
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            if is_new:
-                folder.rmdir()
+    with ExitStack() as kept:
+        with run_errors("create the folder", out):
+            kept.enter_context(folder_unless_empty(out))
+        yield RunDirectory.create(out).path

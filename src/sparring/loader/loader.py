@@ -258,7 +258,7 @@ class AdversarialLoader:
         Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
         after the first batch.
         """
-        if self._source is not None:
+        if self._has_begun or self.version:
             raise ConfigError(
                 "load_state_dict must come before the first batch. Make a new loader and load the "
                 "state there."

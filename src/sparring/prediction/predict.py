@@ -17,9 +17,10 @@ from typing_extensions import override
 
 from sparring.attacks import PGD, Threat, checked
 from sparring.attacks.checks import numbered
+from sparring.attacks.own_threat import check_threat
 from sparring.attacks.search import ATTACKED
 from sparring.attacks.threat import stored_threat
-from sparring.data import Dataset
+from sparring.data import Dataset, derive_seed
 from sparring.data.class_folders import is_picture
 from sparring.data.files import is_folder, visible
 from sparring.data.pictures import Conversion, read_picture
@@ -237,6 +238,7 @@ def predict(  # noqa: PLR0913 - which images, and the settings by keyword
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     at_least("test", test, 0)
+    at_least("seed", seed, 0)
     at_once = chosen_batch_size(batch_size, torch.device("cpu"), on_cpu=ON_CPU)
     known = run.read_data()
     if test or data is not None or known is None:
@@ -339,7 +341,8 @@ class _Asked:
         self, images: Float[Tensor, " B C H W"], predicted: Int64[Tensor, " B"]
     ) -> Bool[Tensor, " B"]:
         safe = torch.ones_like(predicted, dtype=torch.bool)
-        seeds = torch.full_like(predicted, self.seed)
+        check_threat(self.threat, images)
+        seeds = torch.full_like(predicted, derive_seed(self.seed, "predict"))
         for loss in ATTACKED_LOSSES:
             search = PGD(threat=self.threat, steps=STEPS, loss=loss)
             start = search.starts(images, seeds)

@@ -100,6 +100,23 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
+def folder_unless_empty(path: Path) -> Iterator[None]:
+    """Make a folder and those above it; those that were not there and stay empty are removed."""
+    made = []
+    for each in (path, *path.parents):
+        if each.exists():
+            break
+        made.append(each)
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # one that holds something
+            for each in made:
+                each.rmdir()
+
+
+@contextmanager
 def new_folder(above: Path, prefix: str, *, mode: int = 0o777) -> Iterator[Path]:
     """A new folder, locked while the block lasts and removed after it."""
     path, place = _made(above, prefix, mode)
