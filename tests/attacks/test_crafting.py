@@ -18,7 +18,7 @@ from sparring.attacks import (
     Recipe,
     Square,
     StepwiseAttack,
-    crafting,
+    batch_attack,
 )
 from sparring.data import Flip, ImageSet, Order, Ticket
 from sparring.errors import ConfigError
@@ -240,6 +240,6 @@ class Mine(APGD):
 )
 def test_only_attacks_of_other_classes_are_checked_at_each_batch(attack, checked, monkeypatch):
     asked = []
-    monkeypatch.setattr(crafting, "own_images", lambda *given, **_: asked.append(0) or given[2])
+    monkeypatch.setattr(batch_attack, "own_images", lambda *given, **_: asked.append(0) or given[2])
     made(crafter(noisy(), attack), 0)
     assert bool(asked) is checked

@@ -5,15 +5,14 @@ pixels in [0, 1], and leaves no trace: neither on the model nor on any global st
 """
 
 from sparring.attacks.apgd import APGD
+from sparring.attacks.batch_attack import BatchAttack, StepwiseAttack
 from sparring.attacks.checks import Batch, Classifier, as_batch, check_batch, checked
 from sparring.attacks.crafting import (
     AttackedBatch,
     AttackPlan,
-    BatchAttack,
     Crafter,
     EarlySteps,
     Recipe,
-    StepwiseAttack,
 )
 from sparring.attacks.fab import FAB
 from sparring.attacks.losses import (

@@ -12,83 +12,28 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from sparring.attacks.apgd import APGD
+from sparring.attacks.batch_attack import (
+    BatchAttack,
+    StepwiseAttack,
+    attacked_images,
+    searched_images,
+    stepwise,
+)
 from sparring.attacks.checks import Classifier
-from sparring.attacks.fab import FAB
-from sparring.attacks.own import own_images, threat_of
+from sparring.attacks.own import threat_of
 from sparring.attacks.own_threat import FEW, check_threat, is_own
-from sparring.attacks.pgd import PGD
-from sparring.attacks.square import Square
-from sparring.attacks.threat import Threat
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least, within
 from sparring.records.custom import own_errors
 from sparring.records.stage import Stage
-
-
-@runtime_checkable
-class BatchAttack(Protocol):
-    """Any attack that batches can be made with; those of `sparring.attacks` and your own."""
-
-    def __call__(
-        self,
-        model: Classifier,
-        images: Float[Tensor, " B C H W"],
-        labels: Int[Tensor, " B"],
-        *,
-        generator: Generator,
-    ) -> Float[Tensor, " B C H W"]:
-        """Adversarial images for `model`, which maps images to logits.
-
-        Draw everything random from `generator`, which lives on the CPU.
-        """
-        ...
-
-
-@runtime_checkable
-class StepwiseAttack(BatchAttack, Protocol):
-    """An attack in steps, which a schedule can shrink and whose last steps can be taken later."""
-
-    @property
-    def threat(self) -> Threat:
-        """The set it searches."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps."""
-        ...
-
-    @property
-    def restarts(self) -> int:
-        """Independent searches."""
-        ...
-
-    def at(self, eps: float, steps: int | None = None) -> "StepwiseAttack":
-        """The same attack at another ε, in as many steps or others."""
-        ...
-
-    def only(self, steps: int) -> "StepwiseAttack":
-        """Only some of its steps, each as long as before."""
-        ...
-
-    def search_from(
-        self,
-        start: Float[Tensor, " B C H W"],
-        model: Classifier,
-        images: Float[Tensor, " B C H W"],
-        labels: Int[Tensor, " B"],
-    ) -> Float[Tensor, " B C H W"]:
-        """All of its steps, from given images."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -167,13 +112,20 @@ class AttackPlan:
     fresh_steps: int = 0
     """The last steps, taken with the weights that the batch trains."""
 
+    @property
+    def asked(self) -> tuple[float, int, int | None]:
+        """All that may differ between the tickets of a training: ε, fresh steps and steps."""
+        steps = self.attack.steps if isinstance(self.attack, StepwiseAttack) else None
+        return self.eps, self.fresh_steps, steps
+
     def at_stage(self, stage: Stage) -> BatchAttack:
         """The attack with the steps of one stage only."""
         if stage == "whole" or not self.fresh_steps:
             return self.attack
-        assert isinstance(self.attack, StepwiseAttack)  # checked where the recipe is made
-        fresh = self.fresh_steps
-        return self.attack.only(fresh if stage == "last" else self.attack.steps - fresh)
+        attack, fresh = self.attack, self.fresh_steps
+        assert isinstance(attack, StepwiseAttack)  # checked where the recipe is made
+        steps = fresh if stage == "last" else attack.steps - fresh
+        return stepwise(attack, "only", lambda: attack.only(steps))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -289,7 +241,8 @@ class Recipe:
         steps = min(next(early, attack.steps), attack.steps)
         eps = attack.threat.eps * factor
         fresh = max(0, min(self.fresh_steps, steps - 1))
-        return AttackPlan(attack=attack.at(eps, steps), eps=eps, fresh_steps=fresh)
+        sized = stepwise(attack, "at", lambda: attack.at(eps, steps))
+        return AttackPlan(attack=sized, eps=eps, fresh_steps=fresh)
 
 
 class Crafter:
@@ -360,7 +313,9 @@ class Crafter:
             )
         elif plan.fresh_steps:
             assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
-            adversarial = attack.search_from(batch.adversarial, model, batch.images, batch.labels)
+            adversarial = searched_images(
+                attack, batch.adversarial, model, batch.images, batch.labels
+            )
             version = batch.version
         else:
             return batch
@@ -408,22 +363,6 @@ class Crafter:
         for ticket in tickets if ahead else ():
             self.images.expect(ticket.part(rank, ranks).indices)
         return tickets[0].part(rank * parts + part, ranks * parts)
-
-
-BUILT_IN = (PGD, APGD, FAB, Square)
-"""Attacks that do not change the network; others are checked at each batch."""
-
-
-def attacked_images(
-    attack: BatchAttack, model: Classifier, images: Tensor, labels: Tensor, *, generator: Generator
-) -> Tensor:
-    """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked.
-
-    Raises `ConfigError` if such an attack fails, changes the network, or returns no such images.
-    """
-    if type(attack) in BUILT_IN:
-        return attack(model, images, labels, generator=generator)
-    return own_images(attack, model, images, labels, generator=generator)
 
 
 def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:

@@ -38,19 +38,31 @@ def own_images(
     Of `offered` it gets the keyword arguments that it takes. Raises `ConfigError` if it fails, or
     returns anything but an image in [0, 1] for each.
     """
-    name = f"the attack ({own_name(attack)})"
     called = attack.forward if isinstance(attack, nn.Module) else attack
     taken = {key: value for key, value in offered.items() if _takes(called, key)}
+    words = ", ".join(["model", "images", "labels", *(f"{key}=…" for key in taken)])
+    return checked_images(
+        f"the attack ({own_name(attack)})",
+        model,
+        images,
+        lambda: attack(model, images.clone(), labels.clone(), **taken),
+        f"attack({words})",
+    )
+
+
+def checked_images(
+    name: str, model: Classifier, images: Tensor, call: Callable[[], object], words: str
+) -> Tensor:
+    """What a call of an attack returns for these images, checked as in `own_images`."""
     try:
         with _same_weights(name, model):
-            found: object = attack(model, images.clone(), labels.clone(), **taken)
+            found = call()
     except SparringError:
         raise
     except Exception as error:  # not sparring's code
-        call = ", ".join(["model", "images", "labels", *(f"{key}=…" for key in taken)])
         raise ConfigError(
-            f"{name} failed: {cause(error)}. It is called as attack({call}) and must return "
-            "adversarial images."
+            f"{name} failed: {cause(error)}. It is called as {words} and must return adversarial "
+            "images."
         ) from error
     if not isinstance(found, Tensor) or found.shape != images.shape:
         kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

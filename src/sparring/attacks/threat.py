@@ -307,7 +307,8 @@ class CustomThreat(Custom, Threat):
 
     @override
     def at(self, eps: float) -> Threat:
-        return self._called(lambda threat: threat.at(eps))
+        sized = self._called(lambda threat: threat.at(eps))
+        return _Sized(factory=self.factory, arguments=self.arguments, threat=sized)
 
     @override
     def project(self, x: Tensor, images: Tensor) -> Tensor:
@@ -347,6 +348,18 @@ class CustomThreat(Custom, Threat):
             return call(self.made)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sized(CustomThreat):
+    """One at another size than its factory makes, for an attack: no settings store it."""
+
+    threat: Threat
+
+    @property
+    @override
+    def made(self) -> Threat:
+        return self.threat
+
+
 def itself(threat: Threat) -> Threat:
     """The threat that a `CustomThreat` stands for; any other one itself."""
     return threat.made if isinstance(threat, CustomThreat) else threat
@@ -354,7 +367,7 @@ def itself(threat: Threat) -> Threat:
 
 def resized(threat: Threat, eps: float) -> Threat:
     """The same threat at another size, as settings store it."""
-    if isinstance(threat, CustomThreat):
+    if type(threat) is CustomThreat:
         return threat if threat.eps == eps else threat.given(eps=eps)
     return threat.at(eps)
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sparring.attacks import BatchAttack, Classifier, Threat, checked
-from sparring.attacks.crafting import attacked_images
+from sparring.attacks.batch_attack import attacked_images
 from sparring.attacks.threat import reach
 from sparring.data import derive_seed
 from sparring.errors import NonFiniteLogits

@@ -21,8 +21,8 @@ from sparring.attacks import (
     Crafter,
     EarlySteps,
     Recipe,
-    StepwiseAttack,
 )
+from sparring.attacks.batch_attack import BUILT_IN
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
 from sparring.engine.shared_images import unpicklable
@@ -42,6 +42,7 @@ from sparring.models import (
     working_copy,
 )
 from sparring.records.checks import at_least, positive
+from sparring.records.stage import IN_TURN
 from sparring.records.typed import typed
 
 FORMAT = 1
@@ -125,9 +126,10 @@ class AdversarialLoader:
         copy = working_copy(model, possible_precision(model, precision, few))
         job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
         crafter = Crafter(recipe, images, device)
-        if not isinstance(attack, StepwiseAttack):
+        if type(attack) not in BUILT_IN:
             tried = crafter.clean(0, parts=max(1, recipe.rank_batch_size // PROBES))
-            crafter.craft(tried, copy.attacked, version=0)
+            for stage in IN_TURN:
+                tried = crafter.craft(tried, copy.attacked, version=0, stage=stage)
         live = LiveModel(network=model, copy=copy)
         self._assemble(SourceSetup(model=live, crafter=crafter, job=job), source)
 

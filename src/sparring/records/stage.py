@@ -4,3 +4,5 @@ from typing import Literal
 
 Stage = Literal["whole", "first", "last"]
 """Steps of an attack: all, all but the fresh ones, or the fresh ones."""
+IN_TURN: tuple[Stage, Stage] = ("first", "last")
+"""The two that together are the whole attack."""

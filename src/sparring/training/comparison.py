@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, AttackedBatch, BatchAttack, StepwiseAttack, Threat
-from sparring.attacks.crafting import BUILT_IN, attacked_images
+from sparring.attacks.batch_attack import BUILT_IN, attacked_images
 from sparring.attacks.own import threat_of
 from sparring.data import Dataset, derive_seed
 from sparring.evaluation.judge import correct, slice_accuracy, slice_examples

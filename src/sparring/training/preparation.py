@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import PGD
-from sparring.attacks.crafting import attacked_images
+from sparring.attacks.batch_attack import attacked_images
 from sparring.data import Dataset, derive_seed
 from sparring.data.source import absolute
 from sparring.engine.shared_images import unpicklable
 from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss, SparringError, cause
-from sparring.loader import Asynchronous, Fresh
+from sparring.loader import Asynchronous, Fresh, Stale
 from sparring.models import (
     PROBES,
     Given,
@@ -150,9 +150,11 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
     Raises `ConfigError`.
     """
     config.recipe()  # made, and checked beside the source
-    config = replace(with_own(config, _copied), source=Fresh())
+    waiting = Stale(staleness=0, fresh_steps=config.source.fresh_steps)
+    config = replace(with_own(config, _copied), source=waiting)
     if isinstance(config.attack, PGD):
-        config = replace(config, attack=replace(config.attack, steps=min(1, config.attack.steps)))
+        attack = replace(config.attack, steps=min(1, config.attack.steps))
+        config = replace(config, attack=attack, source=Fresh())
     device = chosen_device(config.device)
     with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
         warnings.simplefilter("ignore")  # the run says them again
@@ -181,7 +183,7 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
     trainer.loader.copy = checked = _CheckedCopy(trainer.copy, trainer.network, outputs)
     rate = trainer.learning_rate
     with _tried(f"an attack on a batch of {counted(size, 'image')} failed"):
-        batch = trainer.loader.begin(0)
+        batch = trainer.loader.finish(trainer.loader.begin(0))
     image, label = batch.images[:1], batch.labels[:1]
     with _tried("an attack on one image failed"):
         attack = trainer.loader.recipe.attack

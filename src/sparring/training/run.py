@@ -183,7 +183,8 @@ def difference(config: TrainConfig, longer: TrainConfig, done: int) -> str:
         here = [recipe.progress(number) for recipe in recipes]
         if factor(config.schedule, here[0]) != factor(config.schedule, here[1]):
             return _planned("the learning rate", f"schedule {type(config.schedule).__name__}")
-        if recipes[0].plan(number) != recipes[1].plan(number):
+        one, other = (recipe.plan(number).asked for recipe in recipes)
+        if one != other:
             return _planned("the attack", "eps_schedule or early_steps")
     return ""
 
