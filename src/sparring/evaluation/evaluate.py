@@ -22,11 +22,12 @@ from sparring.attacks.threat import itself, resized
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
+from sparring.evaluation.identity import digest, identity
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, examine, misled, num_checked
 from sparring.evaluation.model_under_test import ROUGHLY, ModelUnderTest, ask
-from sparring.evaluation.partial import Partial, digest, identity
+from sparring.evaluation.partial import Partial
 from sparring.evaluation.progress import Ahead, Observer, Progress, watched
 from sparring.evaluation.proofs import Prover
 from sparring.evaluation.suites import AttackList, Suite, suite_of
@@ -292,9 +293,8 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
     if before is not None:
         state.begin_with(before)
     threads = torch.get_num_threads()
-    settings = (suite.name, repr(list(attacks)), seed, arithmetic, threads, state.batch_size)
-    own = [identity(each.attack) for each in attacks if isinstance(each, OwnAttack)]
-    settings += (identity(model), own)
+    known = identity([*attacks, itself(threat)])
+    settings = (suite.name, known, seed, arithmetic, threads, state.batch_size, identity(model))
     searches = [(one.attack, one.place, one.form) for one in state.passes]
     settings += (prover is not None, len(state.shown), searches)
     partial = Partial(path=resume, owner=digest(settings, images, labels, state.logits))
@@ -335,6 +335,8 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         robust=state.robust_so_far,
         num_images=len(labels),
         seed=seed,
+        judged=digest(identity(itself(threat)), images, labels),
+        method=digest(known) if any(isinstance(each, OwnAttack) for each in attacks) else "",
         precision=arithmetic,
         seconds=spent + time.perf_counter() - begun,
         environment=environment,

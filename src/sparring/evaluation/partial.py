@@ -1,21 +1,16 @@
 """The file of a partial evaluation, from which it is resumed."""
 
-import functools
-import hashlib
 import io
 import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sparring.evaluation.evaluation_state import EvaluationState
 from sparring.models.saved import Anything, Fields, Number, Text, read_saved
-from sparring.models.weights import content_digest
 from sparring.records.files import run_errors, write_atomically
 
 EVERY = 15.0
@@ -76,42 +71,3 @@ class Partial:
         with run_errors("write", self.path):
             write_atomically(self.path, buffer.getvalue())
         self._next = time.monotonic() + EVERY * max(1.0, buffer.tell() / SMALL)
-
-
-def digest(settings: object, *tensors: Tensor) -> str:
-    """What an evaluation of these settings, images and labels is known by."""
-    found = hashlib.sha256(repr(settings).encode())
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def identity(model: object) -> object:
-    """What tells a model from another with the same logits, and a function from one of its name."""
-    if isinstance(model, nn.Module):
-        return repr(model), _code_of(model), content_digest(model.state_dict())
-    return _code_of(model)
-
-
-def _code_of(function: object) -> object:
-    """What tells a function, or an object that is called, from others of its name: its code."""
-    if isinstance(function, functools.partial):
-        return _code_of(function.func), repr(function.args), repr(function.keywords)
-    found = getattr(function, "__func__", function)
-    if not hasattr(found, "__code__"):
-        found = getattr(type(function), "forward", type(function).__call__)
-    name = getattr(found, "__qualname__", type(function).__qualname__)
-    code = getattr(found, "__code__", None)
-    return name, None if code is None else _instructions(code)
-
-
-def _instructions(code: CodeType) -> object:
-    constants = [
-        _instructions(each)
-        if isinstance(each, CodeType)
-        else sorted(map(repr, each))
-        if isinstance(each, frozenset)
-        else repr(each)
-        for each in code.co_consts
-    ]
-    return code.co_code, code.co_names, constants

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import Threat, checked
-from sparring.attacks.plausible import threat_text
-from sparring.attacks.threat import stored_threat
+from sparring.attacks.threat import itself, stored_threat
 from sparring.data import Dataset, Images
 from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
+from sparring.evaluation.identity import digest, identity
 from sparring.evaluation.judge import device_of
-from sparring.evaluation.partial import digest
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
@@ -91,10 +90,11 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     network = trained_network(run, trust_code=trust_code).to(chosen_device(device))
     weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
     threats = own if threat is None else threat
+    known = digest(identity(itself(own)), images, labels)
     with _verdicts(network, images, labels, threats, place, settings) as verdicts:
         for made in verdicts:
             verdict = _about(made, weights, chosen, caveats)
-            is_own = verdict.evaluation.threat == threat_text(own)
+            is_own = verdict.evaluation.judged == known
             found.append(replace(verdict.evaluation, own_threat=is_own))
             keep(place, replace(verdict, evaluation=found[-1]))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
@@ -193,9 +193,9 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
 
 def _key(labels: Tensor, threat: Threat, settings: dict[str, Any]) -> str:
     """Stands for the settings of an evaluation: others are resumed and removed on their own."""
-    attacks = list(suite_of(settings.get("suite", "pgd")).against(threat))
+    attacks = suite_of(settings.get("suite", "pgd")).against(threat)
     asked = sorted((name, each) for name, each in settings.items() if name not in _NO_SETTINGS)
-    return digest((attacks, threat, asked), labels)[:8]
+    return digest((identity([*attacks, itself(threat)]), asked), labels)[:8]
 
 
 def _about(

@@ -28,8 +28,22 @@ def strongest(evaluations: Sequence[Evaluation], weights: str) -> Evaluation:
     counts: it is the lowest upper bound.
     """
     best = max(evaluations, key=lambda one: _strength(one, weights))
-    same = [one for one in evaluations if _subject(one, weights) == _subject(best, weights)]
+    same = [
+        one
+        for one in evaluations
+        if _subject(one, weights) == _subject(best, weights) and _agree(one.judged, best.judged)
+    ]
     return max(same, key=lambda one: (-one.robust.successes, _strength(one, weights)))
+
+
+def _agree(one: str, other: str) -> bool:
+    """Whether two digests are equal; evaluations of earlier versions have none."""
+    return one == other or not (one and other)
+
+
+def _alike(one: Evaluation, other: Evaluation) -> bool:
+    """Whether two evaluations of one name are of the same images, threat and attacks."""
+    return _agree(one.judged, other.judged) and one.method == other.method
 
 
 def _subject(found: Evaluation, weights: str) -> tuple[object, ...]:
@@ -66,31 +80,50 @@ def _rank(found: Evaluation) -> float:
 
 def kept_as(place: RunDirectory, found: Evaluation) -> str:
     """The name under which an evaluation is kept beside the verdict; empty for the verdict."""
-    return "" if Evaluation.load(place.evaluation) == found else _name(found)
+    return next((name for name, one in _stored(place).items() if one == found), _name(found))
+
+
+def _stored(place: RunDirectory) -> dict[str, Evaluation]:
+    """The evaluations of a folder by their names; the verdict, with an empty one, comes first."""
+    front = place.evaluation
+    paths = sorted(place.evaluations(), key=lambda path: path != front)
+    names = [path.stem.removeprefix(front.stem).removeprefix("-") for path in paths]
+    return {name: Evaluation.load(path) for name, path in zip(names, paths, strict=True)}
 
 
 def keep(place: RunDirectory, verdict: Verdict) -> None:
     """Write an evaluation into a folder, and make the strongest one there its verdict.
 
-    One of the same settings and weights is replaced.
+    One of the same settings and weights, on the same images, is replaced.
     """
-    found = verdict.evaluation
-    before = Evaluation.load(place.evaluation) if place.evaluation.exists() else None
-    is_same = before is not None and _name(before) == _name(found)
-    if before is None or (is_same and before.weights in ("", found.weights)):
-        _write(place, "", verdict)
-    else:
-        _write(place, _name(found), verdict)
-    aside = {
-        path.stem.removeprefix(f"{place.evaluation.stem}-"): Evaluation.load(path)
-        for path in place.evaluations()
-        if path != place.evaluation
-    }
-    first = Evaluation.load(place.evaluation)
-    best = strongest([first, *aside.values()], found.weights)
-    if best != first:
-        name = next(name for name, one in aside.items() if one == best)
-        _promote(place, name, _aside_name(first, found.weights))
+    found, stored = verdict.evaluation, _stored(place)
+    _write(place, _place_of(found, stored), verdict)
+    stored = _stored(place)
+    best = strongest(list(stored.values()), found.weights)
+    if best != stored[""]:
+        name = next(name for name, one in stored.items() if one == best)
+        _promote(place, name, _free(stored, _aside_name(stored[""], found.weights), stored[""]))
+
+
+def _place_of(found: Evaluation, stored: dict[str, Evaluation]) -> str:
+    """The name of the one that it replaces, or a new one; empty in a new folder."""
+    for name, one in stored.items():
+        same = _name(one) == _name(found) and one.weights in ("", found.weights)
+        if same and _alike(one, found):
+            return name
+    return _free(stored, _name(found), found) if "" in stored else ""
+
+
+def _free(stored: dict[str, Evaluation], name: str, found: Evaluation) -> str:
+    """A name for an evaluation that takes none of another one's."""
+    taken = name in stored and not _alike(stored[name], found)
+    return _name_apart(found) if taken else name
+
+
+def _name_apart(found: Evaluation) -> str:
+    """A name with what was judged and how, for a folder with another one of the same name."""
+    known = hashlib.sha256(f"{found.judged}{found.method}".encode()).hexdigest()
+    return f"{_name(found)}-{known[:8]}"
 
 
 def _promote(place: RunDirectory, name: str, aside: str) -> None:

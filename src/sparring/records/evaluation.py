@@ -40,7 +40,6 @@ class Proportion:
 
     successes: int
     """Images counted, from 0 to `total`."""
-
     total: int
     """Images looked at, at least 1."""
 
@@ -330,15 +329,13 @@ class Evaluation:
     environment: Environment
     """What it was computed with."""
     certified: Proportion | None = None
-    """Images proved robust: no change within the threat breaks them. `None` without a certificate.
-    They are part of `robust`."""
+    """Images proved robust, a part of `robust`; `None` without a certificate."""
     certified_seconds: float | None = None
     """Time of the proofs; `None` without a certificate, or if it came after the attacks."""
     caveats: tuple[str, ...] = ()
     """What was other than usual about the suite, a sentence each."""
     findings: tuple[Finding, ...] | None = None
-    """What the checks for gradient masking and a broken evaluation saw. `None`: they were not
-    asked for. Empty: they had no image to look at."""
+    """What the checks saw. `None`: not asked for. Empty: they had no image to look at."""
     checked_images: int | None = None
     """Images that the checks looked at; `None` if they were not asked for."""
     check_seconds: float | None = None
@@ -349,6 +346,10 @@ class Evaluation:
     """The only classes whose images were taken; `None` for all."""
     weights: str = ""
     """Digest of the run's weights that were judged; empty outside a run."""
+    judged: str = ""
+    """Digest of images, labels and threat; empty in earlier versions."""
+    method: str = ""
+    """Digest of the attacks if some are of your own, else empty."""
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless the counts can belong to one evaluation."""
