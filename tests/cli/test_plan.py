@@ -71,7 +71,7 @@ def test_fresh_steps_limit_the_speed_up_and_allow_what_is_older(capsys):
     assert "with 2 fresh steps a trainer is at most 3.00 times one device, by the formula" in shown
     older = ["plan", "--publish-every", "40", "--max-staleness", "64", "--max-trainers", "1"]
     assert main(older) == 0
-    assert "try --fresh-steps 2" in capsys.readouterr().out
+    assert "try --fresh-steps 3" in capsys.readouterr().out
     assert main(["plan", "--publish-every", "40"]) == 2
     assert "every 40 updates, and 32 at most" in capsys.readouterr().err
 

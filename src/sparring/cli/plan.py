@@ -111,8 +111,8 @@ COUNTS = {
 """Flags by their smallest value."""
 PAPERS_STALENESS = 32
 """Updates up to which the paper finds staleness harmless without fresh steps."""
-ENOUGH_FRESH = 2
-"""Fresh steps with which weights may be older."""
+ENOUGH_FRESH = 3
+"""Fresh steps with which weights may be older: docs/explanation/staleness.md."""
 BOTTLENECKS = {
     "attacks": "attacks: the trainers could update more often than batches arrive",
     "updates": "updates: the trainers do hardly anything else, and more workers gain nothing",
@@ -299,8 +299,8 @@ class _Page:
         bound = self.plan.chosen.layout.policy.bound
         if bound > PAPERS_STALENESS and fresh < ENOUGH_FRESH:
             yield (
-                f"  beyond {PAPERS_STALENESS} updates of staleness accuracy falls without fresh "
-                "steps: try --fresh-steps 2"
+                f"  beyond {PAPERS_STALENESS} updates of staleness robust accuracy falls with fewer "
+                f"than {ENOUGH_FRESH} fresh steps: try --fresh-steps {ENOUGH_FRESH}"
             )
 
     def _print_layouts(self) -> None:
