@@ -299,8 +299,8 @@ class _Page:
         bound = self.plan.chosen.layout.policy.bound
         if bound > PAPERS_STALENESS and fresh < ENOUGH_FRESH:
             yield (
-                f"  beyond {PAPERS_STALENESS} updates of staleness robust accuracy falls with fewer "
-                f"than {ENOUGH_FRESH} fresh steps: try --fresh-steps {ENOUGH_FRESH}"
+                f"  beyond {PAPERS_STALENESS} updates of staleness robust accuracy falls with "
+                f"fewer than {ENOUGH_FRESH} fresh steps: try --fresh-steps {ENOUGH_FRESH}"
             )
 
     def _print_layouts(self) -> None:
