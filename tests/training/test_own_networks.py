@@ -3,6 +3,7 @@
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_the_early_steps_of_the_papers_network_for_another_are_told(
     early: bool, named: bool, passed: bool, told: bool, tmp_path: Path
 ) -> None:
     network = PLAIN.build(0)
-    model = {"model": network} if named else {}
+    model: Any = {"model": network} if named else {}
     preset = presets.fast(**model) if early else presets.paper(**model)
     config = small(model=preset.model, early_steps=preset.early_steps, updates=1)
     watching = Watching()
