@@ -131,7 +131,11 @@ def test_an_evaluation_is_not_resumed_with_another_attack(
 ) -> None:
     monkeypatch.setattr(partials, "EVERY", 0.0)
     images, file = torch.rand(40, 1, 3, 3), tmp_path / "partial.pt"
-    network = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    layer = nn.Linear(9, 2)
+    network = nn.Sequential(nn.Flatten(), layer)
+    with torch.no_grad():  # images whose pixels sum up to more than 3 are of class 0
+        layer.weight.copy_(torch.tensor([[1.0], [0.0]]).expand(2, 9))
+        layer.bias.copy_(torch.tensor([0.0, 3.0]))
     labels = network(images).argmax(1)
     settings: dict[str, Any] = {"checks": False, "batch_size": 8}
 

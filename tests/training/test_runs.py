@@ -19,6 +19,7 @@ from sparring.training import (
     SGD,
     Adam,
     Constant,
+    Natural,
     Step,
     TrainConfig,
     Triangular,
@@ -242,6 +243,7 @@ def test_a_start_that_learns_nothing_is_called_dead_once_and_a_healthy_one_never
     watching = Watching()
     config = small(
         attack=PGD(steps=0, start="none"),
+        objective=Natural(),
         optimizer=Adam(learning_rate=learning_rate),
         updates=110,
         checkpoint_every=1000,

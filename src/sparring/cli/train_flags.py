@@ -96,7 +96,7 @@ class TrainFlags:
     lag: Annotated[int | None, flag("--lag", whole, "L"), PLAIN] = None
     """Updates by which fixed-lag attacks run ahead."""
     publish_every: Annotated[int | None, flag("--publish-every", whole, "K"), PLAIN] = None
-    """Updates between publications; above 1, the trainer takes fresh steps."""
+    """Updates between publications of the weights."""
     scaling: Annotated[str | None, flag("--scaling", one_of(*SCALINGS), "RULE"), PLAIN] = None
     """With torchrun: linear (default) scales batch and rate."""
     precision: Annotated[

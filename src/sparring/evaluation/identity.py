@@ -84,7 +84,7 @@ class _Reader:
         held = self.read([value.__defaults__, value.__kwdefaults__, cells])
         return value.__qualname__, _instructions(value.__code__), held, used
 
-    def _named(self, value: object, module: str) -> object:
+    def _named(self, value: object, module: str | None) -> object:
         """A global: numbers, text, and code of the same module."""
         if type(value) in PLAIN or getattr(value, "__module__", None) == module:
             return self.read(value)
