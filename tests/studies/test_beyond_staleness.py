@@ -53,9 +53,9 @@ def test_verdicts_follow_from_the_ends(robust: dict[str, float], expected: list[
 
 def test_the_cheapest_setting_is_the_one_with_the_fewest_fresh_steps() -> None:
     found = claims(KEPT | {"s64f1": 0.842, "s64f4": 0.85})[2].found
-    assert "s = 64: 1 fresh step, at most 4.5 times" in found
+    assert "s = 64: 1 fresh step, at most 4.50 times" in found
     assert "s = 256: none of 0, 1, 2, 3, 4 fresh steps" in found
-    assert "s = 1,024: 2 fresh steps, at most 3.0 times" in found
+    assert "s = 1,024: 2 fresh steps, at most 3.00 times" in found
 
 
 def test_a_network_is_compared_with_s_0_after_as_many_updates() -> None:

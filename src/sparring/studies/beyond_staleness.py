@@ -345,7 +345,7 @@ def _cheapest(
             words.append(f"s = {lag:,}: none of {tried} fresh steps")
         else:
             most = (ATTACK + 1) / (steps + 1)
-            words.append(f"s = {lag:,}: {counted(steps, 'fresh step')}, at most {most:.1f} times")
+            words.append(f"s = {lag:,}: {counted(steps, 'fresh step')}, at most {most:.2f} times")
     return f"Fewest steps within a point of s = 0, and their largest speed-up: {'; '.join(words)}."
 
 
