@@ -115,7 +115,7 @@ def test_what_holds_itself_has_an_identity() -> None:
 
 
 class Mine:
-    """An attack of so many steps, the first of which takes a moment."""
+    """An attack that darkens all pixels, by 0.01 a step."""
 
     name = "mine"
 

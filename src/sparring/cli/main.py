@@ -86,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     if argv is None:
         _wait_asleep()
-    if argv is None:
         _hear_signals(words)
     with standard_streams():
         try:

@@ -294,10 +294,11 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         state.begin_with(before)
     threads = torch.get_num_threads()
     known = identity([*attacks, itself(threat)])
+    judged = digest(identity(itself(threat)), images, labels)
     settings = (suite.name, known, seed, arithmetic, threads, state.batch_size, identity(model))
     searches = [(one.attack, one.place, one.form) for one in state.passes]
     settings += (prover is not None, len(state.shown), searches)
-    partial = Partial(path=resume, owner=digest(settings, images, labels, state.logits))
+    partial = Partial(path=resume, owner=digest((settings, judged), state.logits))
     spent = partial.restore(state)
     findings = None
     if prover is not None and state.proof.held is None:
@@ -335,7 +336,7 @@ def _evaluated(  # noqa: PLR0913 - as `evaluate`
         robust=state.robust_so_far,
         num_images=len(labels),
         seed=seed,
-        judged=digest(identity(itself(threat)), images, labels),
+        judged=judged,
         method=digest(known) if any(isinstance(each, OwnAttack) for each in attacks) else "",
         precision=arithmetic,
         seconds=spent + time.perf_counter() - begun,

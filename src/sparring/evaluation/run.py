@@ -90,11 +90,11 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     network = trained_network(run, trust_code=trust_code).to(chosen_device(device))
     weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
     threats = own if threat is None else threat
-    known = digest(identity(itself(own)), images, labels)
+    sizes = threats if isinstance(threats, Sequence) else (threats,)
     with _verdicts(network, images, labels, threats, place, settings) as verdicts:
-        for made in verdicts:
+        for made, each in zip(verdicts, sizes, strict=True):
             verdict = _about(made, weights, chosen, caveats)
-            is_own = verdict.evaluation.judged == known
+            is_own = identity(itself(each)) == identity(itself(own))
             found.append(replace(verdict.evaluation, own_threat=is_own))
             keep(place, replace(verdict, evaluation=found[-1]))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
