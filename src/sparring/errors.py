@@ -26,7 +26,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from signal import Signals
+from signal import Signals, raise_signal
 from typing import TypeVar
 
 LONGEST = 2000
@@ -168,6 +168,11 @@ class Interrupted(TrainingError):
             f"Resume with: {resume_command(run, trainers)}"
         )
         self.exit_code = 128 + signal
+        self._signal = signal
+
+    def again(self) -> None:
+        """Raise the signal again, where the run is gone that the message says how to resume."""
+        raise_signal(self._signal)
 
 
 def cause(error: BaseException) -> str:

@@ -135,7 +135,7 @@ def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said
 
 
 @pytest.mark.parametrize(
-    ("early", "named", "passed", "told"),
+    ("early", "named", "passed", "warned"),
     [
         (True, False, True, True),  # presets.fast(), network=...
         (True, False, False, False),
@@ -143,8 +143,8 @@ def test_a_network_that_fails_in_bf16_is_trained_without_and_what_is_odd_is_said
         (False, False, True, False),
     ],
 )
-def test_the_early_steps_of_the_papers_network_for_another_are_told(
-    early: bool, named: bool, passed: bool, told: bool, tmp_path: Path
+def test_the_early_steps_of_the_papers_network_for_another_give_a_notice(
+    early: bool, named: bool, passed: bool, warned: bool, tmp_path: Path
 ) -> None:
     network = PLAIN.build(0)
     model: Any = {"model": network} if named else {}
@@ -153,7 +153,7 @@ def test_the_early_steps_of_the_papers_network_for_another_are_told(
     watching = Watching()
     given = network if passed else None
     train(config, tmp_path / "run", data=noise(), network=given, sinks=[watching])
-    assert any("presets.fast(model=...)" in notice for notice in watching.notices) is told
+    assert any("presets.fast(model=...)" in notice for notice in watching.notices) is warned
 
 
 def test_what_dropout_draws_follows_from_the_seed_and_not_from_what_ran_before(tmp_path):

@@ -4,7 +4,6 @@ Units: seconds, unless a name or docstring says otherwise.
 """
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -72,7 +71,7 @@ def timed_costs(config: TrainConfig, *, updates: int = TIMED) -> Costs:
         try:
             done = train(config, folder / "timed", until=WARM_UP + updates)
         except Interrupted as stopped:  # its message advises to resume from the temporary folder
-            signal.raise_signal(stopped.exit_code - 128)
+            stopped.again()
             raise
         return costs_from_log(MetricsLog(done.run.metrics).rows(), where="the timed run")
 

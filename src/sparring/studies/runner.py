@@ -8,7 +8,6 @@ A stopped study is resumed when it is run again.
 """
 
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -215,7 +214,7 @@ class StudyRun:
             with temporary_folder() as folder:
                 timed = pace(train(config, folder / "run", until=TRIED).run)
         except Interrupted as stopped:  # of a run that is gone: the study has not begun
-            signal.raise_signal(stopped.exit_code - 128)
+            stopped.again()
             raise
         of_pass = timed.seconds_per_update / tried.pass_cost
         beside = sum(each.cost for each in trainings if not each.alone) / self.jobs
