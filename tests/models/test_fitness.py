@@ -93,3 +93,20 @@ def test_a_sound_network_is_let_pass_and_left_as_it_was(network):
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
     assert all(module.training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+class Settling(nn.Module):
+    """Computes a little differently once a batch of another size came, as `torch.compile` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sound = linear()
+        self.sizes: set[int] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes.add(len(images))
+        return self.sound(images) * (1 + 1e-6 * min(2, len(self.sizes)))
+
+
+def test_a_network_that_settles_on_other_kernels_is_not_random():
+    check_network(Settling(), IMAGES, 4)
