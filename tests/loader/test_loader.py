@@ -334,9 +334,9 @@ def test_an_attack_that_cannot_be_used_is_refused_at_once(attack, complaint, mni
 
 def test_a_builder_takes_the_place_of_a_model_that_does_not_pickle(mnist):
     source = Asynchronous(workers=1)
-    opened(mnist, Holding(), source, build=Plain)
+    opened(mnist, Holding(), source, build=Holding)
     with pytest.raises(ConfigError, match="the build, a function, cannot be sent"):
-        opened(mnist, Holding(), source, build=lambda: Plain())
+        opened(mnist, Holding(), source, build=lambda: Holding())
 
 
 @pytest.mark.parametrize(

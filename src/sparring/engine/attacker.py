@@ -15,7 +15,7 @@ from sparring.data import Images, first_images, rows
 from sparring.engine.device_copy import DeviceCopy
 from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena, Shape
-from sparring.models import PROBES, Precision, possible_precision, working_copy
+from sparring.models import PROBES, Precision, drawing_from, possible_precision, working_copy
 from sparring.records.stage import Stage
 
 FINISHED = "finished"
@@ -32,6 +32,11 @@ class AttackJob:
     """Makes a network like the trainer's; its weights do not matter. May raise `OtherNetwork`."""
     precision: Precision
     """The arithmetic of attacks."""
+
+    def network(self) -> nn.Module:
+        """A network like the trainer's; random state of this process is as before."""
+        with drawing_from(0):
+            return self.build()
 
 
 def layout(
@@ -86,7 +91,7 @@ class Attacker:
     def __init__(self, job: AttackJob, arena: Arena, images: Images, device: torch.device) -> None:
         self._arena = arena
         self.device_copy = DeviceCopy(arena, device)
-        self._network = job.build().to(device)
+        self._network = job.network().to(device)
         few = first_images(images, PROBES)
         precision = possible_precision(self._network, job.precision, few)
         self._copy = working_copy(self._network, precision)

@@ -12,7 +12,7 @@ the caller's clock.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
 from sparring.engine.policies import Policy, fresh_steps_by
@@ -87,6 +87,20 @@ class Broker:
             if version is not None and oldest is not None and version >= oldest
         }
 
+    def check_kept(self, versions: Sequence[int]) -> None:
+        """Raise `ValueError` unless these can be what `kept` returned after as many tickets."""
+        ahead = range(self.trained, min(self.tickets, self.trained + self.policy.window))
+        asked = {self.policy.version(ticket, self.trained) for ticket in ahead}
+        needed = {version for version in asked if version is not None and version < self.trained}
+        oldest = self.policy.oldest(self.trained)
+        allowed = () if oldest is None else range(oldest, self.trained + 1)
+        unique = set(versions)
+        if len(unique) < len(versions) or not needed <= unique <= set(allowed):
+            raise ValueError(
+                f"weights of the versions {sorted(needed)} are needed after {self.trained} "
+                f"updates, each once; there are those of {sorted(versions)}"
+            )
+
     # The workers.
 
     def join(self, worker: Worker) -> None:
@@ -150,15 +164,16 @@ class Broker:
 
     def lost(self, worker: Worker) -> list[Lease]:
         """Return the leases of a dead worker, which writes no more, to the waiting ones."""
-        leases = [self._out.pop(number) for number in sorted(self._holds.pop(worker, ()))]
+        leases = [self._out[number] for number in sorted(self._holds.pop(worker, ()))]
         for lease in leases:
-            if lease.stage == "last":
-                heapq.heappush(self._to_finish, lease.part)
-            else:
-                heapq.heappush(self._waiting, (lease.ticket, lease.part))
-        self.ledger.lost += len(leases)
+            self._wait_again(lease)
         self.ledger.deaths += 1
         return leases
+
+    def failed(self, lease: Lease) -> None:
+        """Return one lease to the waiting ones, whose worker lives."""
+        self._holds[lease.worker].discard(lease.number)
+        self._wait_again(lease)
 
     def overdue(self, now: float, patience: float) -> Iterator[Worker]:
         """Workers with a lease that is out for longer than `patience` seconds."""
@@ -229,6 +244,14 @@ class Broker:
             return None
         ticket, part = heapq.heappop(self._waiting)
         return ticket, part, version, "whole" if self.fresh_by == "none" else "first"
+
+    def _wait_again(self, lease: Lease) -> None:
+        del self._out[lease.number]
+        if lease.stage == "last":
+            heapq.heappush(self._to_finish, lease.part)
+        else:
+            heapq.heappush(self._waiting, (lease.ticket, lease.part))
+        self.ledger.lost += 1
 
     def _fill(self) -> bool:
         """Add the next ticket to the waiting ones if the window has room; whether one waits."""

@@ -193,7 +193,11 @@ class Engine:
         if lease is None:
             return False
         begun = self._clock()
-        work = self._executor.attack(lease)
+        try:
+            work = self._executor.attack(lease)
+        except BaseException:
+            self.broker.failed(lease)  # the next call attacks it
+            raise
         self.timings.help += self._clock() - begun
         return self._done(lease.number, work)
 

@@ -28,6 +28,8 @@ from sparring.engine.attacker import Attacker, images_of, layout, load, publish
 from sparring.engine.engine import PATIENCE, TRAINER
 from sparring.engine.memory import Arena, Shape, size_of
 from sparring.engine.transports.kinds import Processes, TransportKind
+from sparring.engine.transports.no_workers import NoWorkers
+from sparring.engine.transports.protocol import Transport
 from sparring.errors import ConfigError
 from sparring.loader.source import Place, Source, SourceSetup
 from sparring.models import neighbours
@@ -92,10 +94,13 @@ class Asynchronous:
         Raises `ConfigError` if the machine cannot give that much.
         """
         policy = self.policy
-        found = layout(
-            network, image_shape, batch=batch, buffers=policy.buffers, slots=policy.window
-        )
-        room, size = available_memory(), size_of(found)
+
+        def found(buffers: int, slots: int) -> dict[str, Shape]:
+            return layout(network, image_shape, batch=batch, buffers=buffers, slots=slots)
+
+        none = size_of(found(0, 0))
+        buffer, slot = size_of(found(1, 0)) - none, size_of(found(0, 1)) - none
+        room, size = available_memory(), none + policy.buffers * buffer + policy.window * slot
         if room is not None and size > room:
             raise ConfigError.expected(
                 f"{counted(policy.window, 'ticket')} and "
@@ -105,7 +110,7 @@ class Asynchronous:
                 "Publish the weights less often (source.policy.period), or take a smaller lag, "
                 "fewer credits or a smaller batch_size.",
             )
-        return found
+        return found(policy.buffers, policy.window)
 
     def open(self, setup: SourceSetup) -> "AsyncSource":
         """The source, whose workers start with the first batch."""
@@ -126,24 +131,22 @@ class AsyncSource(Source, LocalExecutor):
         self._attacker = Attacker(setup.job, self._arena, images, device)
         with ExitStack() as unless_open:
             unless_open.callback(self._arena.close)
-            self._transport = kind.transport.open(
-                setup.job,
-                self._arena,
-                images,
-                [str(each) for each in neighbours(device, *setup.place)],
-                torch.get_num_threads(),
-            )
+            self._transport = self._opened_transport() if self._workers else NoWorkers()
             unless_open.pop_all()
         self._engine: Engine | None = None
         self._ready: Ready | None = None
+        self._has_taken = False
         self._timings = Timings()
 
     @override
     def next(self) -> AttackedBatch:
         if self._engine is None:
             self._engine = self._start()
-        self._timings = replace(self._engine.timings)
-        ready = self._ready = next(self._engine)
+        if not self._has_taken or self._ready is None:
+            self._timings = replace(self._engine.timings)
+            self._ready = next(self._engine)
+            self._has_taken = True  # until `updated`: its fresh steps here may be interrupted
+        ready = self._ready
         images = None
         if self._transport.shares_memory:
             images = self._copied(self._arena[f"clean {ready.slot}"])
@@ -195,7 +198,7 @@ class AsyncSource(Source, LocalExecutor):
         kept = self._broker.kept(self._setup.model.version)
         state = {"versions": torch.tensor(sorted(kept.values()), dtype=torch.int64)}
         state |= {f"ledger {name}": torch.tensor(n) for name, n in self.totals().items()}
-        probe = self._setup.job.build()
+        probe = self._setup.job.network()
         for buffer, version in kept.items():
             load(probe, self._arena, buffer)
             state |= {f"{version} {n}": v.clone() for n, v in probe.state_dict().items()}
@@ -203,17 +206,20 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
-        self._broker = self._new_broker(trained)
-        network = self._setup.job.build()
+        broker = self._new_broker(trained)
+        network = self._setup.job.network()
         _schema(state, network, self._kind.policy.buffers, self.totals()).check(state, "source")
-        for buffer, version in enumerate(state["versions"].tolist()):
+        versions = state["versions"].tolist()
+        broker.check_kept(versions)
+        for buffer, version in enumerate(versions):
             network.load_state_dict(
                 {name: state[f"{version} {name}"] for name in network.state_dict()}
             )
             publish(network, self._arena, buffer)
-            self._broker.published(buffer, version)
+            broker.published(buffer, version)
         for name in self.totals():
-            setattr(self._broker.ledger, name, int(state[f"ledger {name}"]))
+            setattr(broker.ledger, name, int(state[f"ledger {name}"]))
+        self._broker = broker
 
     @override
     def close(self) -> None:
@@ -222,6 +228,7 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def updated(self) -> None:
+        self._has_taken = False
         if self._engine is not None:
             self._engine.commit()
 
@@ -236,6 +243,13 @@ class AsyncSource(Source, LocalExecutor):
         model = self._setup.model
         current = lease.version == model.version
         return self._attacker(lease, model.copy.attacked if current else None)
+
+    def _opened_transport(self) -> Transport:
+        setup, images, device = self._setup, self._setup.crafter.images, self._setup.crafter.device
+        devices = [str(each) for each in neighbours(device, *setup.place)]
+        return self._kind.transport.open(
+            setup.job, self._arena, images, devices, torch.get_num_threads()
+        )
 
     def _copied(self, slot: Tensor) -> Tensor:
         """The images of a slot, which the next batch may overwrite."""

@@ -8,7 +8,6 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -25,9 +24,9 @@ from sparring.attacks import (
 from sparring.attacks.batch_attack import BUILT_IN
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
-from sparring.engine.shared_images import unpicklable
 from sparring.errors import CheckpointError, ConfigError
 from sparring.loader.asynchronous import Asynchronous
+from sparring.loader.sending import CopyOf, check_rebuilt, check_sent
 from sparring.loader.source import LiveModel, Source, SourceSetup
 from sparring.loader.sources import Fresh, SourceKind, check_source
 from sparring.models import (
@@ -35,7 +34,6 @@ from sparring.models import (
     Precision,
     WorkingCopy,
     check_network,
-    copied,
     device_of,
     evaluation_mode,
     possible_precision,
@@ -71,8 +69,8 @@ class AdversarialLoader:
 
     Use it as a context manager, or `close()` it: that ends the workers. A script that asks for
     workers must do so behind `if __name__ == "__main__":`, since workers import it. Workers and
-    trainer compute with `torch.get_num_threads()` CPU threads each, as it is at the first batch;
-    with workers on the same CPU, set it to 1.
+    trainer compute with `torch.get_num_threads()` CPU threads each, as it is when the loader opens:
+    on entering `with`, or at the first batch. With workers on the same CPU, set it to 1.
 
     Cost: a batch costs its attack; with workers, the wait for it and a copy of the images.
     Raises `DataError` for data, and `ConfigError` for anything else that cannot be used.
@@ -121,7 +119,10 @@ class AdversarialLoader:
         few = first_images(images, PROBES).to(device)
         check_network(model, few, _outputs(model, few, images.num_classes))
         if isinstance(source, Asynchronous):
-            _check_workers(source, recipe, model, build)
+            source.transport.check()
+            if source.workers != 0:
+                check_sent(recipe, model, build)
+            check_rebuilt(model, build or CopyOf(model), few)
             source.layout(model, images.image_shape, recipe.rank_batch_size)
         copy = working_copy(model, possible_precision(model, precision, few))
         job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
@@ -195,13 +196,14 @@ class AdversarialLoader:
 
     def __next__(self) -> AttackedBatch:
         """The next batch, with the staleness of its source."""
+        source = self._opened()
         self.updated()
         if not self._has_begun:  # weights may have been loaded since the loader was made
             self._has_begun = True
             self._model.copy.refresh()
         begun = time.perf_counter()
         try:
-            batch = self._opened().next()
+            batch = source.next()
         except StopIteration:
             self._has_ended = True
             raise
@@ -216,10 +218,10 @@ class AdversarialLoader:
 
     def advance(self) -> None:
         """Count an update of the weights, with any batch."""
-        self._waits_for_update = False
+        self._waits_for_update, self._has_begun = False, True
         self._model.version += 1
         begun = time.perf_counter()
-        if self._source is not None:
+        if self._source is not None and not self._closed:
             self._source.updated()
         self.commit_seconds = time.perf_counter() - begun
         self._model.copy.refresh()
@@ -260,7 +262,7 @@ class AdversarialLoader:
         Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
         after the first batch.
         """
-        if self._has_begun or self.version:
+        if self._has_begun:
             raise ConfigError(
                 "load_state_dict must come before the first batch. Make a new loader and load the "
                 "state there."
@@ -295,8 +297,8 @@ class AdversarialLoader:
 
     def restore(self, source: Mapping[str, Tensor], version: int) -> None:
         """Resume after `version` updates; raises `ValueError` for a damaged state."""
-        self._model.version = version
         self._opened().restore(source, version)
+        self._model.version = version
         self._model.copy.refresh()
 
     def close(self) -> None:
@@ -341,17 +343,6 @@ class AdversarialLoader:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CopyOf:
-    """Builds copies of a network; pickles with the network."""
-
-    network: nn.Module
-
-    def __call__(self) -> nn.Module:
-        """A copy, without hooks on its weights' history."""
-        return copied(self.network)
-
-
 def _lasting(kind: SourceKind) -> object:
     """The settings of a source that determine its batches; the number of workers does not."""
     return kind.policy if isinstance(kind, Asynchronous) else kind
@@ -387,27 +378,3 @@ def _outputs(model: nn.Module, images: Tensor, num_classes: int) -> int:
         return max(num_classes, int(logits.shape[1]))
     except Exception:
         return num_classes  # `check_network` reports the error
-
-
-def _check_workers(
-    source: Asynchronous, recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None
-) -> None:
-    """Refuse things that cannot be sent to workers, before any is started."""
-    source.transport.check()
-    if source.workers == 0:
-        return
-    sent = {
-        "attack": recipe.attack,
-        "eps_schedule": recipe.eps_schedule,
-        "build": build,
-        "model": None if build is not None else CopyOf(model).network,
-    }
-    for name, thing in sent.items():
-        if (reason := unpicklable(thing)) is not None:
-            advice = "pass build=, a function at the top of a module that makes such a network"
-            if name != "model":
-                advice = "define it at the top of a module"
-            raise ConfigError(
-                f"the {name}, a {type(thing).__name__}, cannot be sent to workers; pickling it "
-                f"failed: {reason}. Either {advice}, or use Asynchronous(workers=0)."
-            )

@@ -145,11 +145,7 @@ def check_source(source: SourceKind, recipe: Recipe) -> None:
 
 
 class InProcess(Source):
-    """Base of sources without workers, which have nothing to count, to serve or to release."""
-
-    @override
-    def updated(self) -> None:
-        pass
+    """Base of sources without workers, which have nothing to count or to release."""
 
     @override
     def figures(self) -> Mapping[str, int | float | str]:
@@ -182,23 +178,31 @@ class DelayLine(InProcess):
             self._next += 1
         if not self._waiting:
             raise StopIteration
-        return self._setup.craft(self._waiting.popleft(), "last")
+        return self._setup.craft(self._waiting[0], "last")
+
+    @override
+    def updated(self) -> None:
+        # Not before: a batch whose fresh steps are interrupted is made again.
+        if self._waiting:
+            self._waiting.popleft()
 
     @override
     def state(self) -> Mapping[str, Tensor]:
-        # Clean images are not kept: they are made again.
-        if not self._waiting:
+        # Clean images are not kept: they are made again. So are batches that were attacked for a
+        # call of `next` that failed, since the weights are still the same.
+        waiting = list(self._waiting)[: self._count(self._next - len(self._waiting))]
+        if not waiting:
             return {}
         return {
-            "adversarial": torch.stack([batch.adversarial for batch in self._waiting]),
-            "versions": torch.tensor([batch.version for batch in self._waiting]),
-            "eps": torch.tensor([batch.eps for batch in self._waiting], dtype=torch.float64),
+            "adversarial": torch.stack([batch.adversarial for batch in waiting]),
+            "versions": torch.tensor([batch.version for batch in waiting]),
+            "eps": torch.tensor([batch.eps for batch in waiting], dtype=torch.float64),
         }
 
     @override
     def restore(self, state: Mapping[str, Tensor], trained: int) -> None:
-        self._waiting.clear()
-        count = min(self._kind.length(trained - 1), self._updates - trained) if trained else 0
+        waiting: deque[AttackedBatch] = deque()
+        count = self._count(trained)
         clean = [self._setup.crafter.clean(trained + place) for place in range(count)]
         if count or state:
             one = (clean[0] if clean else self._setup.crafter.clean(trained)).adversarial
@@ -211,9 +215,12 @@ class DelayLine(InProcess):
             Fields(wanted).check(state, "source")
             columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
             for batch, adversarial, version, eps in zip(clean, *columns, strict=True):
-                waiting = replace(batch, adversarial=adversarial, version=version, eps=eps)
-                self._waiting.append(waiting)
-        self._next = trained + len(self._waiting)
+                waiting.append(replace(batch, adversarial=adversarial, version=version, eps=eps))
+        self._waiting, self._next = waiting, trained + len(waiting)
+
+    def _count(self, trained: int) -> int:
+        """Batches that wait after `trained` updates."""
+        return min(self._kind.length(trained - 1), self._updates - trained) if trained else 0
 
 
 class Accumulation(InProcess):
@@ -221,6 +228,7 @@ class Accumulation(InProcess):
 
     def __init__(self, setup: SourceSetup) -> None:
         self._setup, self._next = setup, 0
+        self._given: AttackedBatch | None = None
         images = setup.crafter.images
         shape = (len(images), *images.image_shape)
         self._changes = torch.zeros(shape, dtype=torch.float16, device=setup.crafter.device)
@@ -234,6 +242,7 @@ class Accumulation(InProcess):
         plan = crafter.recipe.plan(self._next)
         place = self._next * len(batch) + torch.arange(len(batch), device=batch.images.device)
         new = place < (len(self._changes) if plan.fresh_steps else math.inf)
+        new |= torch.isin(batch.indices, batch.indices[new])  # twice in one batch: none is kept yet
         if new.any():
             start = self._setup.craft(batch, "first")
         else:
@@ -244,11 +253,20 @@ class Accumulation(InProcess):
             kept = plan.attack.threat.project(kept, batch.images)
             mine = new.view(-1, *(1,) * (kept.dim() - 1))
             start = replace(start, adversarial=torch.where(mine, start.adversarial, kept))
-        batch = self._setup.craft(start, "last")
-        changes = batch.adversarial - batch.images
-        self._changes[batch.indices.to(changes.device)] = changes.to(torch.float16)
+        self._given = self._setup.craft(start, "last")
+        return self._given
+
+    @override
+    def updated(self) -> None:
+        batch, self._given = self._given, None
+        if batch is None:
+            return
+        indices = batch.indices.to(batch.adversarial.device)
+        comes_again = (indices[:, None] == indices).triu(1).any(1)
+        last = ~comes_again  # of an image that the batch has twice, the last attack is continued
+        changes = (batch.adversarial - batch.images)[last]
+        self._changes[indices[last]] = changes.to(torch.float16)
         self._next += 1
-        return batch
 
     @override
     def state(self) -> Mapping[str, Tensor]:

@@ -159,7 +159,7 @@ class SlowLink:
         link = Link(
             seconds_per_byte=8 / (self.mbit * 1e6),
             latency=self.latency_ms / 1000,
-            weights=sum(value.nbytes for value in job.build().state_dict().values()),
+            weights=sum(value.nbytes for value in job.network().state_dict().values()),
             images=arena[FINISHED].nbytes,
         )
         return SlowTransport(self.transport.open(job, arena, images, devices, threads), link)

@@ -74,7 +74,7 @@ class RayTransport(Transport):
         device: str,
         threads: int,
     ) -> None:
-        self._arena, self._probe = arena, job.build()
+        self._arena, self._probe = arena, job.network()
         if not isinstance(images, ImageSet):
             sendable(images)
         self._setup = RaySetup(

@@ -47,7 +47,7 @@ class RayWorker:
             raise ConfigError.expected(rule, here, "Install the same version on every node.")
         torch.set_num_threads(setup.threads)
         images = _images(handed)
-        self._probe = setup.job.build()
+        self._probe = setup.job.network()
         shape = images.image_shape
         self._arena = Arena(
             layout(self._probe, shape, batch=setup.job.recipe.rank_batch_size, buffers=1, slots=1)
