@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from sparring.errors import ConfigError
+from sparring.data import dataset_from, load_dataset
+from sparring.errors import CheckpointError, ConfigError, DataError, RunError
 from sparring.loader import Asynchronous
 from sparring.models import trained_network
 from sparring.records import RunDirectory, read_json
@@ -16,10 +19,12 @@ from sparring.training import (
     TrainConfig,
     Triangular,
     WarmUp,
+    presets,
     replay,
     resume,
     train,
 )
+from training.plain_net import Plain
 from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
 
 SHORT = 4
@@ -87,3 +92,60 @@ def test_other_threads_are_used_and_said_to_change_bits(tmp_path: Path) -> None:
     assert watching.environments[0].threads == 2
     assert any("threads was 1 before and is 2 here" in notice for notice in watching.notices)
     assert read_json(RunDirectory(tmp_path / "run").config)["threads"] == 1  # pyright: ignore
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["checkpoint", "network", "data"])
+def test_a_refused_extension_leaves_the_run_as_it_was(damage: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"network": Plain(), "data": load_dataset("mnist")}
+    run = train(small(updates=2), tmp_path / "run", **given).run
+    if damage == "checkpoint":
+        run.resume.write_bytes(run.resume.read_bytes()[:1000])
+    elif damage == "network":
+        given["network"] = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    else:
+        del given["data"]
+    before = _files(run.path)
+    with pytest.raises((CheckpointError, DataError, ConfigError)) as raised:
+        resume(run.path, updates=4, **given)
+    assert _files(run.path) == before
+    if damage == "network":
+        assert "is not the network of" in str(raised.value)
+        assert "Start the run again" not in str(raised.value)
+
+
+def test_a_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    run = train(small(), tmp_path / "run", until=2).run
+    run.metrics.unlink()
+    watching = Watching()
+    resume(run.path, sinks=[watching])
+    assert any("measurements of 0 of 2 updates" in text for text in watching.notices)
+
+
+def _items(count: int) -> list[tuple[torch.Tensor, int]]:
+    return [(torch.full((1, 28, 28), 10 * n, dtype=torch.uint8), n % 2) for n in range(count)]
+
+
+def test_a_batch_larger_than_the_training_set_is_noticed(tmp_path: Path) -> None:
+    few = dataset_from(train=_items(6), test=_items(4), validation=_items(4), name="mine")
+    watching = Watching()
+    train(small(batch_size=8), tmp_path / "run", data=few, network=Plain(2), sinks=[watching])
+    assert any("a batch has 8 images and the training set 6" in text for text in watching.notices)
+
+
+def test_settings_for_other_data_are_refused(tmp_path: Path) -> None:
+    few = dataset_from(train=_items(6), test=_items(4), validation=_items(4), name="mine")
+    config = presets.paper(data=few)
+    with pytest.raises(ConfigError, match="must be those that the settings were made for"):
+        train(config, tmp_path / "run", data=load_dataset("mnist"))
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    failing = nn.Module()
+    with pytest.raises(RunError, match="needs an empty folder"):
+        train(small(), tmp_path / "run", network=failing)

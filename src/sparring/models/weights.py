@@ -176,6 +176,11 @@ def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
         for name, value in own.items()
         if name in weights and weights[name].shape != value.shape
     ]
+    whole = [
+        name
+        for name, value in own.items()
+        if name in weights and value.is_floating_point() and not _is_inexact(weights[name])
+    ]
     complex_ones = [
         name
         for name, value in own.items()
@@ -186,6 +191,7 @@ def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
         "not the network's": [name for name in weights if name not in own],
         "of another shape": unlike,
         "complex where the network's are real": complex_ones,
+        "of whole numbers where the network's are real": whole,
     }
     parts = []
     for what, names in found.items():
@@ -193,6 +199,10 @@ def differences(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
             number = f"{counted(len(names), 'tensor')} {'is' if len(names) == 1 else 'are'}"
             parts.append(f"{number} {what} ({few(names)})")
     return ", ".join(parts)
+
+
+def _is_inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
 
 
 def put_foreign(network: nn.Module, content: object, path: Path) -> None:

@@ -114,14 +114,20 @@ class RunDirectory:
         path = Path(path)
         with run_errors("create the run directory", path):
             path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+        cls.check_empty(path)
+        with run_errors("write into the run directory", path), tempfile.TemporaryFile(dir=path):
+            pass
+        return cls(path)
+
+    @staticmethod
+    def check_empty(path: Path) -> None:
+        """Raise `RunError` if the folder of a new run is there and holds anything."""
+        with run_errors("create the run directory", path):
+            occupied = path.exists() and any(path.iterdir())
         if occupied:
             raise RunError(
                 f"a new run needs an empty folder; {path} holds files. Choose another folder."
             )
-        with run_errors("write into the run directory", path), tempfile.TemporaryFile(dir=path):
-            pass
-        return cls(path)
 
     @classmethod
     @typed

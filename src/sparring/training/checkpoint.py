@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.errors import CheckpointError, CheckpointNotWritten, resume_command
+from sparring.errors import (
+    CheckpointError,
+    CheckpointNotWritten,
+    OtherNetwork,
+    resume_command,
+)
 from sparring.models import kept_layers
 from sparring.models.saved import (
     Anything,
@@ -34,7 +39,7 @@ from sparring.models.trained import (
     read_fingerprint,
     save_trained,
 )
-from sparring.models.weights import put_weights, weights_from, weights_to
+from sparring.models.weights import differences, put_weights, weights_from, weights_to
 from sparring.records import RunDirectory, to_json, write_atomically
 from sparring.records.custom import is_own
 from sparring.records.run import digest_of_settings
@@ -136,8 +141,20 @@ def _of_this_run(run: RunDirectory, trainer: Trainer) -> dict[str, Any]:
             f"{run.resume} was written under other settings than its config.json. Restore that "
             "file, or start a new run."
         )
+    _check_network(run.resume, state.get("network"), trainer)
     _check_state(run.resume, state, trainer)
     return state
+
+
+def _check_network(path: Path, weights: object, trainer: Trainer) -> None:
+    """Refuse another network than that of the checkpoint, whose file is whole."""
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        return  # `_check_state` says what is damaged
+    if off := differences(trainer.network, weights):
+        raise OtherNetwork(
+            f"the {type(trainer.network).__name__} here is not the network of {path}: {off}. Pass "
+            "the network that was passed to train, or let the model's factory make it again."
+        )
 
 
 def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> float:

@@ -10,13 +10,13 @@ from torch import nn
 
 from sparring.data import Dataset
 from sparring.data.run_data import RunData, given_name, new_data, store_identity
+from sparring.data.source import GIVEN
 from sparring.engine import Newest
 from sparring.errors import ConfigError, launcher, resume_command
 from sparring.loader import Asynchronous
 from sparring.models import copied, plain_settings
 from sparring.records import RunDirectory
 from sparring.records.checks import at_least
-from sparring.records.files import exclusive_lock
 from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, python_objects, stored_config, with_given
@@ -59,9 +59,17 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
         at_least("until", until, 0)
     network = None if network is None else copied(network)
     if data is not None:
+        if config.data.startswith(GIVEN) and config.data != given_name(data):
+            raise ConfigError.expected(
+                f"data must be those that the settings were made for, {config.data}",
+                given_name(data),
+                "Pass data= to the preset, too: ε and the network follow from it.",
+            )
         config = replace(config, data=given_name(data))
     team = SingleProcess() if config.trainers == 1 else present_team()
     check_size(team, config.trainers, launcher(config.trainers) + " train …")
+    if not team.launch.again:
+        team.lead(lambda: RunDirectory.check_empty(Path(out)))
     with team.together():
         dataset, known = new_data(
             config.data, data, config.conversion(), data_memory=config.data_memory
@@ -93,11 +101,12 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
 
     Without `run`, the newest in `runs/`. A run without a checkpoint starts again. A run that is
     complete, or has seen `until` updates, is returned as it is. With `updates`, the run is first
-    extended to this number in all, see `extended`. `threads` CPU threads are used instead of those
-    in the settings, until the next stop; the last bits of weights depend on their number. Pass the
-    `data` and the `network` that were passed to `train`, and in `given` the Python objects in its
-    settings, by name; `sinks` need not be the same. Code that the settings name, such as a factory,
-    runs if you trained the run on this machine, or with `trust_code`.
+    extended to this number in all, see `longer`; a refused run stays as it was. `threads` CPU
+    threads are used instead of those in the settings, until the next stop; the last bits of weights
+    depend on their number. Pass the `data` and the `network` that were passed to `train`, and in
+    `given` the Python objects in its settings, by name; `sinks` need not be the same. Code that the
+    settings name, such as a factory, runs if you trained the run on this machine, or with
+    `trust_code`.
     Raises what `train` raises, `CheckpointError` if the checkpoint cannot be used, and
     `ConfigError` for a run that cannot be extended.
     """
@@ -111,8 +120,9 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     config = with_given(config, given)
     resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(directory.path, config.trainers))
-    if updates is not None:
-        config = with_given(team.lead(lambda: extended(directory, config, updates)), given)
+    before = config
+    config = team.lead(lambda: longer(before, updates, directory, directory.saved_updates))
+    config = with_given(config, given)
     run_data = team.lead(lambda: RunData.of(directory))
     with team.together():
         dataset, known = run_data.load(data)
@@ -122,7 +132,15 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
         team.lead(lambda: store_identity(directory, config.data, known))
     with _shown(sinks, progress and team.leads) as sinks:
         return TrainingSession(
-            team, config, dataset, directory, sinks, until, network, threads=threads
+            team,
+            config,
+            dataset,
+            directory,
+            sinks,
+            until,
+            network,
+            threads=threads,
+            restored=lambda done: _extend(before, config, directory, done),
         ).train()
 
 
@@ -136,15 +154,16 @@ def _shown(sinks: Sequence[Sink], progress: bool) -> Iterator[Sequence[Sink]]:
         yield [*sinks, display]
 
 
-def extended(run: RunDirectory, config: TrainConfig, updates: int) -> TrainConfig:
-    """The settings with this number of updates, stored in config.json; a smaller one is refused.
+def longer(config: TrainConfig, updates: int | None, run: RunDirectory, done: int) -> TrainConfig:
+    """The settings of the run with this number of updates; a smaller one is refused.
 
     A run of N updates that is extended to M has, bit for bit, the weights of a run of M updates. So
-    all that it did must be what the longer run does at the same update: learning rates, ε and steps
-    of attacks, and the tickets that are attacked ahead of training.
-    Raises `ConfigError` where a run of that length would have been another from its beginning, and
-    `RunError` while another process trains the run.
+    all that it did in its `done` updates must be what the longer run does at the same update:
+    learning rates, ε and steps of attacks, and the tickets that are attacked ahead of training.
+    Raises `ConfigError` where a run of that length would have been another from its beginning.
     """
+    if updates is None:
+        return config
     at_least("updates", updates, 1)
     if updates == config.updates:
         return config
@@ -154,16 +173,20 @@ def extended(run: RunDirectory, config: TrainConfig, updates: int) -> TrainConfi
             f"{updates:,}",
             "A run is not shortened; stop it at any time (Ctrl-C; until= in Python).",
         )
-    longer = replace(config, updates=updates)
-    with exclusive_lock(run.path, "train a run"):
-        done = run.saved_updates
-        if reason := difference(config, longer, done):
-            raise ConfigError(
-                f"{run.path} cannot be extended to {updates:,} updates: {reason}. "
-                f"{_instead(run, longer)}"
-            )
-        run.extend(updates)
-    return longer
+    found = replace(config, updates=updates)
+    if reason := difference(config, found, done):
+        raise ConfigError(
+            f"{run.path} cannot be extended to {updates:,} updates: {reason}. "
+            f"{_instead(run, found)}"
+        )
+    return found
+
+
+def _extend(before: TrainConfig, config: TrainConfig, run: RunDirectory, done: int) -> None:
+    """Store a larger number of updates, once the run's checkpoint is read and no other has it."""
+    if config.updates > before.updates:
+        longer(before, config.updates, run, done)  # another process may have trained meanwhile
+        run.extend(config.updates)
 
 
 def difference(config: TrainConfig, longer: TrainConfig, done: int) -> str:

@@ -23,7 +23,7 @@ from sparring.errors import (
 )
 from sparring.loader import Asynchronous
 from sparring.models import computing_threads, kept_layers
-from sparring.records import RunDirectory, describe, to_json, write_json
+from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
 from sparring.records.custom import forget_made
 from sparring.records.files import exclusive_lock
 from sparring.records.own_code import named_code, unsealed
@@ -63,6 +63,11 @@ FEW_STEPS = (
     "to them: name the network to the preset, presets.fast(model=...), which then takes three"
 )
 """The notice of early steps that a preset would not give this network."""
+REPEATED = (
+    "a batch has {:,} images and the training set {:,}, so that every batch has some of them more "
+    "than once: take a smaller --batch-size"
+)
+"""The notice of a batch larger than the training set."""
 UNTRAINED = (
     "weights without a gradient in the first update: {}; no loss depends on them, so they stay "
     "as they are"
@@ -73,6 +78,11 @@ KEPT = (
     "BatchNorm: {}; call train() on the network before training if that is not intended"
 )
 """The notice of a network with layers in evaluation mode."""
+LOST_ROWS = (
+    "metrics.jsonl has the measurements of {:,} of {:,} updates: the run is resumed, but reports "
+    "and replays of it are incomplete; restore the file if there is a copy"
+)
+"""The notice of a run whose log is not whole."""
 UNLIKE = (
     "trainers must have the same weights bit for bit; those of trainer {} differ from trainer 0's. "
     "Their machines compute differently: take the same processor and PyTorch for all."
@@ -97,7 +107,10 @@ class TrainingSession:
         network: nn.Module | None,
         *,
         threads: int | None = None,
+        restored: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self.restored = restored
+        """Called on rank 0 with the updates of the weights, before anything is written."""
         self.team, self.network = team, network
         self.end = config.updates if until is None else min(until, config.updates)
         self.config, self.dataset, self.run = config, dataset, run
@@ -162,6 +175,7 @@ class TrainingSession:
 
     def _begin(self, trainer: Trainer) -> None:
         """Prepare measurements and sinks on rank 0."""
+        self.restored(trainer.version)
         self.slice = ValidationSlice(self.config, self.dataset, self.device)
         self.alarm = OverfittingAlarm(self.config, self.dataset, self.device)
         where = describe(
@@ -176,6 +190,10 @@ class TrainingSession:
         )
         if not trainer.version:
             self._first(trainer)
+            return
+        rows = sum("loss" in row for row in MetricsLog(self.run.metrics).rows())
+        if rows < trainer.version:
+            self._notice(trainer, LOST_ROWS.format(rows, trainer.version))
 
     def _first(self, trainer: Trainer) -> None:
         """The first snapshot, and notices before the first update."""
@@ -203,6 +221,8 @@ class TrainingSession:
             yield UNATTACKED
         if for_model(self.config) != self.config:
             yield FEW_STEPS
+        if self.config.batch_size > (images := len(self.dataset.train)):
+            yield REPEATED.format(self.config.batch_size, images)
         yield doubt(threat, self.dataset.image_shape)
         if isinstance(attack, PGD) and attack.steps:
             yield mismatch(threat, attack.threat)
