@@ -266,3 +266,15 @@ def test_images_are_looked_at_from_the_first_to_the_last_that_is_right(
     looked = masking_checks.evenly(torch.arange(right))
     assert (int(looked[0]), int(looked[-1])) == (0, right - 1)
     assert len(looked) == len(looked.unique()) == count
+
+
+def test_a_few_images_do_not_show_that_single_steps_are_misled() -> None:
+    model = two_classes(lambda t: 1 - 2 * torch.sin(torch.pi * t.abs()))
+    found = findings_of(model, GREY[:3], Linf(eps=EPS))["one step against many"]
+    assert not found.flagged
+    assert "too few to conclude anything" in found.sentence
+
+
+def test_a_few_images_do_not_show_that_gradients_are_masked() -> None:
+    found = findings_of(Quantised(small_network()), noise()[:4], Linf(eps=0.3))
+    assert not found["blind search beats gradients"].flagged

@@ -274,6 +274,15 @@ def test_the_strongest_of_several_is_the_same_in_any_order(run: RunDirectory) ->
             assert strongest(order, found.weights) == ordered[count - 1]
 
 
+def test_a_part_of_a_small_test_set_is_weaker_than_all_of_it(run: RunDirectory) -> None:
+    found = evaluate_run(run, num_images=2, threads=1, checks=False)
+    whole = stored(found, {"num_images": 20, "robust": 10})
+    part = stored(found, {"num_images": 5, "robust": 5, "suite": "standard", "attacks": ("apgd",)})
+    for order in ([whole, part], [part, whole]):
+        assert strongest(order, found.weights, 20) == whole
+        assert strongest(order, found.weights, 5) == part
+
+
 def test_another_size_of_the_threat_never_becomes_the_verdict(run: RunDirectory) -> None:
     settings = {"num_images": 4, "threads": 1, "checks": False}
     other = evaluate_run(run, threat=Linf(eps=0.1), suite="pgd-40", **settings)

@@ -179,7 +179,9 @@ def _one_against_many(right: Mapping[int, Tensor], single: Tensor) -> Finding:
     few, many = min(right), max(right)
     one = max((right[few], single), key=lambda of: int(of.sum()))
     weak, strong = float(one.float().mean()), float((one & right[many]).float().mean())
-    flagged = weak > HALF and strong < HALF * weak
+    lost, won = int((one & ~right[many]).sum()), int((~one & right[many]).sum())
+    misled = weak > HALF and strong < HALF * weak
+    flagged = misled and sign_test(lost, won) < UNLIKELY
     return Finding(
         check="one step against many",
         flagged=flagged,
@@ -187,6 +189,9 @@ def _one_against_many(right: Mapping[int, Tensor], single: Tensor) -> Finding:
             f"{weak:.0%} of the images survive a single step, {strong:.0%} also {many} steps: "
             "the network misleads single-step attacks (catastrophic overfitting)"
             if flagged
+            else f"{weak:.0%} of the images survive a single step, {strong:.0%} also {many} steps, "
+            "but they are too few to conclude anything"
+            if misled
             else f"many images that survive one step also survive {many} steps"
             if weak > HALF
             else "even a single step breaks most images"
@@ -239,14 +244,14 @@ def _blind(subset: Subset, gradient: Tensor) -> Finding:
     subset.observer((QUERIES + RANDOM) / 3)
     only = gradient & ~(chance & square)
     share = float(only.float().mean())
-    flagged = share > SHARE
+    flagged = share > SHARE and int(only.sum()) >= FEWEST
     return Finding(
         check="blind search beats gradients",
         flagged=flagged,
         sentence=(
             f"{share:.0%} of the images are broken by {blind}, but not by PGD: gradients mislead it"
             if flagged
-            else f"{blind} break hardly any image that PGD does not"
+            else f"{blind} break {counted(int(only.sum()), 'image')} that PGD does not"
         ),
         evidence=(
             _accuracy("all PGD together", gradient),

@@ -12,28 +12,32 @@ from sparring.records import Evaluation, Examples, RunDirectory
 from sparring.records.files import run_errors, write_atomically
 
 LEAST = 32
-"""An evaluation on fewer images is weaker than any on as many."""
+"""An evaluation on fewer images, unless they are all, is weaker than any on as many."""
 _LISTED = 8
 """Classes in the name of a file."""
 
 
-def strongest(evaluations: Sequence[Evaluation], weights: str) -> Evaluation:
+def strongest(
+    evaluations: Sequence[Evaluation], weights: str, whole: int | None = None
+) -> Evaluation:
     """The evaluation that counts; the order in which they were made does not matter.
 
     An evaluation is stronger than another by the first of these that differs: it is of these
-    weights, in the run's own threat, on all classes, on at least `LEAST` images; its suite; it has
-    more images; it has checks. Suites are ordered as in `SUITES`; one of your own comes after the
-    last one all of whose attacks it contains, and before all others if there is none.
+    weights, in the run's own threat, on all classes, on at least `LEAST` images, or on the `whole`
+    test set where that has fewer; its suite; it has more images; it has checks. Suites are ordered
+    as in `SUITES`; one of your own comes after the last one all of whose attacks it contains, and
+    before all others if there is none.
     Of the evaluations on the same images as the strongest, that with the lowest robust accuracy
     counts: it is the lowest upper bound.
     """
-    best = max(evaluations, key=lambda one: _strength(one, weights))
+    least = LEAST if whole is None else min(LEAST, whole)
+    best = max(evaluations, key=lambda one: _strength(one, weights, least))
     same = [
         one
         for one in evaluations
         if _subject(one, weights) == _subject(best, weights) and _agree(one.judged, best.judged)
     ]
-    return max(same, key=lambda one: (-one.robust.successes, _strength(one, weights)))
+    return max(same, key=lambda one: (-one.robust.successes, _strength(one, weights, least)))
 
 
 def _agree(one: str, other: str) -> bool:
@@ -52,13 +56,13 @@ def _subject(found: Evaluation, weights: str) -> tuple[object, ...]:
     return is_current or found.weights, found.threat, found.classes, found.num_images
 
 
-def _strength(found: Evaluation, weights: str) -> tuple[bool | int | float, ...]:
+def _strength(found: Evaluation, weights: str, least: int) -> tuple[bool | int | float, ...]:
     """An evaluation of an earlier version, without a digest of weights, counts as one of these."""
     return (
         found.weights in ("", weights),
         found.own_threat,
         found.classes is None,
-        found.num_images >= LEAST,
+        found.num_images >= least,
         _rank(found),
         found.num_images,
         found.findings is not None,
@@ -99,7 +103,9 @@ def keep(place: RunDirectory, verdict: Verdict) -> None:
     found, stored = verdict.evaluation, _stored(place)
     _write(place, _place_of(found, stored), verdict)
     stored = _stored(place)
-    best = strongest(list(stored.values()), found.weights)
+    data = place.read_data()
+    whole = None if data is None else data.test.images
+    best = strongest(list(stored.values()), found.weights, whole)
     if best != stored[""]:
         name = next(name for name, one in stored.items() if one == best)
         _promote(place, name, _free(stored, _aside_name(stored[""], found.weights), stored[""]))
