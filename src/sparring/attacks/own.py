@@ -18,7 +18,7 @@ from typing_extensions import override
 from sparring.attacks.checks import Classifier
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.search import Attack, Move, Search, State, Task
-from sparring.attacks.threat import DEFAULT, Threat
+from sparring.attacks.threat import DEFAULT, Threat, itself
 from sparring.errors import ConfigError, SparringError, cause
 from sparring.models import module_of
 
@@ -220,7 +220,7 @@ class OwnSearch(Search):
                 module_of(logits_of) or logits_of,
                 images,
                 state["labels"],
-                threat=threat,
+                threat=itself(threat),
                 generator=generator,
             )
         farthest = float(threat.distance(found, images).max())

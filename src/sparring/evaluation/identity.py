@@ -3,7 +3,7 @@
 A stopped evaluation is resumed, and a stored one replaced, only by one of the same. Numbers, text,
 tensors, containers, functions with what they close over and the globals that they read, and objects
 of your own classes count. Of code in other modules than that of its caller only the kind does; of
-objects of other libraries, but for networks and dataclasses, only the class.
+objects of other libraries, but for networks, threats and dataclasses, only the class.
 """
 
 import dis
@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sparring.attacks import Threat
+from sparring.attacks.threat import itself
 from sparring.models.weights import content_digest
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -48,6 +50,11 @@ def identity(value: object) -> object:
     Cost: that of reading all that it holds, weights included.
     """
     return _Reader().read(value)
+
+
+def same_threat(one: Threat, other: Threat) -> bool:
+    """Whether two threats have equal code and contents; `==` of your own may fail on tensors."""
+    return identity(itself(one)) == identity(itself(other))
 
 
 class _Reader:
@@ -125,7 +132,7 @@ class _Reader:
             return repr(value), [self._class(one) for one in kinds], self.read(own), weights
         if is_dataclass(value):
             held = {one.name: getattr(value, one.name, None) for one in fields(value)}
-        elif _is_own(kind.__module__):
+        elif _is_own(kind.__module__) or Threat in kind.__mro__:
             slots = [one for base in kind.__mro__ for one in getattr(base, "__slots__", ())]
             held = {one: getattr(value, one) for one in slots if hasattr(value, one)}
             held |= getattr(value, "__dict__", {})
