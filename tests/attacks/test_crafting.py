@@ -37,7 +37,7 @@ def noisy() -> ImageSet:
     return replace(GREY, pixels=pixels.to(torch.uint8))
 
 
-def classifier(seed: int = 1) -> nn.Module:
+def classifier(seed: int = 1) -> nn.Sequential:
     layer = nn.Linear(24, 3)
     nn.init.normal_(layer.weight, generator=Generator().manual_seed(seed))
     return nn.Sequential(nn.Flatten(), layer)
@@ -243,3 +243,52 @@ def test_only_attacks_of_other_classes_are_checked_at_each_batch(attack, checked
     monkeypatch.setattr(batch_attack, "own_images", lambda *given, **_: asked.append(0) or given[2])
     made(crafter(noisy(), attack), 0)
     assert bool(asked) is checked
+
+
+def zeroed(model: nn.Module) -> None:
+    for value in (*model.parameters(), *model.buffers()):
+        value.data.zero_()
+
+
+def replaced(model: nn.Module) -> None:
+    last = model.get_submodule("1")
+    last.weight = nn.Parameter(torch.zeros(3, 24))
+
+
+def resized(model: nn.Module) -> None:
+    next(model.parameters()).data = torch.zeros(5, 24)
+
+
+def hooked(model: nn.Module) -> None:
+    model.get_submodule("1").register_forward_hook(lambda *_: torch.zeros(8, 3))
+
+
+@pytest.mark.parametrize("change", [zeroed, replaced, resized, hooked])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_network_is_as_before_after_an_own_attack_that_changed_it(change, fails):
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        change(model)
+        if fails:
+            raise ValueError("no")
+        return images
+
+    model = nn.Sequential(*classifier(), nn.BatchNorm1d(3, affine=False))
+    images = noisy().batch(torch.arange(8))[0]
+    before, logits = dict(model.named_parameters()), model.eval()(images)
+    complaint = "failed: ValueError: no" if fails else "changed 1.weight|with other hooks"
+    with pytest.raises(ConfigError, match=complaint):
+        made(crafter(noisy(), attack), 0, model)
+    assert torch.equal(model(images), logits)
+    assert all(value is before[name] for name, value in model.named_parameters())
+
+
+def test_a_network_is_as_before_after_an_own_attack_was_stopped():
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        zeroed(model)
+        raise KeyboardInterrupt
+
+    model = classifier()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        made(crafter(noisy(), attack), 0, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

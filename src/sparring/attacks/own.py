@@ -21,6 +21,7 @@ from sparring.attacks.search import Attack, Move, Search, State, Task
 from sparring.attacks.threat import DEFAULT, Threat, itself
 from sparring.errors import ConfigError, SparringError, cause
 from sparring.models import module_of
+from sparring.models.state import put_back
 
 _ROUNDING = 1e-4
 """How far pixels may lie outside [0, 1], and, as a share of eps, images outside the threat."""
@@ -84,24 +85,15 @@ def checked_images(
 
 @contextmanager
 def _same_weights(name: str, model: Classifier) -> Iterator[None]:
-    """Refuse an attack that changes the network; what was before is put back."""
+    """Refuse an attack that changes the network; what was before is put back, also if it fails."""
     module = module_of(model)
     values, hooks = _values(module), _hooks(module)
     before = {place: value.detach().clone() for place, value in values.items()}
-    yield
-    left = [place for place, found in _hooks(module).items() if found != hooks.get(place)]
-    for place, kind in left:
-        assert module is not None  # it has hooks
-        vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
-    now = _values(module)
-    changed = [
-        place
-        for place, value in values.items()
-        if now.get(place) is not value or not torch.equal(value, before[place])
-    ]
-    with torch.no_grad():
-        for place in changed:
-            values[place].copy_(before[place])
+    try:
+        yield
+    finally:
+        left = _restore_hooks(module, hooks)
+        changed = _restore_values(module, values, before)
     if changed:
         raise ConfigError(
             f"{name} changed {changed[0]} of the network. An attack must leave weights and buffers "
@@ -113,6 +105,37 @@ def _same_weights(name: str, model: Classifier) -> Iterator[None]:
             f"{left[0][0] or 'the whole'}), and they change what it computes from now on. Call "
             "remove() on what register_..._hook() returned before the attack returns."
         )
+
+
+def _restore_hooks(
+    module: nn.Module | None, hooks: dict[tuple[str, str], dict[int, object]]
+) -> list[tuple[str, str]]:
+    """Put the hooks back; return which were others, by the part's name and their kind."""
+    left = [place for place, found in _hooks(module).items() if found != hooks.get(place)]
+    for place, kind in left:
+        assert module is not None  # it has hooks
+        vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
+    return left
+
+
+def _restore_values(
+    module: nn.Module | None, values: dict[str, Tensor], before: dict[str, Tensor]
+) -> list[str]:
+    """Put weights and buffers back, where they were; return the names of those that were others."""
+    now = _values(module)
+    changed = [
+        place
+        for place, value in values.items()
+        if now.get(place) is not value or not torch.equal(value, before[place])
+    ]
+    with torch.no_grad():
+        for place in changed:
+            assert module is not None  # it has weights
+            if now.get(place) is not values[place]:
+                path, _, own = place.rpartition(".")
+                setattr(module.get_submodule(path), own, values[place])
+            put_back(values[place], before[place])
+    return changed
 
 
 def _values(module: nn.Module | None) -> dict[str, Tensor]:
