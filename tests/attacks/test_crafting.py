@@ -195,6 +195,54 @@ def test_any_callable_is_an_attack():
     assert isinstance(PGD(), StepwiseAttack)
 
 
+class Moving:
+    """It brightens all pixels."""
+
+    def __init__(self, much: float, threat: Any = None) -> None:
+        self.much = much
+        if threat is not None:
+            self.threat = threat
+
+    def __call__(
+        self, model: Any, images: Tensor, labels: Tensor, *, generator: Generator
+    ) -> Tensor:
+        return images + self.much
+
+
+class InSteps(Moving):
+    """The same as a `StepwiseAttack`."""
+
+    steps, restarts, threat = 2, 1, Linf(0.1)
+
+    def at(self, eps: float, steps: int | None = None) -> "InSteps":
+        return self
+
+    def only(self, steps: int) -> "InSteps":
+        return self
+
+    def search_from(self, start: Tensor, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images + self.much
+
+
+def test_what_an_own_attack_of_training_returns_lies_inside_its_threat():
+    for threat, much in ((Linf(0.1), 0.1), (Linf(1e-4), 1e-4), (L2(1.0), 1 / 24**0.5)):
+        batch = made(crafter(GREY, Moving(much, threat)), 0)
+        assert torch.equal(batch.adversarial, batch.images + much)
+        with pytest.raises(ConfigError, match=r"\(Moving\) returned images at a distance of"):
+            made(crafter(GREY, Moving(1.1 * much, threat)), 0)
+    assert float(made(crafter(GREY, Moving(0.4)), 0).adversarial.max()) > 0.9  # it has no threat
+    by = crafter(GREY, InSteps(0.2), fresh_steps=1)
+    with pytest.raises(ConfigError, match=r"search_from of the attack \(InSteps\) .* of 0\.2; the"):
+        by.craft(by.clean(0), classifier(), version=0, stage="last")
+
+
+def test_pixels_that_rounding_left_outside_the_range_are_clamped():
+    bright = replace(GREY, pixels=torch.full((40, 1, 4, 6), 255, dtype=torch.uint8))
+    for images, much in ((bright, 9e-5), (replace(GREY, pixels=0 * GREY.pixels), -9e-5)):
+        batch = made(crafter(images, Moving(much)), 0)
+        assert torch.equal(batch.adversarial, batch.images)
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

@@ -18,7 +18,7 @@ from typing_extensions import override
 from sparring.attacks.checks import Classifier
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.search import Attack, Move, Search, State, Task
-from sparring.attacks.threat import DEFAULT, Threat, itself
+from sparring.attacks.threat import DEFAULT, Threat, itself, reach
 from sparring.errors import ConfigError, SparringError, cause
 from sparring.models import module_of
 from sparring.models.state import put_back
@@ -54,7 +54,10 @@ def own_images(
 def checked_images(
     name: str, model: Classifier, images: Tensor, call: Callable[[], object], words: str
 ) -> Tensor:
-    """What a call of an attack returns for these images, checked as in `own_images`."""
+    """What a call of an attack returns for these images, checked as in `own_images`.
+
+    Pixels outside [0, 1] by rounding are clamped.
+    """
     try:
         with _same_weights(name, model):
             found = call()
@@ -80,7 +83,18 @@ def checked_images(
             f"{name} returned pixels from {least.item():g} to {most.item():g}; pixels must lie in "
             "[0, 1]. Clamp them."
         )
-    return found
+    return found if least >= 0 and most <= 1 else found.clamp(0, 1)
+
+
+def check_inside(name: str, threat: Threat, found: Tensor, images: Tensor) -> None:
+    """Raise `ConfigError` for images outside the threat by more than rounding."""
+    farthest = float(threat.distance(found, images).max())
+    if not farthest <= reach(threat, images) + _ROUNDING * threat.eps:
+        raise ConfigError(
+            f"{name} returned images at a distance of {farthest:.4g}; the threat is "
+            f"{threat_text(threat)}. Take the argument threat and return "
+            "threat.project(found, images)."
+        )
 
 
 @contextmanager
@@ -246,13 +260,7 @@ class OwnSearch(Search):
                 threat=itself(threat),
                 generator=generator,
             )
-        farthest = float(threat.distance(found, images).max())
-        if not farthest <= threat.eps * (1 + _ROUNDING):
-            raise ConfigError(
-                f"the attack ({self.attack.name}) returned images at a distance of {farthest:.4g}; "
-                f"the threat is {threat_text(threat)}. Take the argument "
-                "threat and return threat.project(found, images)."
-            )
+        check_inside(f"the attack ({self.attack.name})", threat, found, images)
         x, done = threat.project(found, images), state["done"] + 1
         every = done > 0
         return Move(state={**state, "x": x, "done": done}, points=x, wrong=every, over=every)
