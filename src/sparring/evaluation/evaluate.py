@@ -103,7 +103,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     autocast, the default dtype and the default device around the call have no effect.
     An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
     of it inside the threat, up to a rounding of 1e-6 · (1 + ε). Every image's random numbers come
-    from (`seed`, attack, search, its place in the set) alone.
+    from (`seed`, attack, search, its place in the set) alone. An attack of your own gets one
+    `generator` a batch, seeded by the place of the batch's first image, so its random numbers
+    depend on `batch_size` and on which images the attacks before it broke.
 
     A sequence of threats of one kind gives a verdict for each, in the same order. The smallest is
     evaluated first, and its broken images count as broken in the larger ones, by the attack of that
