@@ -37,7 +37,7 @@ def noisy() -> ImageSet:
     return replace(GREY, pixels=pixels.to(torch.uint8))
 
 
-def classifier(seed: int = 1) -> nn.Module:
+def classifier(seed: int = 1) -> nn.Sequential:
     layer = nn.Linear(24, 3)
     nn.init.normal_(layer.weight, generator=Generator().manual_seed(seed))
     return nn.Sequential(nn.Flatten(), layer)
@@ -195,6 +195,54 @@ def test_any_callable_is_an_attack():
     assert isinstance(PGD(), StepwiseAttack)
 
 
+class Moving:
+    """It brightens all pixels."""
+
+    def __init__(self, much: float, threat: Any = None) -> None:
+        self.much = much
+        if threat is not None:
+            self.threat = threat
+
+    def __call__(
+        self, model: Any, images: Tensor, labels: Tensor, *, generator: Generator
+    ) -> Tensor:
+        return images + self.much
+
+
+class InSteps(Moving):
+    """The same as a `StepwiseAttack`."""
+
+    steps, restarts, threat = 2, 1, Linf(0.1)
+
+    def at(self, eps: float, steps: int | None = None) -> "InSteps":
+        return self
+
+    def only(self, steps: int) -> "InSteps":
+        return self
+
+    def search_from(self, start: Tensor, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return images + self.much
+
+
+def test_what_an_own_attack_of_training_returns_lies_inside_its_threat():
+    for threat, much in ((Linf(0.1), 0.1), (Linf(1e-4), 1e-4), (L2(1.0), 1 / 24**0.5)):
+        batch = made(crafter(GREY, Moving(much, threat)), 0)
+        assert torch.equal(batch.adversarial, batch.images + much)
+        with pytest.raises(ConfigError, match=r"\(Moving\) returned images at a distance of"):
+            made(crafter(GREY, Moving(1.1 * much, threat)), 0)
+    assert float(made(crafter(GREY, Moving(0.4)), 0).adversarial.max()) > 0.9  # it has no threat
+    by = crafter(GREY, InSteps(0.2), fresh_steps=1)
+    with pytest.raises(ConfigError, match=r"search_from of the attack \(InSteps\) .* of 0\.2; the"):
+        by.craft(by.clean(0), classifier(), version=0, stage="last")
+
+
+def test_pixels_that_rounding_left_outside_the_range_are_clamped():
+    bright = replace(GREY, pixels=torch.full((40, 1, 4, 6), 255, dtype=torch.uint8))
+    for images, much in ((bright, 9e-5), (replace(GREY, pixels=0 * GREY.pixels), -9e-5)):
+        batch = made(crafter(images, Moving(much)), 0)
+        assert torch.equal(batch.adversarial, batch.images)
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -243,3 +291,52 @@ def test_only_attacks_of_other_classes_are_checked_at_each_batch(attack, checked
     monkeypatch.setattr(batch_attack, "own_images", lambda *given, **_: asked.append(0) or given[2])
     made(crafter(noisy(), attack), 0)
     assert bool(asked) is checked
+
+
+def zeroed(model: nn.Module) -> None:
+    for value in (*model.parameters(), *model.buffers()):
+        value.data.zero_()
+
+
+def replaced(model: nn.Module) -> None:
+    last = model.get_submodule("1")
+    last.weight = nn.Parameter(torch.zeros(3, 24))
+
+
+def resized(model: nn.Module) -> None:
+    next(model.parameters()).data = torch.zeros(5, 24)
+
+
+def hooked(model: nn.Module) -> None:
+    model.get_submodule("1").register_forward_hook(lambda *_: torch.zeros(8, 3))
+
+
+@pytest.mark.parametrize("change", [zeroed, replaced, resized, hooked])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_network_is_as_before_after_an_own_attack_that_changed_it(change, fails):
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        change(model)
+        if fails:
+            raise ValueError("no")
+        return images
+
+    model = nn.Sequential(*classifier(), nn.BatchNorm1d(3, affine=False))
+    images = noisy().batch(torch.arange(8))[0]
+    before, logits = dict(model.named_parameters()), model.eval()(images)
+    complaint = "failed: ValueError: no" if fails else "changed 1.weight|with other hooks"
+    with pytest.raises(ConfigError, match=complaint):
+        made(crafter(noisy(), attack), 0, model)
+    assert torch.equal(model(images), logits)
+    assert all(value is before[name] for name, value in model.named_parameters())
+
+
+def test_a_network_is_as_before_after_an_own_attack_was_stopped():
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        zeroed(model)
+        raise KeyboardInterrupt
+
+    model = classifier()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        made(crafter(noisy(), attack), 0, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -54,13 +54,16 @@ def test_every_image_has_the_loss_of_its_own_logits(loss, formula):
 
 @law
 @given(answers(st.floats(-50, 50) | WHOLE, least=2))
-def test_the_margin_is_positive_exactly_where_the_model_errs(answer):
+def test_the_sign_of_the_margin_is_whether_the_model_errs_and_0_is_a_tie(answer):
     logits, label = answer
-    best = max(logits)
-    assert (loss_of(margin, logits, label) > 0) == (logits[label] < best)
-    assert (loss_of(margin, logits, label) == 0) == (
-        logits.count(best) > 1 and logits[label] == best
-    )
+    best, found = max(logits), loss_of(margin, logits, label)
+    assert (found > 0) == (logits[label] < best)
+    assert (found == 0) == (logits.count(best) > 1 and logits[label] == best)
+    said = int(torch.tensor(logits).argmax())
+    if found:
+        assert (found > 0) == (said != label)
+    else:
+        assert said == logits.index(best) <= label
 
 
 @pytest.mark.parametrize(

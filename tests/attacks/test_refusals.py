@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ MODEL = nn.Linear(6, 3)
 LABELS = torch.tensor([0, 1])
 
 
-def attack(model=MODEL, images: Tensor | None = None, labels: Tensor = LABELS, **settings):
+def attack(model: Any = MODEL, images: Tensor | None = None, labels: Tensor = LABELS, **settings):
     images = torch.full((len(labels), 6), 0.5) if images is None else images
     return PGD(**settings)(model, images, labels, generator=Generator().manual_seed(0))
 
@@ -178,3 +179,40 @@ def test_the_ensemble_needs_gradients_squares_and_known_losses():
         wrong.__post_init__(None)
     with refused("at least 4 classes", "got 3"):
         targeted_ratio(torch.rand(2, 3), torch.tensor([0, 1]), torch.tensor([1, 2]))
+
+
+class Broken(torch.autograd.Function):
+    """Fails in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor):
+        raise OSError("no file")
+
+
+class OwnError(Exception):
+    """Derived from `Exception` alone."""
+
+
+@pytest.mark.parametrize("error", [OwnError, OSError, NameError, StopIteration, EOFError])
+def test_whatever_a_network_raises_is_one_clear_error(error: type[Exception]):
+    def model(images: Tensor) -> Tensor:
+        raise error("no file")
+
+    with refused("the function failed", error.__name__, "no file", "2 images of shape (6,)"):
+        attack(model)
+    with refused("the function failed", "OSError: no file", "2 images of shape (6,)"):
+        attack(lambda images: MODEL(Broken.apply(images)))
+
+
+def test_a_lack_of_memory_and_a_stop_are_no_fault_of_the_network():
+    for error in (MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
+
+        def model(images: Tensor, error: type[BaseException] = error) -> Tensor:
+            raise error("no room")
+
+        with pytest.raises(error):
+            attack(model)

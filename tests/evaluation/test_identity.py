@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import sparring
 from sparring import PGD, Linf, evaluate
 from sparring.data import Dataset, ImageSet
 from sparring.evaluation import evaluate_network
@@ -17,6 +18,7 @@ from sparring.evaluation import partial as partials
 from sparring.evaluation.identity import identity
 from sparring.records import Evaluation, RunDirectory
 
+SOURCE = Path(sparring.__file__).parents[1]
 CODE = """
 STEPS = {steps}
 def helper(x):
@@ -46,6 +48,64 @@ def attacks(folder: Path, name: str, **numbers: Any) -> Any:
     space: dict[str, Any] = {"__name__": "mine"}
     exec(compile(file.read_text(), str(file), "exec"), space)
     return space
+
+
+GLOBALS = """
+import functools
+import numpy as np, torch
+from sparring import PGD
+VALUE = {value}
+def attack(model, images, labels):
+    return images * VALUE[0]
+"""
+VALUES = [
+    ("torch.zeros(3)", "torch.ones(3)"),
+    ("torch.zeros(3)", "torch.zeros(3, dtype=torch.float64)"),
+    ("torch.zeros(3).to_sparse()", "torch.ones(3).to_sparse()"),
+    ("np.zeros(3)", "np.ones(3)"),
+    ("np.array(['a', 'b'])", "np.array(['a', 'c'])"),
+    ("np.array([{}, 1], dtype=object)", "np.array([{}, 2], dtype=object)"),
+    ("np.float64(1)", "np.float64(2)"),
+    ("[1, [2]]", "[1, [3]]"),
+    ("(1, (2,))", "(1, (3,))"),
+    ("{'k': {'much': 1}}", "{'k': {'much': 2}}"),
+    ("{1, 2}", "{1, 3}"),
+    ("range(3)", "range(4)"),
+    ("torch.nn.Flatten()", "torch.nn.Flatten(2)"),
+    ("PGD(steps=3)", "PGD(steps=4)"),
+    ("functools.partial(max, 1)", "functools.partial(max, 2)"),
+    ("torch.float32", "torch.float64"),
+]
+
+
+def named(value: str) -> Any:
+    """An attack of one's own that reads a global of this value."""
+    space: dict[str, Any] = {"__name__": "mine"}
+    exec(compile(GLOBALS.format(value=value), "mine.py", "exec"), space)
+    return space["attack"]
+
+
+@pytest.mark.parametrize(("value", "other"), VALUES)
+def test_a_global_that_an_attack_reads_counts_by_its_content(value: str, other: str) -> None:
+    assert identity(named(value)) == identity(named(value))
+    assert identity(named(value)) != identity(named(other))
+
+
+def test_a_global_that_holds_itself_counts_by_its_content() -> None:
+    def looped(number: int) -> Any:
+        attack = named("[0, {}]")
+        attack.__globals__["VALUE"] += [attack.__globals__["VALUE"], attack, number]
+        return attack
+
+    assert identity(looped(1)) == identity(looped(1)) != identity(looped(2))
+
+
+def test_a_global_with_the_name_of_an_attribute_is_not_read() -> None:
+    space: dict[str, Any] = {"__name__": "mine", "grad": 1}
+    exec("def attack(model, images, labels): return images.grad", space)
+    before = identity(space["attack"])
+    space["grad"] = 2
+    assert identity(space["attack"]) == before
 
 
 class Net(nn.Module):
@@ -92,20 +152,22 @@ def test_an_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     program = (
         "from mine import Attack, Threat, made\n"
         "from sparring.evaluation.identity import identity\n"
-        "print(identity([Attack(2), Threat(0.1), made(3), {'a', 'b', 'c'}]))\n"
+        "shared = ('s', 't')\n"
+        "sets = [{'a', 'b', 'c'}, {('a', shared), ('b', shared), ('c', shared)}]\n"
+        "print(identity([Attack(2), Threat(0.1), made(3), sets]))\n"
     )
     said = [
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=tmp_path,
-            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": str(SOURCE)},
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2")
+        for seed in ("1", "2", "3")
     ]
-    assert said[0] == said[1]
+    assert len(set(said)) == 1
 
 
 def test_what_holds_itself_has_an_identity() -> None:

@@ -146,6 +146,88 @@ def test_threats_of_a_list_differ_in_eps_alone() -> None:
     assert len(judged([Patch(0.1, size=2), Patch(0.2, size=2)])) == 2
 
 
+class Masked(Threat):
+    """Only some pixels change. It has no comparison, and two masks have no truth value."""
+
+    def __init__(self, eps: float, mask: Tensor) -> None:
+        self.eps, self.mask = eps, mask
+
+    @override
+    def at(self, eps: float) -> "Masked":
+        return type(self)(eps, self.mask.clone())
+
+    @override
+    def project(self, x: Tensor, images: Tensor) -> Tensor:
+        near = x.clamp(images - self.eps, images + self.eps).clamp(0, 1)
+        return torch.where(self.mask, near, images)
+
+    @override
+    def ascend(self, gradient: Tensor) -> Tensor:
+        return gradient.sign() * self.mask
+
+    @override
+    def uniform(self, images: Tensor, generator: Generator) -> Tensor:
+        noise = torch.rand(images.shape, generator=generator) * 2 - 1
+        return self.project(images + self.eps * noise, images)
+
+    @override
+    def distance(self, x: Tensor, images: Tensor) -> Tensor:
+        return (x - images).abs().flatten(1).amax(1)
+
+
+@dataclass(frozen=True)
+class Compared(Masked):
+    """The same with the comparison of a dataclass."""
+
+    eps: float
+    mask: Tensor
+
+
+@pytest.mark.parametrize("kind", [Masked, Compared])
+def test_threats_that_hold_tensors_are_compared_by_content(kind: type[Masked]) -> None:
+    mask = torch.arange(9).view(1, 3, 3) < 5
+    one = judged(kind(0.2, mask))
+    several = judged([kind(0.1, mask.clone()), kind(0.2, mask)])
+    assert several[1].robust == one.robust
+    assert judged(kind(0.2, mask), suite=[PGD(kind(0.2, mask.clone()), steps=2)]).robust
+    name = kind.__name__
+    with pytest.raises(ConfigError, match=f"differ in eps alone; got {name} 0.1, {name} 0.2"):
+        judged([kind(0.1, mask), kind(0.2, ~mask)])
+    with pytest.raises(ConfigError, match=r"must have the threat that is evaluated"):
+        judged(kind(0.2, mask), suite=[PGD(kind(0.2, ~mask), steps=2)])
+
+
+def test_an_own_attack_gets_the_threat_itself() -> None:
+    seen: list[Threat] = []
+
+    def kept(model: Any, images: Tensor, labels: Tensor, *, threat: Threat) -> Tensor:
+        seen.append(threat)
+        return images
+
+    threat = Masked(0.2, torch.ones(1, 3, 3).bool())
+    judged(threat, suite=[kept])
+    assert seen == [threat]
+
+
+class Late(Masked):
+    """Fails in the search: with other numbers of images than it is tried on."""
+
+    @override
+    def project(self, x: Tensor, images: Tensor) -> Tensor:
+        if len(images) == 3:
+            raise KeyError("three")
+        return super().project(x, images)
+
+
+def test_what_the_code_of_a_threat_raises_in_a_search_is_one_clear_error() -> None:
+    late = Late(0.2, torch.ones(1, 3, 3).bool())
+    for attack in (PGD(steps=2), APGD(steps=2)):
+        with pytest.raises(ConfigError, match="the threat Late failed: KeyError: 'three'"):
+            judged(late, suite=[attack], batch_size=3)
+    with pytest.raises(ConfigError, match="the threat Late failed: KeyError: 'three'"):
+        transfer({"a": NET, "b": NET}, IMAGES[:3], LABELS[:3], late, steps=(1,))
+
+
 CHANGED = [
     (PGD(steps=10), PGD(steps=10, step_size=1e-5)),
     (PGD(steps=10), PGD(steps=10, start="none")),

@@ -12,7 +12,14 @@ from torch import Generator, Tensor
 from sparring.attacks.apgd import APGD
 from sparring.attacks.checks import Classifier
 from sparring.attacks.fab import FAB
-from sparring.attacks.own import checked_images, own_images, own_name
+from sparring.attacks.own import (
+    check_inside,
+    checked_images,
+    own_images,
+    own_name,
+    threat_of,
+)
+from sparring.attacks.own_threat import called_safely
 from sparring.attacks.pgd import PGD
 from sparring.attacks.square import Square
 from sparring.attacks.threat import Threat
@@ -86,11 +93,13 @@ def attacked_images(
 ) -> Tensor:
     """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked.
 
-    Raises `ConfigError` if such an attack fails, changes the network, or returns no such images.
+    Raises `ConfigError` if such an attack fails, changes the network, or returns no such images, or
+    images outside its threat. Cost of the check: some passes over the pixels.
     """
     if type(attack) in BUILT_IN:
         return attack(model, images, labels, generator=generator)
-    return own_images(attack, model, images, labels, generator=generator)
+    found = own_images(attack, model, images, labels, generator=generator)
+    return _inside(f"the attack ({own_name(attack)})", attack, found, images)
 
 
 def searched_images(
@@ -99,13 +108,23 @@ def searched_images(
     """All steps of an attack from given images; otherwise as `attacked_images`."""
     if type(attack) in BUILT_IN:
         return attack.search_from(start, model, images, labels)
-    return checked_images(
-        f"search_from of the attack ({own_name(attack)})",
+    name = f"search_from of the attack ({own_name(attack)})"
+    found = checked_images(
+        name,
         model,
         images,
         lambda: attack.search_from(start.clone(), model, images.clone(), labels.clone()),
         "attack.search_from(start, model, images, labels)",
     )
+    return _inside(name, attack, found, images)
+
+
+def _inside(name: str, attack: BatchAttack, found: Tensor, images: Tensor) -> Tensor:
+    """The images; refused outside the attack's threat, if it has one."""
+    threat = threat_of(attack)
+    if threat is not None:
+        check_inside(name, called_safely(threat), found, images)
+    return found
 
 
 def stepwise(

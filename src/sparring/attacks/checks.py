@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparring.errors import ConfigError, NonFiniteLogits, SparringError
-from sparring.models import MODEL_ERRORS, OnCopies, check_callable, module_of, why_failed
+from sparring.errors import ConfigError, NonFiniteLogits
+from sparring.models import OnCopies, check_callable, model_errors, module_of
 from sparring.models.calling import has_no_numbers
 
 Classifier = Callable[[Tensor], Tensor]
@@ -164,12 +164,8 @@ class Checked(OnCopies):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of the images, checked."""
-        try:
+        with model_errors(self.model, images):
             logits: object = self.model(images.clone())
-        except MODEL_ERRORS as error:
-            if isinstance(error, SparringError | torch.OutOfMemoryError):
-                raise
-            raise why_failed(error, self.model, images) from error
         return self._accepted(logits, len(images))
 
     def _accepted(self, logits: object, num_images: int) -> Tensor:
@@ -230,7 +226,8 @@ def differentiated(
         logits = logits_of(x)
         loss = loss_of(logits)
         total = loss.sum()
-    gradient = _gradient(total, x, lambda: loss_of(logits_of(x)).sum(), logits_of)
+    with model_errors(logits_of, x):
+        gradient = _gradient(total, x, lambda: loss_of(logits_of(x)).sum(), logits_of)
     if gradient is None:
         raise ConfigError.expected(
             "the logits must depend on the images through differentiable operations",

@@ -33,8 +33,9 @@ def cross_entropy(
 
 
 def margin(logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Largest other logit minus the true one: positive exactly where the model errs.
+    """Largest other logit minus the true one: above 0 the model errs, below 0 it is right.
 
+    At 0 the two tie, and the model predicts the class of the lower number.
     Unlike the cross-entropy it does not saturate on confident models.
     Source: Carlini & Wagner 2017, objective f6 with the sign turned round and no confidence.
     """

@@ -18,9 +18,10 @@ from typing_extensions import override
 from sparring.attacks.checks import Classifier
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.search import Attack, Move, Search, State, Task
-from sparring.attacks.threat import DEFAULT, Threat
+from sparring.attacks.threat import DEFAULT, Threat, itself, reach
 from sparring.errors import ConfigError, SparringError, cause
 from sparring.models import module_of
+from sparring.models.state import put_back
 
 _ROUNDING = 1e-4
 """How far pixels may lie outside [0, 1], and, as a share of eps, images outside the threat."""
@@ -53,7 +54,10 @@ def own_images(
 def checked_images(
     name: str, model: Classifier, images: Tensor, call: Callable[[], object], words: str
 ) -> Tensor:
-    """What a call of an attack returns for these images, checked as in `own_images`."""
+    """What a call of an attack returns for these images, checked as in `own_images`.
+
+    Pixels outside [0, 1] by rounding are clamped.
+    """
     try:
         with _same_weights(name, model):
             found = call()
@@ -79,29 +83,31 @@ def checked_images(
             f"{name} returned pixels from {least.item():g} to {most.item():g}; pixels must lie in "
             "[0, 1]. Clamp them."
         )
-    return found
+    return found if least >= 0 and most <= 1 else found.clamp(0, 1)
+
+
+def check_inside(name: str, threat: Threat, found: Tensor, images: Tensor) -> None:
+    """Raise `ConfigError` for images outside the threat by more than rounding."""
+    farthest = float(threat.distance(found, images).max())
+    if not farthest <= reach(threat, images) + _ROUNDING * threat.eps:
+        raise ConfigError(
+            f"{name} returned images at a distance of {farthest:.4g}; the threat is "
+            f"{threat_text(threat)}. Take the argument threat and return "
+            "threat.project(found, images)."
+        )
 
 
 @contextmanager
 def _same_weights(name: str, model: Classifier) -> Iterator[None]:
-    """Refuse an attack that changes the network; what was before is put back."""
+    """Refuse an attack that changes the network; what was before is put back, also if it fails."""
     module = module_of(model)
     values, hooks = _values(module), _hooks(module)
     before = {place: value.detach().clone() for place, value in values.items()}
-    yield
-    left = [place for place, found in _hooks(module).items() if found != hooks.get(place)]
-    for place, kind in left:
-        assert module is not None  # it has hooks
-        vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
-    now = _values(module)
-    changed = [
-        place
-        for place, value in values.items()
-        if now.get(place) is not value or not torch.equal(value, before[place])
-    ]
-    with torch.no_grad():
-        for place in changed:
-            values[place].copy_(before[place])
+    try:
+        yield
+    finally:
+        left = _restore_hooks(module, hooks)
+        changed = _restore_values(module, values, before)
     if changed:
         raise ConfigError(
             f"{name} changed {changed[0]} of the network. An attack must leave weights and buffers "
@@ -113,6 +119,37 @@ def _same_weights(name: str, model: Classifier) -> Iterator[None]:
             f"{left[0][0] or 'the whole'}), and they change what it computes from now on. Call "
             "remove() on what register_..._hook() returned before the attack returns."
         )
+
+
+def _restore_hooks(
+    module: nn.Module | None, hooks: dict[tuple[str, str], dict[int, object]]
+) -> list[tuple[str, str]]:
+    """Put the hooks back; return which were others, by the part's name and their kind."""
+    left = [place for place, found in _hooks(module).items() if found != hooks.get(place)]
+    for place, kind in left:
+        assert module is not None  # it has hooks
+        vars(module.get_submodule(place))[kind] = OrderedDict(hooks.get((place, kind), {}))
+    return left
+
+
+def _restore_values(
+    module: nn.Module | None, values: dict[str, Tensor], before: dict[str, Tensor]
+) -> list[str]:
+    """Put weights and buffers back, where they were; return the names of those that were others."""
+    now = _values(module)
+    changed = [
+        place
+        for place, value in values.items()
+        if now.get(place) is not value or not torch.equal(value, before[place])
+    ]
+    with torch.no_grad():
+        for place in changed:
+            assert module is not None  # it has weights
+            if now.get(place) is not values[place]:
+                path, _, own = place.rpartition(".")
+                setattr(module.get_submodule(path), own, values[place])
+            put_back(values[place], before[place])
+    return changed
 
 
 def _values(module: nn.Module | None) -> dict[str, Tensor]:
@@ -220,16 +257,10 @@ class OwnSearch(Search):
                 module_of(logits_of) or logits_of,
                 images,
                 state["labels"],
-                threat=threat,
+                threat=itself(threat),
                 generator=generator,
             )
-        farthest = float(threat.distance(found, images).max())
-        if not farthest <= threat.eps * (1 + _ROUNDING):
-            raise ConfigError(
-                f"the attack ({self.attack.name}) returned images at a distance of {farthest:.4g}; "
-                f"the threat is {threat_text(threat)}. Take the argument "
-                "threat and return threat.project(found, images)."
-            )
+        check_inside(f"the attack ({self.attack.name})", threat, found, images)
         x, done = threat.project(found, images), state["done"] + 1
         every = done > 0
         return Move(state={**state, "x": x, "done": done}, points=x, wrong=every, over=every)

@@ -9,7 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from sparring.attacks.threat import L2, Linf, Threat, itself, reach, resized
+from sparring.attacks.threat import (
+    L2,
+    CustomThreat,
+    Linf,
+    MadeThreat,
+    Threat,
+    itself,
+    reach,
+    resized,
+)
 from sparring.errors import ConfigError
 from sparring.records.custom import own_errors
 
@@ -20,6 +29,16 @@ FEW = 8
 def is_own(threat: Threat) -> bool:
     """Whether a threat is none of the library's."""
     return type(threat) not in (Linf, L2)
+
+
+def called_safely(threat: Threat) -> Threat:
+    """The threat; one of your own raises `ConfigError` in a search for whatever its code raises.
+
+    `itself` gives the threat back.
+    """
+    if isinstance(threat, CustomThreat) or not is_own(threat):
+        return threat
+    return MadeThreat(factory=type(threat).__name__, threat=threat)
 
 
 def check_threat(threat: Threat, images: Float[Tensor, " B *S"]) -> None:

@@ -18,7 +18,7 @@ from sparring.attacks.checks import Classifier, Remembering, numbered
 from sparring.attacks.losses import margin
 from sparring.attacks.patches import L2Patches, LinfPatches
 from sparring.attacks.search import FORWARD, Move, Search, SearchAttack, State, Task, column
-from sparring.attacks.threat import DEFAULT, L2, Linf, Threat, aimed
+from sparring.attacks.threat import DEFAULT, L2, Linf, Threat, aimed, itself
 from sparring.records.checks import at_least, within
 from sparring.records.typed import typed_record
 
@@ -70,7 +70,8 @@ class Square(SearchAttack):
     @override
     def obstacle(self, image_shape: Sequence[int], num_classes: int) -> str | None:
         if type(self.threat) not in PATCHES:
-            return f"it has patches for Linf and L2 only, not for {type(self.threat).__name__}"
+            kind = type(itself(self.threat)).__name__
+            return f"it has patches for Linf and L2 only, not for {kind}"
         if len(image_shape) == 3:
             return None
         *before, width = image_shape

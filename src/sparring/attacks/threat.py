@@ -308,7 +308,7 @@ class CustomThreat(Custom, Threat):
     @override
     def at(self, eps: float) -> Threat:
         sized = self._called(lambda threat: threat.at(eps))
-        return _Sized(factory=self.factory, arguments=self.arguments, threat=sized)
+        return MadeThreat(factory=self.factory, arguments=self.arguments, threat=sized)
 
     @override
     def project(self, x: Tensor, images: Tensor) -> Tensor:
@@ -349,8 +349,8 @@ class CustomThreat(Custom, Threat):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Sized(CustomThreat):
-    """One at another size than its factory makes, for an attack: no settings store it."""
+class MadeThreat(CustomThreat):
+    """A threat that is there already, for an attack: no settings store it."""
 
     threat: Threat
 

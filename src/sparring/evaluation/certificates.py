@@ -22,7 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparring.attacks import L2, Batch, Linf, Threat, as_batch, checked
-from sparring.attacks.threat import reach
+from sparring.attacks.threat import itself, reach
 from sparring.bounds import (
     Box,
     NetworkBounds,
@@ -287,7 +287,7 @@ def _reduced_precision(device: torch.device) -> str | None:
 def around(images: Tensor, threat: Threat) -> Region:
     """A region that contains all images that the judge, in float32, allows in the threat."""
     if type(threat) not in (Linf, L2):
-        raise ConfigError.expected("a certificate needs Linf or L2", type(threat).__name__)
+        raise ConfigError.expected("a certificate needs Linf or L2", type(itself(threat)).__name__)
     centre, far = images.double(), 2 * reach(threat, images) - threat.eps
     box = Box((centre - far).clamp_min(0), (centre + far).clamp_max(1))
     return Region(box, centre, far if isinstance(threat, L2) else None)

@@ -16,13 +16,13 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_batch
-from sparring.attacks.own_threat import check_threat
+from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
-from sparring.evaluation.identity import digest, identity
+from sparring.evaluation.identity import digest, identity, same_threat
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, examine, misled, num_checked
@@ -103,7 +103,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     autocast, the default dtype and the default device around the call have no effect.
     An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
     of it inside the threat, up to a rounding of 1e-6 · (1 + ε). Every image's random numbers come
-    from (`seed`, attack, search, its place in the set) alone.
+    from (`seed`, attack, search, its place in the set) alone. An attack of your own gets one
+    `generator` a batch, seeded by the place of the batch's first image, so its random numbers
+    depend on `batch_size` and on which images the attacks before it broke.
 
     A sequence of threats of one kind gives a verdict for each, in the same order. The smallest is
     evaluated first, and its broken images count as broken in the larger ones, by the attack of that
@@ -161,6 +163,7 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     with moved(model, device), evaluation_mode(model), watched(progress) as observer:
         for each in threats:
             check_threat(each, images)
+        threats = [called_safely(each) for each in threats]
         for number in sorted(range(len(threats)), key=lambda number: threats[number].eps):
             tested = ModelUnderTest(model, images, labels, threats[number], batch_size)
             if chosen.certifies and prover is None:
@@ -215,7 +218,7 @@ def _arguments(
     if not isinstance(threat, Threat) and not _differ_in_size_alone(sizes):
         raise ConfigError.expected(
             "a sequence of threats must hold one or more that differ in eps alone",
-            ", ".join(map(str, sizes)) or "none",
+            ", ".join(f"{type(itself(one)).__name__} {one.eps}" for one in sizes) or "none",
             "Pass [Linf(e) for e in (2/255, 4/255, 8/255)].",
         )
     if isinstance(labels, Sequence):
@@ -229,13 +232,7 @@ def _differ_in_size_alone(threats: Sequence[Threat]) -> bool:
     if len(kinds) != 1 or len(sizes) < len(threats):
         return False
     first = threats[0]
-    return all(_settings(resized(first, one.eps)) == _settings(one) for one in threats[1:])
-
-
-def _settings(threat: Threat) -> object:
-    """What two equal threats share: a class of your own may have no comparison."""
-    threat = itself(threat)
-    return threat if type(threat).__eq__ is not object.__eq__ else vars(threat)
+    return all(same_threat(resized(called_safely(first), one.eps), one) for one in threats[1:])
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.identity import digest, identity
+from sparring.evaluation.identity import digest, identity, same_threat
 from sparring.evaluation.judge import device_of
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
@@ -94,8 +94,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     with _verdicts(network, images, labels, threats, place, settings) as verdicts:
         for made, each in zip(verdicts, sizes, strict=True):
             verdict = _about(made, weights, chosen, caveats)
-            is_own = identity(itself(each)) == identity(itself(own))
-            found.append(replace(verdict.evaluation, own_threat=is_own))
+            found.append(replace(verdict.evaluation, own_threat=same_threat(each, own)))
             keep(place, replace(verdict, evaluation=found[-1]))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
 

@@ -11,6 +11,7 @@ from sparring.attacks import APGD, FAB, PGD, Attack, OwnAttack, Square, Threat
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import DEFAULT
 from sparring.errors import ConfigError
+from sparring.evaluation.identity import same_threat
 from sparring.records.checks import choice
 from sparring.records.custom import Custom
 from sparring.records.own_code import imported
@@ -64,7 +65,9 @@ class Suite:
     def check(self, image_shape: Sequence[int], num_classes: int, threat: Threat) -> None:
         """Raise `ConfigError` if an attack has another threat, or cannot search such images."""
         for one in self.attacks:
-            if isinstance(one, Attack) and _has_own_threat(one) and one.threat != threat:
+            if not isinstance(one, Attack) or not _has_own_threat(one):
+                continue
+            if not same_threat(one.threat, threat):
                 raise ConfigError.expected(
                     "attacks of a suite must have the threat that is evaluated, or none",
                     f"{threat_text(one.threat)} of {one.name} for an evaluation of "

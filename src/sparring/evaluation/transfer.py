@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Batch, Threat, as_batch
-from sparring.attacks.own_threat import check_threat
+from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import stored_threat
 from sparring.data import Dataset
@@ -113,7 +113,8 @@ def transfer(  # noqa: PLR0913 - four things that are compared, settings by keyw
             check_callable(network)
             original = original_module(network)
             held.enter_context(evaluation_mode(original))
-            tested.append(ModelUnderTest(original, images, labels, threat, batch_size))
+            safe = called_safely(threat)
+            tested.append(ModelUnderTest(original, images, labels, safe, batch_size))
         check_threat(threat, images)
         return _matrix(tested, images, labels, tuple(networks), tuple(steps), seed, observer)
 

@@ -12,12 +12,11 @@ from sparring.models.arithmetic import (
     working_copy,
 )
 from sparring.models.calling import (
-    MODEL_ERRORS,
     check_callable,
+    model_errors,
     original_module,
     plain_settings,
     single_precision,
-    why_failed,
 )
 from sparring.models.fitness import (
     ODD,
@@ -68,7 +67,6 @@ from sparring.models.trained import trained_network
 from sparring.models.weights import begin_with, bits, load_weights, save_weights
 
 __all__ = [
-    "MODEL_ERRORS",
     "ODD",
     "PROBES",
     "AttackPasses",
@@ -108,6 +106,7 @@ __all__ = [
     "has_bf16_units",
     "kept_layers",
     "load_weights",
+    "model_errors",
     "module_of",
     "neighbours",
     "original_module",
@@ -119,6 +118,5 @@ __all__ = [
     "single_precision",
     "trained_network",
     "training_mode",
-    "why_failed",
     "working_copy",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sparring.errors import ConfigError, cause
+from sparring.errors import ConfigError, SparringError, cause
 from sparring.models.state import module_of
 from sparring.records.text import counted
 
@@ -88,19 +88,21 @@ def check_numbers(model: nn.Module) -> None:
             raise ConfigError(f"{name} of {type(model).__name__} {reason}")
 
 
-MODEL_ERRORS = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-)
-"""Errors of Python and PyTorch for unsuitable images."""
+@contextmanager
+def model_errors(model: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
+    """Turn whatever the call of a model on these images raises in the block into a `ConfigError`.
+
+    Errors of sparring and a lack of memory pass.
+    """
+    try:
+        yield
+    except (SparringError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a network of your own may raise anything
+        raise _why_failed(error, model, images) from error
 
 
-def why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> ConfigError:
+def _why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> ConfigError:
     """The error for a model that failed on a batch of images."""
     module = module_of(model)
     name = "the function" if module is None else type(module).__name__

@@ -96,7 +96,7 @@ class _Kept:
             for part, name, value, before in self._values:
                 if getattr(part, name, None) is not value:
                     setattr(part, name, value)
-                _write(value, before)
+                put_back(value, before)
         for part, buffers in self._buffers:  # those that a pass has made are gone again
             for name in set(part._buffers) - set(buffers):
                 del part._buffers[name]
@@ -117,7 +117,7 @@ def _is_compiled(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def _write(value: Tensor, before: Tensor) -> None:
+def put_back(value: Tensor, before: Tensor) -> None:
     """Write only changes: any other write would spoil a later backward pass."""
     if value.shape != before.shape:
         value.data = before
