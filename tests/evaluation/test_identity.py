@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import sparring
 from sparring import PGD, Linf, evaluate
+from sparring.attacks.identity import identity
 from sparring.data import Dataset, ImageSet
 from sparring.evaluation import evaluate_network
 from sparring.evaluation import partial as partials
-from sparring.evaluation.identity import identity
 from sparring.records import Evaluation, RunDirectory
 
 SOURCE = Path(sparring.__file__).parents[1]
@@ -151,7 +151,7 @@ def test_an_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(CODE.format(steps=3, shift=1, share=0.5))
     program = (
         "from mine import Attack, Threat, made\n"
-        "from sparring.evaluation.identity import identity\n"
+        "from sparring.attacks.identity import identity\n"
         "shared = ('s', 't')\n"
         "sets = [{'a', 'b', 'c'}, {('a', shared), ('b', shared), ('c', shared)}]\n"
         "print(identity([Attack(2), Threat(0.1), made(3), sets]))\n"

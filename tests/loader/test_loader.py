@@ -433,3 +433,48 @@ def test_the_copy_is_refreshed_once_an_update(mnist, told, monkeypatch):
     monkeypatch.setattr(loader.copy, "refresh", lambda: (calls.append(1), refresh()))
     looped(loader, model, told=told)
     assert len(calls) == UPDATES + 1
+
+
+class Counted:
+    """An attack that counts its calls."""
+
+    def __init__(self, much: float = 0.1) -> None:
+        self.much, self.calls = much, 0
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor, *, generator: Any) -> Tensor:
+        self.calls += 1
+        return (images + self.much).clamp(0, 1)
+
+
+def grey_images(shade: int) -> ImageSet:
+    pixels = torch.full((16, 1, 28, 28), shade, dtype=torch.uint8)
+    return ImageSet(pixels=pixels, labels=torch.arange(16) % 10, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"data": grey_images(101)}, "data"),
+        ({"attack": Counted(0.2)}, "attack"),
+        ({"eps_schedule": lambda share: 0.5}, "eps_schedule"),
+    ],
+)
+def test_a_state_of_other_data_or_code_is_refused(changes, name):
+    def made(**changes: Any) -> AdversarialLoader:
+        given: dict[str, Any] = {"data": grey_images(100), "attack": PGD(Linf(eps=0.3), steps=2)}
+        if name == "attack":
+            given["attack"] = Counted()
+        given |= {"eps_schedule": lambda share: 1.0} if name == "eps_schedule" else {}
+        given |= changes
+        return AdversarialLoader(
+            given.pop("data"), network(), given.pop("attack"), batch_size=8, updates=4, **given
+        )
+
+    loader = made()
+    next(loader)
+    state = loader.state_dict()
+    with pytest.raises(CheckpointError, match=rf"other settings \({name}\)"):
+        made(**changes).load_state_dict(state)
+    again = made()
+    again.load_state_dict(state)
+    assert next(again).number == 1

@@ -16,13 +16,13 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_batch
+from sparring.attacks.identity import digest, identity, same_threat
 from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
-from sparring.evaluation.identity import digest, identity, same_threat
 from sparring.evaluation.inputs import Source, materialised
 from sparring.evaluation.judge import share_of
 from sparring.evaluation.masking_checks import EFFORT, examine, misled, num_checked

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import Threat, checked
+from sparring.attacks.identity import digest, identity, same_threat
 from sparring.attacks.threat import itself, stored_threat
 from sparring.data import Dataset, Images
 from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import evaluate
-from sparring.evaluation.identity import digest, identity, same_threat
 from sparring.evaluation.judge import device_of
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from sparring.attacks import APGD, FAB, PGD, Attack, OwnAttack, Square, Threat
+from sparring.attacks.identity import same_threat
 from sparring.attacks.plausible import threat_text
 from sparring.attacks.threat import DEFAULT
 from sparring.errors import ConfigError
-from sparring.evaluation.identity import same_threat
 from sparring.records.checks import choice
 from sparring.records.custom import Custom
 from sparring.records.own_code import imported

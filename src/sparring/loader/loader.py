@@ -3,8 +3,8 @@
 Shapes: B batch, C H W image.  Units: pixels in [0, 1], seconds are wall-clock.
 """
 
+import hashlib
 import math
-import re
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from sparring.attacks import (
     Recipe,
 )
 from sparring.attacks.batch_attack import BUILT_IN
+from sparring.attacks.identity import identity
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
 from sparring.errors import CheckpointError, ConfigError
@@ -45,6 +46,8 @@ from sparring.records.typed import typed
 
 FORMAT = 1
 """Layout of a state dict."""
+SAMPLE = 256
+"""Images, evenly spaced, by which a state knows its data."""
 
 
 class AdversarialLoader:
@@ -126,23 +129,25 @@ class AdversarialLoader:
             source.layout(model, images.image_shape, recipe.rank_batch_size)
         copy = working_copy(model, possible_precision(model, precision, few))
         job = AttackJob(recipe=recipe, build=build or CopyOf(model), precision=precision)
+        # Before the attack is tried: one of your own may count its calls.
+        known = _code_of(recipe)
         crafter = Crafter(recipe, images, device)
         if type(attack) not in BUILT_IN:
             tried = crafter.clean(0, parts=max(1, recipe.rank_batch_size // PROBES))
             for stage in IN_TURN:
                 tried = crafter.craft(tried, copy.attacked, version=0, stage=stage)
         live = LiveModel(network=model, copy=copy)
-        self._assemble(SourceSetup(model=live, crafter=crafter, job=job), source)
+        self._assemble(SourceSetup(model=live, crafter=crafter, job=job), source, known)
 
     @classmethod
     def of(cls, setup: SourceSetup, source: SourceKind) -> "AdversarialLoader":
         """A loader of parts that are already made and checked, as `train` has them."""
         loader = cls.__new__(cls)
-        loader._assemble(setup, source)
+        loader._assemble(setup, source, _code_of(setup.crafter.recipe))
         return loader
 
-    def _assemble(self, setup: SourceSetup, source: SourceKind) -> None:
-        self._setup, self._kind = setup, source
+    def _assemble(self, setup: SourceSetup, source: SourceKind, code: Mapping[str, str]) -> None:
+        self._setup, self._kind, self._code = setup, source, code
         self._model = setup.model
         self._source: Source | None = None
         self._closed = self._waits_for_update = self._has_begun = self._has_ended = False
@@ -335,11 +340,10 @@ class AdversarialLoader:
         return {
             **settings,
             "num_images": len(self._setup.crafter.images),
-            "attack": _words(recipe.attack) if hasattr(recipe.attack, "at") else "",
-            "augmentation": _words(recipe.augmentation),
+            "data": _known_images(self._setup.crafter.images),
             "early_steps": repr(recipe.early_steps),
-            "eps_schedule": _words(recipe.eps_schedule),
-            "source": _words(_lasting(self._kind)),
+            "source": _known(_lasting(self._kind)),
+            **self._code,
         }
 
 
@@ -348,9 +352,21 @@ def _lasting(kind: SourceKind) -> object:
     return kind.policy if isinstance(kind, Asynchronous) else kind
 
 
-def _words(setting: object) -> str:
-    """What tells settings apart, in any process: an object's place in memory does not."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
+def _code_of(recipe: Recipe) -> dict[str, str]:
+    """What the settings that may be code of your own are known by."""
+    names = ("attack", "augmentation", "eps_schedule")
+    return {name: _known(getattr(recipe, name)) for name in names}
+
+
+def _known(setting: object) -> str:
+    """What tells settings apart, in any process."""
+    return hashlib.sha256(repr(identity(setting)).encode()).hexdigest()
+
+
+def _known_images(images: Images) -> str:
+    """What tells data apart: all labels, and `SAMPLE` images."""
+    places = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).round().long()
+    return _known((images.labels, images.levels(places)))
 
 
 def updates_for(updates: int | None, epochs: float | None, images: int, batch_size: int) -> int:
