@@ -101,6 +101,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     `ImageSet`, a `Dataset` (its test images), a `torch.utils.data.Dataset` or a `DataLoader` is
     read into memory, in its order: `evaluate(model, loader, Linf(8/255))`. The gradient mode,
     autocast, the default dtype and the default device around the call have no effect.
+    Several threads may evaluate at once, also one network, if its passes store nothing in it. They
+    share the settings of the process, so take processes on a GPU, for convolutions without TF32,
+    and where the default dtype is another.
     An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
     of it inside the threat, up to a rounding of 1e-6 · (1 + ε). Every image's random numbers come
     from (`seed`, attack, search, its place in the set) alone. An attack of your own gets one
