@@ -133,6 +133,25 @@ TRACING = threading.RLock()
 """Held during a trace: torch.fx replaces `nn.Module.__call__` for the whole process."""
 
 
+_PRECISIONS = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+}
+
+
+def precision_of(network: nn.Module) -> str:
+    """How results cite the dtype of the weights, such as `fp32`; all of them if they differ."""
+    kinds = {
+        value.dtype
+        for value in network.parameters()
+        if value.is_floating_point() or value.is_complex()
+    }
+    names = (_PRECISIONS.get(kind, str(kind).removeprefix("torch.")) for kind in kinds)
+    return "/".join(sorted(names)) or "fp32"
+
+
 def alterations(network: nn.Module) -> Sequence[str]:
     """Descriptions of a network's hooks and patches, but not of parametrisations."""
     found = list[str]()
