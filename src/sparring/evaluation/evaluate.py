@@ -19,6 +19,7 @@ from sparring.attacks import Attack, Batch, Classifier, OwnAttack, Threat, as_ba
 from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
+from sparring.data import Batch as LabelledBatch
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
@@ -145,9 +146,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     are not attacked and count as robust (`Evaluation.certified`), but for a brief attack on up to
     64 of them. Without a certificate, a caveat says why.
 
-    Cost: one forward pass over all images; that of `certificate`; for each search of each
-    attack, its passes over the images that are neither proved nor broken, and one forward pass for
-    each image that seems broken; and that of `examine`.
+    Cost: a copy of `images` that are a tensor; one forward pass over all images; that of
+    `certificate`; for each search of each attack, its passes over the images that are neither
+    proved nor broken, and one forward pass for each image that seems broken; and that of `examine`.
     Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
     """
     chosen = suite_of(suite)
@@ -203,7 +204,8 @@ def _of_several(
 def _arguments(
     model: Classifier, images: Any, labels: Any, threat: Any
 ) -> tuple[Tensor, Tensor, Threat | Sequence[Threat]]:
-    """Images, labels and threat, also from a data set."""
+    """Images in memory of their own, labels and threat, also from a data set."""
+    of_caller = isinstance(images, Tensor | LabelledBatch)
     if not isinstance(images, Tensor | np.ndarray):
         if threat is None:
             labels, threat = None, labels
@@ -226,7 +228,8 @@ def _arguments(
         )
     if isinstance(labels, Sequence):
         labels = np.array(labels)
-    return *as_batch(images, labels, "an evaluation", model), threat
+    images, labels = as_batch(images, labels, "an evaluation", model)
+    return images.clone() if of_caller else images, labels, threat
 
 
 def _differ_in_size_alone(threats: Sequence[Threat]) -> bool:
