@@ -298,6 +298,14 @@ def test_a_verdict_keeps_the_images_that_it_judged(tmp_path: Path) -> None:
         assert torch.equal(saved["images"], IMAGES)
 
 
+def test_the_global_random_state_is_not_drawn_from() -> None:
+    asked: list[Any] = [(IMAGES, LABELS), (TensorDataset(IMAGES, LABELS),)]
+    for given in asked:
+        before = torch.get_rng_state()
+        evaluate(NET, *given, Linf(0.02), checks=True)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_verdict_is_shown_in_a_few_words() -> None:
     verdict = judged(Linf(0.03))
     assert repr(verdict) == (
