@@ -290,8 +290,9 @@ def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
 def test_a_verdict_keeps_the_images_that_it_judged(tmp_path: Path) -> None:
     copied = IMAGES.clone(), IMAGES.clone()
     asked: list[Any] = [(copied[0], LABELS), (Batch(copied[1], LABELS),)]
+    judge: Any = evaluate
     for held, given in zip(copied, asked, strict=True):
-        verdict = evaluate(NET, *given, Linf(0.02), checks=False)
+        verdict = judge(NET, *given, Linf(0.02), checks=False)
         held.zero_()
         verdict.save_adversarial(tmp_path / "found.pt")
         saved = torch.load(tmp_path / "found.pt", weights_only=True)
@@ -300,9 +301,10 @@ def test_a_verdict_keeps_the_images_that_it_judged(tmp_path: Path) -> None:
 
 def test_the_global_random_state_is_not_drawn_from() -> None:
     asked: list[Any] = [(IMAGES, LABELS), (TensorDataset(IMAGES, LABELS),)]
+    judge: Any = evaluate
     for given in asked:
         before = torch.get_rng_state()
-        evaluate(NET, *given, Linf(0.02), checks=True)
+        judge(NET, *given, Linf(0.02), checks=True)
         assert torch.equal(torch.get_rng_state(), before)
 
 
