@@ -24,6 +24,8 @@ from sparring.evaluation import SUITES, Progress, Suite, Verdict, certificates, 
 from sparring.evaluation import evaluate as evaluate_and_check
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN, Precision
+from sparring.models.forms import precision_of
+from sparring.records.text import arithmetic_text
 
 PIXELS = 12
 
@@ -211,6 +213,40 @@ def test_bf16_is_searched_only_if_asked_for_and_able(monkeypatch: pytest.MonkeyP
     assert precisions == [direct, direct, f"bf16 shadow, channels-last, then {direct}"]
     with pytest.raises(ConfigError, match="failed in precision bf16"):
         evaluate(Centred(PIXELS, 2), images, labels, Linf(eps=0.05), precision="bf16")
+
+
+class Cast(nn.Module):
+    """A network with weights of another type than its images."""
+
+    def __init__(self, inner: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.inner, self.dtype = inner.to(dtype), dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images.to(self.dtype)).float()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        (torch.float64, "fp64"),
+        (torch.float32, "fp32"),
+        (torch.float16, "fp16"),
+        (torch.bfloat16, "bf16"),
+    ],
+)
+def test_a_searchs_arithmetic_is_named_by_the_dtype_of_the_weights(
+    dtype: torch.dtype, name: str
+) -> None:
+    images, labels = images_of(8).float(), torch.arange(8) % 2
+    plain, dropping = nn.Linear(PIXELS, 2), nn.Sequential(nn.Dropout(), nn.Linear(PIXELS, 2))
+    for network, form in ((plain, "direct"), (dropping, "folded")):
+        verdict = evaluate(Cast(network, dtype), images, labels, Linf(0.05), checks=False)
+        assert verdict.evaluation.precision == f"{name} {form}"
+        assert arithmetic_text(verdict.evaluation.precision) == name
+    mixed = nn.Sequential(plain.float(), nn.Linear(2, 2).double())
+    assert precision_of(mixed) == "fp32/fp64"
+    assert precision_of(nn.Flatten()) == "fp32"
 
 
 def test_an_observer_sees_every_batch_and_the_robust_accuracy_so_far() -> None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from sparring import APGD, FAB, L2, PGD, ImageSet, Linf, Square, Suite, evaluate
 from sparring.attacks import OwnAttack, Threat
 from sparring.attacks.crafting import Crafter, Recipe
+from sparring.data import Batch
 from sparring.errors import ConfigError, SparringError
 from sparring.evaluation import Progress
 from sparring.evaluation.suites import named_suite
@@ -284,6 +285,27 @@ def test_a_data_set_of_any_kind_is_the_same_as_its_tensors() -> None:
         evaluate(NET, TensorDataset(images), Linf(0.1))
     with pytest.raises(ConfigError, match=r"device .*tpu9"):
         judged(Linf(0.1), device="tpu9")
+
+
+def test_a_verdict_keeps_the_images_that_it_judged(tmp_path: Path) -> None:
+    copied = IMAGES.clone(), IMAGES.clone()
+    asked: list[Any] = [(copied[0], LABELS), (Batch(copied[1], LABELS),)]
+    judge: Any = evaluate
+    for held, given in zip(copied, asked, strict=True):
+        verdict = judge(NET, *given, Linf(0.02), checks=False)
+        held.zero_()
+        verdict.save_adversarial(tmp_path / "found.pt")
+        saved = torch.load(tmp_path / "found.pt", weights_only=True)
+        assert torch.equal(saved["images"], IMAGES)
+
+
+def test_the_global_random_state_is_not_drawn_from() -> None:
+    asked: list[Any] = [(IMAGES, LABELS), (TensorDataset(IMAGES, LABELS),)]
+    judge: Any = evaluate
+    for given in asked:
+        before = torch.get_rng_state()
+        judge(NET, *given, Linf(0.02), checks=True)
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_verdict_is_shown_in_a_few_words() -> None:

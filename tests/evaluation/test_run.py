@@ -52,6 +52,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size"),
     ({"seed": 2**64}, "seed must be"),
     ({"seed": -1}, "seed must be 0 or more"),
+    ({"threads": "x"}, "threads must be an integer; got 'x'"),
+    ({"save_adversarial": 3}, "save_adversarial must be a path or text or None; got 3"),
+    ({"resume": "state.pt"}, "unexpected keyword argument 'resume'"),
+    ({"keep_adversarial": True}, "unexpected keyword argument 'keep_adversarial'"),
+    ({"foo": 1}, "unexpected keyword argument 'foo'. It takes .* suite, seed, precision"),
 ]
 
 

@@ -152,3 +152,22 @@ def test_blocks_may_be_nested():
 def test_a_function_has_no_mode():
     with evaluation_mode(len):
         assert len([1]) == 1
+
+
+def test_a_network_is_held_until_the_last_of_overlapping_blocks_ends() -> None:
+    norm = nn.BatchNorm1d(6)
+    network = nn.Sequential(norm, nn.Linear(6, 3)).train()
+    first, second = evaluation_mode(network), evaluation_mode(network)
+    first.__enter__()
+    second.__enter__()
+    norm.register_buffer("running_mean", torch.ones(6))
+    first.__exit__(None, None, None)
+    assert not network.training
+    assert not norm.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+    second.__exit__(None, None, None)
+    assert network.training
+    assert norm.training
+    assert all(weight.requires_grad for weight in network.parameters())
+    assert norm.running_mean is not None
+    assert not norm.running_mean.any()

@@ -20,6 +20,7 @@ from sparring.attacks.identity import digest, identity, same_threat
 from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
+from sparring.data import Batch as LabelledBatch
 from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
@@ -101,6 +102,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     `ImageSet`, a `Dataset` (its test images), a `torch.utils.data.Dataset` or a `DataLoader` is
     read into memory, in its order: `evaluate(model, loader, Linf(8/255))`. The gradient mode,
     autocast, the default dtype and the default device around the call have no effect.
+    Several threads may evaluate at once, also one network, if its passes store nothing in it. They
+    share the settings of the process, so take processes on a GPU, for convolutions without TF32,
+    and where the default dtype is another.
     An image counts as broken once the model itself, in its own arithmetic, misclassifies a version
     of it inside the threat, up to a rounding of 1e-6 · (1 + ε). Every image's random numbers come
     from (`seed`, attack, search, its place in the set) alone. An attack of your own gets one
@@ -142,9 +146,9 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
     are not attacked and count as robust (`Evaluation.certified`), but for a brief attack on up to
     64 of them. Without a certificate, a caveat says why.
 
-    Cost: one forward pass over all images; that of `certificate`; for each search of each
-    attack, its passes over the images that are neither proved nor broken, and one forward pass for
-    each image that seems broken; and that of `examine`.
+    Cost: a copy of `images` that are a tensor; one forward pass over all images; that of
+    `certificate`; for each search of each attack, its passes over the images that are neither
+    proved nor broken, and one forward pass for each image that seems broken; and that of `examine`.
     Raises `ConfigError` for an unknown suite and for wrong images, labels or logits.
     """
     chosen = suite_of(suite)
@@ -200,7 +204,8 @@ def _of_several(
 def _arguments(
     model: Classifier, images: Any, labels: Any, threat: Any
 ) -> tuple[Tensor, Tensor, Threat | Sequence[Threat]]:
-    """Images, labels and threat, also from a data set."""
+    """Images in memory of their own, labels and threat, also from a data set."""
+    of_caller = isinstance(images, Tensor | LabelledBatch)
     if not isinstance(images, Tensor | np.ndarray):
         if threat is None:
             labels, threat = None, labels
@@ -223,7 +228,8 @@ def _arguments(
         )
     if isinstance(labels, Sequence):
         labels = np.array(labels)
-    return *as_batch(images, labels, "an evaluation", model), threat
+    images, labels = as_batch(images, labels, "an evaluation", model)
+    return images.clone() if of_caller else images, labels, threat
 
 
 def _differ_in_size_alone(threats: Sequence[Threat]) -> bool:

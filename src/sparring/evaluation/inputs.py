@@ -22,7 +22,8 @@ Source = Images | Dataset | Batch | TorchDataset[Any] | DataLoader[Any]
 def materialised(data: Source) -> tuple[Tensor, Tensor]:
     """All images and labels, in order; of a `Dataset` those of its test set.
 
-    Memory: all images as float32. Raises `ConfigError` unless items are pairs of an image tensor
+    Memory: all images as float32. The global random state is drawn from only by your own code and
+    by a `DataLoader` of yours. Raises `ConfigError` unless items are pairs of an image tensor
     and a class, or dicts with one of each, as of `dataset_from`.
     """
     if isinstance(data, Batch):
@@ -32,7 +33,10 @@ def materialised(data: Source) -> tuple[Tensor, Tensor]:
     if isinstance(data, Images):
         images, labels = data.batch(torch.arange(len(data)))
         return images, labels
-    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=LOADED)
+    if isinstance(data, DataLoader):
+        loader = data
+    else:  # it draws a number for its workers, and would draw it from the global state
+        loader = DataLoader(data, batch_size=LOADED, generator=torch.Generator())
     try:
         pairs = (pair(each, "a batch") if isinstance(each, Mapping) else each for each in loader)
         batches = [(images, torch.as_tensor(labels)) for images, labels, *_ in pairs]

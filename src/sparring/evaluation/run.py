@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,14 @@ from sparring.data import Dataset, Images
 from sparring.data.run_data import dataset_of
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
-from sparring.evaluation.evaluate import evaluate
+from sparring.evaluation.evaluate import Attacks, evaluate
 from sparring.evaluation.judge import device_of
+from sparring.evaluation.progress import Observer
 from sparring.evaluation.strength import keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
 from sparring.models import (
+    Precision,
     check_callable,
     chosen_device,
     computing_threads,
@@ -47,6 +49,21 @@ _NO_SETTINGS = ("suite", "progress")
 """Arguments of `evaluate` that a key leaves out: by attacks of the first, and altogether."""
 
 
+class Settings(TypedDict, total=False):
+    """Settings of an evaluation that is kept; they are those of `evaluate`, and two more."""
+
+    suite: Attacks
+    seed: int
+    precision: Precision
+    checks: bool
+    batch_size: int | None
+    progress: bool | Observer
+    threads: int
+    """CPU threads, 0 for one a core."""
+    save_adversarial: Path | str | None
+    """A file as in `Verdict.save_adversarial`, for one threat."""
+
+
 @overload
 def evaluate_run(
     run: RunDirectory, *, threat: Threat | None = None, **settings: Any
@@ -55,6 +72,7 @@ def evaluate_run(
 def evaluate_run(
     run: RunDirectory, *, threat: Sequence[Threat], **settings: Any
 ) -> tuple[Evaluation, ...]: ...
+@typed
 def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by keyword
     run: RunDirectory,
     *,
@@ -65,7 +83,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     num_images: int | None = None,
     device: str = "auto",
     trust_code: bool = False,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Evaluation | tuple[Evaluation, ...]:
     """Evaluate a run's network on its test set, and save the evaluation in the run.
 
@@ -91,7 +109,7 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
     threats = own if threat is None else threat
     sizes = threats if isinstance(threats, Sequence) else (threats,)
-    with _verdicts(network, images, labels, threats, place, settings) as verdicts:
+    with _verdicts(network, images, labels, threats, place, dict(settings)) as verdicts:
         for made, each in zip(verdicts, sizes, strict=True):
             verdict = _about(made, weights, chosen, caveats)
             found.append(replace(verdict.evaluation, own_threat=same_threat(each, own)))
@@ -117,7 +135,7 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     num_images: int | None = None,
     device: str = "auto",
     out: Path | str | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Verdict | tuple[Verdict, ...]:
     """Evaluate any network on the test set of any data, and keep the evaluation in `out`.
 
@@ -136,7 +154,7 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     caveats = [lacking, *_about_data(data, outputs)]
     place = None if out is None else RunDirectory(Path(out))
     weights, found = content_digest(network.state_dict()), list[Verdict]()
-    with _verdicts(network, images, labels, threat, place, settings) as verdicts:
+    with _verdicts(network, images, labels, threat, place, dict(settings)) as verdicts:
         for verdict in verdicts:
             verdict = _about(verdict, weights, chosen, caveats)
             found.append(verdict if place is None else _kept(place, verdict))

@@ -43,7 +43,7 @@ class Verdict:
     they were to be kept."""
 
     images: Tensor | None = field(default=None, compare=False)
-    """The clean images."""
+    """The clean images, in memory of their own."""
 
     @typed
     def save_adversarial(self, path: Path | str) -> None:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from sparring.errors import ConfigError, cause
-from sparring.models.forms import WorkingCopy, device_of, registered_copy
+from sparring.models.forms import WorkingCopy, device_of, precision_of, registered_copy
 from sparring.models.hardware import has_bf16_units
 from sparring.models.networks import Normalisation
 from sparring.models.spec import drawing_from
@@ -48,10 +48,8 @@ NORMALISING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 class DirectCopy(WorkingCopy):
     """The network itself, layer by layer, in its own precision: any `torch.nn.Module`."""
 
-    name = "fp32 direct"
-
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        self.network, self.name = network, f"{precision_of(network)} direct"
 
     @override
     def refresh(self) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from sparring.models.forms import AttackPasses, device_of, unusual
+from sparring.models.forms import AttackPasses, device_of, precision_of, unusual
 from sparring.models.networks import BatchRenorm2d, Normalisation
 from sparring.models.regional import Regions
 from sparring.models.state import evaluation_mode
@@ -61,11 +61,10 @@ RELUS = (torch.relu, functional.relu)
 class FoldedPasses(AttackPasses):
     """The logits of a network with its present weights, for attacks. Made by `folded_passes`."""
 
-    name = "fp32 folded"
     threads = 0
 
-    def __init__(self, trace: fx.GraphModule, layout: torch.memory_format) -> None:
-        self._trace, self._layout = trace, layout
+    def __init__(self, trace: fx.GraphModule, layout: torch.memory_format, name: str) -> None:
+        self._trace, self._layout, self.name = trace, layout, name
 
     @override
     def __call__(self, images: Tensor) -> Tensor:
@@ -89,8 +88,8 @@ class _ChannelsLast(torch.autograd.Function):
 class RegionalPasses(FoldedPasses):
     """Folded passes that compute convolutions only where a change of few pixels reaches them."""
 
-    def __init__(self, trace: fx.GraphModule, layout: torch.memory_format) -> None:
-        super().__init__(trace, layout)
+    def __init__(self, trace: fx.GraphModule, layout: torch.memory_format, name: str) -> None:
+        super().__init__(trace, layout, name)
         self.regions = Regions(trace)
 
     def remember(self, images: Tensor) -> dict[str, Tensor]:
@@ -140,9 +139,8 @@ def folded_passes(network: nn.Module, images: Tensor) -> FoldedPasses | None:
     fold.lay_out(layout)
     trace.graph.lint()
     trace.recompile()
-    if layout is torch.contiguous_format:
-        return FoldedPasses(trace, layout)
-    return RegionalPasses(trace, layout)
+    kind = FoldedPasses if layout is torch.contiguous_format else RegionalPasses
+    return kind(trace, layout, f"{precision_of(network)} folded")
 
 
 class _Shapes(fx.Interpreter):

@@ -6,7 +6,8 @@ parametrisations, so it is used only for networks without them.
 Shapes: B batch, C H W image, K classes.  Units: pixels in [0, 1].
 """
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -127,16 +128,40 @@ def device_of(network: nn.Module) -> torch.device:
     return next((value.device for value in network.parameters()), torch.device("cpu"))
 
 
-def alterations(network: nn.Module) -> Iterator[str]:
-    """Descriptions of a network's hooks and patches, but not of parametrisations."""
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        yield "a forward hook on all modules"
-    for name, layer in network.named_modules():
-        for what in _alterations_of_one(layer):
-            yield f"{what} on {type(layer).__name__} {name}".rstrip()
-
-
 _CALL = nn.Module.__call__
+TRACING = threading.RLock()
+"""Held during a trace: torch.fx replaces `nn.Module.__call__` for the whole process."""
+
+
+_PRECISIONS = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+}
+
+
+def precision_of(network: nn.Module) -> str:
+    """How results cite the dtype of the weights, such as `fp32`; all of them if they differ."""
+    kinds = {
+        value.dtype
+        for value in network.parameters()
+        if value.is_floating_point() or value.is_complex()
+    }
+    names = (_PRECISIONS.get(kind, str(kind).removeprefix("torch.")) for kind in kinds)
+    return "/".join(sorted(names)) or "fp32"
+
+
+def alterations(network: nn.Module) -> Sequence[str]:
+    """Descriptions of a network's hooks and patches, but not of parametrisations."""
+    found = list[str]()
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        found.append("a forward hook on all modules")
+    with TRACING:
+        for name, layer in network.named_modules():
+            for what in _alterations_of_one(layer):
+                found.append(f"{what} on {type(layer).__name__} {name}".rstrip())
+    return found
 
 
 def _alterations_of_one(layer: nn.Module) -> Iterator[str]:

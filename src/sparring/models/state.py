@@ -4,6 +4,7 @@ Shapes: B batch, C H W image, K classes.
 """
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,8 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from sparring.errors import ConfigError, cause
 
-_HELD: set[int] = set()
-"""Ids of modules that are in evaluation mode already."""
+_HELD: dict[int, "_Kept"] = {}
+"""What modules in evaluation mode were before, by their ids."""
+_HOLDING = threading.RLock()
+"""Held while a block begins or ends: blocks of several threads may share a module."""
 
 
 @contextmanager
@@ -27,23 +30,41 @@ def evaluation_mode(model: object) -> Iterator[None]:
     Restored are the training flag of every submodule, `requires_grad` of the parameters, and the
     values of buffers and parameters, also after an error. A backward pass must end inside the
     block: activation checkpointing computes layers again in it. The method `attacked` of a working
-    copy stands for its network. Other functions are left alone. Blocks may be nested.
+    copy stands for its network. Other functions are left alone. Blocks may be nested, and overlap
+    in several threads; the last to end restores.
     Cost: a copy of the buffers and, of a module itself, of the parameters.
     """
     module = module_of(model)
-    if module is None or id(module) in _HELD:
-        _evaluate(module)  # again: a pass may have put it into training mode
+    if module is None:
         yield
         return
-    kept = _Kept(module, weights=module is model)
-    _HELD.add(id(module))
+    kept = _joined(module, weights=module is model)
     try:
-        kept.hold()
-        _evaluate(module)
+        _evaluate(module)  # also a held one: a pass may have put it into training mode
         yield
     finally:
-        _HELD.discard(id(module))
-        kept.restore()
+        _left(kept)
+
+
+def _joined(module: nn.Module, *, weights: bool) -> "_Kept":
+    """What a module was before its first block, with one block more; held from now on."""
+    with _HOLDING:
+        kept = _HELD.get(id(module))
+        if kept is None:
+            kept = _Kept(module, weights=weights)
+            kept.hold()
+            _HELD[id(module)] = kept
+        kept.blocks += 1
+        return kept
+
+
+def _left(kept: "_Kept") -> None:
+    """With one block less; the last restores the module."""
+    with _HOLDING:
+        kept.blocks -= 1
+        if not kept.blocks:
+            del _HELD[id(kept.module)]
+            kept.restore()
 
 
 class OnCopies:
@@ -75,6 +96,7 @@ class _Kept:
     """What a module was before it was held."""
 
     def __init__(self, module: nn.Module, *, weights: bool) -> None:
+        self.module, self.blocks = module, 0
         parts = list(module.modules())
         # A frozen ScriptModule has no flag.
         self._flags = [(part, part.training) for part in parts if hasattr(part, "training")]
@@ -107,8 +129,8 @@ class _Kept:
             part.training = flag
 
 
-def _evaluate(module: nn.Module | None) -> None:
-    for part in () if module is None else module.modules():
+def _evaluate(module: nn.Module) -> None:
+    for part in module.modules():
         if hasattr(part, "training"):
             part.training = False
 

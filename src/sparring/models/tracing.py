@@ -4,8 +4,9 @@ Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
 import operator
+import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 from sparring.errors import ConfigError, cause
-from sparring.models.forms import alterations
+from sparring.models.forms import TRACING, alterations
 
 PARAMETRISATIONS = (
     parametrizations._WeightNorm,
@@ -37,14 +38,14 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
 
     Raises `ConfigError` if the trace is not complete: for a hook, a replaced method, an unknown
     parametrisation, an operation that depends on the images' values, or one in place whose input is
-    used again.
+    used again. Networks may be called in other threads meanwhile.
     """
     for what in alterations(model):
         unshown(what)
     for layer in model.modules():
         _check_parametrisation(layer)
     whole = nn.Sequential(model)  # makes a single layer a leaf, too
-    with _attributes_kept(model):
+    with TRACING, _attributes_kept(model):
         try:
             graph = _Tracer(leaves).trace(whole)
         except Exception as error:
@@ -95,11 +96,30 @@ def unshown(what: str) -> NoReturn:
 
 
 class _Tracer(fx.Tracer):
-    """Traces into every module except PyTorch's own and those with a rule."""
+    """Traces into every module except PyTorch's own and those with a rule.
+
+    Modules that other threads call compute as always: `torch.fx` asks the tracer for them as well.
+    """
 
     def __init__(self, leaves: Collection[type[nn.Module]]) -> None:
         super().__init__()
-        self._leaves = leaves
+        self._leaves, self._thread = leaves, threading.get_ident()
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in self._leaves or super().is_leaf_module(m, module_qualified_name)
@@ -132,12 +152,22 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # Never empty meanwhile: another thread may be calling the same network.
         for now, before in kept:
-            now.clear()
+            for name in now.keys() - before.keys():
+                del now[name]
             now.update(before)
         for value, before in inside:
-            value.clear()
-            (value.extend if isinstance(value, list | deque) else value.update)(before)
+            if not _same_items(value, before):
+                value.clear()
+                (value.extend if isinstance(value, list | deque) else value.update)(before)
+
+
+def _same_items(value: Any, before: Any) -> bool:
+    """Whether a container holds the same objects, in the same order."""
+    if isinstance(value, dict):
+        return _same_items([*value, *value.values()], [*before, *before.values()])
+    return len(value) == len(before) and all(map(operator.is_, value, before))
 
 
 def _containers(values: Mapping[str, Any]) -> Iterator[Any]:

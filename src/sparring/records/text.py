@@ -152,13 +152,11 @@ def arithmetic_text(precision: str) -> str:
     """An arithmetic as it is stored, in words: `bf16, then fp32`."""
     for stored, words in _ARITHMETIC.items():
         precision = precision.replace(stored, words)
-    return precision
+    return re.sub(" (direct|folded)", "", precision)
 
 
 _ARITHMETIC = {
     "bf16 shadow, channels-last": "bf16",
-    "fp32 direct": "fp32",
-    "fp32 folded": "fp32",
     "bf16 spectral": "bf16 with convolutions by FFT",
     "fp32 spectral": "fp32 with convolutions by FFT",
 }

@@ -22,6 +22,7 @@ from sparring.attacks.own import threat_of
 from sparring.data import Dataset, derive_seed
 from sparring.evaluation.judge import correct, slice_accuracy, slice_examples
 from sparring.models import drawing_from, evaluation_mode, working_copy
+from sparring.models.arithmetic import DirectCopy
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 
@@ -203,7 +204,7 @@ class Comparer:
         return slice_accuracy(logits_of, *some, attack, seed=self._config.seed)[1].share
 
     def _exact(self, trainer: Trainer, attacked: Tensor) -> float | None:
-        if trainer.copy.name.startswith("fp32"):
+        if isinstance(trainer.copy, DirectCopy) or trainer.copy.name.startswith("fp32"):
             return None
         with evaluation_mode(trainer.network):
             clean = self._right(trainer.network, self.images)
