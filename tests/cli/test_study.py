@@ -77,7 +77,7 @@ def test_a_signal_stops_a_study_with_a_sentence_and_its_processes(
     assert out == ""
     *_, kept, last = err.splitlines()
     assert kept == f"finished work is kept; resume with: sparring {' '.join(words)}"
-    assert last == "error: interrupted. The same command resumes it."
+    assert last == "error: interrupted."
 
 
 def test_a_study_has_the_names_of_its_figures_and_tables(

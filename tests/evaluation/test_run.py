@@ -367,3 +367,39 @@ def test_a_network_is_judged_and_left_as_it_is() -> None:
         assert found.outcomes == wanted.outcomes
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Stopped:
+    """An attack that leaves images as they are, until a call is interrupted."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return images
+
+
+def test_a_damaged_evaluation_is_named_before_the_attacks(run: RunDirectory) -> None:
+    evaluate_run(run, num_images=2, threads=1, checks=False)
+    run.evaluation.write_text("{")
+    with pytest.raises(RunError, match=r"evaluation\.json must hold JSON.* Or delete it"):
+        evaluate_run(run, suite=Stopped(0), num_images=2, threads=1, checks=False)
+
+
+@pytest.mark.parametrize(("calls", "kept"), [(1, True), (0, False)])
+def test_an_interrupted_evaluation_says_whether_it_is_kept(
+    calls: int,
+    kept: bool,
+    run: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(partial, "EVERY", 0.0 if kept else 1e9)
+    suite = Stopped(calls)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, suite=suite, num_images=40, batch_size=2, threads=1, checks=False)
+    assert bool(run.partial_evaluations()) == kept
+    assert any("resumes it" in text for text in caplog.messages) == kept

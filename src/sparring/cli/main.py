@@ -92,8 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _answered([word for word in words if word != "--debug"], debug)
         except KeyboardInterrupt as asked:
             _ignore_interrupts(argv)
-            resumes = words[:1] in (["evaluate"], ["study"])
-            _tell("interrupted." + " The same command resumes it." * resumes, debug)
+            _tell("interrupted.", debug)
             return BY_SIGNAL + (asked.number if isinstance(asked, _Asked) else signal.SIGINT)
         finally:
             _ignore_interrupts(argv)

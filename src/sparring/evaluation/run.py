@@ -1,5 +1,6 @@
 """The evaluation of a finished run, or of another network, kept in a folder."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.evaluate import Attacks, evaluate
 from sparring.evaluation.judge import device_of
 from sparring.evaluation.progress import Observer
-from sparring.evaluation.strength import keep
+from sparring.evaluation.strength import check_kept, keep
 from sparring.evaluation.suites import suite_of
 from sparring.evaluation.verdict import ENDINGS, Verdict
 from sparring.models import (
@@ -38,6 +39,8 @@ from sparring.records.files import file_digest, folder_unless_empty, run_errors
 from sparring.records.run import DataIdentity
 from sparring.records.text import few
 from sparring.records.typed import typed
+
+log = logging.getLogger(__name__)
 
 _LONGEST = 80
 """Characters of a data set's name in the name of a folder."""
@@ -176,29 +179,25 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
     adversarial images.
     """
     threads, file = settings.pop("threads", 0), settings.pop("save_adversarial", None)
-    if file is not None and Path(file).suffix not in ENDINGS:
-        raise ConfigError.expected(
-            "adversarial images go into a .npz or .pt file", str(file), "Change its ending."
-        )
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {Path(file).parent} for {file}. Make it first.")
-    if file is not None and isinstance(threat, Sequence):
-        raise ConfigError.expected(
-            "a file of adversarial images holds those of one threat",
-            f"{len(threat)} threats",
-            "Evaluate them one by one, or write no such file.",
-        )
+    if file is not None:
+        _check_file(Path(file), threat)
     partial = None
     with ExitStack() as kept:
         if place is not None:
             with run_errors("create the folder", place.path):
                 kept.enter_context(folder_unless_empty(place.path))
+            check_kept(place)
             if not isinstance(threat, Sequence):
                 settings |= {"keep_adversarial": file is not None}
                 partial = place.partial_evaluation(_key(labels, threat, settings))
                 settings |= {"resume": partial}
-        with computing_threads(threads):
-            found = evaluate(network, images, labels, threat, **settings)
+        try:
+            with computing_threads(threads):
+                found = evaluate(network, images, labels, threat, **settings)
+        except KeyboardInterrupt:
+            if partial is not None and partial.exists():
+                log.warning("the evaluation so far is kept: the same command or call resumes it")
+            raise
         verdicts = found if isinstance(found, tuple) else (found,)
         yield verdicts
         if partial is not None:
@@ -206,6 +205,22 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
                 partial.unlink(missing_ok=True)
     if file is not None:
         verdicts[0].save_adversarial(file)
+
+
+def _check_file(file: Path, threat: Threat | Sequence[Threat]) -> None:
+    """Refuse a file for adversarial images that could not be written."""
+    if file.suffix not in ENDINGS:
+        raise ConfigError.expected(
+            "adversarial images go into a .npz or .pt file", str(file), "Change its ending."
+        )
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder {file.parent} for {file}. Make it first.")
+    if isinstance(threat, Sequence):
+        raise ConfigError.expected(
+            "a file of adversarial images holds those of one threat",
+            f"{len(threat)} threats",
+            "Evaluate them one by one, or write no such file.",
+        )
 
 
 def _key(labels: Tensor, threat: Threat, settings: dict[str, Any]) -> str:

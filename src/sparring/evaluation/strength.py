@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparring.attacks.threat import DEFAULT
+from sparring.errors import ConfigError, RunError
 from sparring.evaluation.suites import SUITES
 from sparring.evaluation.verdict import Verdict
 from sparring.records import Evaluation, Examples, RunDirectory
@@ -87,12 +89,28 @@ def kept_as(place: RunDirectory, found: Evaluation) -> str:
     return next((name for name, one in _stored(place).items() if one == found), _name(found))
 
 
+def check_kept(place: RunDirectory) -> None:
+    """Raise `RunError`, before an evaluation, if its folder could not keep it afterwards.
+
+    That is where a file there is damaged, or where the folder cannot be written to.
+    """
+    _stored(place)
+    with (
+        run_errors("keep an evaluation in", place.path),
+        tempfile.TemporaryFile(dir=place.path),
+    ):
+        pass
+
+
 def _stored(place: RunDirectory) -> dict[str, Evaluation]:
     """The evaluations of a folder by their names; the verdict, with an empty one, comes first."""
     front = place.evaluation
     paths = sorted(place.evaluations(), key=lambda path: path != front)
     names = [path.stem.removeprefix(front.stem).removeprefix("-") for path in paths]
-    return {name: Evaluation.load(path) for name, path in zip(names, paths, strict=True)}
+    try:
+        return {name: Evaluation.load(path) for name, path in zip(names, paths, strict=True)}
+    except (ConfigError, RunError) as error:
+        raise RunError(f"{error} Or delete it: evaluations can be made again.") from error
 
 
 def keep(place: RunDirectory, verdict: Verdict) -> None:
