@@ -59,7 +59,7 @@ def test_the_sign_of_the_margin_is_whether_the_model_errs_and_0_is_a_tie(answer)
     best, found = max(logits), loss_of(margin, logits, label)
     assert (found > 0) == (logits[label] < best)
     assert (found == 0) == (logits.count(best) > 1 and logits[label] == best)
-    said = int(torch.tensor(logits).argmax())
+    said = int(torch.tensor(logits, dtype=torch.float64).argmax())
     if found:
         assert (found > 0) == (said != label)
     else:

@@ -13,7 +13,7 @@ from bounds.networks import drawn
 from sparring import APGD, FAB, PGD, Linf, Square, Suite, evaluate, transfer
 from sparring.attacks import CustomThreat, Threat
 from sparring.attacks.crafting import Crafter, Recipe
-from sparring.data import load_dataset
+from sparring.data import ImageSet, load_dataset
 from sparring.errors import ConfigError
 from sparring.evaluation.model_under_test import ModelUnderTest
 from sparring.evaluation.strength import keep, strongest
@@ -226,6 +226,13 @@ def test_what_the_code_of_a_threat_raises_in_a_search_is_one_clear_error() -> No
             judged(late, suite=[attack], batch_size=3)
     with pytest.raises(ConfigError, match="the threat Late failed: KeyError: 'three'"):
         transfer({"a": NET, "b": NET}, IMAGES[:3], LABELS[:3], late, steps=(1,))
+    recipe = Recipe(attack=PGD(late, steps=2), batch_size=3, updates=1, seed=0, fresh_steps=1)
+    pixels = (255 * IMAGES).round().to(torch.uint8)
+    held = ImageSet(pixels=pixels, labels=LABELS, num_classes=3)
+    crafter = Crafter(recipe, held, torch.device("cpu"))
+    for stage in ("whole", "first", "last"):
+        with pytest.raises(ConfigError, match="the threat Late failed: KeyError: 'three'"):
+            crafter.craft(crafter.clean(0), NET, version=0, stage=stage)
 
 
 CHANGED = [

@@ -400,7 +400,7 @@ def test_double_precision_is_rounded_only_by_an_express_wish(monkeypatch):
     monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     assert working_copy(network, "auto").name.startswith("bf16")
-    assert working_copy(network.double(), "auto").name == "fp32 direct"
+    assert working_copy(network.double(), "auto").name == "fp64 direct"
     assert working_copy(network, "bf16").name.startswith("bf16")
 
 

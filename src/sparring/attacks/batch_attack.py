@@ -94,10 +94,11 @@ def attacked_images(
     """Adversarial images of an attack; those of other attacks than `BUILT_IN` are checked.
 
     Raises `ConfigError` if such an attack fails, changes the network, or returns no such images, or
-    images outside its threat. Cost of the check: some passes over the pixels.
+    images outside its threat, and if the code of a threat of your own fails. Cost of the checks:
+    some passes over the pixels.
     """
     if type(attack) in BUILT_IN:
-        return attack(model, images, labels, generator=generator)
+        return _safe(attack)(model, images, labels, generator=generator)
     found = own_images(attack, model, images, labels, generator=generator)
     return _inside(f"the attack ({own_name(attack)})", attack, found, images)
 
@@ -107,7 +108,7 @@ def searched_images(
 ) -> Tensor:
     """All steps of an attack from given images; otherwise as `attacked_images`."""
     if type(attack) in BUILT_IN:
-        return attack.search_from(start, model, images, labels)
+        return _safe(attack).search_from(start, model, images, labels)
     name = f"search_from of the attack ({own_name(attack)})"
     found = checked_images(
         name,
@@ -117,6 +118,12 @@ def searched_images(
         "attack.search_from(start, model, images, labels)",
     )
     return _inside(name, attack, found, images)
+
+
+def _safe(attack: Any) -> Any:
+    """A built-in attack, whose threat raises `ConfigError` for whatever its code raises."""
+    safe = called_safely(attack.threat)
+    return attack if safe is attack.threat else attack.against(safe)
 
 
 def _inside(name: str, attack: BatchAttack, found: Tensor, images: Tensor) -> Tensor:

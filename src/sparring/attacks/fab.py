@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sparring.attacks.checks import Classifier, looked_at
-from sparring.attacks.losses import targeted_margin
+from sparring.attacks.losses import others, targeted_margin
 from sparring.attacks.search import FORWARD, Move, Search, SearchAttack, State, Task, column
 from sparring.attacks.threat import DEFAULT, Threat, aimed, itself
 from sparring.records.checks import at_least
@@ -127,8 +127,8 @@ class FABSearch(Search):
         def lead_of(logits: Tensor) -> Tensor:
             if not self.targeted:
                 return -targeted_margin(logits, labels, targets)
-            others = logits.detach().scatter(1, targets[:, None], -torch.inf)
-            return -targeted_margin(logits, others.argmax(1), targets)
+            likeliest = others(logits.detach(), targets).argmax(1)
+            return -targeted_margin(logits, likeliest, targets)
 
         logits, lead, normal = looked_at(logits_of, here, lead_of)
         found = errs & self._near(x, images)

@@ -40,9 +40,12 @@ def margin(logits: Float[Tensor, " B K"], labels: Int64[Tensor, " B"]) -> Float[
     Source: Carlini & Wagner 2017, objective f6 with the sign turned round and no confidence.
     """
     logits = _widened(logits)
-    true = labels.unsqueeze(1)
-    others = logits.scatter(1, true, -torch.inf)
-    return others.amax(1) - logits.gather(1, true).squeeze(1)
+    return others(logits, labels).amax(1) - _at(logits, labels)
+
+
+def others(logits: Float[Tensor, " B K"], classes: Int64[Tensor, " B"]) -> Float[Tensor, " B K"]:
+    """The logits with that of each row's class as minus infinity: it is never the largest."""
+    return logits.scatter(1, classes[:, None], -torch.inf)
 
 
 def difference_of_logits_ratio(

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparring.attacks.checks import Batch, Classifier, as_tensors, check_targets, checked, numbered
+from sparring.attacks.losses import others
 from sparring.attacks.threat import Threat
 from sparring.errors import ConfigError
 from sparring.models import (
@@ -311,8 +312,7 @@ def ranked(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
     """The class that is so many places behind the label's [B]: the label's own for rank 0."""
     if not rank:
         return labels
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
+    return others(logits, labels).argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 
 def column(rows: Tensor, images: Tensor) -> Tensor:

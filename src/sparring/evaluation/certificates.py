@@ -22,6 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparring.attacks import L2, Batch, Linf, Threat, as_batch, checked
+from sparring.attacks.losses import margin
 from sparring.attacks.threat import itself, reach
 from sparring.bounds import (
     Box,
@@ -182,17 +183,15 @@ class _Proof:
 
     def by_intervals(self, part: slice, dtype: torch.dtype) -> None:
         """Bound images by intervals, and compare the bounds with logits of the network."""
-        clean, labels = self._images[part], self._labels[part, None]
+        clean, labels = self._images[part], self._labels[part]
         found = self._through(part)
         box = found.logits
         batches = [clean.to(dtype), *_probes(clean, self._threat, dtype)]
         for logits in check_same(self._model, self._bounds.trace, batches):
             if not bool(((logits >= box.low) & (logits <= box.high)).all()):
                 unshown("logits outside its bounds")
-            logits = logits.double()
-            others = logits.scatter(1, labels, -torch.inf).amax(1)
-            seen = logits.gather(1, labels)[:, 0] - others
-            self._seen[part] = torch.minimum(self._seen[part], seen)
+            lead = -margin(logits.double(), labels)
+            self._seen[part] = torch.minimum(self._seen[part], lead)
         self._raise(part, found, affine=True)
 
     def by_forms(self, size: int, budget: _Budget) -> None:

@@ -29,8 +29,8 @@ from sparring.attacks import (
 )
 from sparring.attacks.checks import numbered
 from sparring.attacks.search import ATTACKED, no_trace
-from sparring.data import derive_seed
 from sparring.evaluation.judge import Judge, share_of
+from sparring.evaluation.model_under_test import image_seeds
 from sparring.evaluation.progress import Ahead, Pace, Progress
 from sparring.evaluation.proofs import Proof
 from sparring.models.saved import (
@@ -348,17 +348,15 @@ class EvaluationState:
             self.batched.state = self.batched.search.restored(found) if found else found
 
     def _batched_search(self, search_pass: SearchPass, waiting: Tensor) -> BatchedSearch:
-        seed = derive_seed(self.seed, self.attacks[search_pass.attack].name, search_pass.place)
+        name = self.attacks[search_pass.attack].name
         targets = ranked(self.logits, self.labels, search_pass.search.rank)
         device, form = self.judge.device, self.forms[search_pass.form]
         if isinstance(self.attacks[search_pass.attack], OwnAttack):
             form = self.judge.model
 
         def begin(places: Tensor) -> State:
-            seeds = [derive_seed(seed, place) for place in places.tolist()]
-            task = Task(
-                self.images[places], self.labels[places], targets[places], torch.tensor(seeds)
-            )
+            seeds = image_seeds(self.seed, name, search_pass.place, places.tolist())
+            task = Task(self.images[places], self.labels[places], targets[places], seeds)
             return search_pass.search.begin(Task(*(value.to(device) for value in task)), form)
 
         return BatchedSearch(

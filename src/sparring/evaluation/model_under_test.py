@@ -5,7 +5,7 @@ Units: pixels in [0, 1]; differences of logits relative to their spread.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -155,9 +155,14 @@ class ModelUnderTest:
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
     """Starting points of the search; `first` is the place of the first image in its set."""
-    own = derive_seed(seed, attack.name, 0)
-    seeds = [derive_seed(own, place) for place in range(first, first + len(images))]
-    return attack.starts(images, torch.tensor(seeds))
+    places = range(first, first + len(images))
+    return attack.starts(images, image_seeds(seed, attack.name, 0, places))
+
+
+def image_seeds(seed: int, attack: str, search: int, places: Iterable[int]) -> Int64[Tensor, " B"]:
+    """The seeds of the images at these places in one search of an attack."""
+    own = derive_seed(seed, attack, search)
+    return torch.tensor([derive_seed(own, place) for place in places])
 
 
 class Subset(NamedTuple):

@@ -13,6 +13,7 @@ from sparring.attacks import Recipe
 from sparring.engine.shared_images import unpicklable
 from sparring.errors import ConfigError, cause
 from sparring.models import copied, device_of, drawing_from, evaluation_mode
+from sparring.models.calling import model_errors
 from sparring.models.weights import differences
 
 ROUNDING = 1e-4
@@ -107,7 +108,7 @@ def _train_once(network: nn.Module, images: Tensor) -> None:
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad(), evaluation_mode(network):
+    with torch.no_grad(), evaluation_mode(network), model_errors(network, images):
         return network(images.clone())
 
 

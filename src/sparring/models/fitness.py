@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError, cause
-from sparring.models.calling import check_callable, check_numbers
+from sparring.models.calling import check_callable, check_numbers, model_errors
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.state import evaluation_mode
 from sparring.records.text import counted
@@ -99,14 +99,8 @@ def are_probabilities(logits: Tensor) -> bool:
 
 
 def _logits(network: nn.Module, images: Tensor) -> object:
-    try:
-        with torch.enable_grad():
-            return network(images.clone())  # it may change them
-    except Exception as error:
-        raise ConfigError(
-            f"{type(network).__name__} failed on images of shape {tuple(images.shape)} (batch, "
-            f"channels, height, width), as the data are: {cause(error)}. --debug shows where."
-        ) from error
+    with model_errors(network, images), torch.enable_grad():
+        return network(images.clone())  # it may change them
 
 
 def _state_of(network: nn.Module) -> dict[str, object]:
@@ -133,9 +127,13 @@ def _check_not_probabilities(logits: Tensor, name: str) -> None:
 
 
 def _check_repeated(network: nn.Module, logits: Tensor, images: Tensor, name: str) -> None:
-    logits, again = logits.detach(), network(images.clone()).detach()
+    def repeated() -> Tensor:
+        with model_errors(network, images):
+            return network(images.clone()).detach()
+
+    logits, again = logits.detach(), repeated()
     if not torch.equal(logits, again):  # `torch.compile` takes other kernels once sizes vary
-        logits, again = again, network(images.clone()).detach()
+        logits, again = again, repeated()
     if not torch.equal(logits, again):
         off = float((logits - again).abs().max())
         raise ConfigError(
