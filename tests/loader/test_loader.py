@@ -298,7 +298,7 @@ def test_any_callable_is_an_attack(mnist):
         ({"updates": 0}, ConfigError, "updates must be 1 or more"),
         ({"data": "mnist"}, DataError, "load_dataset"),
         ({"data": 3}, DataError, "must have a length"),
-        ({"model": nn.Linear(3, 10)}, ConfigError, "failed on images of shape"),
+        ({"model": nn.Linear(3, 10)}, ConfigError, "failed .* on 8 images of shape"),
         ({"model": nn.Flatten()}, ConfigError, "requires a gradient"),
         ({"attack": 3}, ConfigError, "attack must be"),
         ({"attack": own_attack, "source": Stale(fresh_steps=1)}, ConfigError, "got function"),
