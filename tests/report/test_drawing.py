@@ -266,8 +266,9 @@ def test_a_lying_bar_ends_at_its_number_and_says_it(scale) -> None:
 
 
 def test_series_differ_in_colour_and_in_grey() -> None:
-    styles = [series_style(number) for number in range(30)]
-    assert len(set(styles)) == 30
+    styles = [series_style(number) for number in range(60)]
+    assert len(set(styles)) == 60
+    assert len({style.hue for style in styles[:10]}) == 10
     for one, other in pairwise(styles):
         assert one.hue != other.hue and one.dash != other.dash and one.marker != other.marker
     paper = luminance(to_rgb(PAPER))
