@@ -118,6 +118,7 @@ def measure_costs(kappa: int, batch: int, *, progress: Callable[[str], None]) ->
         costs=measure_overheads().added_to(costs),
         origin="measured here, a core",
         measured=True,
+        engine_origin="measured here",
         kappa=kappa,
         batch=batch,
         train_flags=preset_flags(kappa, batch),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -310,6 +311,18 @@ class RunDirectory:
         except (OSError, SafetensorError):
             return 0
         return count_in(about.get("version", ""))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the stored weights in single precision; 0 if the file is missing or damaged."""
+        try:
+            open_regular(self.weights, LARGEST_TENSORS).close()
+            with safe_open(self.weights, framework="np") as file:
+                tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+                shapes = [one.get_shape() for one in tensors if "F" in one.get_dtype()]
+        except (OSError, SafetensorError):
+            return 0
+        return sum(4 * math.prod(shape) for shape in shapes)
 
     @property
     def extended(self) -> Path:
