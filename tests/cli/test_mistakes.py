@@ -150,6 +150,33 @@ def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, here, capsys
     assert listing(here) == before
 
 
+OWN = """
+def attack(model, images, labels, *, threat): return images
+def schedule(share): return 1.0
+def objective(batch): return 0.0
+def sink(kind, row): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "needs"),
+    [
+        ("attack", "model, images, labels and 1 more"),
+        ("schedule", "share"),
+        ("objective", "batch"),
+        ("sink", "kind, row"),
+    ],
+)
+def test_an_object_in_place_of_what_returns_it_is_told(setting, needs, here, capsys):
+    (here / "own.py").write_text(OWN)
+    assert main(["train", f"--{setting}", f"own.py:{setting}"]) == 2
+    told = capsys.readouterr().err
+    rule = "must be a class or a function that returns the object; got one that also needs"
+    assert f"own.py:{setting} {rule} {needs}. " in told
+    assert "write a function without arguments that returns it" in told
+    assert not (here / "runs").exists()
+
+
 def test_several_wrong_settings_are_told_one_a_line(here, capsys):
     (here / "both.json").write_text(json.dumps({"sed": 1, "updatse": 2}))
     assert main(["train", "--config", "both.json"]) == 2

@@ -204,9 +204,9 @@ def test_a_factory_in_a_module_is_found_from_the_folder_one_stands_in(own, monke
         ("no_such_module_of_ours:small", "there is no module no_such_module_of_ours"),
         ("{}/nowhere.py:small", "there is no .*nowhere.py"),
         ("{}/own_nets.py:smal", "it has no smal. Did you mean small"),
-        ("{}/own_nets.py:ANSWER", "is a int, not a function or class"),
+        ("{}/own_nets.py:ANSWER", "is an int, not a function or class"),
         ("{}/own_nets.py:failing", "failed with no arguments: OSError: no weights here"),
-        ("{}/own_nets.py:nothing", "returned a NoneType, not a torch.nn.Module"),
+        ("{}/own_nets.py:nothing", "returned None, not a torch.nn.Module"),
         ("{}/broken.py:small", "whose code failed: ZeroDivisionError"),
     ],
 )
@@ -219,6 +219,14 @@ def test_a_factory_that_cannot_be_had_says_why(own, factory, complaint):
 def test_an_argument_that_the_factory_does_not_take_is_told(own):
     with pytest.raises(ConfigError, match=r"failed with depth=3: TypeError"):
         Imported(factory=f"{own}/own_nets.py:small", arguments=("depth=3",)).build(0)
+
+
+def test_an_argument_that_the_factory_lacks_is_told_with_the_flag_for_it(own):
+    (own / "wide.py").write_text("def wide(width, depth=2): ...\n")
+    with pytest.raises(
+        ConfigError, match=r"needs width; got no arguments\. Add --model-args width="
+    ):
+        Imported(factory=f"{own}/wide.py:wide").build(0)
 
 
 def test_a_given_network_is_copied_and_only_its_owner_can_build_it():

@@ -29,8 +29,9 @@ from sparring.models.networks import (
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.state import copied
 from sparring.records.checks import at_least, choice, within
+from sparring.records.custom import missing_arguments
 from sparring.records.own_code import arguments, imported, own_code
-from sparring.records.text import one_line
+from sparring.records.text import few, kind_text, one_line
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
@@ -246,18 +247,23 @@ class Imported:
         shown = one_line(self.factory)
         if not callable(factory):
             raise ConfigError(
-                f"{shown} is a {type(factory).__name__}, not a function or class that makes models."
+                f"{shown} is {kind_text(factory)}, not a function or class that makes models."
             )
         given = arguments(self.arguments, "--model-args")
         words = one_line(", ".join(self.arguments)) or "no arguments"
         failed = f"the model's factory {shown} failed with {words}"
+        if lacking := missing_arguments(factory, (), given):
+            raise ConfigError.expected(
+                f"the model's factory {shown} needs {few(lacking)}",
+                words,
+                f"Add --model-args {' '.join(f'{name}=VALUE' for name in lacking)}, or give each a "
+                "default.",
+            )
         # The seed is set last: nothing else may draw before the factory does.
         with own_code(failed, self.factory), drawing_from(seed):
             network = factory(**given)
         if not isinstance(network, nn.Module):
-            raise ConfigError(
-                f"{shown} returned a {type(network).__name__}, not a torch.nn.Module."
-            )
+            raise ConfigError(f"{shown} returned {kind_text(network)}, not a torch.nn.Module.")
         return network
 
 

@@ -5,8 +5,9 @@ whole, or a `PythonObject`, of which it stores the name alone: pass such an obje
 """
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from sparring.errors import ConfigError, SparringError
 from sparring.records.own_code import arguments, imported, own_code, reason
-from sparring.records.text import one_line
+from sparring.records.text import few, kind_text, one_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +40,35 @@ class Custom:
         """What the factory returns for its arguments, after these. Raises `ConfigError`."""
         factory, shown = imported(self.factory, "the factory"), one_line(self.factory)
         if not callable(factory):
-            raise ConfigError.expected(
-                f"{shown} must be a class or a function", f"a {type(factory).__name__}"
-            )
+            raise ConfigError.expected(f"{shown} must be a class or a function", kind_text(factory))
         words = arguments(self.arguments, "arguments")
+        if lacking := missing_arguments(factory, positional, words):
+            raise ConfigError.expected(
+                f"{shown} must be a class or a function that returns the object",
+                f"one that also needs {few(lacking)}",
+                f"If it is itself the object, write a function without arguments that returns it, "
+                f"and name that one. Otherwise give {few(lacking)} a default, or a value in the "
+                "setting's arguments.",
+            )
         with own_code(f"the factory {shown} failed", self.factory):
             return factory(*positional, **words)
+
+
+def missing_arguments(
+    factory: Callable[..., object], positional: Sequence[object], words: Mapping[str, object]
+) -> list[str]:
+    """Names of the arguments that this call lacks; empty if the factory has no signature."""
+    try:
+        signature = inspect.signature(factory)
+        given = signature.bind_partial(*positional, **words).arguments
+    except (TypeError, ValueError):  # the call itself says what is wrong
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, one in signature.parameters.items()
+        if one.default is one.empty and one.kind not in optional and name not in given
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +122,7 @@ def made(setting: Any, name: str) -> Any:
     if not callable(found):
         raise ConfigError.expected(
             f"what {setting.factory} makes for {name} must be callable",
-            f"a {type(found).__name__}",
+            kind_text(found),
             "Give it a method __call__, or let the factory return a function.",
         )
     return found

@@ -187,6 +187,14 @@ def one_line(text: str, at_most: int = 200) -> str:
     return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
 
 
+def kind_text(value: object) -> str:
+    """What a value is, with its article: `an int`; `None` is itself."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if re.match('[aeiou]|nd', name, re.IGNORECASE) else 'a'} {name}"
+
+
 def few(names: Sequence[str], shown: int = 3) -> str:
     """The first of some names, and how many more there are: `a, b, c and 7 more`."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
