@@ -328,6 +328,24 @@ def test_the_usual_size_of_a_norm_is_that_for_the_data_that_are_kept(tmp_path):
     assert adapted(fast(), threat="l2").threat == L2(2.0)
 
 
+SIZES = {"small-cnn": "width=8", "strided": "hidden=8"}
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("word", ["--data={}", "--set=data={}"])
+def test_stored_settings_with_other_data_get_a_network_for_these(asked, tmp_path, model, word):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(40) % 4
+    file = tmp_path / "colour.npz"
+    np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    stored = asked("--model", model, "--model-args", SIZES[model])
+    (tmp_path / "settings.json").write_text(json.dumps(to_json(stored)))
+    other = asked("--config", "settings.json", word.format(file))
+    wanted = adapting.unfitted(stored.model).fitted((3, 16, 16), 4)
+    assert other.model == wanted != stored.model
+    assert asked("--config", "settings.json") == stored
+
+
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_a_norm_that_it_has_already_changes_nothing(asked, preset):
     assert asked("--preset", preset, "--threat", "linf") == PRESETS[preset]()

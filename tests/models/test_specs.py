@@ -235,7 +235,9 @@ def test_a_given_network_is_copied_and_only_its_owner_can_build_it():
     copied = built_network(spec, network)
     assert same(copied, network)
     assert copied is not network
-    with pytest.raises(ConfigError, match="Pass network="):
+    with pytest.raises(
+        ConfigError, match=r"Pass network=.* On the command line .* --model file\.py:factory --init"
+    ):
         spec.build(0)
     wrapped = built_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
     bias = network.get_parameter("1.bias")

@@ -113,7 +113,8 @@ def made(setting: Any, name: str) -> Any:
         if setting.value is None:
             raise ConfigError(
                 f"{name} of the run, {setting.name}, was passed as a Python object, which is not "
-                f"stored. Pass it again: given={{{name!r}: ...}}"
+                f"stored. Pass it again: given={{{name!r}: ...}}. On the command line train "
+                "a new run with file.py:name in its place, from sparring train --config RUN"
             )
         return setting.value
     if not isinstance(setting, Custom):
