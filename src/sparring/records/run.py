@@ -266,6 +266,11 @@ class RunDirectory:
         """The folder within the run for an evaluation on other data."""
         return RunDirectory(self.path / "other-data" / name)
 
+    def judged_on_other_data(self) -> "list[RunDirectory]":
+        """The folders of the evaluations on other data, by name."""
+        folders = sorted(self.on_other_data("").path.glob("*/"))
+        return [found for found in map(RunDirectory, folders) if found.evaluations()]
+
     def read_environment(self) -> Environment | None:
         """Software and hardware of the run; `None` before it has begun.
 
