@@ -7,7 +7,10 @@ import json
 import re
 import sys
 import textwrap
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Any, TextIO
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -36,10 +39,29 @@ RESULTS = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False
 """Standard output, for results."""
 
 
+_FOR_JSON: ContextVar[TextIO | None] = ContextVar("for_json", default=None)
+"""Standard output while only JSON may be written to it."""
+
+
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Send what is printed in the block, also by a user's own code, to standard error.
+
+    Only `print_json` writes to standard output.
+    """
+    before = _FOR_JSON.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _FOR_JSON.reset(before)
+
+
 def print_json(text: str) -> None:
     """Standard output for machines: exactly this text, never wrapped or coloured."""
-    text = printable_json(text, sys.stdout.encoding or "utf-8")
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    stream = _FOR_JSON.get() or sys.stdout
+    text = printable_json(text, stream.encoding or "utf-8")
+    stream.write(text if text.endswith("\n") else text + "\n")
 
 
 def print_result(line: str = "") -> None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ BY_SIGNAL = 128
 """Added to the number of the signal that ended a process, as shells report it."""
 PIPE_CLOSED = BY_SIGNAL + 13
 """SIGPIPE is 13."""
+JSON = {"--json", "--dry-run"}
+"""Flags with which standard output holds JSON alone."""
 SPINS = "20000"
 """How often a PyTorch thread without work looks for some before it sleeps."""
 
@@ -181,7 +183,18 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if first not in VERBS:
         raise _unknown(first)
-    return importlib.import_module(VERBS[first].module).run(rest)
+    with _only_json(rest):
+        return importlib.import_module(VERBS[first].module).run(rest)
+
+
+def _only_json(words: Sequence[str]) -> AbstractContextManager[None]:
+    """Keep other prints out of standard output if the words ask for JSON."""
+    given = {word.replace("_", "-") for word in words}
+    if not given & JSON or given & {"--help", "-h"}:
+        return nullcontext()
+    from sparring.cli.console import only_json
+
+    return only_json()
 
 
 def _unknown(word: str) -> ConfigError:
