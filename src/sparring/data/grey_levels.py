@@ -30,7 +30,12 @@ def grey_levels(pixels: np.ndarray, where: str) -> Shaped[np.ndarray, " ..."]:
 def no_grey_levels(dtype: np.dtype, where: str) -> DataError:
     """The error for pixels of another type."""
     rule = "Pixels must be unsigned bytes (0 to 255) or floats in [0, 1]"
-    do = "If they are grey levels, use x.astype('uint8')."
+    if dtype.kind == "b":
+        do = "Multiply 0/1 images by 255: (x * 255).astype('uint8')."
+    elif dtype.kind in "iu":
+        do = "If x.min() >= 0 and x.max() <= 255, use x.astype('uint8'), which wraps other values."
+    else:
+        do = "Convert them to grey levels."
     return DataError.expected(rule, f"{dtype} ({where})", do)
 
 
