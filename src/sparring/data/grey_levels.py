@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from sparring.errors import DataError, cause
+from sparring.records.text import kind_text
 
 _LEVEL_TOLERANCE = 1e-3
 """Far above the rounding of a 32-bit float's level / 255 times 255 (about 2e-5)."""
@@ -83,7 +84,7 @@ def as_array(image: object, where: str) -> np.ndarray:
     if not hasattr(image, "__array__"):
         raise DataError.expected(
             "Images must be PIL images, tensors or NumPy arrays",
-            f"a {type(image).__name__} ({where})",
+            f"{kind_text(image)} ({where})",
             "numpy.array makes an array of lists.",
         )
     try:

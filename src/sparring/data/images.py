@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparring.data.labels import check_labels
 from sparring.errors import ConfigError, DataError
-from sparring.records.text import count_text, counted
+from sparring.records.text import count_text, counted, kind_text
 from sparring.records.typed import typed_record
 
 
@@ -128,11 +128,17 @@ def _places(index: Any, count: int) -> Int64[Tensor, " *N"]:
         places = torch.empty(0, 0)
     if places.dtype == torch.bool and places.shape == (count,):
         return places.nonzero().flatten()
+    if places.dtype == torch.bool and places.ndim == 1:
+        raise ConfigError.expected(
+            f"a mask must have a boolean for each of {counted(count, 'image')}",
+            f"{len(places):,}",
+            "Make it of the labels of the same set, such as images.labels == 3.",
+        )
     if places.shape == (0,):
         return places.long()
     if places.ndim > 1 or places.is_floating_point() or places.dtype == torch.bool:
         rule = "an index of images must be a whole number, a slice, or a list or array of numbers"
-        raise ConfigError.expected(rule, f"a {type(index).__name__}")
+        raise ConfigError.expected(rule, kind_text(index))
     places = places.long()
     outside = places[(places < -count) | (places >= count)].flatten()
     if len(outside):

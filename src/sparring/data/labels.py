@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from sparring.errors import DataError
+from sparring.records.text import kind_text
 
 _NAMED = 5
 """Classes named in a message."""
@@ -44,7 +45,7 @@ def whole_label(label: object, where: str) -> int:
     elif isinstance(label, SupportsIndex) and not isinstance(label, bool):
         number = operator.index(label)
     else:
-        raise _no_label(f"a {type(label).__name__}", where, "Number the classes")
+        raise _no_label(kind_text(label), where, "Number the classes")
     if not -_LARGEST <= number <= _LARGEST:
         raise _no_label("a number of more than 64 bits", where, _AGAIN)
     return number

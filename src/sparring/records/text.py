@@ -189,9 +189,11 @@ def one_line(text: str, at_most: int = 200) -> str:
 
 def kind_text(value: object) -> str:
     """What a value is, with its article: `an int`; `None` is itself."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
+    return "None" if value is None else with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """The name of a thing with its article: `an int`, `an ndarray`, `a str`."""
     return f"{'an' if re.match('[aeiou]|nd', name, re.IGNORECASE) else 'a'} {name}"
 
 
