@@ -56,6 +56,10 @@ def transferred(networks, steps=(1,)):
     return sparring.transfer(networks, X, Y, LINF, steps=steps)
 
 
+def own_attack(model, images, labels, *, generator):
+    return images
+
+
 def masked(mask):
     images: Any = images_from((BYTES, Y))
     return images[mask]
@@ -156,6 +160,20 @@ CASES: list[Case] = [
     (lambda: replace(FAST, attack=sparring.PGD), r"Pass an object: PGD\(\.\.\.\)\."),
     (lambda: masked(torch.ones(7) > 0), "a mask must have a boolean for each of 8 images; got 7"),
     (lambda: loaded(batch_size="8"), "batch_size must be an integer; got '8'"),
+    (
+        lambda: loaded((BYTES, Y), attack=own_attack, source=sparring.Asynchronous()),
+        r"^fresh_steps needs .*Take PGD, or pass fresh_steps=0 to the source\.$",
+    ),
+    (
+        lambda: loaded(
+            (BYTES, Y), attack=own_attack, eps_schedule=float, source=sparring.Asynchronous()
+        ),
+        r"or leave out eps_schedule and pass fresh_steps=0 to the source\.$",
+    ),
+    (
+        lambda: loaded((BYTES, Y), attack=own_attack, eps_schedule=float),
+        r"^eps_schedule needs .*Take PGD, or leave out eps_schedule\.$",
+    ),
     (lambda: loaded(source="stale"), "source must be Fresh or Stale or"),
     (lambda: loaded(epoch=1), "unexpected keyword.*Did you mean epochs"),
     (lambda: sparring.Fresh(3), r"Fresh\(\) was called with other arguments"),
