@@ -167,6 +167,8 @@ _ARITHMETIC = {
 
 def setting_text(value: object) -> str:
     """A setting as people read it: a record's kind, then its settings by name."""
+    if isinstance(value, list | tuple):
+        return "; ".join(map(setting_text, value)) or "none"
     if not isinstance(value, Mapping):
         return f"{value:g}" if isinstance(value, float) else str(value)
     parts = []
