@@ -318,7 +318,9 @@ def check_labelled(num_images: int, labels: Int64[Tensor, " N"], num_classes: in
     """Refuse a set without images, labels for all, or two classes. Raises `DataError`."""
     if num_images != len(labels) or not num_images:
         rule = "a set must hold at least one image and one label for each"
-        raise DataError.expected(rule, f"{num_images} images and {len(labels)} labels")
+        raise DataError.expected(
+            rule, f"{counted(num_images, 'image')} and {counted(len(labels), 'label')}"
+        )
     if num_classes < 2:
         raise DataError.expected("num_classes must be 2 or more", num_classes)
     check_labels(labels, num_classes, "the labels of a set of images")

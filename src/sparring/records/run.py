@@ -136,6 +136,8 @@ class RunDirectory:
         hint = did_you_mean(_similar_run(run.path))
         if missing:
             raise RunError(f"the run directory {path} does not exist.{hint}")
+        if (run.path / "model.json").is_file():
+            hint = " It is an export: sparring.exporting.exported_network(folder) is its network."
         raise RunError(f"{path} has no config.json, so it is no run directory.{hint}")
 
     @classmethod
