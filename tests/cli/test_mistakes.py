@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparring.cli.main import main
+from sparring.errors import ConfigError
 from sparring.records import to_json
+from sparring.records.custom import Custom
 from sparring.training.presets import fast
 
 EMPTY_RUN, STALE_FILE = "a-run", "settings.json"
@@ -179,6 +181,15 @@ def test_an_object_in_place_of_what_returns_it_is_told(setting, needs, here, cap
     assert f"own.py:{setting} {rule} {needs}. " in told
     assert "write a function without arguments that returns it" in told
     assert not (here / "runs").exists()
+
+
+def test_where_own_code_failed_is_for_the_command_line_to_show(here, capsys):
+    (here / "failing.py").write_text("def optimizer(weights): raise OSError('no room')\n")
+    words = ["--optimizer", "failing.py:optimizer"]
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err.endswith("failed: OSError: no room. --debug shows where.\n")
+    with pytest.raises(ConfigError, match=r"failed: OSError: no room\.$"):
+        Custom(factory="failing.py:optimizer").call([])
 
 
 def test_several_wrong_settings_are_told_one_a_line(here, capsys):

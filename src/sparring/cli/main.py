@@ -22,7 +22,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
-from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
+from sparring.errors import (
+    ConfigError,
+    OutputNotWritten,
+    OwnCodeFailed,
+    SparringError,
+    printable,
+)
 
 BY_SIGNAL = 128
 """Added to the number of the signal that ended a process, as shells report it."""
@@ -159,7 +165,8 @@ def _answered(words: list[str], debug: bool) -> int:
             code = _code(end)
         sys.stdout.flush()
     except SparringError as error:
-        _tell(str(error), debug)
+        is_own = isinstance(error, OwnCodeFailed)
+        _tell(f"{error}{' --debug shows where.' * is_own}", debug)
         code = error.exit_code
         with suppress(OSError, OutputNotWritten):
             sys.stdout.flush()

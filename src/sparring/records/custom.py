@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from sparring.errors import ConfigError, SparringError
+from sparring.errors import ConfigError, OwnCodeFailed, SparringError
 from sparring.records.own_code import arguments, imported, own_code, reason
 from sparring.records.text import few, kind_text, one_line
 
@@ -142,13 +142,13 @@ def forget_made() -> None:
 
 @contextmanager
 def own_errors(what: str) -> Iterator[None]:
-    """Turn whatever code of your own raises in the block into a `ConfigError` that names it."""
+    """Turn whatever code of your own raises in the block into `OwnCodeFailed`, which names it."""
     try:
         yield
     except (SparringError, MemoryError):
         raise
     except Exception as error:  # not sparring's code
-        raise ConfigError(f"{what} failed: {reason(error)}. --debug shows where.") from error
+        raise OwnCodeFailed(f"{what} failed: {reason(error)}.") from error
 
 
 def is_own(setting: object) -> bool:
