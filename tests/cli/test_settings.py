@@ -228,7 +228,7 @@ def test_the_papers_engine_is_a_preset(asked):
 
 
 def test_settings_by_name_come_last_and_reach_everything(asked):
-    config = asked("--seed", "1", "--set", "seed=2", "--set", "optimizer.learning_rate=1e-3")
+    config = asked("--lr", "1", "--set", "seed=2", "--set", "optimizer.learning_rate=1e-3")
     assert config.seed == 2
     assert config.optimizer.learning_rate == 1e-3
 

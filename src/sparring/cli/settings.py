@@ -1,7 +1,7 @@
 """From flags to the settings of one run, and the connection to its cluster.
 
-Later ones win: preset or file, then named flags, then `--set`. `sparring.training.adapting` has the
-rules of the flags.
+Later ones win: preset or file, then named flags, then `--set`, which must not repeat the name of a
+flag that is given. `sparring.training.adapting` has the rules of the flags.
 """
 
 from collections.abc import Iterator, Sequence
