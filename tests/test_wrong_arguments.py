@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch import Generator, nn
 from torch.nn.functional import one_hot
 
 import sparring
+from sparring.data import images_from
 
 NET = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 X, Y = torch.rand(8, 1, 8, 8, generator=Generator().manual_seed(0)), torch.arange(8) % 4
@@ -52,6 +54,15 @@ class Half:
 
 def transferred(networks, steps=(1,)):
     return sparring.transfer(networks, X, Y, LINF, steps=steps)
+
+
+def own_attack(model, images, labels, *, generator):
+    return images
+
+
+def masked(mask):
+    images: Any = images_from((BYTES, Y))
+    return images[mask]
 
 
 Case = tuple[Callable[[], object], str]
@@ -117,7 +128,7 @@ CASES: list[Case] = [
     (lambda: sparring.fgsm(0.3), "threat must be Linf or L2"),
     (lambda: sparring.random_start_fgsm(None), "threat must be Linf or L2"),
     (lambda: sparring.Suite(name="a", summary="b", attacks=[sparring.PGD()]), "must be a tuple"),
-    (lambda: attacked(images=X.tolist()), "images must be a Tensor or a ndarray; got a list"),
+    (lambda: attacked(images=X.tolist()), "images must be a Tensor or an ndarray; got a list"),
     (lambda: attacked(sparring.FAB, model=None), "model must be a network"),
     (lambda: attacked(sparring.Square, model=nn.Linear), "is the class"),
     (lambda: attacked(generator=0), "generator must be a Generator or None; got 0"),
@@ -141,7 +152,28 @@ CASES: list[Case] = [
     (lambda: replace(FAST, update=5), "unexpected keyword.*Did you mean updates"),
     (lambda: loaded(model=None), "model must be a Module; got None"),
     (lambda: loaded(attack=0.3), r"attack must be a BatchAttack; got 0\.3"),
+    (lambda: loaded(attack=sparring.PGD), r"got the class PGD\. Pass an object: PGD\(\.\.\.\)"),
+    (
+        lambda: loaded(eps_schedule=0.5),
+        r"must be a function or None.*Pass lambda _: 0\.5",
+    ),
+    (lambda: replace(FAST, attack=sparring.PGD), r"Pass an object: PGD\(\.\.\.\)\."),
+    (lambda: masked(torch.ones(7) > 0), "a mask must have a boolean for each of 8 images; got 7"),
     (lambda: loaded(batch_size="8"), "batch_size must be an integer; got '8'"),
+    (
+        lambda: loaded((BYTES, Y), attack=own_attack, source=sparring.Asynchronous()),
+        r"^fresh_steps needs .*Take PGD, or pass fresh_steps=0 to the source\.$",
+    ),
+    (
+        lambda: loaded(
+            (BYTES, Y), attack=own_attack, eps_schedule=float, source=sparring.Asynchronous()
+        ),
+        r"or leave out eps_schedule and pass fresh_steps=0 to the source\.$",
+    ),
+    (
+        lambda: loaded((BYTES, Y), attack=own_attack, eps_schedule=float),
+        r"^eps_schedule needs .*Take PGD, or leave out eps_schedule\.$",
+    ),
     (lambda: loaded(source="stale"), "source must be Fresh or Stale or"),
     (lambda: loaded(epoch=1), "unexpected keyword.*Did you mean epochs"),
     (lambda: sparring.Fresh(3), r"Fresh\(\) was called with other arguments"),

@@ -2,7 +2,8 @@
 
     SparringError
     ├── ConfigError         a typed or stored setting cannot mean anything (also a ValueError)
-    │   └── NonFiniteLogits        a model returned NaN or infinity for some images
+    │   ├── NonFiniteLogits        a model returned NaN or infinity for some images
+    │   └── OwnCodeFailed          code of the user's own raised an exception
     ├── DataError           a data set is missing, damaged or not what it claims to be
     ├── RunError            a run directory is missing, occupied, unwritable or not one
     │   └── NoRoom          a file cannot be written, because its disk is full
@@ -94,6 +95,10 @@ class NonFiniteLogits(ConfigError):
         """The same error with these numbers or names of the images."""
         rows = [places[row] if isinstance(row, int) else row for row in self.rows]
         return NonFiniteLogits(rows, self.total, images)
+
+
+class OwnCodeFailed(ConfigError):
+    """An exception of the user's own code; the command line adds how to see where."""
 
 
 class DataError(SparringError):

@@ -138,6 +138,15 @@ def test_what_holds_a_layout_back_is_named():
     assert held(Layout(trainers=4, workers=0), slow=0.25) == "barrier"
 
 
+@pytest.mark.parametrize(
+    ("attack", "update", "named"), [(8.0, 1.0, "attacks"), (1.0, 10.0, "updates")]
+)
+@pytest.mark.parametrize("trainers", [1, 4])
+def test_without_workers_the_longest_part_of_an_update_is_named(attack, update, named, trainers):
+    site = Site(costs=Costs(attack=attack, update=update), all_reduce=AllReduce(given=0.5))
+    assert forecast(site, Layout(trainers=trainers, workers=0), sampled=60).bottleneck == named
+
+
 def test_what_cannot_be_planned_is_refused():
     site = Site(costs=PAPERS)
     for wrong in ({"devices": 0}, {"max_staleness": -1}, {"devices": 20_000}):

@@ -1,11 +1,21 @@
 """Numbers and sentences as people write and read them."""
 
+import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparring.cli.console import RESULTS, WIDTH, print_prose
-from sparring.records.text import count_text, counted, duration_text, eps_from, eps_text
+from sparring.cli.console import RESULTS, WIDTH, print_prose, print_table, result_table
+from sparring.records.text import (
+    count_text,
+    counted,
+    duration_text,
+    eps_from,
+    eps_text,
+    kind_text,
+    setting_text,
+)
 
 
 @pytest.mark.parametrize("levels", range(1, 256))
@@ -68,3 +78,23 @@ def test_prose_keeps_every_word_in_lines_that_fit(words, first):
     assert " ".join(bare).split() == words
     for line, words_of_it in zip(lines, bare, strict=True):
         assert len(line) <= WIDTH or " " not in words_of_it
+
+
+def test_a_table_that_may_not_fold_keeps_long_cells_whole_in_a_pipe(capsys):
+    table = result_table("image", "class")
+    path = "/a/very/long/path/" * 9 + "one.png"
+    table.add_row(path, "cat\ndog")
+    print_table(table, fold=False)
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split() == [path, "cat\\ndog"]
+
+
+def test_settings_are_words_and_not_python():
+    steps = [{"until": 0.5, "steps": 2}, {"until": 0.8, "steps": 3}]
+    assert setting_text(steps) == "until 0.5, steps 2; until 0.8, steps 3"
+    assert setting_text([]) == "none"
+
+
+def test_a_kind_has_its_article():
+    kinds = [kind_text(value) for value in (3, "a", None, sys, OSError())]
+    assert kinds == ["an int", "a str", "None", "a module", "an OSError"]

@@ -12,6 +12,8 @@ from PIL import Image
 from data.idx_files import small_arrays
 from data.pictures import picture, write_pictures
 from sparring.cli.main import main
+from sparring.errors import ConfigError
+from sparring.records.checks import choice
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
@@ -180,3 +182,12 @@ def test_wrong_input_is_answered_in_a_sentence(words, complaint, tmp_path, monke
     assert complaint in err
     assert err.count("\n") == 1
     assert not out
+
+
+def test_a_name_of_several_lines_stays_in_its_row(tmp_path, capsys):
+    root = write_pictures(tmp_path, {"": 3}, classes=("cat\ndog", "bird"), rows=2, columns=2)
+    out, _ = asked(capsys, str(root))
+    assert "cat\\ndog" in out
+    assert "\ndog" not in out.replace("\\ndog", "")
+    with pytest.raises(ConfigError, match="must be one of cat dog, bird"):
+        choice("class", "fish", ("cat\ndog", "bird"))

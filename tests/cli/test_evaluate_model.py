@@ -45,8 +45,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+PRINTS = (
+    NETS
+    + """
+print("imported")
+
+class Talking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, images):
+        print("shape", tuple(images.shape))
+        return self.net(images)
+"""
+)
 COMMAND = "evaluate --model nets.py:Net --init weights.pt --data own.npz --eps 8/255"
 COMMON = " --no-checks --threads 1"
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_network_prints_does_not_break_json(capsys: pytest.CaptureFixture[str]):
+    Path("talking.py").write_text(PRINTS)
+    command = "evaluate --model talking.py:Talking --data own.npz --eps 8/255 --images 2"
+    assert main([*command.split(), *COMMON.split(), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["model"] == "talking.py:Talking"
+    assert "imported" in shown.err
+    assert "shape (" in shown.err
+    assert main(command.split() + COMMON.split()) == 0
+    assert "shape (" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("folder")

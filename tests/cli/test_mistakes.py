@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparring.cli.main import main
+from sparring.errors import ConfigError
 from sparring.records import to_json
+from sparring.records.custom import Custom
 from sparring.training.presets import fast
 
 EMPTY_RUN, STALE_FILE = "a-run", "settings.json"
@@ -35,6 +37,10 @@ MISTAKES = {
     "train --seed None": '--seed must be an integer; got "None".',
     "train --source async --policy sharded": "policy sharded needs a number of workers",
     "train --seed -1": "seed must be 0 or more",
+    "train --updates 6 --set updates=3": "got --updates 6 and --set updates=3. Leave one",
+    "train --seed 0 --set seed=3": "seed must be given once",
+    "train --init a-run": "a-run is a folder. Name the file of weights in it",
+    "predict a-run --test 0": "--test must be 1 or more; got 0.",
     "train --updates 0": "updates must be 1 or more",
     "train --eps 0": "eps must lie in (0, 1]",
     "train --eps 2": "Did you mean 2/255?",
@@ -148,6 +154,42 @@ def test_a_mistake_is_told_in_one_sentence_and_writes_nothing(line, here, capsys
     assert shown.err.count("\n") == 1
     assert MISTAKES[line] in shown.err
     assert listing(here) == before
+
+
+OWN = """
+def attack(model, images, labels, *, threat): return images
+def schedule(share): return 1.0
+def objective(batch): return 0.0
+def sink(kind, row): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "needs"),
+    [
+        ("attack", "model, images, labels and 1 more"),
+        ("schedule", "share"),
+        ("objective", "batch"),
+        ("sink", "kind, row"),
+    ],
+)
+def test_an_object_in_place_of_what_returns_it_is_told(setting, needs, here, capsys):
+    (here / "own.py").write_text(OWN)
+    assert main(["train", f"--{setting}", f"own.py:{setting}"]) == 2
+    told = capsys.readouterr().err
+    rule = "must be a class or a function that returns the object; got one that also needs"
+    assert f"own.py:{setting} {rule} {needs}. " in told
+    assert "write a function without arguments that returns it" in told
+    assert not (here / "runs").exists()
+
+
+def test_where_own_code_failed_is_for_the_command_line_to_show(here, capsys):
+    (here / "failing.py").write_text("def optimizer(weights): raise OSError('no room')\n")
+    words = ["--optimizer", "failing.py:optimizer"]
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err.endswith("failed: OSError: no room. --debug shows where.\n")
+    with pytest.raises(ConfigError, match=r"failed: OSError: no room\.$"):
+        Custom(factory="failing.py:optimizer").call([])
 
 
 def test_several_wrong_settings_are_told_one_a_line(here, capsys):

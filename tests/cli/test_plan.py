@@ -5,6 +5,8 @@ import shlex
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sparring.cli.main import main
 from sparring.records import MetricsLog, RunDirectory
@@ -96,9 +98,17 @@ def test_costs_in_a_runs_log_are_as_good_as_given_ones(tmp_path, monkeypatch, ca
     given = planned("--max-trainers 1 --attack-ms 40 --update-ms 10 --kappa 5", capsys)
     assert ours["layouts"][0]["speed_up_simulated"] == given["layouts"][0]["speed_up_simulated"]
     assert ours["batch"] == 96
-    assert {item["origin"] for item in ours["quantities"]} == {"default", "measured, log of run"}
+    origins = {item["name"]: item["origin"] for item in ours["quantities"]}
+    assert origins["attack"] == origins["update"] == "measured, log of run"
+    for overhead in ("lease", "handover", "publication"):
+        assert origins[overhead] == "default, as run has no workers"
+    assert origins["all-reduce: gradients"] == "default"
     assert f"--config {run.config.relative_to(tmp_path)} " in ours["command"]
     half = planned("--calibrate run --max-trainers 1 --update-ms 20", capsys)
     times = {item["name"]: (item["value"], item["origin"]) for item in half["quantities"]}
     assert times["update"] == (20, "given")
     assert times["attack"] == (pytest.approx(40), "measured, log of run")
+    save_file({"weight": torch.zeros(500, 400), "count": torch.tensor(3)}, run.weights)
+    known = planned("--calibrate run --max-trainers 1", capsys)["quantities"]
+    sizes = {item["name"]: (item["value"], item["origin"]) for item in known}
+    assert sizes["all-reduce: gradients"] == (0.8, "weights of run")

@@ -77,6 +77,21 @@ def test_a_folder_stands_for_the_runs_and_studies_in_it(folder):
     assert stories_in("run-a") == stories_in("run-a/config.json") == [Path("run-a")]
 
 
+def test_a_damaged_run_of_a_folder_is_left_out_with_a_note(folder, capsys):
+    for name in ("a", "b"):
+        a_run(folder / "all" / name)
+    (folder / "all" / "b" / "evaluation.json").write_text('{"suite": ')
+    assert main(["report", "all"]) == 0
+    shown = capsys.readouterr()
+    assert "1 section" in shown.out
+    assert shown.err.startswith("left out: all/b/evaluation.json must hold JSON")
+    assert shown.err.count("\n") == 1
+    assert main(["report", "all", "all/b"]) == 2
+    (folder / "all" / "a" / "config.json").write_text("{")
+    assert main(["report", "all"]) == 2
+    assert "error: all/a/config.json" in capsys.readouterr().err
+
+
 def test_without_words_it_is_the_newest_run_and_report_html(folder, capsys):
     a_run(folder / "runs" / "new")
     assert main(["report"]) == 0

@@ -228,7 +228,7 @@ def test_the_papers_engine_is_a_preset(asked):
 
 
 def test_settings_by_name_come_last_and_reach_everything(asked):
-    config = asked("--seed", "1", "--set", "seed=2", "--set", "optimizer.learning_rate=1e-3")
+    config = asked("--lr", "1", "--set", "seed=2", "--set", "optimizer.learning_rate=1e-3")
     assert config.seed == 2
     assert config.optimizer.learning_rate == 1e-3
 
@@ -326,6 +326,24 @@ def test_the_usual_size_of_a_norm_is_that_for_the_data_that_are_kept(tmp_path):
     assert adapted(colour, threat="l2").threat == L2(0.5)
     assert adapted(colour, threat="linf").threat == Linf(8 / 255)
     assert adapted(fast(), threat="l2").threat == L2(2.0)
+
+
+SIZES = {"small-cnn": "width=8", "strided": "hidden=8"}
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("word", ["--data={}", "--set=data={}"])
+def test_stored_settings_with_other_data_get_a_network_for_these(asked, tmp_path, model, word):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(40) % 4
+    file = tmp_path / "colour.npz"
+    np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    stored = asked("--model", model, "--model-args", SIZES[model])
+    (tmp_path / "settings.json").write_text(json.dumps(to_json(stored)))
+    other = asked("--config", "settings.json", word.format(file))
+    wanted = adapting.unfitted(stored.model).fitted((3, 16, 16), 4)
+    assert other.model == wanted != stored.model
+    assert asked("--config", "settings.json") == stored
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

@@ -190,7 +190,10 @@ BROKEN = {
         ("empty class", r"Every class must have images.*without any: bird"),
         ("unknown class", r"Every class of test must be one of train's.*only in test: lynx"),
         ("nested", r"train/cat/more is a folder inside a class"),
-        ("no test", r"There is no folder test.*only holdout, train.*Rename the folder"),
+        (
+            "no test",
+            r"There is no folder test.*only holdout, train.*Rename .*Or give .*/train alone",
+        ),
         ("both", r"validation and val in .* both name the validation set"),
         ("one class", r"at least two classes.*are cat\."),
         ("empty test", r"There is no picture in .*test\."),

@@ -156,6 +156,10 @@ def spoilt(kind: str, root: Path) -> None:
         "two labels": {"fine": list(range(24)), "coarse": list(range(24))},
         "unlabelled": {"label": [None] * 23 + [1]},
         "negative": {"label": [-1] * 24},
+        "words": {"label": ["cat", "dog"] * 12},
+        "fractions": {"label": [0.0, 1.0] * 12},
+        "no pictures": {"image": ["a.png"] * 24},
+        "two pictures": {"mask": [{"bytes": b"hello"}] * 24},
     }
     if kind == "torn":
         path.write_bytes(path.read_bytes()[:-9])
@@ -179,8 +183,13 @@ def spoilt(kind: str, root: Path) -> None:
         ("path", r"gone\.png, the picture of row 0 of .*No such file"),
         (
             "two labels",
-            r"called label if there are several; found: image \(struct<.*fine \(int64\)",
+            r"called label if there are several; found: image \(struct<.*fine \(int64\).* "
+            r"Rename the one of fine, coarse that holds the classes to label",
         ),
+        ("words", r"label \(string\)\. Number the classes in label 0, 1, .*store .* as integers"),
+        ("fractions", r"label \(double\)\. Number the classes in label 0, 1, "),
+        ("no pictures", r"Store each picture as an encoded file"),
+        ("two pictures", r"Leave out all but one of image, mask"),
         ("unlabelled", r"row 0 of .* has no label"),
         ("negative", r"got -1 for image 0 \(train of"),
     ],

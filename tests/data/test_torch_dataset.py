@@ -179,7 +179,7 @@ def test_a_label_may_be_a_whole_number_of_any_type(label):
     [
         (2.0, "got a float"),
         (True, "got a bool"),
-        (None, "got a NoneType"),
+        (None, "got None"),
         ("cat", r"got a str \(here\)\. Number the classes"),
         ([0, 1], "got a list"),
         (10**30, "more than 64 bits"),
@@ -222,14 +222,14 @@ class Stream(torch.utils.data.IterableDataset):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (None, r"got a NoneType \(train\)\. Give a data set"),
+        (None, r"got None \(train\)\. Give a data set"),
         ("folder", r"got a str.*load_dataset\(path\)"),
         (torch.utils.data.DataLoader(Pairs()), r"DataLoader.*batches.*loader\.dataset"),
         (((image, 0) for image in LEVELS), r"generator.*list\(…\)"),
         (zip(LEVELS, NUMBERS, strict=True), r"got a zip.*list\(…\)"),
         (Stream(), r"got a Stream.*list\(…\)"),
         ({"train": Pairs()}, r"got a dict.*one of its values.*\(train\)"),
-        (3, r"got a int"),
+        (3, r"got an int"),
         (Broken(TypeError("none")), r"length of .* raised TypeError: none"),
         (Broken(10**15), r"has 1,000,000,000,000,000 images, more than 268,435,456"),
         ((LEVELS, NUMBERS[:-1]), r"one label for each image; got 23 labels in .* for 24"),
@@ -274,6 +274,7 @@ def test_what_no_image_can_be_is_said(items, complaint):
             {"num_classes": 4, "class_names": ("a", "b", "c")},
             r"number of class_names; got 4 and 3 names",
         ),
+        ({"class_names": ("a", "b")}, r"must cover every label.*got 2 classes and labels up to 2"),
         ({"class_names": "abc"}, r"class_names must be "),
         ({"class_names": ("a", "b", "a")}, r"must differ; got a more than once"),
     ],

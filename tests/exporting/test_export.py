@@ -117,6 +117,8 @@ def test_one_test_image_is_enough_for_a_program_of_any_batch(tmp_path):
 def test_training_goes_on_from_a_bundles_weights(tmp_path):
     run = untrained(tmp_path / "run", MODELS[0])
     export(run, tmp_path / "out")
+    with pytest.raises(RunError, match=r"is an export: sparring\.exporting\.exported_network\("):
+        RunDirectory.open(tmp_path / "out")
     start = str(tmp_path / "out" / "weights.safetensors")
     config = small(model=MODELS[0], init=start, updates=1)
     tuned = train(adapted(config, lr=1e-12), tmp_path / "tuned")

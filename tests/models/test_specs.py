@@ -204,9 +204,9 @@ def test_a_factory_in_a_module_is_found_from_the_folder_one_stands_in(own, monke
         ("no_such_module_of_ours:small", "there is no module no_such_module_of_ours"),
         ("{}/nowhere.py:small", "there is no .*nowhere.py"),
         ("{}/own_nets.py:smal", "it has no smal. Did you mean small"),
-        ("{}/own_nets.py:ANSWER", "is a int, not a function or class"),
+        ("{}/own_nets.py:ANSWER", "is an int, not a function or class"),
         ("{}/own_nets.py:failing", "failed with no arguments: OSError: no weights here"),
-        ("{}/own_nets.py:nothing", "returned a NoneType, not a torch.nn.Module"),
+        ("{}/own_nets.py:nothing", "returned None, not a torch.nn.Module"),
         ("{}/broken.py:small", "whose code failed: ZeroDivisionError"),
     ],
 )
@@ -221,13 +221,23 @@ def test_an_argument_that_the_factory_does_not_take_is_told(own):
         Imported(factory=f"{own}/own_nets.py:small", arguments=("depth=3",)).build(0)
 
 
+def test_an_argument_that_the_factory_lacks_is_told_with_the_flag_for_it(own):
+    (own / "wide.py").write_text("def wide(width, depth=2): ...\n")
+    with pytest.raises(
+        ConfigError, match=r"needs width; got no arguments\. Add --model-args width="
+    ):
+        Imported(factory=f"{own}/wide.py:wide").build(0)
+
+
 def test_a_given_network_is_copied_and_only_its_owner_can_build_it():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     spec = Given(name="Sequential")
     copied = built_network(spec, network)
     assert same(copied, network)
     assert copied is not network
-    with pytest.raises(ConfigError, match="Pass network="):
+    with pytest.raises(
+        ConfigError, match=r"Pass network=.* On the command line .* --model file\.py:factory --init"
+    ):
         spec.build(0)
     wrapped = built_network(Normalised(mean=(0.5,), std=(0.5,), network=spec), network)
     bias = network.get_parameter("1.bias")

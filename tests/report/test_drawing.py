@@ -30,7 +30,7 @@ from sparring.records import (
 from sparring.report import draw
 from sparring.report.chart import MANY, Chart
 from sparring.report.direction import Direction, ticks_between
-from sparring.report.panels import CurvePlan, LengthPlan, Shading, in_lines
+from sparring.report.panels import CurvePlan, LengthPlan, Shading, difference_text, in_lines
 from sparring.report.style import (
     CONTRASTS,
     COUNTS,
@@ -120,6 +120,12 @@ def test_cells_have_their_numbers(tmp_path: Path) -> None:
     } <= set(words_of(tmp_path / "a.svg"))
     draw(figure_of(replace(HEAT_MAP, outlined=False)), tmp_path / "b.svg")
     assert {"12.5", "98.8", "61.2", "0.4", "right (%)"} <= set(words_of(tmp_path / "b.svg"))
+
+
+def test_a_difference_has_a_sign_even_if_it_is_none() -> None:
+    points = Axis(label="right", unit="%")
+    signs = [difference_text(number, points) for number in (1.25, 0.0, -3.0)]
+    assert signs == ["+1.2", "+0.0", "\N{MINUS SIGN}3.0"]
 
 
 def test_films_have_their_first_and_last_frame(tmp_path: Path) -> None:
@@ -266,8 +272,9 @@ def test_a_lying_bar_ends_at_its_number_and_says_it(scale) -> None:
 
 
 def test_series_differ_in_colour_and_in_grey() -> None:
-    styles = [series_style(number) for number in range(30)]
-    assert len(set(styles)) == 30
+    styles = [series_style(number) for number in range(60)]
+    assert len(set(styles)) == 60
+    assert len({style.hue for style in styles[:10]}) == 10
     for one, other in pairwise(styles):
         assert one.hue != other.hue and one.dash != other.dash and one.marker != other.marker
     paper = luminance(to_rgb(PAPER))

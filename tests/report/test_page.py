@@ -235,7 +235,7 @@ def test_several_runs_are_compared_in_one_table(tmp_path: Path) -> None:
     stories = [without_figures(run) for run in runs]
     text = page_of(study_of([]), *stories, folder=tmp_path)
     table = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text[text.index('id="verdicts"') :]))
-    assert re.search(r"/a 98.0 % .*? 90.0 % .*? 15.5 % .*? standard Linf 0.3 200 1 ", table)
+    assert re.search(r"/a 98.0 % .*? 90.0 % .*? 15.5 % .*? standard Linf 0.3 200 5 1 ", table)
     assert re.search(r"/c not evaluated", table)
     assert "<h1>1 study, 3 runs</h1>" in text
     assert "Verdicts" not in page_of(study_of([]), stories[0], folder=tmp_path)

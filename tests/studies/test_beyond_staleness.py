@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sparring.records import Claim, Curves, Provenance, Row, describe
+from sparring.records import Axis, Claim, Curves, Provenance, Row, describe
+from sparring.report.panels import CurvePlan
 from sparring.studies import Measurements
 from sparring.studies.beyond_staleness import BeyondStaleness
 from sparring.studies.freshening import Freshening, SnapshotUnderSuite
@@ -85,6 +86,9 @@ def test_the_figure_has_a_line_for_each_number_of_fresh_steps_and_the_papers() -
     references = ["s = 0, 1,274 updates", "s = 0, 4,018 updates"]
     assert names == ["no fresh steps", *fresh, *references, "the paper's text, rounded"]
     assert drawing.panels[0].series[2].y == pytest.approx((0, 0, 84.5, 83.5, 84))
+    assert [panel.title for panel in drawing.panels] == ["under attack", "clean images"]
+    assert drawing.y == Axis(label="correct", unit="%")
+    assert len({style.hue for style in CurvePlan.of(drawing).styles.values()}) == len(names)
 
 
 def test_fresh_steps_bring_stale_examples_to_fresh_ones(tmp_path: Path) -> None:

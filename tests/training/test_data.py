@@ -153,7 +153,8 @@ GOING_ON: list[Callable[[Path], object]] = [
 @pytest.mark.parametrize("going_on", GOING_ON)
 def test_without_the_data_it_says_so(going_on: Callable[[Path], object], tmp_path: Path) -> None:
     train(small(model=THREE, updates=1), tmp_path / "run", data=mine())
-    with pytest.raises(DataError, match=r"the data 'mine' came from Python.*data=…"):
+    told = r"'mine' came from Python.*data=….* On the command .*sparring evaluate RUN --data PATH"
+    with pytest.raises(DataError, match=told):
         going_on(tmp_path / "run")
 
 

@@ -63,7 +63,8 @@ def test_factories_and_the_same_objects_train_resume_and_replay_alike(tmp_path):
     assert replay(tmp_path / "named").is_equal
     config = fast(**SMALL, **by_object())
     train(config, tmp_path / "passed", until=2)
-    with pytest.raises(ConfigError, match=r"was passed as a Python object.*Pass it again: given="):
+    told = r"was passed as a Python object.*Pass it again: given=.* sparring train --config RUN"
+    with pytest.raises(ConfigError, match=told):
         resume(tmp_path / "passed")
     with pytest.raises(ConfigError, match=r"given must hold the objects.*attack, objective"):
         resume(tmp_path / "passed", given={**by_object(), "seed": 3})

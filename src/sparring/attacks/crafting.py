@@ -193,10 +193,14 @@ class Recipe:
         }
         wanted = [name for name, is_set in asked.items() if is_set]
         if wanted and not isinstance(self.attack, StepwiseAttack):
+            given = [name for name in wanted if name != "fresh_steps"]
+            remedies = [f"leave out {' and '.join(given)}"] * bool(given)
+            remedies += ["pass fresh_steps=0 to the source"] * bool(self.fresh_steps)
+            need = "needs" if len(wanted) == 1 else "need"
             raise ConfigError.expected(
-                f"{' and '.join(wanted)} need an attack that is a StepwiseAttack",
+                f"{' and '.join(wanted)} {need} an attack that is a StepwiseAttack",
                 type(self.attack).__name__,
-                "Take PGD, or leave them out; fresh_steps of the source is then 0.",
+                f"Take PGD, or {' and '.join(remedies)}.",
             )
         restarts = self.attack.restarts if isinstance(self.attack, StepwiseAttack) else 1
         if self.fresh_steps and restarts > 1:

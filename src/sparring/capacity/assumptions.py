@@ -7,7 +7,7 @@ import math
 import shlex
 from dataclasses import dataclass, replace
 
-from sparring.capacity.engine_stats import costs_from_log
+from sparring.capacity.engine_stats import EngineStats, costs_from_log
 from sparring.capacity.formula import AllReduce, Costs, Layout, Site
 from sparring.errors import ConfigError
 from sparring.records import MetricsLog, RunDirectory
@@ -43,13 +43,19 @@ class BatchCosts:
     origin: str
     """Where the costs come from."""
     measured: bool
-    """Whether they were measured, rather than taken from the paper."""
+    """Whether attack and update were measured, rather than taken from the paper."""
+    engine_origin: str
+    """Where the costs of lease, hand-over and publication come from."""
     kappa: int
     """Steps of an attack."""
     batch: int
     """Images of one trainer's batch."""
     train_flags: str
     """The flags of `sparring train`, without those of the layout."""
+    weights_mb: float = WEIGHTS
+    """Size of the gradients."""
+    weights_origin: str = DEFAULT
+    """Where that comes from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +109,7 @@ class Assumptions:
                 figures.fresh_steps,
             )
         costs, times = _times(figures, base)
-        all_reduce, exchange = _all_reduce(figures)
+        all_reduce, exchange = _all_reduce(figures, base)
         lifetime, restart, failures = _failures(figures)
         site = Site(
             costs=costs,
@@ -151,6 +157,7 @@ def papers_costs(kappa: int = KAPPA, batch: int = BATCH) -> BatchCosts:
         costs=Costs(attack=kappa * PAPERS_UPDATE, update=PAPERS_UPDATE),
         origin="default, after the paper",
         measured=False,
+        engine_origin=DEFAULT,
         kappa=kappa,
         batch=batch,
         train_flags=preset_flags(kappa, batch),
@@ -170,13 +177,19 @@ def costs_of_run(word: str) -> BatchCosts:
             "run of one trainer."
         )
     steps = run.section("attack", dict).get("steps")
+    rows = MetricsLog(run.metrics).rows()
+    origin = f"measured, log of {word}"
+    had_engine = EngineStats.from_rows(rows, helps=True) is not None
     return BatchCosts(
-        costs=costs_from_log(MetricsLog(run.metrics).rows(), where=word),
-        origin=f"measured, log of {word}",
+        costs=costs_from_log(rows, where=word),
+        origin=origin,
         measured=True,
+        engine_origin=origin if had_engine else f"{DEFAULT}, as {word} has no workers",
         kappa=steps if isinstance(steps, int) and steps else KAPPA,
         batch=run.section("batch_size", int),
         train_flags=f"--config {shlex.quote(str(run.config))}",
+        weights_mb=run.weight_bytes / 1e6 or WEIGHTS,
+        weights_origin=f"weights of {word}" if run.weight_bytes else DEFAULT,
     )
 
 
@@ -205,28 +218,26 @@ def _times(figures: DeviceFigures, base: BatchCosts) -> tuple[Costs, list[Quanti
             values[name] = other / 1000 * factor
             origins[name] = f"by kappa {base.kappa}"
     costs = replace(base.costs, **values)
-    overheads = dict.fromkeys(
-        ("lease", "handover", "publication"), base.origin if base.measured else DEFAULT
-    )
+    overheads = dict.fromkeys(("lease", "handover", "publication"), base.engine_origin)
     return costs, [
         _quantity(name, 1000 * getattr(costs, name), "ms", origin)
         for name, origin in (origins | overheads).items()
     ]
 
 
-def _all_reduce(figures: DeviceFigures) -> tuple[AllReduce, list[Quantity]]:
+def _all_reduce(figures: DeviceFigures, base: BatchCosts) -> tuple[AllReduce, list[Quantity]]:
     if figures.allreduce_ms is not None:
         quantity = _quantity("all-reduce", figures.allreduce_ms, "ms", GIVEN)
         return AllReduce(given=figures.allreduce_ms / 1000), [quantity]
     known = {
-        "gradients": (figures.weights_mb, WEIGHTS, "MB"),
-        "bandwidth": (figures.bandwidth_gbit, BANDWIDTH, "Gbit/s"),
-        "latency": (figures.latency_us, LATENCY, "µs"),
+        "gradients": (figures.weights_mb, base.weights_mb, "MB", base.weights_origin),
+        "bandwidth": (figures.bandwidth_gbit, BANDWIDTH, "Gbit/s", DEFAULT),
+        "latency": (figures.latency_us, LATENCY, "µs", DEFAULT),
     }
-    values = {name: usual if own is None else own for name, (own, usual, _) in known.items()}
+    values = {name: usual if own is None else own for name, (own, usual, _, _) in known.items()}
     quantities = [
-        _quantity(f"all-reduce: {name}", values[name], unit, DEFAULT if own is None else GIVEN)
-        for name, (own, _, unit) in known.items()
+        _quantity(f"all-reduce: {name}", values[name], unit, origin if own is None else GIVEN)
+        for name, (own, _, unit, origin) in known.items()
     ]
     transfer = values["gradients"] * 8e6 / (values["bandwidth"] * 1e9)
     return AllReduce(latency=values["latency"] / 1e6, transfer=transfer), quantities

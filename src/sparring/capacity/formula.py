@@ -281,9 +281,10 @@ def ceiling(site: Site, layout: Layout) -> float:
 
 def busiest(site: Site, layout: Layout) -> Bottleneck:
     """The largest part of an update that waits for nothing."""
-    exchange = site.all_reduce.seconds(layout.trainers)
     costs = layout.costs(site)
-    own = costs.cycle + (0 if layout.workers else costs.attack)
-    if exchange > own:
-        return "all-reduce"
-    return "updates" if layout.workers else "attacks"
+    parts: dict[Bottleneck, float] = {
+        "attacks": 0.0 if layout.workers else costs.attack,
+        "updates": costs.cycle,
+        "all-reduce": site.all_reduce.seconds(layout.trainers),
+    }
+    return max(parts, key=lambda part: parts[part])

@@ -35,6 +35,7 @@ from sparring.engine.transports.process import ProcessTransport
 from sparring.errors import ConfigError, Interrupted
 from sparring.records import MetricsLog
 from sparring.records.files import temporary_folder
+from sparring.records.text import counted
 from sparring.training import Fresh, TrainConfig, Validation, presets, train
 
 TIMED = 30
@@ -118,6 +119,7 @@ def measure_costs(kappa: int, batch: int, *, progress: Callable[[str], None]) ->
         costs=measure_overheads().added_to(costs),
         origin="measured here, a core",
         measured=True,
+        engine_origin="measured here",
         kappa=kappa,
         batch=batch,
         train_flags=preset_flags(kappa, batch),
@@ -315,7 +317,7 @@ def benchmark_engine(
             point = measure_speed_up(costs, count - 1, helps=helps)
             curve.append(point)
             progress(
-                f"{count} emulated devices, trainer {'helps' if helps else 'waits'}: "
+                f"{counted(count, 'emulated device')}, trainer {'helps' if helps else 'waits'}: "
                 f"{point.emulated:.2f}, formula {point.formula:.2f}"
             )
     far = []

@@ -7,7 +7,10 @@ import json
 import re
 import sys
 import textwrap
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Any, TextIO
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -34,12 +37,38 @@ WIDTH = 80
 
 RESULTS = SafeConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Standard output, for results."""
+_WIDE = SafeConsole(highlight=False, markup=False, emoji=False, width=UNFOLDED)
+"""The same for tables in a pipe."""
+
+
+_FOR_JSON: ContextVar[TextIO | None] = ContextVar("for_json", default=None)
+"""Standard output while only JSON may be written to it."""
+
+
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Send what is printed in the block, also by a user's own code, to standard error.
+
+    Only `print_json` writes to standard output.
+    """
+    before = _FOR_JSON.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _FOR_JSON.reset(before)
 
 
 def print_json(text: str) -> None:
     """Standard output for machines: exactly this text, never wrapped or coloured."""
-    text = printable_json(text, sys.stdout.encoding or "utf-8")
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    stream = _FOR_JSON.get() or sys.stdout
+    text = printable_json(text, stream.encoding or "utf-8")
+    stream.write(text if text.endswith("\n") else text + "\n")
+
+
+def in_one_line(text: str) -> str:
+    """Text that may come from a file, with line breaks and control characters escaped."""
+    return printable(text).replace("\n", "\\n")
 
 
 def print_result(line: str = "") -> None:
@@ -93,7 +122,7 @@ class _Table(Table):
 
     def add_row(self, *cells: Any, **settings: Any) -> None:
         super().add_row(
-            *(printable(each) if isinstance(each, str) else each for each in cells), **settings
+            *(in_one_line(each) if isinstance(each, str) else each for each in cells), **settings
         )
 
 
@@ -107,5 +136,7 @@ def result_table(*headings: str) -> Table:
 
 def print_table(table: Table, *, fold: bool = True) -> None:
     """A table on stdout, at most `WIDTH` wide; in a pipe as wide as it is unless it may `fold`."""
-    width = min(WIDTH, RESULTS.width) if fold or RESULTS.is_terminal else UNFOLDED
-    RESULTS.print(table, width=width, soft_wrap=False)
+    if fold or RESULTS.is_terminal:
+        RESULTS.print(table, width=min(WIDTH, RESULTS.width), soft_wrap=False)
+    else:
+        _WIDE.print(table)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 from sparring.cli.arguments import PLAIN, Form, flag, one_of, whole
-from sparring.cli.console import print_ending, print_json, print_result, print_table, result_table
+from sparring.cli.console import (
+    in_one_line,
+    print_ending,
+    print_json,
+    print_result,
+    print_table,
+    result_table,
+)
 from sparring.errors import ConfigError, DataError
 from sparring.records import to_json
 from sparring.records.text import bytes_from, bytes_text, count_text, counted
@@ -78,7 +85,7 @@ def run(argv: list[str]) -> int:
     if found.problems:
         raise DataError(
             f"{source} cannot be trained on: {counted(len(found.problems), 'problem')}, first: "
-            f"{found.problems[0]}"
+            f"{in_one_line(found.problems[0])}"
         )
     return 0
 
@@ -112,7 +119,7 @@ def _print(found: "Inspection") -> None:
     _print_classes(found)
     print_result()
     for line in (*_about(found), *_duplicates(found), *_files(found)):
-        print_result(line)
+        print_result(in_one_line(line))
 
 
 def _print_classes(found: "Inspection") -> None:

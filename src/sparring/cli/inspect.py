@@ -93,6 +93,8 @@ class Story:
     """Updates of the stored weights; 0 without any."""
     evaluations: Sequence[Evaluation]
     """The run's verdict first."""
+    on_other_data: Sequence[tuple[str, Evaluation]]
+    """Evaluations on other data, each after the name of its folder in other-data."""
 
     @classmethod
     def read(cls, run: RunDirectory) -> "Story":
@@ -112,6 +114,11 @@ class Story:
             engine=EngineStats.from_run(rows, config, str(run.config)),
             saved=run.saved_updates,
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
+            on_other_data=[
+                (place.path.name, Evaluation.load(path))
+                for place in run.judged_on_other_data()
+                for path in place.evaluations()
+            ],
         )
 
     @property
@@ -168,6 +175,9 @@ class Story:
             "engine": self.engine.as_json() if self.engine else None,
             "events": self.events,
             "evaluations": [to_json(found) for found in self.evaluations],
+            "on_other_data": [
+                {"data": data, "evaluation": to_json(found)} for data, found in self.on_other_data
+            ],
             "next": self.command,
         }
 
@@ -194,14 +204,18 @@ def _print(story: Story) -> None:
     for found in story.evaluations:
         _print_verdict(found, story.run.is_current(found))
     if not story.evaluations:
-        print_result("not evaluated yet")
+        where = " on its own data" if story.on_other_data else ""
+        print_result(f"not evaluated{where} yet")
+    for data, found in story.on_other_data:
+        _print_verdict(found, story.run.is_current(found), data)
     print_result(f"next: {story.command}")
 
 
-def _print_verdict(found: Evaluation, is_current: bool) -> None:
+def _print_verdict(found: Evaluation, is_current: bool, data: str = "") -> None:
     images = counted(found.num_images, "test image")
     of = "" if is_current else ", of earlier weights"
-    print_result(f"suite {found.suite}, {found.threat}, {images}{of}:")
+    where = f"on other data, {data}: " if data else ""
+    print_result(f"{where}suite {found.suite}, {found.threat}, {images}{of}:")
     print_result(f"  natural {found.natural}   robust {found.robust}")
     if found.certified is not None:
         print_result(f"  certified {found.certified}")

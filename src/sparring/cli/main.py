@@ -18,16 +18,24 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
-from sparring.errors import ConfigError, OutputNotWritten, SparringError, printable
+from sparring.errors import (
+    ConfigError,
+    OutputNotWritten,
+    OwnCodeFailed,
+    SparringError,
+    printable,
+)
 
 BY_SIGNAL = 128
 """Added to the number of the signal that ended a process, as shells report it."""
 PIPE_CLOSED = BY_SIGNAL + 13
 """SIGPIPE is 13."""
+JSON = {"--json", "--dry-run"}
+"""Flags with which standard output holds JSON alone."""
 SPINS = "20000"
 """How often a PyTorch thread without work looks for some before it sleeps."""
 
@@ -156,7 +164,8 @@ def _answered(words: list[str], debug: bool) -> int:
             code = _code(end)
         sys.stdout.flush()
     except SparringError as error:
-        _tell(str(error), debug)
+        is_own = isinstance(error, OwnCodeFailed)
+        _tell(f"{error}{' --debug shows where.' * is_own}", debug)
         code = error.exit_code
         with suppress(OSError, OutputNotWritten):
             sys.stdout.flush()
@@ -180,7 +189,18 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if first not in VERBS:
         raise _unknown(first)
-    return importlib.import_module(VERBS[first].module).run(rest)
+    with _only_json(rest):
+        return importlib.import_module(VERBS[first].module).run(rest)
+
+
+def _only_json(words: Sequence[str]) -> AbstractContextManager[None]:
+    """Keep other prints out of standard output if the words ask for JSON."""
+    given = {word.replace("_", "-") for word in words}
+    if not given & JSON or given & {"--help", "-h"}:
+        return nullcontext()
+    from sparring.cli.console import only_json
+
+    return only_json()
 
 
 def _unknown(word: str) -> ConfigError:

@@ -120,6 +120,11 @@ BOTTLENECKS = {
     "barrier": "the slowest trainer: each update waits until every trainer has its batch",
     "staleness": "the largest staleness: attacks may not run further ahead",
 }
+ALONE = {
+    "attacks": "attacks: trainers without workers attack for longer than they update",
+    "updates": "updates: they take longer than the attacks, which workers could do meanwhile",
+}
+"""The same where the trainers have no workers."""
 ENDS = {
     "trainers": "--max-trainers allows no more, and more workers of each gain nothing",
     "all-reduce": "more trainers exchange gradients for longer than they gain",
@@ -274,7 +279,8 @@ class _Page:
             f"{best.trainer_helps:.0%}, waiting for other trainers {best.trainer_barrier:.0%}, "
             "simulated"
         )
-        yield f"  limited by {BOTTLENECKS[best.bottleneck]}"
+        why = BOTTLENECKS if layout.workers else BOTTLENECKS | ALONE
+        yield f"  limited by {why[best.bottleneck]}"
         yield from self._fresh_steps()
         price = self._price(best)
         money = "" if price is None else f"; a million batches for {price:,.2f}"

@@ -8,6 +8,7 @@ from sparring.cli.arguments import PLAIN, Form, flag, whole
 from sparring.cli.console import PROGRESS, print_json, print_result, print_table, result_table
 from sparring.errors import ConfigError, DataError
 from sparring.records import RunDirectory, to_json
+from sparring.records.checks import at_least
 from sparring.records.text import counted
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ examples:
 class PredictFlags:
     """The flags of `sparring predict`."""
 
-    test: Annotated[int, flag("--test", whole, "N"), PLAIN] = 0
+    test: Annotated[int | None, flag("--test", whole, "N"), PLAIN] = None
     """Also the first N test images of the run's data."""
     attack: Annotated[bool, PLAIN] = False
     """Attack each within the run's threat: does the prediction withstand?"""
@@ -59,7 +60,9 @@ FORM = Form(
 def run(argv: list[str]) -> int:
     """Predict the images that the words name; return the exit code."""
     flags, words = FORM.read_all(argv)
-    if not words or not (words[1:] or flags.test):
+    if flags.test is not None:
+        at_least("--test", flags.test, 1)
+    if not words or (not words[1:] and flags.test is None):
         raise ConfigError.expected(
             "sparring predict needs a run and images",
             words[0] if words else "neither",
@@ -72,7 +75,7 @@ def run(argv: list[str]) -> int:
     found = predict(
         chosen,
         words[1:],
-        test=flags.test,
+        test=flags.test or 0,
         resize=flags.resize,
         attack=flags.attack,
         seed=flags.seed,

@@ -1,6 +1,7 @@
 """`sparring report`: one page of HTML about runs and studies."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,8 @@ import tyro
 
 from sparring.cli.arguments import PLAIN, Form, flag, path
 from sparring.cli.console import PROGRESS, print_ending
-from sparring.records import RunDirectory
+from sparring.errors import SparringError
+from sparring.records import RunDirectory, StudyResult
 from sparring.records.text import counted
 from sparring.report.page import (
     MEGABYTE,
@@ -20,13 +22,14 @@ from sparring.report.page import (
     stories_in,
     write_page,
 )
+from sparring.report.run_story import RunStory
 
 ABOUT = """Put runs and studies on one page: verdicts, curves, figures and their numbers.
 
 RUN is a run directory, a study's folder (with study.json), or a folder of some
 of either; left out, the newest run in runs/. Several runs are compared in the
-same charts. The page needs no network and no other file, and replaces a page
-of the same name.
+same charts. A damaged run in a folder of several is left out, with a note. The
+page needs no network and no other file, and replaces a page of the same name.
 
 examples:
   sparring report
@@ -59,8 +62,7 @@ def run(argv: list[str]) -> int:
     flags, words = FORM.read_all(argv)
     check_page_name(flags.out)
     chosen = words or [str(RunDirectory.chosen().path)]
-    folders = [folder for word in chosen for folder in stories_in(word)]
-    stories = [read_story(folder) for folder in dict.fromkeys(folders)]
+    stories = _stories(chosen)
     written = write_page(stories, flags.out)
     if written.size > USUAL:
         PROGRESS.print(_warning(written), soft_wrap=True)
@@ -69,6 +71,32 @@ def run(argv: list[str]) -> int:
         f"python -m webbrowser {shlex.quote(str(written.path))}",
     )
     return 0
+
+
+def _stories(words: Sequence[str]) -> list[StudyResult | RunStory]:
+    """What the words name, each once; a damaged one is left out if it is one of a folder's.
+
+    Raises the error of a damaged one that is named itself, or if nothing else remains.
+    """
+    alone: dict[Path, bool] = {}
+    for word in words:
+        inside = stories_in(word)
+        for folder in inside:
+            alone[folder] = alone.get(folder, False) or len(inside) == 1
+    found: list[StudyResult | RunStory] = []
+    left_out: list[SparringError] = []
+    for folder, is_alone in alone.items():
+        try:
+            found.append(read_story(folder))
+        except SparringError as error:
+            if is_alone:
+                raise
+            left_out.append(error)
+    if not found:
+        raise left_out[0]
+    for error in left_out:
+        PROGRESS.print(f"left out: {error}", soft_wrap=True)
+    return found
 
 
 def _warning(written: Written) -> str:

@@ -1,7 +1,7 @@
 """From flags to the settings of one run, and the connection to its cluster.
 
-Later ones win: preset or file, then named flags, then `--set`. `sparring.training.adapting` has the
-rules of the flags.
+Later ones win: preset or file, then named flags, then `--set`, which must not repeat the name of a
+flag that is given. `sparring.training.adapting` has the rules of the flags.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,6 +66,15 @@ def _settings_file(path: Path) -> Path:
 
 
 def _check_flags(flags: TrainFlags) -> None:
+    for assignment in flags.set:
+        name = assignment.partition("=")[0]
+        value = None if name == "set" else getattr(flags, name, None)
+        if not (value is None or value is False or value == ()):
+            raise ConfigError.expected(
+                f"{name} must be given once",
+                f"--{name.replace('_', '-')} {value} and --set {assignment}",
+                "Leave one of them out.",
+            )
     if flags.config is None:
         if flags.trust_code:
             raise ConfigError.expected(

@@ -248,9 +248,26 @@ def _columns(schema: Any, path: Path) -> tuple[str, str]:
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise DataError(
             f"{path} must have one column of pictures (bytes, or bytes and path) and one of whole "
-            f"numbers, called label if there are several; found: {found}. Rename the columns."
+            f"numbers, called label if there are several; found: {found}. "
+            f"{_mended(schema, images, labels)}"
         )
     return images[0], labels[0]
+
+
+def _mended(schema: Any, images: Sequence[str], labels: Sequence[str]) -> str:
+    """What to do about columns that are not as they must be."""
+    if not images:
+        return "Store each picture as an encoded file (PNG or JPEG) in a column of bytes."
+    if len(images) > 1:
+        return f"Leave out all but one of {', '.join(images)}."
+    if labels:
+        return f"Rename the one of {', '.join(labels)} that holds the classes to label."
+    named = [name for name in _LABELS if schema.get_field_index(name) >= 0]
+    which = f"the classes in {named[0]}" if named else "the classes"
+    return (
+        f"Number {which} 0, 1, 2, …, and store the numbers as integers: class_encode_column of "
+        "Hugging Face's datasets does."
+    )
 
 
 def _content(stored: object, path: Path, name: str) -> tuple[bytes, bool]:

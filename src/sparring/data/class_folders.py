@@ -190,7 +190,8 @@ def _between_folders(root: Path, folders: Sequence[Path]) -> Iterator[str]:
     elif "test" not in by_part:
         yield (
             f"There is no folder test beside train in {root}, only {found}. Rename the folder of "
-            "test images to test; a validation set is then held out of train."
+            "test images to test; a validation set is then held out of train. Or give "
+            f"{root / 'train'} alone, of which images to test are then held out as well."
         )
 
 

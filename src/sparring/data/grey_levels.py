@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from sparring.errors import DataError, cause
+from sparring.records.text import kind_text
 
 _LEVEL_TOLERANCE = 1e-3
 """Far above the rounding of a 32-bit float's level / 255 times 255 (about 2e-5)."""
@@ -30,7 +31,12 @@ def grey_levels(pixels: np.ndarray, where: str) -> Shaped[np.ndarray, " ..."]:
 def no_grey_levels(dtype: np.dtype, where: str) -> DataError:
     """The error for pixels of another type."""
     rule = "Pixels must be unsigned bytes (0 to 255) or floats in [0, 1]"
-    do = "If they are grey levels, use x.astype('uint8')."
+    if dtype.kind == "b":
+        do = "Multiply 0/1 images by 255: (x * 255).astype('uint8')."
+    elif dtype.kind in "iu":
+        do = "If x.min() >= 0 and x.max() <= 255, use x.astype('uint8'), which wraps other values."
+    else:
+        do = "Convert them to grey levels."
     return DataError.expected(rule, f"{dtype} ({where})", do)
 
 
@@ -78,7 +84,7 @@ def as_array(image: object, where: str) -> np.ndarray:
     if not hasattr(image, "__array__"):
         raise DataError.expected(
             "Images must be PIL images, tensors or NumPy arrays",
-            f"a {type(image).__name__} ({where})",
+            f"{kind_text(image)} ({where})",
             "numpy.array makes an array of lists.",
         )
     try:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparring.data.labels import check_labels
 from sparring.errors import ConfigError, DataError
-from sparring.records.text import count_text, counted
+from sparring.records.text import count_text, counted, kind_text
 from sparring.records.typed import typed_record
 
 
@@ -128,11 +128,17 @@ def _places(index: Any, count: int) -> Int64[Tensor, " *N"]:
         places = torch.empty(0, 0)
     if places.dtype == torch.bool and places.shape == (count,):
         return places.nonzero().flatten()
+    if places.dtype == torch.bool and places.ndim == 1:
+        raise ConfigError.expected(
+            f"a mask must have a boolean for each of {counted(count, 'image')}",
+            f"{len(places):,}",
+            "Make it of the labels of the same set, such as images.labels == 3.",
+        )
     if places.shape == (0,):
         return places.long()
     if places.ndim > 1 or places.is_floating_point() or places.dtype == torch.bool:
         rule = "an index of images must be a whole number, a slice, or a list or array of numbers"
-        raise ConfigError.expected(rule, f"a {type(index).__name__}")
+        raise ConfigError.expected(rule, kind_text(index))
     places = places.long()
     outside = places[(places < -count) | (places >= count)].flatten()
     if len(outside):
@@ -312,7 +318,9 @@ def check_labelled(num_images: int, labels: Int64[Tensor, " N"], num_classes: in
     """Refuse a set without images, labels for all, or two classes. Raises `DataError`."""
     if num_images != len(labels) or not num_images:
         rule = "a set must hold at least one image and one label for each"
-        raise DataError.expected(rule, f"{num_images} images and {len(labels)} labels")
+        raise DataError.expected(
+            rule, f"{counted(num_images, 'image')} and {counted(len(labels), 'label')}"
+        )
     if num_classes < 2:
         raise DataError.expected("num_classes must be 2 or more", num_classes)
     check_labels(labels, num_classes, "the labels of a set of images")

@@ -16,11 +16,13 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from sparring.errors import DataError
+from sparring.records.text import kind_text
 
 _NAMED = 5
 """Classes named in a message."""
 _LARGEST = (1 << 63) - 1
-_ONE_HOT = "Turn one-hot rows into classes with y.argmax(axis=1), and floats with y.astype('int64')"
+_ONE_HOT = "Turn one-hot rows into classes with y.argmax(axis=1)"
+_NUMBERED = "Number the classes: names, y = numpy.unique(y, return_inverse=True)"
 _AGAIN = "Number the classes 0, 1, 2, … without gaps, in all parts"
 
 
@@ -36,14 +38,14 @@ def whole_label(label: object, where: str) -> int:
     """A whole number of any type as an `int`. Raises `DataError`, with `where`, for others."""
     array = _as_array(label)
     if array is not None and (array.dtype.kind not in "iu" or array.size != 1):
-        remedy = _ONE_HOT if array.size != 1 else "int(label) makes whole numbers of others"
+        remedy = _ONE_HOT if array.size != 1 else _whole("label", array.dtype, "int(label)")
         raise _no_label(f"{array.dtype} of shape {array.shape}", where, remedy)
     if array is not None:
         number = int(array.reshape(-1)[0])
     elif isinstance(label, SupportsIndex) and not isinstance(label, bool):
         number = operator.index(label)
     else:
-        raise _no_label(f"a {type(label).__name__}", where, "Number the classes")
+        raise _no_label(kind_text(label), where, "Number the classes")
     if not -_LARGEST <= number <= _LARGEST:
         raise _no_label("a number of more than 64 bits", where, _AGAIN)
     return number
@@ -60,7 +62,18 @@ def check_label_array(dtype: np.dtype, shape: tuple[int, ...], where: str) -> No
     is_column = len(shape) == 2 and shape[1] == 1
     if dtype.kind not in "iu" or not (len(shape) == 1 or is_column):
         rule = "Labels must be whole numbers in one dimension"
-        raise DataError.expected(rule, f"{dtype} of shape {shape} ({where})", f"{_ONE_HOT}.")
+        is_flat = len(shape) == 1 or is_column
+        remedy = _whole("y", dtype, "y.astype('int64')") if is_flat else _ONE_HOT
+        raise DataError.expected(rule, f"{dtype} of shape {shape} ({where})", f"{remedy}.")
+
+
+def _whole(name: str, dtype: np.dtype, cast: str) -> str:
+    """How labels of this type become whole numbers, without a cast that loses anything."""
+    if dtype.kind == "b":
+        return f"{cast} makes 0 of False and 1 of True"
+    if dtype.kind == "f":
+        return f"If {name} == {name}.round() holds for all, use {cast}; else number the classes"
+    return _NUMBERED
 
 
 def num_classes_of(

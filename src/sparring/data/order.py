@@ -23,6 +23,7 @@ from sparring.errors import ConfigError
 from sparring.records.checks import at_least, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
 from sparring.records.seeds import derive_seed
+from sparring.records.text import kind_text
 from sparring.records.typed import typed_record
 
 _KEPT_PERMUTATIONS = 2
@@ -220,7 +221,7 @@ def _check_augmented(found: object, images: Tensor) -> None:
         shape = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
         raise ConfigError.expected(
             f"an augmentation must return {images.dtype} of shape {tuple(images.shape)}",
-            shape or f"a {type(found).__name__}",
+            shape or kind_text(found),
         )
     least, most = (each.item() for each in found.aminmax())
     if not (least >= 0 and most <= 1):

@@ -146,7 +146,9 @@ def open_dataset(
         return BUNDLED[source]()
     if source.startswith(GIVEN):
         raise DataError(
-            f"the data {source.removeprefix(GIVEN)!r} came from Python. Pass them again: data=…"
+            f"the data {source.removeprefix(GIVEN)!r} came from Python and are not stored. Pass "
+            "them again in Python: data=…. On the command line name their files: sparring evaluate "
+            "RUN --data PATH"
         )
     path, is_folder = _existing(source)
     if is_folder:

@@ -17,6 +17,7 @@ from sparring.data.labels import PartLabels, num_classes_of
 from sparring.data.streamed import Pixels, StreamedSet
 from sparring.errors import DataError
 from sparring.records.seeds import derive_seed
+from sparring.records.text import counted
 
 VALIDATION = 12
 """One in twelve, as the paper: 5,000 of MNIST's 60,000."""
@@ -47,7 +48,8 @@ def dealt(
         if len(own) <= len(one_in):
             parts = " and ".join(("validation", "test")[: len(one_in)])
             raise DataError(
-                f"Class {names[label]} has {len(own)} images; some are held out for {parts}, so it "
+                f"Class {names[label]} has {counted(len(own), 'image')}; some are held out for "
+                f"{parts}, so it "
                 f"needs at least {len(one_in) + 1}. Add images, leave the class out, or make "
                 "folders train, validation and test."
             )
@@ -107,7 +109,8 @@ class Labelled:
 
 def one_label_each(labels: int, labels_from: str, images: int, images_from: str) -> DataError:
     """The error for images and labels that do not pair up."""
-    found = f"{labels} labels in {labels_from} for {images} images in {images_from}"
+    found = f"{counted(labels, 'label')} in {labels_from} for {counted(images, 'image')} in "
+    found += images_from
     return DataError.expected("There must be one label for each image", found)
 
 

@@ -37,6 +37,7 @@ from sparring.data.splits import VALIDATION, dealt, one_label_each
 from sparring.data.streamed import DATA_MEMORY, StreamedSet
 from sparring.errors import ConfigError, DataError, SparringError, cause
 from sparring.records.checks import at_least
+from sparring.records.text import kind_text
 from sparring.records.typed import typed
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
@@ -80,7 +81,7 @@ def as_items(given: object, part: str) -> Items:
     if remedy or not isinstance(given, Items):
         raise DataError.expected(
             "Data must have a length and items by number, as torch.utils.data.Dataset",
-            f"a {type(given).__name__} ({part})",
+            f"{kind_text(given)} ({part})",
             f"{remedy or 'list(…) makes a list of an iterable'}.",
         )
     items = _taken_apart(given, part)
@@ -361,6 +362,13 @@ def _num_classes(read: Mapping[str, _Read], names: tuple[str, ...]) -> int:
     train, *others = (PartLabels(found.labels, part) for part, found in read.items())
     if not names:
         return num_classes_of(train, others)
+    largest = int(train.labels.max())
+    if largest >= len(names):
+        raise ConfigError.expected(
+            "class_names, or num_classes, must cover every label of the training images",
+            f"{len(names)} classes and labels up to {largest}",
+            "Add names, or leave both out.",
+        )
     for part in (train, *others):
         check_labels(part.labels, len(names), part.where)
     missing = [names[label] for label in untrained(train.labels, len(names))]

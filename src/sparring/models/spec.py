@@ -29,8 +29,9 @@ from sparring.models.networks import (
 from sparring.models.paper_cnn import Initialisation, PaperCNN
 from sparring.models.state import copied
 from sparring.records.checks import at_least, choice, within
+from sparring.records.custom import missing_arguments
 from sparring.records.own_code import arguments, imported, own_code
-from sparring.records.text import one_line
+from sparring.records.text import few, kind_text, one_line
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
@@ -87,13 +88,17 @@ class Sized:
             raise ConfigError.expected(
                 f"the network takes images of {wanted[0]} channels in {wanted[1]} classes",
                 f"{image_shape[0]} channels in {num_classes} classes",
-                "Leave out model.channels and model.num_classes.",
+                "Set model.channels and model.num_classes to 0, and they follow from the data.",
             )
         return replace(self, channels=image_shape[0], num_classes=num_classes)
 
     def outputs(self, num_classes: int) -> int:
         """One for each class."""
         return num_classes
+
+    def unfitted(self: Spec) -> Spec:
+        """A copy that fits any data, as before `fitted`."""
+        return replace(self, channels=0, num_classes=0)
 
     @property
     def is_fitted(self) -> bool:
@@ -155,10 +160,16 @@ class StridedNetwork(Sized):
                 f"the network strided takes images of one size, {least} x {least} or larger",
                 f"{height} x {width}"
                 + ("" if wanted == (height, width) else f" for one of {wanted[0]} x {wanted[1]}"),
-                "Leave out model.height and model.width, or take --model small-cnn.",
+                "Take --model small-cnn."
+                if wanted == (height, width)
+                else "Set model.height and model.width to 0, and they follow from the data.",
             )
         Sized.fitted(self, image_shape, num_classes)
         return replace(self, channels=channels, num_classes=num_classes, height=height, width=width)
+
+    @override
+    def unfitted(self) -> "StridedNetwork":
+        return replace(self, channels=0, num_classes=0, height=0, width=0)
 
     @property
     @override
@@ -246,18 +257,23 @@ class Imported:
         shown = one_line(self.factory)
         if not callable(factory):
             raise ConfigError(
-                f"{shown} is a {type(factory).__name__}, not a function or class that makes models."
+                f"{shown} is {kind_text(factory)}, not a function or class that makes models."
             )
         given = arguments(self.arguments, "--model-args")
         words = one_line(", ".join(self.arguments)) or "no arguments"
         failed = f"the model's factory {shown} failed with {words}"
+        if lacking := missing_arguments(factory, (), given):
+            raise ConfigError.expected(
+                f"the model's factory {shown} needs {few(lacking)}",
+                words,
+                f"Add --model-args {' '.join(f'{name}=VALUE' for name in lacking)}, or give each a "
+                "default.",
+            )
         # The seed is set last: nothing else may draw before the factory does.
         with own_code(failed, self.factory), drawing_from(seed):
             network = factory(**given)
         if not isinstance(network, nn.Module):
-            raise ConfigError(
-                f"{shown} returned a {type(network).__name__}, not a torch.nn.Module."
-            )
+            raise ConfigError(f"{shown} returned {kind_text(network)}, not a torch.nn.Module.")
         return network
 
 
@@ -280,7 +296,8 @@ class Given:
         """Raises `ConfigError`."""
         raise ConfigError(
             f"the run's network, a {self.name}, was passed as a Python object. Pass network= "
-            "again, or train it by --model file.py:factory."
+            "again in Python. On the command line name a factory of it and the run's weights: "
+            "sparring evaluate --model file.py:factory --init RUN/weights.safetensors --data PATH"
         )
 
 
@@ -335,6 +352,13 @@ ModelKind = Network | Normalised
 def bare(model: ModelKind) -> Network:
     """The record of the network itself, without a normalisation before it."""
     return model.network if isinstance(model, Normalised) else model
+
+
+def unfitted(model: ModelKind) -> ModelKind:
+    """The record without what `fitted` filled in."""
+    inner = bare(model)
+    inner = inner.unfitted() if isinstance(inner, Sized) else inner
+    return replace(model, network=inner) if isinstance(model, Normalised) else inner
 
 
 def built_network(model: ModelKind, given: nn.Module | None, seed: int = 0) -> nn.Module:

@@ -299,6 +299,11 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
     or of another network.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder. Name the file of weights in it, such as "
+            f"{path / 'weights.safetensors'}."
+        )
     if path.suffix == ".safetensors":
         weights, _ = read_weights(path)
     else:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 from sparring.errors import ConfigError
-from sparring.records.text import did_you_mean, nearest
+from sparring.records.text import did_you_mean, nearest, one_line
 
 _DIGITS = 18
 """Most digits of a number that always fits into 64 bits."""
@@ -57,8 +57,8 @@ def choice(name: str, value: str, known: Iterable[str]) -> None:
     names = list(known)
     if value not in names:
         near = did_you_mean(nearest(value, names)).strip() or "Take one of those."
-        rule = f"{name} must be one of {', '.join(names)}"
-        raise ConfigError.expected(rule, f'"{value}"', near)
+        rule = f"{name} must be one of {', '.join(map(one_line, names))}"
+        raise ConfigError.expected(rule, f'"{one_line(value)}"', near)
 
 
 def count_in(text: str) -> int:

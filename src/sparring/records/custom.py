@@ -5,16 +5,17 @@ whole, or a `PythonObject`, of which it stores the name alone: pass such an obje
 """
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from sparring.errors import ConfigError, SparringError
+from sparring.errors import ConfigError, OwnCodeFailed, SparringError
 from sparring.records.own_code import arguments, imported, own_code, reason
-from sparring.records.text import one_line
+from sparring.records.text import few, kind_text, one_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +40,35 @@ class Custom:
         """What the factory returns for its arguments, after these. Raises `ConfigError`."""
         factory, shown = imported(self.factory, "the factory"), one_line(self.factory)
         if not callable(factory):
-            raise ConfigError.expected(
-                f"{shown} must be a class or a function", f"a {type(factory).__name__}"
-            )
+            raise ConfigError.expected(f"{shown} must be a class or a function", kind_text(factory))
         words = arguments(self.arguments, "arguments")
+        if lacking := missing_arguments(factory, positional, words):
+            raise ConfigError.expected(
+                f"{shown} must be a class or a function that returns the object",
+                f"one that also needs {few(lacking)}",
+                f"If it is itself the object, write a function without arguments that returns it, "
+                f"and name that one. Otherwise give {few(lacking)} a default, or a value in the "
+                "setting's arguments.",
+            )
         with own_code(f"the factory {shown} failed", self.factory):
             return factory(*positional, **words)
+
+
+def missing_arguments(
+    factory: Callable[..., object], positional: Sequence[object], words: Mapping[str, object]
+) -> list[str]:
+    """Names of the arguments that this call lacks; empty if the factory has no signature."""
+    try:
+        signature = inspect.signature(factory)
+        given = signature.bind_partial(*positional, **words).arguments
+    except (TypeError, ValueError):  # the call itself says what is wrong
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, one in signature.parameters.items()
+        if one.default is one.empty and one.kind not in optional and name not in given
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +113,8 @@ def made(setting: Any, name: str) -> Any:
         if setting.value is None:
             raise ConfigError(
                 f"{name} of the run, {setting.name}, was passed as a Python object, which is not "
-                f"stored. Pass it again: given={{{name!r}: ...}}"
+                f"stored. Pass it again: given={{{name!r}: ...}}. On the command line train "
+                "a new run with file.py:name in its place, from sparring train --config RUN"
             )
         return setting.value
     if not isinstance(setting, Custom):
@@ -98,7 +123,7 @@ def made(setting: Any, name: str) -> Any:
     if not callable(found):
         raise ConfigError.expected(
             f"what {setting.factory} makes for {name} must be callable",
-            f"a {type(found).__name__}",
+            kind_text(found),
             "Give it a method __call__, or let the factory return a function.",
         )
     return found
@@ -117,13 +142,13 @@ def forget_made() -> None:
 
 @contextmanager
 def own_errors(what: str) -> Iterator[None]:
-    """Turn whatever code of your own raises in the block into a `ConfigError` that names it."""
+    """Turn whatever code of your own raises in the block into `OwnCodeFailed`, which names it."""
     try:
         yield
     except (SparringError, MemoryError):
         raise
     except Exception as error:  # not sparring's code
-        raise ConfigError(f"{what} failed: {reason(error)}. --debug shows where.") from error
+        raise OwnCodeFailed(f"{what} failed: {reason(error)}.") from error
 
 
 def is_own(setting: object) -> bool:

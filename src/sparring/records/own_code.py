@@ -25,7 +25,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import NamedTuple
 
-from sparring.errors import ConfigError, RunError
+from sparring.errors import ConfigError, OwnCodeFailed, RunError
 from sparring.records.files import open_regular, parse_json, read_json, write_json
 from sparring.records.projects import ROOT, Project, module_of, readable, running, shared_spec
 from sparring.records.text import did_you_mean, nearest, one_line
@@ -133,9 +133,7 @@ def own_code(failed: str, reference: str) -> Iterator[None]:
     except (KeyboardInterrupt, _Missing):
         raise
     except BaseException as error:  # SystemExit, and what user code derives from BaseException
-        raise ConfigError(
-            f"{failed}: {reason(error)}.{_hidden(project, place)} --debug shows where."
-        ) from error
+        raise OwnCodeFailed(f"{failed}: {reason(error)}.{_hidden(project, place)}") from error
 
 
 def reason(error: BaseException) -> str:

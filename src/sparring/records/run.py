@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -141,6 +142,8 @@ class RunDirectory:
         hint = did_you_mean(_similar_run(run.path))
         if missing:
             raise RunError(f"the run directory {path} does not exist.{hint}")
+        if (run.path / "model.json").is_file():
+            hint = " It is an export: sparring.exporting.exported_network(folder) is its network."
         raise RunError(f"{path} has no config.json, so it is no run directory.{hint}")
 
     @classmethod
@@ -271,6 +274,11 @@ class RunDirectory:
         """The folder within the run for an evaluation on other data."""
         return RunDirectory(self.path / "other-data" / name)
 
+    def judged_on_other_data(self) -> "list[RunDirectory]":
+        """The folders of the evaluations on other data, by name."""
+        folders = sorted(self.on_other_data("").path.glob("*/"))
+        return [found for found in map(RunDirectory, folders) if found.evaluations()]
+
     def read_environment(self) -> Environment | None:
         """Software and hardware of the run; `None` before it has begun.
 
@@ -316,6 +324,18 @@ class RunDirectory:
         except (OSError, SafetensorError):
             return 0
         return count_in(about.get("version", ""))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the stored weights in single precision; 0 if the file is missing or damaged."""
+        try:
+            open_regular(self.weights, LARGEST_TENSORS).close()
+            with safe_open(self.weights, framework="np") as file:
+                tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+                shapes = [one.get_shape() for one in tensors if "F" in one.get_dtype()]
+        except (OSError, SafetensorError):
+            return 0
+        return sum(4 * math.prod(shape) for shape in shapes)
 
     @property
     def extended(self) -> Path:

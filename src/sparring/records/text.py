@@ -165,6 +165,8 @@ _ARITHMETIC = {
 
 def setting_text(value: object) -> str:
     """A setting as people read it: a record's kind, then its settings by name."""
+    if isinstance(value, list | tuple):
+        return "; ".join(map(setting_text, value)) or "none"
     if not isinstance(value, Mapping):
         return f"{value:g}" if isinstance(value, float) else str(value)
     parts = []
@@ -183,6 +185,16 @@ def one_line(text: str, at_most: int = 200) -> str:
     short = " ".join(text[: 4 * at_most].split())
     short = "".join(char if char.isprintable() else "?" for char in short)
     return short if len(short) <= at_most else f"{short[: at_most - 1]}…"
+
+
+def kind_text(value: object) -> str:
+    """What a value is, with its article: `an int`; `None` is itself."""
+    return "None" if value is None else with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """The name of a thing with its article: `an int`, `an ndarray`, `a str`."""
+    return f"{'an' if re.match('[aeiou]|nd', name, re.IGNORECASE) else 'a'} {name}"
 
 
 def few(names: Sequence[str], shown: int = 3) -> str:

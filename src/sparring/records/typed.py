@@ -27,7 +27,7 @@ from typing import (
 from typing_extensions import get_protocol_members
 
 from sparring.errors import ConfigError
-from sparring.records.text import did_you_mean, nearest
+from sparring.records.text import did_you_mean, kind_text, nearest, with_article
 
 
 def members(hint: object) -> tuple[object, ...]:
@@ -282,12 +282,12 @@ def _wanted(hint: object) -> str:
     if origin in (tuple, Sequence):
         return f"a {'tuple' if origin is tuple else 'sequence'}, each item {_wanted(parts[0])}"
     if origin is Callable:
-        return "a network or a function"
+        return "a function" if parts[-1:] == (float,) else "a network or a function"
     if known := kinds(hint):
         return " or ".join(known)
     kind = getattr(hint, "array_type", origin or hint)
     name = getattr(kind, "__name__", str(kind))
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return with_article(name)
 
 
 def _got(value: object) -> str:
@@ -299,7 +299,7 @@ def _got(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset | dict):
         return f"a {type(value).__name__} of {len(value)}"
     name = getattr(value, "__name__", None)
-    return f"the function {name}" if name else f"a {type(value).__name__}"
+    return f"the function {name}" if name else kind_text(value)
 
 
 def _advice(hint: object, value: object) -> str:
@@ -316,7 +316,7 @@ def _lacking(kinds: Sequence[object], value: object) -> str:
     own = value if isinstance(value, type) else type(value)
     codes = [one for one in kinds if _is_code(one)]
     known = any(_is_part_of(package, own) for package in ("builtins", __name__.partition(".")[0]))
-    if known or not codes:
+    if not codes or (known and not isinstance(value, type)):
         return ""
     there = {name for base in own.__mro__ for name in vars(base)} | {
         *getattr(value, "__dict__", ())
@@ -325,6 +325,8 @@ def _lacking(kinds: Sequence[object], value: object) -> str:
     lacks = [name for name in _needed_of(code) if name not in there]
     if not lacks:
         return f" Pass an object: {own.__name__}(...)." if isinstance(value, type) else ""
+    if known:
+        return ""
     inherit = "" if not isinstance(code, type) else f"inherit {code.__name__} and "
     return f" {own.__name__} lacks {', '.join(lacks)}: {inherit}add {_it(lacks)}."
 
@@ -361,6 +363,11 @@ def _plain_advice(hint: object, value: object) -> str:
     kinds = members(hint)
     if isinstance(value, list | tuple) and any(get_origin(one) is Mapping for one in kinds):
         return " Pass a dict with a name for each: {'a': ..., 'b': ...}."
+    is_number = isinstance(value, int | float)
+    if is_number and any(
+        get_origin(one) is Callable and get_args(one)[-1] is float for one in kinds
+    ):
+        return f" Pass lambda _: {value:g} for this number throughout."
     if "Tensor" in _wanted(hint):
         return " Pass one tensor: torch.as_tensor(...), or torch.stack(...) of several."
     if isinstance(value, str):

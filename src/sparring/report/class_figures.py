@@ -14,6 +14,7 @@ from sparring.records import (
     Provenance,
     Table,
 )
+from sparring.records.text import counted
 
 MOST = 20
 """Most classes that are shown; of more, those of the lowest robust accuracy."""
@@ -37,8 +38,8 @@ def class_figures(
     yield Figure(
         name="classes",
         title="Accuracy of each class",
-        caption=f"Natural, and robust under {found.suite}, of {found.num_images:,} images."
-        + left_out,
+        caption=f"Natural, and robust under {found.suite}, of "
+        f"{counted(found.num_images, 'image')}." + left_out,
         alternative=f"Two bars for each class; {_name(classes[0].label, names)} is the least "
         f"robust with {100 * classes[0].robust.share:.1f} %.",
         drawing=Lengths(

@@ -25,7 +25,7 @@ def comparison_figures(runs: Sequence[RunStory]) -> Iterator[Figure]:
         return
     provenance = Provenance(
         command=f"sparring report {' '.join(run.name for run in runs)}",
-        seeds=(),
+        seeds=tuple(sorted({run.seed for run in begun.values() if run.seed is not None})),
         environment=environments[0],
         others=tuple(dict.fromkeys(one for one in environments if one != environments[0])),
     )

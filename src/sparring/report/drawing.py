@@ -13,6 +13,7 @@ from sparring.errors import ConfigError
 from sparring.records import Axis, Provenance, Table, TransferMatrix
 from sparring.records.figure import Curves, Figure, Film, HeatMap, Lengths, Relief, Strip
 from sparring.records.files import run_errors, write_atomically
+from sparring.records.text import counted
 from sparring.report.panels import CELL, CurvePlan, LengthPlan, Shading
 from sparring.report.style import drawing_settings, legible, saved, sheet
 
@@ -223,7 +224,7 @@ def matrix_figure(matrix: TransferMatrix) -> Figure:
         )
         for number, steps in enumerate(matrix.steps)
     )
-    about = f"PGD within {matrix.threat}, {matrix.num_images:,} images"
+    about = f"PGD within {matrix.threat}, {counted(matrix.num_images, 'image')}"
     return Figure(
         name="transfer",
         title=f"{about}\noutlined: white-box",

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sparring.errors import ConfigError, RunError
 from sparring.records import RunDirectory, StudyResult
 from sparring.records.files import run_errors, write_atomically
-from sparring.records.text import count_text, duration_text, hardware_text
+from sparring.records.text import count_text, counted, duration_text, hardware_text
 from sparring.report.images import amplification
 from sparring.report.run_story import RunStory
 from sparring.report.sections import Section, Shown, comparison, sections, verdicts
@@ -152,6 +152,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": count_text,
+        "counted": counted,
         "duration": duration_text,
         "hardware": hardware_text,
         "percent": lambda share: f"{100 * share:.1f} %",

@@ -169,7 +169,7 @@ def number_text(number: float, value: Axis) -> str:
 
 def difference_text(number: float, value: Axis) -> str:
     """The same, with its sign."""
-    return ("+" if number > 0 else "") + number_text(number, value).replace("-", "\u2212")
+    return ("+" if number >= 0 else "") + number_text(number, value).replace("-", "\u2212")
 
 
 def shaded(chart: HeatMap, table: Table) -> Table:

@@ -18,7 +18,7 @@ from sparring.records import (
     read_json,
 )
 from sparring.records.metrics import number
-from sparring.records.text import setting_text
+from sparring.records.text import counted, few, setting_text
 from sparring.report.class_figures import class_figures
 from sparring.report.training_figures import run_figures
 
@@ -50,6 +50,10 @@ class RunStory:
     """Figures of the verdict, class by class; empty if it was not stored image by image."""
     evaluations: tuple[Evaluation, ...]
     """The verdict first."""
+    on_other_data: tuple[tuple[str, Evaluation], ...]
+    """Evaluations on other data, each after the name of its folder in other-data."""
+    seed: int | None
+    """The run's seed; `None` if its settings have none."""
     examples: Examples | None
     """Images of the verdict, clean and attacked."""
     is_current: bool
@@ -69,6 +73,7 @@ class RunStory:
         trainers = run.section_or("trainers", int, 1)
         command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"
         steps = [row for row in rows if "loss" in row]
+        seed = config.get("seed")
         evaluations = tuple(Evaluation.load(path) for path in run.evaluations())
         classes = run.class_names()
         by_class: list[Figure] = []
@@ -88,6 +93,12 @@ class RunStory:
             figures=_figures(rows, command, config, environment),
             by_class=tuple(by_class),
             evaluations=evaluations,
+            on_other_data=tuple(
+                (place.path.name, Evaluation.load(path))
+                for place in run.judged_on_other_data()
+                for path in place.evaluations()
+            ),
+            seed=seed if isinstance(seed, int) else None,
             is_current=all(run.is_current(found) for found in evaluations[:1]),
             examples=Examples.load(run.examples) if run.examples.exists() else None,
             classes=classes,
@@ -97,6 +108,18 @@ class RunStory:
     def is_complete(self) -> bool:
         """Whether all updates were done."""
         return self.done >= self.updates
+
+    def images_of(self, found: Evaluation) -> str:
+        """The test images of an evaluation: their number and, unless they are all, the classes."""
+        return f"{counted(found.num_images, 'test image')}{self.classes_of(found)}"
+
+    def classes_of(self, found: Evaluation) -> str:
+        """The classes of an evaluation's images, after " of "; empty for all."""
+        if found.classes is None:
+            return ""
+        names = [*self.classes[: max(found.classes) + 1]]
+        names += map(str, range(len(names), max(found.classes) + 1))
+        return f" of {few([names[number] for number in found.classes], 6)}"
 
 
 def _figures(

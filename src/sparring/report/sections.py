@@ -159,6 +159,8 @@ class Verdict(NamedTuple):
 
     section: Section
     found: Evaluation | None
+    data: str = ""
+    """The other data that were evaluated; empty for the run's own."""
 
 
 def sections(stories: Sequence[StudyResult | RunStory]) -> list[Section]:
@@ -184,11 +186,13 @@ def verdicts(parts: Sequence[Section]) -> list[Verdict]:
     runs = [part for part in parts if part.run is not None]
     if len(runs) < 2:
         return []
-    return [
-        Verdict(part, found)
-        for part in runs
-        for found in ((part.run.evaluations if part.run else ()) or (None,))
-    ]
+    rows = []
+    for part in runs:
+        evaluations = part.run.evaluations if part.run else ()
+        others = part.run.on_other_data if part.run else ()
+        rows += [Verdict(part, found) for found in evaluations or (None,)]
+        rows += [Verdict(part, found, data) for data, found in others]
+    return rows
 
 
 def comparison(stories: Sequence[StudyResult | RunStory]) -> list[Shown]:

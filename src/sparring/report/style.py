@@ -36,8 +36,10 @@ HUES = (
 """Six colours that differ most, in the order of Okabe & Ito, and twelve that form a scale."""
 DISTINCT = 6
 """The colours before the scale."""
+SEPARATE = (*range(DISTINCT), 6, 14, 9, 12)
+"""Indices of colours for series without an order, the most different ones first."""
 DASHES = ("solid", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)), (0, (9, 2.5)))
-"""Matplotlib's line styles: five, so that hue and dash repeat at different numbers."""
+"""Matplotlib's line styles: five, so that neighbours differ."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Matplotlib's markers of points."""
 SHADES = "viridis"
@@ -69,9 +71,9 @@ class SeriesStyle(NamedTuple):
 
 
 def series_style(number: int) -> SeriesStyle:
-    """The style of a series by its number, from 0; the first thirty all differ."""
-    again = number // DISTINCT
-    return SeriesStyle(number % DISTINCT, number % len(DASHES), (number + again) % len(MARKERS))
+    """The style of a series by its number, from 0; the first sixty all differ, ten in colour."""
+    again, place = divmod(number, len(SEPARATE))
+    return SeriesStyle(SEPARATE[place], number % len(DASHES), (number + again) % len(MARKERS))
 
 
 def hues(count: int) -> list[int]:

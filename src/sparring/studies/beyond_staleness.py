@@ -383,7 +383,7 @@ def _by_staleness(found: Measurements, provenance: Provenance) -> Iterator[Figur
         alternative="Accuracy against staleness, one line for each number of fresh steps.",
         drawing=Curves(
             x=Axis(label="staleness s", unit="updates", scale="log"),
-            y=ACCURACY,
+            y=Axis(label="correct", unit="%"),
             panels=tuple(panels),
         ),
         provenance=provenance,

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from sparring.capacity import Costs, EngineStats, measure_speed_up, simulate_far
 from sparring.records import MetricsLog, Row, RunDirectory
+from sparring.records.text import counted
 from sparring.studies.networks import ATTACK, pace, reached, weights_digest
 from sparring.studies.study import Demanding, Measurement
 
@@ -34,7 +35,7 @@ class EmulatedDevices(Demanding):
     @property
     @override
     def name(self) -> str:
-        asleep = f"{self.devices} emulated devices, {1000 * self.step:g} ms a step"
+        asleep = f"{counted(self.devices, 'emulated device')}, {1000 * self.step:g} ms a step"
         return f"{asleep}, trainer {self.trainer}"
 
     @property

@@ -45,7 +45,7 @@ from sparring.models import (
     StridedNetwork,
     WideResNet,
 )
-from sparring.models.spec import Network, bare
+from sparring.models.spec import Network, bare, unfitted
 from sparring.records import from_json, override
 from sparring.records.checks import choice
 from sparring.records.custom import Custom, made
@@ -208,6 +208,9 @@ def adapted(config: TrainConfig, **changes: Unpack[Changes]) -> TrainConfig:
     if "data" in changes:
         data = changes["data"]
         config = replace(config, data=given_name(data) if isinstance(data, Dataset) else str(data))
+    named = {*changes, *(word.partition("=")[0] for word in changes.get("set", ()))}
+    if named & {"data", "channels", "image_size"}:  # sizes may be those of the data before
+        config = replace(config, model=unfitted(config.model))
     if "augmentation" in changes:
         steps = (_one("augmentation", AUGMENTATIONS, step) for step in changes["augmentation"])
         config = replace(config, augmentation=tuple(steps))
