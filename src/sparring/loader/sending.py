@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import Recipe
 from sparring.engine.shared_images import unpicklable
-from sparring.errors import ConfigError, cause
+from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models import copied, device_of, drawing_from, evaluation_mode
 from sparring.models.calling import model_errors
 from sparring.models.weights import differences
@@ -85,7 +85,7 @@ def _built(build: Callable[[], nn.Module], model: nn.Module) -> nn.Module:
     try:
         found = build()
     except Exception as error:
-        raise ConfigError(f"build= failed: {cause(error)}. --debug shows where.") from error
+        raise OwnCodeFailed(f"build= failed: {cause(error)}.") from error
     if not isinstance(found, nn.Module):
         raise ConfigError.expected(
             "build= must return a network like the model", f"a {type(found).__name__}"

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from sparring.errors import ConfigError, cause
+from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models.forms import WorkingCopy, device_of, precision_of, registered_copy
 from sparring.models.hardware import has_bf16_units
 from sparring.models.networks import Normalisation
@@ -219,9 +219,7 @@ def _check_form(
 ) -> None:
     form, rule = f"the {type(copy).__name__} that a form of {name} built", "Correct the form"
     if isinstance(found, Exception):
-        raise ConfigError(
-            f"{form} failed ({cause(found)}). {rule}; --debug shows where."
-        ) from found
+        raise OwnCodeFailed(f"{form} failed ({cause(found)}). {rule}.") from found
     if found.shape != wanted.shape:
         raise ConfigError(
             f"{form} returned logits of shape {tuple(found.shape)}, not {tuple(wanted.shape)}. "

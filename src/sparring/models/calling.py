@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sparring.errors import ConfigError, SparringError, cause
+from sparring.errors import ConfigError, OwnCodeFailed, SparringError, cause
 from sparring.models.state import module_of
 from sparring.records.text import counted
 
@@ -99,11 +99,11 @@ def model_errors(model: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[
     except (SparringError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a network of your own may raise anything
-        raise _why_failed(error, model, images) from error
+        raise OwnCodeFailed(_why_failed(error, model, images)) from error
 
 
-def _why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> ConfigError:
-    """The error for a model that failed on a batch of images."""
+def _why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Tensor) -> str:
+    """What is to say of a model that failed on a batch of images."""
     module = module_of(model)
     name = "the function" if module is None else type(module).__name__
     failed = f"{name} failed ({cause(error)})"
@@ -113,15 +113,15 @@ def _why_failed(error: Exception, model: Callable[[Tensor], Tensor], images: Ten
         advice = "Pass images.float() and model.float(), or cast inside the model."
         if torch.float64 in kinds:
             advice = "Pass images.double(), or model.float()."
-        return ConfigError(
+        return (
             f"images are {images.dtype}, the model's weights {_listed(kinds)}: {failed}. {advice}"
         )
     if devices and images.device not in devices:
-        return ConfigError(
+        return (
             f"images are on {images.device}, the model's weights on {_listed(devices)}: {failed}. "
             "Move one of them: images.to(device)."
         )
-    return ConfigError(
+    return (
         f"{failed} on {counted(len(images), 'image')} of shape {tuple(images.shape[1:])}. A model "
         "must take images of that shape (channels, height, width), in batches of any size, down to "
         "one image; or pass a function that pads them."

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparring.errors import ConfigError, cause
+from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models.calling import check_callable, check_numbers, model_errors
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.state import evaluation_mode
@@ -107,8 +107,8 @@ def _state_of(network: nn.Module) -> dict[str, object]:
     try:
         return dict(network.state_dict())
     except Exception as error:  # a network of your own may raise anything
-        raise ConfigError(
-            f"state_dict() of {type(network).__name__} failed: {cause(error)}. --debug shows where."
+        raise OwnCodeFailed(
+            f"state_dict() of {type(network).__name__} failed: {cause(error)}."
         ) from error
 
 

@@ -15,7 +15,14 @@ from sparring.attacks.batch_attack import attacked_images
 from sparring.data import Dataset, derive_seed
 from sparring.data.source import absolute
 from sparring.engine.shared_images import unpicklable
-from sparring.errors import CheckpointError, ConfigError, NonFiniteLoss, SparringError, cause
+from sparring.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteLoss,
+    OwnCodeFailed,
+    SparringError,
+    cause,
+)
 from sparring.loader import Asynchronous, Fresh, Stale
 from sparring.models import (
     PROBES,
@@ -45,7 +52,7 @@ from sparring.training.trainer import Trainer, probes, starting_network
 
 ROUNDING = 1e-5
 """Largest difference between the logits of equal networks, as a share of the largest logit."""
-NEEDED = "It was tried on a copy before the run, and nothing was written; --debug shows where."
+NEEDED = "It was tried on a copy before the run, and nothing was written."
 """The last sentence of a refusal."""
 STORED = "Make attributes or non-persistent buffers that a pass changes parameters or buffers. "
 """The remedy for a network with state that a checkpoint does not hold."""
@@ -257,7 +264,7 @@ def _tried(fact: str) -> Iterator[None]:
     except SparringError:
         raise
     except Exception as error:  # of a network of one's own
-        raise ConfigError(f"{fact}: {cause(error)}. {_remedy(error)}{NEEDED}") from error
+        raise OwnCodeFailed(f"{fact}: {cause(error)}. {_remedy(error)}{NEEDED}") from error
 
 
 def _remedy(error: BaseException) -> str:
