@@ -63,7 +63,7 @@ def opened(model: nn.Module, source: Any = None, **settings: Any) -> Adversarial
         (other_activation, "computes other logits than the model"),
         (more_classes, "is not like the model: 2 tensors are of another shape"),
         (nn.Identity, "is not like the model: 4 tensors are not the network's"),
-        (none, "must return a network like the model; got a NoneType"),
+        (none, "must return a network like the model; got None"),
         (failing, "build= failed: OSError: no such file"),
     ],
 )

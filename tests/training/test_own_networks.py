@@ -250,7 +250,7 @@ def test_trades_with_its_own_attack_and_an_own_objective_train(tmp_path):
     ("name", "complaint"),
     [
         ("not_scalar", r"must return a scalar tensor.*got a tensor of shape \(8, 10\)"),
-        ("no_outcomes", "must also return whether each of 8 images is right; got a NoneType"),
+        ("no_outcomes", "must also return whether each of 8 images is right; got None"),
         ("nowhere", "it has no nowhere"),
         ("cross_entropy", "got one that also needs input, target"),
     ],

@@ -15,6 +15,7 @@ from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models import copied, device_of, drawing_from, evaluation_mode
 from sparring.models.calling import model_errors
 from sparring.models.weights import differences
+from sparring.records.text import kind_text
 
 ROUNDING = 1e-4
 """Largest difference of two copies' logits, in units of the largest logit: kernels may differ."""
@@ -87,9 +88,7 @@ def _built(build: Callable[[], nn.Module], model: nn.Module) -> nn.Module:
     except Exception as error:
         raise OwnCodeFailed(f"build= failed: {cause(error)}.") from error
     if not isinstance(found, nn.Module):
-        raise ConfigError.expected(
-            "build= must return a network like the model", f"a {type(found).__name__}"
-        )
+        raise ConfigError.expected("build= must return a network like the model", kind_text(found))
     if off := differences(found, model.state_dict()):
         raise ConfigError(
             f"the network of build= is not like the model: {off}. Let it make the same network."

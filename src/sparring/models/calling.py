@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from sparring.errors import ConfigError, OwnCodeFailed, SparringError, cause
 from sparring.models.state import module_of
-from sparring.records.text import counted
+from sparring.records.text import counted, kind_text
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def check_callable(model: object) -> None:
         raise ConfigError(f"model is the class {model.__name__}. Build it: {model.__name__}(...).")
     if not callable(model):
         rule = "model must be a torch.nn.Module or a function from images to logits"
-        raise ConfigError.expected(rule, f"a {type(model).__name__}")
+        raise ConfigError.expected(rule, kind_text(model))
     if isinstance(model, nn.Module):
         check_numbers(model)
 

@@ -13,7 +13,7 @@ from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models.calling import check_callable, check_numbers, model_errors
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.state import evaluation_mode
-from sparring.records.text import counted
+from sparring.records.text import counted, kind_text
 
 ODD = 3
 """Images of a batch that is no power of two."""
@@ -113,10 +113,9 @@ def _state_of(network: nn.Module) -> dict[str, object]:
 
 
 def _kind(value: object) -> str:
-    kind = type(value).__name__
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}".replace("torch.", "")
-    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+    return kind_text(value)
 
 
 def _check_not_probabilities(logits: Tensor, name: str) -> None:

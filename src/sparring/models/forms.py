@@ -16,6 +16,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from sparring.errors import ConfigError, cause
+from sparring.records.text import kind_text
 
 Network = TypeVar("Network", bound=nn.Module)
 Of = TypeVar("Of", bound=nn.Module, contravariant=True)
@@ -209,7 +210,7 @@ def _first(
             ) from error
         if found is not None and not isinstance(found, kind):
             raise ConfigError(
-                f"{name} returned a {type(found).__name__}, not None or a {kind.__name__}. Inherit "
+                f"{name} returned {kind_text(found)}, not None or a {kind.__name__}. Inherit "
                 f"from sparring.models.{kind.__name__}."
             )
         if found is not None:

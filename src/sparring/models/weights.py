@@ -19,7 +19,7 @@ from sparring.models.networks import NormalisedNetwork
 from sparring.models.saved import read_saved
 from sparring.records import write_atomically
 from sparring.records.files import LARGEST_TENSORS, open_regular
-from sparring.records.text import counted, few
+from sparring.records.text import counted, few, kind_text
 from sparring.records.typed import typed
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -215,7 +215,7 @@ def put_foreign(network: nn.Module, content: object, path: Path) -> None:
     places = dict(_places(content))
     if not places:
         raise CheckpointError(
-            f"{path} holds a {type(content).__name__} of something else; it must hold tensors by "
+            f"{path} holds {kind_text(content)} of something else; it must hold tensors by "
             "name. Write it with torch.save(network.state_dict(), path)."
         )
     targets = [network]

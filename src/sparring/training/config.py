@@ -25,7 +25,7 @@ from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.checks import at_least, positive, within
 from sparring.records.custom import Custom, PythonObject, is_own, made
 from sparring.records.own_code import check_trusted, named_code
-from sparring.records.text import ByteCount
+from sparring.records.text import ByteCount, kind_text
 from sparring.records.typed import UNTAGGED, kinds, setting_types, typed_record
 from sparring.training.objectives import Adversarial, Certified, Objective
 from sparring.training.optimizers import (
@@ -157,7 +157,7 @@ class TrainConfig:
         if not isinstance(self.threat, Linf | L2 | CustomThreat):
             raise ConfigError.expected(
                 "the threat of a run must be Linf, L2 or CustomThreat, which config.json can hold",
-                f"a {type(self.threat).__name__}",
+                kind_text(self.threat),
                 f"Pass {CustomThreat.example}.",
             )
         if isinstance(self.objective, Certified):

@@ -21,6 +21,7 @@ from sparring.errors import ConfigError
 from sparring.evaluation.certificates import check_arithmetic
 from sparring.records.checks import positive, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
+from sparring.records.text import kind_text
 
 LogitsOf = Callable[[Tensor], Tensor]
 """A network during an update: images to logits."""
@@ -223,7 +224,7 @@ def _own_loss(objective: Own, logits_of: LogitsOf, batch: AttackedBatch) -> Loss
 def _shape(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
+    return kind_text(value)
 
 
 def _cross_entropy(logits: Float[Tensor, " B K"], labels: Int[Tensor, " B"]) -> Loss:

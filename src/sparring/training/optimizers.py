@@ -19,6 +19,7 @@ from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
 from sparring.records.own_code import arguments
+from sparring.records.text import kind_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,7 @@ def built_optimizer(
         raise ConfigError.expected(
             "an optimizer of your own must be a torch.optim.Optimizer of the parameters that are "
             "passed",
-            f"a {type(found).__name__}",
+            kind_text(found),
         )
     if not all("lr" in group for group in found.param_groups):
         raise ConfigError("each parameter group of an optimizer must have a learning rate, lr.")
