@@ -248,9 +248,9 @@ def test_pixels_that_rounding_left_outside_the_range_are_clamped():
     [
         (
             {"attack": Own(), "fresh_steps": 1},
-            "fresh_steps need an attack that is a StepwiseAttack; got Own",
+            "fresh_steps needs an attack that is a StepwiseAttack; got Own",
         ),
-        ({"attack": Own(), "eps_schedule": share(1.0)}, "eps_schedule need an attack"),
+        ({"attack": Own(), "eps_schedule": share(1.0)}, "eps_schedule needs an attack"),
         ({"early_steps": (EarlySteps(until=0.5, steps=1),) * 2}, "early_steps must be sorted"),
         ({"attack": PGD(restarts=2), "fresh_steps": 1}, r"fresh_steps must be 0 if attack.restar"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
