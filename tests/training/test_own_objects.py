@@ -78,7 +78,7 @@ def test_factories_and_the_same_objects_train_resume_and_replay_alike(tmp_path):
 @pytest.mark.parametrize(
     ("own", "complaint"),
     [
-        ({"optimizer": lambda parameters: 3}, "must be a torch.optim.Optimizer.*got a int"),
+        ({"optimizer": lambda parameters: 3}, "must be a torch.optim.Optimizer.*got an int"),
         ({"schedule": lambda progress: "half"}, "a schedule must return a number.*got half"),
         ({"objective": lambda logits_of, batch: 3}, "must return a scalar tensor"),
         ({"augmentation": [lambda x, *_: 2 * x]}, r"pixels in \[0, 1\]; got 0 to 2"),
