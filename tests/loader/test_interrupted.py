@@ -58,9 +58,8 @@ def opened(source: SourceKind, **settings: Any) -> tuple[AdversarialLoader, Stop
     return AdversarialLoader((pixels, labels), model, attack, source=source, **given), model
 
 
-def continued(loader: AdversarialLoader, model: Stopping) -> list[tuple[int, int, Tensor]]:
-    """Batches from here on, each followed by an update of the weights."""
-    found = []
+def train_on(loader: AdversarialLoader, model: Stopping, found: list[Any]) -> list[Any]:
+    """Add the batches from here on to `found`, each followed by an update of the weights."""
     for batch in loader:
         found.append((batch.number, batch.staleness, batch.adversarial.clone()))
         with torch.no_grad():
@@ -78,7 +77,7 @@ def assert_same(found: list[Any], wanted: list[Any]) -> None:
 def test_a_loop_continues_after_an_interruption_in_any_pass(name: str) -> None:
     loader, model = opened(SOURCES[name])
     Stopping.passes = 0
-    wanted = continued(loader, model)
+    wanted = train_on(loader, model, [])
     total = Stopping.passes
     loader.close()
     assert len(wanted) == UPDATES
@@ -88,11 +87,8 @@ def test_a_loop_continues_after_an_interruption_in_any_pass(name: str) -> None:
         found: list[Any] = []
         with loader:
             with pytest.raises(KeyboardInterrupt):
-                for batch in loader:
-                    found.append((batch.number, batch.staleness, batch.adversarial.clone()))
-                    with torch.no_grad():
-                        model.layer.weight += 0.05 * (batch.number + 1)
-            found += continued(loader, model)
+                train_on(loader, model, found)
+            train_on(loader, model, found)
         assert_same(found, wanted)
 
 
@@ -100,7 +96,7 @@ def test_a_loop_continues_after_an_interruption_in_any_pass(name: str) -> None:
 def test_the_state_after_an_interruption_resumes_as_if_there_was_none(name: str) -> None:
     loader, model = opened(SOURCES[name])
     Stopping.passes = 0
-    wanted = continued(loader, model)
+    wanted = train_on(loader, model, [])
     total = Stopping.passes
     loader.close()
     for stop_at in range(1, total + 1, 4):
@@ -109,16 +105,13 @@ def test_the_state_after_an_interruption_resumes_as_if_there_was_none(name: str)
         with loader:
             found: list[Any] = []
             with pytest.raises(KeyboardInterrupt):
-                for batch in loader:
-                    found.append((batch.number, batch.staleness, batch.adversarial.clone()))
-                    with torch.no_grad():
-                        model.layer.weight += 0.05 * (batch.number + 1)
+                train_on(loader, model, found)
             state = loader.state_dict()
         resumed, again = opened(SOURCES[name])
         again.load_state_dict(model.state_dict())
         with resumed:
             resumed.load_state_dict(state)
-            found += continued(resumed, again)
+            train_on(resumed, again, found)
         assert_same(found, wanted)
 
 
@@ -180,7 +173,7 @@ def test_a_closed_loader_says_so(name: str) -> None:
 def test_without_workers_nothing_is_pickled() -> None:
     loader, model = opened(Asynchronous(workers=0, fresh_steps=0), eps_schedule=lambda share: 1.0)
     with loader:
-        assert len(continued(loader, model)) == UPDATES
+        assert len(train_on(loader, model, [])) == UPDATES
 
 
 def test_a_lag_that_no_memory_holds_is_refused_at_once() -> None:

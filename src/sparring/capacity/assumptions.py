@@ -179,6 +179,7 @@ def costs_of_run(word: str) -> BatchCosts:
     steps = run.section("attack", dict).get("steps")
     rows = MetricsLog(run.metrics).rows()
     origin = f"measured, log of {word}"
+    weights = run.weight_bytes
     had_engine = EngineStats.from_rows(rows, helps=True) is not None
     return BatchCosts(
         costs=costs_from_log(rows, where=word),
@@ -188,8 +189,8 @@ def costs_of_run(word: str) -> BatchCosts:
         kappa=steps if isinstance(steps, int) and steps else KAPPA,
         batch=run.section("batch_size", int),
         train_flags=f"--config {shlex.quote(str(run.config))}",
-        weights_mb=run.weight_bytes / 1e6 or WEIGHTS,
-        weights_origin=f"weights of {word}" if run.weight_bytes else DEFAULT,
+        weights_mb=weights / 1e6 or WEIGHTS,
+        weights_origin=f"weights of {word}" if weights else DEFAULT,
     )
 
 

@@ -114,11 +114,7 @@ class Story:
             engine=EngineStats.from_run(rows, config, str(run.config)),
             saved=run.saved_updates,
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
-            on_other_data=[
-                (place.path.name, Evaluation.load(path))
-                for place in run.judged_on_other_data()
-                for path in place.evaluations()
-            ],
+            on_other_data=run.evaluations_on_other_data(),
         )
 
     @property

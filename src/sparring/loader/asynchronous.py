@@ -135,18 +135,17 @@ class AsyncSource(Source, LocalExecutor):
             unless_open.pop_all()
         self._engine: Engine | None = None
         self._ready: Ready | None = None
-        self._has_taken = False
+        self._taken: Ready | None = None
         self._timings = Timings()
 
     @override
     def next(self) -> AttackedBatch:
         if self._engine is None:
             self._engine = self._start()
-        if not self._has_taken or self._ready is None:
+        if self._taken is None:  # else its fresh steps were interrupted here, before `updated`
             self._timings = replace(self._engine.timings)
-            self._ready = next(self._engine)
-            self._has_taken = True  # until `updated`: its fresh steps here may be interrupted
-        ready = self._ready
+            self._ready = self._taken = next(self._engine)
+        ready = self._taken
         images = None
         if self._transport.shares_memory:
             images = self._copied(self._arena[f"clean {ready.slot}"])
@@ -228,7 +227,7 @@ class AsyncSource(Source, LocalExecutor):
 
     @override
     def updated(self) -> None:
-        self._has_taken = False
+        self._taken = None
         if self._engine is not None:
             self._engine.commit()
 

@@ -274,10 +274,17 @@ class RunDirectory:
         """The folder within the run for an evaluation on other data."""
         return RunDirectory(self.path / "other-data" / name)
 
-    def judged_on_other_data(self) -> "list[RunDirectory]":
-        """The folders of the evaluations on other data, by name."""
-        folders = sorted(self.on_other_data("").path.glob("*/"))
-        return [found for found in map(RunDirectory, folders) if found.evaluations()]
+    def evaluations_on_other_data(self) -> tuple[tuple[str, Evaluation], ...]:
+        """The evaluations on other data, each after the name of its folder.
+
+        Raises `RunError` or `ConfigError` if a file is damaged.
+        """
+        folders = map(RunDirectory, sorted(self.on_other_data("").path.glob("*/")))
+        return tuple(
+            (folder.path.name, Evaluation.load(path))
+            for folder in folders
+            for path in folder.evaluations()
+        )
 
     def read_environment(self) -> Environment | None:
         """Software and hardware of the run; `None` before it has begun.

@@ -93,11 +93,7 @@ class RunStory:
             figures=_figures(rows, command, config, environment),
             by_class=tuple(by_class),
             evaluations=evaluations,
-            on_other_data=tuple(
-                (place.path.name, Evaluation.load(path))
-                for place in run.judged_on_other_data()
-                for path in place.evaluations()
-            ),
+            on_other_data=run.evaluations_on_other_data(),
             seed=seed if isinstance(seed, int) else None,
             is_current=all(run.is_current(found) for found in evaluations[:1]),
             examples=Examples.load(run.examples) if run.examples.exists() else None,

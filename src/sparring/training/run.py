@@ -121,8 +121,9 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     resumed = team.lead(directory.resume.exists)
     check_size(team, config.trainers, resume_command(directory.path, config.trainers))
     before = config
-    config = team.lead(lambda: longer(before, updates, directory, directory.saved_updates))
-    config = with_given(config, given)
+    if updates is not None:
+        config = team.lead(lambda: longer(before, updates, directory, directory.saved_updates))
+        config = with_given(config, given)
     run_data = team.lead(lambda: RunData.of(directory))
     with team.together():
         dataset, known = run_data.load(data)
@@ -154,7 +155,7 @@ def _shown(sinks: Sequence[Sink], progress: bool) -> Iterator[Sequence[Sink]]:
         yield [*sinks, display]
 
 
-def longer(config: TrainConfig, updates: int | None, run: RunDirectory, done: int) -> TrainConfig:
+def longer(config: TrainConfig, updates: int, run: RunDirectory, done: int) -> TrainConfig:
     """The settings of the run with this number of updates; a smaller one is refused.
 
     A run of N updates that is extended to M has, bit for bit, the weights of a run of M updates. So
@@ -162,8 +163,6 @@ def longer(config: TrainConfig, updates: int | None, run: RunDirectory, done: in
     learning rates, ε and steps of attacks, and the tickets that are attacked ahead of training.
     Raises `ConfigError` where a run of that length would have been another from its beginning.
     """
-    if updates is None:
-        return config
     at_least("updates", updates, 1)
     if updates == config.updates:
         return config
