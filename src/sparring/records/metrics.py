@@ -80,8 +80,8 @@ class MetricsLog:
                     )
         return rows
 
-    def truncate(self, step: int) -> None:
-        """Keep the rows up to a step, and those without a `step`.
+    def truncate(self, step: int) -> list[Row]:
+        """Keep the rows up to a step, and those without a `step`; return them.
 
         The file is replaced as a whole. Raises `RunError` if it cannot be read or written.
         """
@@ -89,6 +89,7 @@ class MetricsLog:
         if self.path.exists():
             with run_errors("write", self.path):
                 write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        return kept
 
     def _row(self, number: int, line: bytes) -> Row:
         row = _parsed(line)

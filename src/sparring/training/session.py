@@ -23,7 +23,7 @@ from sparring.errors import (
 )
 from sparring.loader import Asynchronous
 from sparring.models import computing_threads, kept_layers
-from sparring.records import MetricsLog, RunDirectory, describe, to_json, write_json
+from sparring.records import RunDirectory, describe, to_json, write_json
 from sparring.records.custom import forget_made
 from sparring.records.files import exclusive_lock
 from sparring.records.own_code import named_code, unsealed
@@ -116,7 +116,8 @@ class TrainingSession:
         self.config, self.dataset, self.run = config, dataset, run
         self.computing = config if threads is None else replace(config, threads=threads)
         """The settings with the number of threads of this session."""
-        own = [JSONLSink(), TensorBoardSink()] if config.tensorboard else [JSONLSink()]
+        self.log = JSONLSink()
+        own = [self.log, TensorBoardSink()] if config.tensorboard else [self.log]
         self.sinks = Sinks(own, sinks)
         self.device = team.device(config.device)
         self.unsent: list[str] = []
@@ -190,10 +191,8 @@ class TrainingSession:
         )
         if not trainer.version:
             self._first(trainer)
-            return
-        rows = sum("loss" in row for row in MetricsLog(self.run.metrics).rows())
-        if rows < trainer.version:
-            self._notice(trainer, LOST_ROWS.format(rows, trainer.version))
+        elif self.log.updates < trainer.version:
+            self._notice(trainer, LOST_ROWS.format(self.log.updates, trainer.version))
 
     def _first(self, trainer: Trainer) -> None:
         """The first snapshot, and notices before the first update."""

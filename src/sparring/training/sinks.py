@@ -90,7 +90,8 @@ class JSONLSink(Sink):
     @override
     def start(self, session: SessionStart) -> None:
         self._log = MetricsLog(session.run.metrics)
-        self._log.truncate(session.version)
+        self.updates = sum("loss" in row for row in self._log.truncate(session.version))
+        """Earlier updates that the log has."""
 
     @override
     def write(self, kind: RowKind, row: Row) -> None:
