@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from sparring.attacks import Recipe
 from sparring.engine.shared_images import unpicklable
 from sparring.errors import ConfigError, OwnCodeFailed, cause
-from sparring.models import copied, device_of, drawing_from, evaluation_mode
+from sparring.models import copied, device_of, drawing_from
 from sparring.models.calling import model_errors
+from sparring.models.fitness import agree, evaluated
 from sparring.models.weights import differences
 from sparring.records.text import kind_text
 
@@ -63,12 +64,13 @@ def check_rebuilt(model: nn.Module, build: Callable[[], nn.Module], images: Tens
         trained = copied(model)
         _train_once(trained, images)
         twin.load_state_dict(trained.state_dict())
-        found, wanted = _logits(twin, images), _logits(trained, images)
-        if _agree(found, wanted):
+        with model_errors(twin, images):
+            found, wanted = evaluated(twin, images), evaluated(trained, images)
+        if agree(found, wanted, ROUNDING):
             return
         plain = copied(model)
         twin.load_state_dict(plain.state_dict())
-        if _agree(_logits(twin, images), _logits(plain, images)):
+        if agree(evaluated(twin, images), evaluated(plain, images), ROUNDING):
             raise ConfigError(
                 f"a pass of {type(model).__name__} in training mode changes more than its "
                 "state_dict, which is all that attacks with older weights get. Make attributes and "
@@ -104,14 +106,3 @@ def _train_once(network: nn.Module, images: Tensor) -> None:
             network(images.clone())
     except Exception:  # the caller's loop shows it, if it is an error there
         return
-
-
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad(), evaluation_mode(network), model_errors(network, images):
-        return network(images.clone())
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    return float((one - other).abs().max()) <= ROUNDING * float(other.abs().max())

@@ -13,6 +13,7 @@ from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models.calling import check_callable, check_numbers, model_errors
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.state import evaluation_mode
+from sparring.models.weights import bits
 from sparring.records.text import counted, kind_text
 
 ODD = 3
@@ -90,6 +91,21 @@ def check_logits(
             "weights, at the learning rate, and at any division in it."
         )
     return logits
+
+
+def evaluated(network: nn.Module, images: Float[Tensor, " B C H W"]) -> Tensor:
+    """The logits in evaluation mode, without a gradient; whatever the network raises is raised."""
+    with torch.no_grad(), evaluation_mode(network):
+        return network(images.clone())
+
+
+def agree(found: Tensor, again: Tensor, within: float) -> bool:
+    """Whether logits are equal, or differ by at most `within` of the largest."""
+    if found.shape != again.shape:
+        return False
+    if torch.equal(bits(found), bits(again)):  # NaN too
+        return True
+    return float((found - again).abs().max()) <= within * float(again.abs().max())
 
 
 def are_probabilities(logits: Tensor) -> bool:

@@ -37,9 +37,9 @@ from sparring.models import (
     check_state,
     chosen_device,
     drawing_from,
-    evaluation_mode,
     possible_precision,
 )
+from sparring.models.fitness import agree, evaluated
 from sparring.models.spec import is_imported
 from sparring.records.custom import Custom, PythonObject, forget_made, is_own
 from sparring.records.own_code import anchored
@@ -198,7 +198,7 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
         generator = torch.Generator().manual_seed(0)
         attacked_images(attack, trainer.copy.attacked, image, label, generator=generator)
     with _tried("an evaluation of one image failed"):
-        logits = _logits(trainer.average.network, image)
+        logits = evaluated(trainer.average.network, image)
     check_logits(logits, name, 1, outputs, when=" in an evaluation")
     with _tried(f"an update on a batch of {counted(size, 'image')} failed"):
         trainer.update(batch)
@@ -215,8 +215,8 @@ def _rehearsed(trainer: Trainer, twin: Trainer, *, remedy: str) -> None:
     with _tried("a pass of the network in evaluation mode failed"):
         checked.when = f" after one update with learning rate {rate:g}"
         few_images = batch.images[:PROBES]
-        found, again = (_logits(each.network, few_images) for each in (trainer, twin))
-    if not _agree(found, again):
+        found, again = (evaluated(each.network, few_images) for each in (trainer, twin))
+    if not agree(found, again, ROUNDING):
         raise ConfigError(
             f"after one update and a checkpoint, two copies of {name} compute different logits; "
             f"logits must follow from its state_dict, which alone is stored. {remedy}{NEEDED}"
@@ -277,17 +277,6 @@ def _remedy(error: BaseException) -> str:
     if "does not require grad" in str(error):
         return "Let the loss depend on the weights: no detach() or no_grad() in training mode. "
     return ""
-
-
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad(), evaluation_mode(network):
-        return network(images.clone())
-
-
-def _agree(found: Tensor, again: Tensor) -> bool:
-    if torch.equal(bits(found), bits(again)):
-        return True
-    return float((found - again).abs().max()) <= ROUNDING * float(found.abs().max())
 
 
 def _different(one: Trainer, other: Trainer) -> list[str]:
