@@ -1,7 +1,11 @@
 """What a study says of hand-made measurements is what these say."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
+from sparring.models import PaperNetwork
 from sparring.records import Curves, HeatMap, Provenance, Row, describe
 from sparring.studies import Measurements, StudyRun
 from sparring.studies.attacker_power import AttackerPower
@@ -177,6 +181,39 @@ def test_gradients_that_say_nothing_of_each_other_are_shattered(weak, strong, ho
     ]
     (claim,) = Landscape().claims("short", Measurements(rows=rows))
     assert claim.holds is holds
+
+
+@pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
+@pytest.mark.parametrize("name", ["attacker-power", "staleness"])
+def test_a_study_from_other_initial_weights_trains_the_same_networks_from_these(name, scale):
+    from sparring.studies import STUDIES
+
+    own = STUDIES[name].networks(scale)
+    others = STUDIES[f"{name}-torch"].networks(scale)
+    assert {re.sub(r"-torch(-seed1)?$", "", other) for other in others} == own.keys()
+    for other, config in others.items():
+        expected = own[other.partition("-")[0]]
+        assert config.model == PaperNetwork(initialisation="torch")
+        assert config.seed == other.endswith("-seed1")
+        assert replace(config, model=expected.model, seed=0) == expected
+
+
+def test_a_second_seed_counts_in_every_claim_of_its_network():
+    from sparring.studies import STUDIES
+
+    study = STUDIES["attacker-power-torch"]
+    rows: list[Row] = []
+    for row in as_in_the_paper().rows:
+        named = {key: f"{row[key]}-torch" for key in ("network", "source", "target") if key in row}
+        rows.append({**row, **named, "version": 60_000 if row.get("version") == 980 else 5})
+    first, _, third = study.claims("paper", Measurements(rows=rows))
+    for claim in (first, third):
+        assert claim.holds is None and "no networks κ = 4, torch, seed 1 yet" in claim.open
+    for shares, holds in ((BLUNTED, True), (FIRM, False)):
+        more = [*rows, *looked("k4-torch-seed1", shares, version=60_000)]
+        first, _, third = study.claims("paper", Measurements(rows=more))
+        assert first.holds is holds and not first.so_far
+        assert "κ = 4, torch, seed 1 has not been compared." in third.found
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "paper"])

@@ -26,10 +26,22 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             BeyondStaleness(),
             Asynchrony(),
             Headline(),
+            AttackerPower(
+                name="attacker-power-torch",
+                title="Are few attack steps enough from PyTorch's initial weights?",
+                covers="section 4, Figures 3 and 4, Table 1",
+                initialisation="torch",
+            ),
+            Staleness(
+                name="staleness-torch",
+                title="How old may the weights be from PyTorch's initial weights?",
+                covers="section 5, Figures 5, 7 and 8",
+                initialisation="torch",
+            ),
         )
     }
 )
-"""All studies by name, in the paper's order."""
+"""All studies by name, in the paper's order, then two of them from other initial weights."""
 MAKES: Mapping[str, str] = MappingProxyType(
     {
         "figure2": Landscape().name,

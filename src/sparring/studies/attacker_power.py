@@ -12,7 +12,7 @@ from typing_extensions import override
 from sparring.attacks import Threat
 from sparring.data.run_data import dataset_of
 from sparring.evaluation import transfer
-from sparring.models import trained_network
+from sparring.models import Initialisation, trained_network
 from sparring.records import (
     Axis,
     Claim,
@@ -34,20 +34,22 @@ from sparring.studies.networks import (
     attacked,
     enough_attacked,
     reached,
+    varied,
     weights_digest,
     with_short_validation,
 )
 from sparring.studies.recipes import TimeTrial
 from sparring.studies.study import (
+    NETWORK,
     Measurement,
     Measurements,
     Runs,
     Scale,
-    Standing,
     Study,
     all_of,
     judged,
     network_label,
+    network_variant,
     per_cent,
     standing,
 )
@@ -98,7 +100,7 @@ def _panel(found: Measurements, network: str, column: str) -> Panel:
     own = found.where(network=network)
     attackers = sorted({int(steps) for steps in own.column("steps")})
     lines = (_line(own.where(steps=steps).sorted("version"), steps, column) for steps in attackers)
-    return Panel(title=f"trained against κ = {network[1:]}", series=tuple(lines))
+    return Panel(title=f"trained against {network_label(network)}", series=tuple(lines))
 
 
 def _line(found: Measurements, steps: int, column: str) -> Series:
@@ -174,7 +176,7 @@ def balance(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
         if looks:
             cost = 1000 * float(row["spent"] or 0) / float(row["trained"] or 1)
             last = Measurements(rows=[looks.rows[-1]])
-            points.append(accuracy_series(f"κ = {name[1:]}", (cost,), last))
+            points.append(accuracy_series(network_label(name), (cost,), last))
     if not points:
         return
     timed = int(trials.column("trained")[0])
@@ -252,6 +254,8 @@ TRANSFERRED = {"smoke": 16, "short": 1000, "paper": 1000}
 """Test images of the transfer matrix."""
 TIMED = 20
 """Updates from which the cost of an update is measured; half of them are timed."""
+SECOND_SEEDS = {"paper": (4,)}
+"""κ of the networks from other initial weights that have a second seed."""
 WEAK, STRONG = (1, 4), (8, 128)
 """κ that the paper finds too weak, and those that it finds strong enough."""
 SAME = 0.05
@@ -265,10 +269,24 @@ class AttackerPower(Study):
     name: str = "attacker-power"
     title: str = "When are a few attack steps enough to train a robust network?"
     covers: str = "section 4, Figures 3 and 4, Table 1"
+    initialisation: Initialisation | None = None
+    """Initial weights of the networks; `None` for those of the scale."""
 
     @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        return {f"k{k}": attacked(scale, k) for k in LENGTHS.get(scale, LENGTHS["short"])}
+        lengths = LENGTHS.get(scale, LENGTHS["short"])
+        return {
+            self._network(k, seed): varied(attacked(scale, k), self.initialisation, seed)
+            for k in lengths
+            for seed in self._seeds(scale, k)
+        }
+
+    def _network(self, kappa: int, seed: int) -> str:
+        return network_variant(f"k{kappa}", self.initialisation, seed)
+
+    def _seeds(self, scale: Scale, kappa: int) -> Sequence[int]:
+        second = self.initialisation and kappa in SECOND_SEEDS.get(scale, ())
+        return (0, 1) if second else (0,)
 
     @override
     def enough(self, scale: Scale, network: str) -> int | None:
@@ -300,99 +318,105 @@ class AttackerPower(Study):
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        every = (*WEAK, *STRONG)
+        weak, strong = (self._networks(scale, lengths) for lengths in (WEAK, STRONG))
+        every = (*weak, *strong)
         return [
             judged(
                 "Networks trained against κ = 1 and κ = 4 are robust only to the attack that they "
                 "were trained on (Figures 3a and 3b).",
-                " ".join(_accuracies(found, k) for k in WEAK),
-                standing=self._standing(scale, found, WEAK),
-                holds=lambda: all(_only_to_own_attack(found, k) for k in WEAK),
+                " ".join(_accuracies(found, name) for name in weak),
+                standing=standing(self, scale, found, weak),
+                holds=lambda: all(_only_to_own_attack(found, name) for name in weak),
             ),
             judged(
                 "Networks trained against κ = 8 and κ = 128 are robust to attacks of all lengths "
                 "(Figures 3c and 3d).",
-                " ".join(_accuracies(found, k) for k in STRONG),
-                standing=self._standing(scale, found, STRONG),
-                holds=lambda: all(_robust(found, k) for k in STRONG),
+                " ".join(_accuracies(found, name) for name in strong),
+                standing=standing(self, scale, found, strong),
+                holds=lambda: all(_robust(found, name) for name in strong),
             ),
             judged(
                 "Networks of κ = 1 and κ = 4 survive their own attack, but not the same attack "
                 "crafted on another network, a sign of shattered gradients. Those of κ = 8 and "
                 "κ = 128 show no such sign (Table 1).",
-                " ".join(_white_box_and_transfer(found, k) for k in every),
-                standing=self._standing(scale, found, every),
-                holds=lambda: all_of(_as_in_table_1(found, k) for k in every),
+                " ".join(_white_box_and_transfer(found, name) for name in every),
+                standing=standing(self, scale, found, every),
+                holds=lambda: all_of(_as_in_table_1(found, name) for name in every),
             ),
         ]
 
-    def _standing(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> Standing:
-        names = [f"k{k}" for k in lengths]
-        return standing(self, scale, found, names)
+    def _networks(self, scale: Scale, lengths: Sequence[int]) -> Sequence[str]:
+        """The networks of these κ with all their seeds, of which the scale smoke lacks some."""
+        return [self._network(k, seed) for k in lengths for seed in self._seeds(scale, k)]
 
     @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
         return [*curves(found, provenance), *matrix(found, provenance), *balance(found, provenance)]
 
 
-def _shares(found: Measurements, kappa: int) -> dict[int, float]:
+def _kappa(network: str) -> int:
+    matched = NETWORK.fullmatch(network)
+    return int(matched[2]) if matched else 0
+
+
+def _shares(found: Measurements, network: str) -> dict[int, float]:
     """Accuracy on test images under each attack, at the last snapshot."""
-    looks = found.where(network=f"k{kappa}", of="test").sorted("version")
+    looks = found.where(network=network, of="test").sorted("version")
     return {
         int(steps): counted.share
         for steps, counted in zip(looks.column("steps"), looks.shares, strict=True)
     }
 
 
-def _robust(found: Measurements, kappa: int) -> bool:
+def _robust(found: Measurements, network: str) -> bool:
     """Whether over half survive the strongest attack, and no fewer than survive its own."""
-    shares = _shares(found, kappa)
+    shares = _shares(found, network)
     strongest = shares[max(shares)]
-    return strongest > 0.5 and strongest > shares.get(kappa, strongest) - SAME
+    return strongest > 0.5 and strongest > shares.get(_kappa(network), strongest) - SAME
 
 
-def _only_to_own_attack(found: Measurements, kappa: int) -> bool:
+def _only_to_own_attack(found: Measurements, network: str) -> bool:
     """Whether over half survive its own attack, and fewer survive the strongest."""
-    shares = _shares(found, kappa)
-    own, strongest = shares[kappa], shares[max(shares)]
+    shares = _shares(found, network)
+    own, strongest = shares[_kappa(network)], shares[max(shares)]
     return own > 0.5 and strongest < own - SAME
 
 
-def _accuracies(found: Measurements, kappa: int) -> str:
-    shares = _shares(found, kappa)
+def _accuracies(found: Measurements, network: str) -> str:
+    shares = _shares(found, network)
     if not shares:
-        return f"κ = {kappa} has not been trained."
+        return f"{network_label(network)} has not been trained."
     each = ", ".join(f"{per_cent(share)} under κ = {k}" for k, share in shares.items())
-    return f"κ = {kappa}: correct {each}."
+    return f"{network_label(network)}: correct {each}."
 
 
-def _attacks_on(found: Measurements, kappa: int) -> tuple[Row, list[Row]] | None:
+def _attacks_on(found: Measurements, network: str) -> tuple[Row, list[Row]] | None:
     """Rows of its own κ: white-box and transferred attacks; `None` if either is missing."""
-    cells = found.where(target=f"k{kappa}", steps=kappa).rows
+    cells = found.where(target=network, steps=_kappa(network)).rows
     own = [row for row in cells if row["source"] == row["target"]]
     others = [row for row in cells if row["source"] != row["target"]]
     return (own[-1], others) if own and others else None
 
 
-def _as_in_table_1(found: Measurements, kappa: int) -> bool | None:
+def _as_in_table_1(found: Measurements, network: str) -> bool | None:
     """Whether a transferred attack is stronger exactly where it is so in the paper."""
-    if (attacks := _attacks_on(found, kappa)) is None:
+    if (attacks := _attacks_on(found, network)) is None:
         return None
     chances = (
         sign_test(int(row["only_transferred"] or 0), int(row["only_white_box"] or 0))
         for row in attacks[1]
     )
-    return (min(chances) < SIGNIFICANT / len(attacks[1])) == (kappa in WEAK)
+    return (min(chances) < SIGNIFICANT / len(attacks[1])) == (_kappa(network) in WEAK)
 
 
-def _white_box_and_transfer(found: Measurements, kappa: int) -> str:
-    if (attacks := _attacks_on(found, kappa)) is None:
-        return f"κ = {kappa} has not been compared."
+def _white_box_and_transfer(found: Measurements, network: str) -> str:
+    if (attacks := _attacks_on(found, network)) is None:
+        return f"{network_label(network)} has not been compared."
     own, others = attacks
     worst = min(others, key=lambda row: int(row["right"] or 0))
     (white,), (other,) = (Measurements(rows=[row]).shares for row in (own, worst))
     return (
-        f"κ = {kappa}: {per_cent(white.share)} correct under its own attack, and "
+        f"{network_label(network)}: {per_cent(white.share)} correct under its own attack, and "
         f"{per_cent(other.share)} under the same attack crafted on "
         f"{network_label(str(worst['source']))}."
     )

@@ -13,7 +13,13 @@ from sparring.capacity import EngineStats
 from sparring.data import derive_seed
 from sparring.data.run_data import dataset_of
 from sparring.evaluation.judge import parts
-from sparring.models import PaperNetwork, chosen_batch_size, trained_network, working_copy
+from sparring.models import (
+    Initialisation,
+    PaperNetwork,
+    chosen_batch_size,
+    trained_network,
+    working_copy,
+)
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.records.files import file_digest
 from sparring.studies.study import Measurement, Scale
@@ -93,6 +99,14 @@ def enough(scale: Scale) -> int:
 def _papers(attack: PGD) -> TrainConfig:
     """The paper's settings with spare updates."""
     return replace(paper(), attack=attack, updates=PAPERS + SPARE)
+
+
+def varied(
+    config: TrainConfig, initialisation: Initialisation | None, seed: int = 0
+) -> TrainConfig:
+    """The paper's network from these initial weights, `None` for its own, and with this seed."""
+    model = PaperNetwork(initialisation=initialisation) if initialisation else config.model
+    return replace(config, model=model, seed=seed)
 
 
 def _tiny(config: TrainConfig, updates: int = 8) -> TrainConfig:

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from typing_extensions import override
 
+from sparring.models import Initialisation
 from sparring.records import (
     Axis,
     Claim,
@@ -28,6 +29,7 @@ from sparring.studies.networks import (
     enough,
     reached,
     stale,
+    varied,
     weights_digest,
 )
 from sparring.studies.study import (
@@ -39,6 +41,7 @@ from sparring.studies.study import (
     Standing,
     Study,
     judged,
+    network_variant,
     per_cent,
     standing,
 )
@@ -67,7 +70,7 @@ def network_name(
     if scale == "paper" and not staleness:
         return f"k{ATTACK}"
     fresh = f"f{fresh_steps}" if fresh_steps else ""
-    return f"s{staleness}{'w' * bool(warm_up)}{fresh}" + (f"-seed{seed}" if seed else "")
+    return network_variant(f"s{staleness}{'w' * bool(warm_up)}{fresh}", seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +115,20 @@ class Staleness(Study):
     name: str = "staleness"
     title: str = "How old may the weights behind adversarial examples be?"
     covers: str = "section 5, Figures 5, 7 and 8"
+    initialisation: Initialisation | None = None
+    """Initial weights of the networks; `None` for those of the scale."""
 
     @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
         plain = ((lag, 0) for lag in LAGS.get(scale, LAGS["short"]))
         settings = (*plain, *FRESHENED.get(scale, FRESHENED["short"]))
-        return {network_name(scale, *each): stale(scale, *each) for each in settings}
+        return {
+            self._network(scale, *each): varied(stale(scale, *each), self.initialisation)
+            for each in settings
+        }
+
+    def _network(self, scale: Scale, staleness: int, fresh_steps: int = 0) -> str:
+        return network_variant(network_name(scale, staleness, fresh_steps), self.initialisation)
 
     @override
     def enough(self, scale: Scale, network: str) -> int | None:
@@ -177,7 +188,7 @@ class Staleness(Study):
         ]
 
     def _standing(self, scale: Scale, found: Measurements, lags: Sequence[int]) -> Standing:
-        names = [network_name(scale, lag) for lag in lags]
+        names = [self._network(scale, lag) for lag in lags]
         return standing(self, scale, found, names)
 
     @override

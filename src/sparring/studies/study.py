@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
+from sparring.models import Initialisation
 from sparring.records import Claim, Figure, Proportion, Provenance, Row, RunDirectory
 from sparring.records.text import counted
 from sparring.training import TrainConfig
@@ -201,22 +202,30 @@ def _measured_updates(found: Measurements, network: str) -> int:
     return int(max(rows.column("version"), default=0))
 
 
-NETWORK = re.compile(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-seed(\d+))?")
-"""A network's name: κ or s, its number, fresh steps and seed."""
+NETWORK = re.compile(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-(torch))?(?:-seed(\d+))?")
+"""A network's name: κ or s, its number, fresh steps, initial weights and seed."""
+
+
+def network_variant(name: str, initialisation: Initialisation | None = None, seed: int = 0) -> str:
+    """The name of the network `name` from other initial weights or with another seed."""
+    weights = f"-{initialisation}" if initialisation else ""
+    return name + weights + (f"-seed{seed}" if seed else "")
 
 
 def network_label(name: str) -> str:
     """A network's name in figures and findings: `κ = 8` for k8, `s = 64` for s64.
 
-    s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024, s64-seed1 a seed of
-    its own and strided-s64 another network; other names stay as they are.
+    s64f2 has s = 64 and 2 fresh steps, s1024w a queue that grows to s = 1024, k4-torch PyTorch's
+    initial weights, s64-seed1 a seed of its own and strided-s64 another network; other names stay
+    as they are.
     """
     found = NETWORK.fullmatch(name)
     if found is None:
         return name
     fresh = f", {counted(int(found[3]), 'fresh step')}" if found[3] else ""
-    seed = f", seed {found[4]}" if found[4] else ""
-    return f"{'κ' if found[1] == 'k' else 's'} = {found[2]}{fresh}{seed}"
+    weights = f", {found[4]}" if found[4] else ""
+    seed = f", seed {found[5]}" if found[5] else ""
+    return f"{'κ' if found[1] == 'k' else 's'} = {found[2]}{fresh}{weights}{seed}"
 
 
 def all_of(verdicts: Iterable[bool | None]) -> bool | None:
