@@ -78,6 +78,29 @@ def test_what_one_command_trains_the_other_evaluates_from_elsewhere(
     assert json.loads(done(command, elsewhere))["num_images"] == 4
 
 
+def test_what_workers_print_does_not_break_json(tmp_path, launchers):
+    home = project(tmp_path / "home", "ReLU", 1)
+    talking = NETS.replace(
+        "    def forward",
+        """    def forward(self, images):
+        import os
+        print("attacked by", os.getpid())
+        return self.answer(images)
+
+    def answer""",
+    )
+    (home / "nets.py").write_text(talking)
+    words = ["train", "--model", "nets.py:Net", "--source", "async", "--workers", "1", "--json"]
+    words += ["--set", "source.helps=false"]
+    ended = subprocess.run(
+        [*launchers[0], *words, *QUICK], cwd=home, capture_output=True, text=True, timeout=500
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["updates"] == 2
+    printed = {line for line in ended.stderr.splitlines() if line.startswith("attacked by ")}
+    assert len(printed) == 2  # the trainer and its worker
+
+
 def test_workers_find_what_is_beside_the_file(tmp_path, launchers):
     home = project(tmp_path / "home", "ReLU", 1)
     words = ["train", "--model", "nets:Net", "--out", "run", "--source", "async"]

@@ -76,5 +76,10 @@ class FileHandoff:
 def run_worker(
     guard: ParentDeathGuard, handoff: FileHandoff, device: str, pipe: Connection
 ) -> None:
-    """The main function of a worker's process; unpickling the setup imported PyTorch."""
+    """The main function of a worker's process; unpickling the setup imported PyTorch.
+
+    Standard output is for the results of the trainer's process, so what is printed here, by a
+    user's network, goes to standard error.
+    """
+    sys.stdout = sys.stderr
     handoff.setup.work(device, pipe)
