@@ -198,7 +198,7 @@ def test_a_study_from_other_initial_weights_trains_the_same_networks_from_these(
         assert replace(config, model=expected.model, seed=0) == expected
 
 
-def test_a_second_seed_counts_in_every_claim_of_its_network():
+def test_a_second_seed_counts_in_every_claim_of_its_network_once_it_is_measured():
     from sparring.studies import STUDIES
 
     study = STUDIES["attacker-power-torch"]
@@ -206,14 +206,16 @@ def test_a_second_seed_counts_in_every_claim_of_its_network():
     for row in as_in_the_paper().rows:
         named = {key: f"{row[key]}-torch" for key in ("network", "source", "target") if key in row}
         rows.append({**row, **named, "version": 60_000 if row.get("version") == 980 else 5})
-    first, _, third = study.claims("paper", Measurements(rows=rows))
-    for claim in (first, third):
-        assert claim.holds is None and "no networks κ = 4, torch, seed 1 yet" in claim.open
-    for shares, holds in ((BLUNTED, True), (FIRM, False)):
-        more = [*rows, *looked("k4-torch-seed1", shares, version=60_000)]
-        first, _, third = study.claims("paper", Measurements(rows=more))
-        assert first.holds is holds and not first.so_far
-        assert "κ = 4, torch, seed 1 has not been compared." in third.found
+    claims = study.claims("paper", Measurements(rows=rows))
+    assert [claim.holds for claim in claims] == [True, True, True]
+    assert not any("seed 1" in claim.found for claim in claims)
+    for seen, transferred, holds in ((BLUNTED, 0.5, True), (FIRM, 0.99, False)):
+        more = [*rows, *looked("k4-torch-seed1", seen, version=60_000)]
+        more += crossed("k4-torch-seed1", 4, {"k4-torch-seed1": 0.98, "k8-torch": transferred})
+        first, second, third = study.claims("paper", Measurements(rows=more))
+        assert (first.holds, second.holds, third.holds) == (holds, True, holds)
+        for claim in (first, third):
+            assert "κ = 4, torch, seed 1: " in claim.found
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "paper"])

@@ -318,8 +318,9 @@ class AttackerPower(Study):
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        weak, strong = (self._networks(scale, lengths) for lengths in (WEAK, STRONG))
-        every = (*weak, *strong)
+        weak, strong, every = (
+            self._judged(scale, found, lengths) for lengths in (WEAK, STRONG, (*WEAK, *STRONG))
+        )
         return [
             judged(
                 "Networks trained against κ = 1 and κ = 4 are robust only to the attack that they "
@@ -345,9 +346,14 @@ class AttackerPower(Study):
             ),
         ]
 
-    def _networks(self, scale: Scale, lengths: Sequence[int]) -> Sequence[str]:
-        """The networks of these κ with all their seeds, of which the scale smoke lacks some."""
-        return [self._network(k, seed) for k in lengths for seed in self._seeds(scale, k)]
+    def _judged(self, scale: Scale, found: Measurements, lengths: Sequence[int]) -> Sequence[str]:
+        """The networks of these κ by which claims are judged; a second seed only if measured."""
+        names = {self._network(k, seed): seed for k in lengths for seed in self._seeds(scale, k)}
+        return [
+            name
+            for name, seed in names.items()
+            if not seed or (_shares(found, name) and _attacks_on(found, name))
+        ]
 
     @override
     def figures(self, found: Measurements, provenance: Provenance) -> Sequence[Figure]:
