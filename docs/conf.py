@@ -25,7 +25,7 @@ exclude_patterns = [".*", "build", "src", "tests", "runs", "studies"]
 suppress_warnings = ["myst.header"]  # a changelog repeats its headings' levels
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 default_role = "code"  # single backticks in docstrings
 add_module_names = False
