@@ -56,9 +56,14 @@ def launchers(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 
 
 def done(words: list[str], folder: Path) -> str:
+    return printed(words, folder)[0]
+
+
+def printed(words: list[str], folder: Path) -> tuple[str, str]:
+    """Standard output and standard error of a command that succeeds."""
     ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -92,13 +97,10 @@ def test_what_workers_print_does_not_break_json(tmp_path, launchers):
     (home / "nets.py").write_text(talking)
     words = ["train", "--model", "nets.py:Net", "--source", "async", "--workers", "1", "--json"]
     words += ["--set", "source.helps=false"]
-    ended = subprocess.run(
-        [*launchers[0], *words, *QUICK], cwd=home, capture_output=True, text=True, timeout=500
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["updates"] == 2
-    printed = {line for line in ended.stderr.splitlines() if line.startswith("attacked by ")}
-    assert len(printed) == 2  # the trainer and its worker
+    out, err = printed([*launchers[0], *words, *QUICK], home)
+    assert json.loads(out)["updates"] == 2
+    lines = {line for line in err.splitlines() if line.startswith("attacked by ")}
+    assert len(lines) == 2  # the trainer and its worker
 
 
 def test_workers_find_what_is_beside_the_file(tmp_path, launchers):

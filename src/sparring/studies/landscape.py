@@ -18,7 +18,16 @@ from sparring.data.run_data import dataset_of
 from sparring.models import trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
 from sparring.studies.networks import attacked, enough_attacked, reached, weights_digest
-from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study, judged, standing
+from sparring.studies.study import (
+    Measurement,
+    Measurements,
+    Runs,
+    Scale,
+    Study,
+    judged,
+    network_label,
+    standing,
+)
 from sparring.training import TrainConfig
 
 LENGTHS = (1, 8)
@@ -175,7 +184,7 @@ def _surfaces(found: Measurements, provenance: Provenance) -> Iterator[Figure]:
             zip(zip(own.column("y"), own.column("x"), strict=True), own.column("loss"), strict=True)
         )
         cells = tuple(tuple(height[y, x] for x in at_x) for y in at_y)
-        tables.append(Table(title=f"trained against κ = {name[1:]}", cells=cells))
+        tables.append(Table(title=f"trained against {network_label(name)}", cells=cells))
     yield Figure(
         name="surfaces",
         title="The loss around a test image",
