@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.data import Order, derive_seed
+from sparring.data import Order
 from sparring.errors import ConfigError
+from sparring.seeds import derive_seed
 
 ORDERS = st.builds(
     Order,

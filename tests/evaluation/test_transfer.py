@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import L2, PGD, Linf
-from sparring.data import derive_seed, load_dataset
+from sparring.data import load_dataset
 from sparring.errors import CheckpointError, ConfigError, RunError
 from sparring.evaluation import TransferProgress, transfer, transfer_runs
 from sparring.evaluation.model_under_test import starts
 from sparring.models import save_weights
 from sparring.records import RunDirectory, TransferMatrix
+from sparring.seeds import derive_seed
 from training.small_runs import PAPERS, small
 
 EPS = 0.2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparring.errors import ConfigError
 from sparring.records import Proportion, sign_test
-from sparring.records.evaluation import Z
+from sparring.records.proportion import Z
 
 Z2 = Z * Z
 

@@ -4,7 +4,6 @@ import signal
 
 import pytest
 
-from sparring.data import derive_seed
 from sparring.errors import (
     CheckpointError,
     CheckpointNotWritten,
@@ -15,6 +14,7 @@ from sparring.errors import (
 from sparring.models import trained_network
 from sparring.records import RunDirectory
 from sparring.records.files import exclusive_lock
+from sparring.seeds import derive_seed
 from sparring.training import Step, resume, train
 from training.small_runs import Watching, assert_same_bits, small, weights_of
 

@@ -10,10 +10,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sparring.attacks import PGD, Linf
-from sparring.data import Dataset, Flip, Order, dataset_from, derive_seed, load_dataset
+from sparring.data import Dataset, Flip, Order, dataset_from, load_dataset
 from sparring.errors import CheckpointError, ConfigError, Interrupted
 from sparring.loader import AdversarialLoader
 from sparring.models import working_copy
+from sparring.seeds import derive_seed
 from sparring.training import Fresh, Reused, Stale, replay, resume, train
 from training.small_runs import UPDATES, Watching, assert_same_bits, small, weights_of
 

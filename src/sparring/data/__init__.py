@@ -8,7 +8,6 @@ from sparring.data.order import Augmentation, Crop, Flip, Order, Ticket, augment
 from sparring.data.source import load_dataset, open_dataset
 from sparring.data.streamed import StreamedSet
 from sparring.data.torch_dataset import Items, dataset_from, images_from
-from sparring.records.seeds import derive_seed
 
 __all__ = [
     "Augmentation",
@@ -24,7 +23,6 @@ __all__ = [
     "Ticket",
     "augmented",
     "dataset_from",
-    "derive_seed",
     "first_images",
     "images_from",
     "load_dataset",

@@ -22,9 +22,9 @@ from torch.nn.functional import pad
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
-from sparring.records.seeds import derive_seed
 from sparring.records.text import kind_text
 from sparring.records.typed import typed_record
+from sparring.seeds import derive_seed
 
 _KEPT_PERMUTATIONS = 2
 """A batch may span two epochs, so that neighbouring tickets need at most two permutations."""

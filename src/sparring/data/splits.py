@@ -16,8 +16,8 @@ from sparring.data.images import Dataset, Images, ImageSet
 from sparring.data.labels import PartLabels, num_classes_of
 from sparring.data.streamed import Pixels, StreamedSet
 from sparring.errors import DataError
-from sparring.records.seeds import derive_seed
 from sparring.records.text import counted
+from sparring.seeds import derive_seed
 
 VALIDATION = 12
 """One in twelve, as the paper: 5,000 of MNIST's 60,000."""

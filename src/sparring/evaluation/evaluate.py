@@ -21,7 +21,6 @@ from sparring.attacks.own_threat import called_safely, check_threat
 from sparring.attacks.plausible import doubt, threat_text, too_dark
 from sparring.attacks.threat import itself, resized
 from sparring.data import Batch as LabelledBatch
-from sparring.data import derive_seed
 from sparring.errors import ConfigError
 from sparring.evaluation.evaluation_state import SHOWN, EvaluationState
 from sparring.evaluation.inputs import Source, materialised
@@ -48,6 +47,7 @@ from sparring.models import (
 from sparring.records import Evaluation, describe
 from sparring.records.checks import at_least
 from sparring.records.typed import typed
+from sparring.seeds import derive_seed
 
 Attacks = str | Suite | Attack | AttackList | Callable[..., object]
 

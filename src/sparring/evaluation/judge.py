@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from sparring.attacks import BatchAttack, Classifier, Threat, checked
 from sparring.attacks.batch_attack import attacked_images
 from sparring.attacks.threat import reach
-from sparring.data import derive_seed
 from sparring.errors import NonFiniteLogits
 from sparring.models import chosen_batch_size, drawing_from, evaluation_mode
 from sparring.records import Proportion
+from sparring.seeds import derive_seed
 
 
 def correct(

@@ -17,10 +17,10 @@ from torch import Tensor
 from sparring.attacks import PGD, Attack, Square, checked, cross_entropy, fgsm, margin
 from sparring.attacks.checks import differentiated
 from sparring.attacks.search import FORWARD, no_trace
-from sparring.data import derive_seed
 from sparring.evaluation.model_under_test import ModelUnderTest, Subset, outputs, starts
 from sparring.records import Finding, Reading, sign_test
 from sparring.records.text import counted
+from sparring.seeds import derive_seed
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of steps to compare."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, Classifier, Threat, checked
 from sparring.attacks.checks import looked_at
 from sparring.attacks.search import no_trace
-from sparring.data import derive_seed
 from sparring.errors import ConfigError, cause
 from sparring.evaluation.judge import Judge, device_of, logits_in_parts
 from sparring.models import (
@@ -33,6 +32,7 @@ from sparring.models.arithmetic import DirectCopy
 from sparring.models.folding import folded_passes
 from sparring.models.tracing import unchanging
 from sparring.records import Finding, Reading
+from sparring.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 

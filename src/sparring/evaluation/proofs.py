@@ -16,11 +16,11 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sparring.attacks import PGD, Threat
-from sparring.data import derive_seed
 from sparring.errors import ConfigError, cause
 from sparring.evaluation.certificates import certificate
 from sparring.evaluation.model_under_test import ModelUnderTest, starts
 from sparring.records.text import counted, few
+from sparring.seeds import derive_seed
 
 SAMPLE = 64
 """Most proved images that are attacked."""

@@ -23,6 +23,7 @@ from sparring.attacks import (
 )
 from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.identity import identity
+from sparring.attacks.stage import IN_TURN
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
 from sparring.errors import CheckpointError, ConfigError
@@ -41,7 +42,6 @@ from sparring.models import (
     working_copy,
 )
 from sparring.records.checks import at_least, positive
-from sparring.records.stage import IN_TURN
 from sparring.records.typed import typed
 
 FORMAT = 1

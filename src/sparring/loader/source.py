@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, Crafter
+from sparring.attacks.stage import Stage
 from sparring.engine.attacker import AttackJob
 from sparring.models import WorkingCopy
-from sparring.records.stage import Stage
 
 
 class Place(NamedTuple):

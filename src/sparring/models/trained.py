@@ -25,7 +25,7 @@ from sparring.models.weights import content_digest, put_weights, read_weights, s
 from sparring.records import RunDirectory, from_json, to_json
 from sparring.records.files import parse_json
 from sparring.records.own_code import check_trusted, named_code
-from sparring.records.seeds import derive_seed
+from sparring.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from sparring.attacks.checks import numbered
 from sparring.attacks.own_threat import check_threat
 from sparring.attacks.search import ATTACKED
 from sparring.attacks.threat import stored_threat
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset
 from sparring.data.class_folders import is_picture
 from sparring.data.files import is_folder, visible
 from sparring.data.pictures import Conversion, read_picture
@@ -31,6 +31,7 @@ from sparring.records import RunDirectory, to_json
 from sparring.records.checks import at_least
 from sparring.records.text import counted, data_frame, few, html_table
 from sparring.records.typed import typed
+from sparring.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

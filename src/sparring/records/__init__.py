@@ -13,9 +13,7 @@ from sparring.records.evaluation import (
     Example,
     Examples,
     Finding,
-    Interval,
     Outcomes,
-    Proportion,
     Reading,
 )
 from sparring.records.figure import (
@@ -35,6 +33,7 @@ from sparring.records.figure import (
 )
 from sparring.records.files import read_json, run_errors, write_atomically, write_json
 from sparring.records.metrics import MetricsLog, Row
+from sparring.records.proportion import Interval, Proportion
 from sparring.records.run import RunDirectory
 from sparring.records.study import Claim, StudyResult, Trained
 from sparring.records.transfer import Cell, TransferMatrix, sign_test

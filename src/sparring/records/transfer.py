@@ -17,8 +17,8 @@ from sparring.errors import ConfigError
 from sparring.records.checks import at_least
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
-from sparring.records.evaluation import Proportion
 from sparring.records.files import read_json, write_json
+from sparring.records.proportion import Proportion
 from sparring.records.text import counted, data_frame, html_table
 from sparring.records.typed import typed
 

@@ -9,12 +9,12 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from sparring.attacks import PGD, Linf, cross_entropy
-from sparring.data import derive_seed
 from sparring.data.run_data import dataset_of
 from sparring.evaluation import evaluate
 from sparring.evaluation.judge import parts
 from sparring.models import chosen_batch_size, trained_network, working_copy
 from sparring.records import Row, RunDirectory
+from sparring.seeds import derive_seed
 from sparring.studies.networks import ATTACK, EPS, weights_digest
 from sparring.studies.study import Measurement
 

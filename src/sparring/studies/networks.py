@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from sparring.attacks import PGD, Linf, Threat, cross_entropy
 from sparring.capacity import EngineStats
-from sparring.data import derive_seed
 from sparring.data.run_data import dataset_of
 from sparring.evaluation.judge import parts
 from sparring.models import (
@@ -22,6 +21,7 @@ from sparring.models import (
 )
 from sparring.records import MetricsLog, Row, RunDirectory
 from sparring.records.files import file_digest
+from sparring.seeds import derive_seed
 from sparring.studies.study import Measurement, Scale
 from sparring.training import Adam, Constant, Fresh, Stale, TrainConfig, Validation
 from sparring.training.presets import fast, paper

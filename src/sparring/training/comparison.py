@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, AttackedBatch, BatchAttack, StepwiseAttack, Threat
 from sparring.attacks.batch_attack import BUILT_IN, attacked_images
 from sparring.attacks.own import threat_of
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset
 from sparring.evaluation.judge import correct, slice_accuracy, slice_examples
 from sparring.models import drawing_from, evaluation_mode, working_copy
 from sparring.models.arithmetic import DirectCopy
+from sparring.seeds import derive_seed
 from sparring.training.config import TrainConfig
 from sparring.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparring.attacks import PGD
 from sparring.attacks.batch_attack import attacked_images
-from sparring.data import Dataset, derive_seed
+from sparring.data import Dataset
 from sparring.data.source import absolute
 from sparring.engine.shared_images import unpicklable
 from sparring.errors import (
@@ -44,6 +44,7 @@ from sparring.models.spec import is_imported
 from sparring.records.custom import Custom, PythonObject, forget_made, is_own
 from sparring.records.own_code import anchored
 from sparring.records.text import counted, few
+from sparring.seeds import derive_seed
 from sparring.training.checkpoint import copy_by_checkpoint
 from sparring.training.config import TrainConfig, with_own
 from sparring.training.sinks import check_tensorboard

@@ -15,7 +15,7 @@ from torch.nn.functional import hardshrink
 from torch.nn.utils import clip_grad_norm_
 
 from sparring.attacks import AttackedBatch, Crafter
-from sparring.data import Dataset, derive_seed, first_images
+from sparring.data import Dataset, first_images
 from sparring.engine.attacker import AttackJob
 from sparring.errors import NonFiniteLoss
 from sparring.loader import AdversarialLoader, Asynchronous, SourceSetup
@@ -36,6 +36,7 @@ from sparring.models import (
 from sparring.models.spec import ModelKind, is_imported
 from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
 from sparring.records.custom import is_own, own_errors
+from sparring.seeds import derive_seed
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
 from sparring.training.objectives import loss_function

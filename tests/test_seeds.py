@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.data import derive_seed
+from sparring.seeds import derive_seed
 
 PARTS = st.lists(st.integers() | st.text(), max_size=4)
 
