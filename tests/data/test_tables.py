@@ -111,6 +111,97 @@ def test_every_picture_is_read_once_with_its_label(tmp_path, kind, data_memory):
     assert sorted(seen) == sorted(known)
 
 
+def relabelled(path: Path, numbers: range, labels: Sequence[int], names: Sequence[str]) -> None:
+    """A file that numbers the classes in its own way, as encoding each split by itself does."""
+    images = [{"bytes": encoded(number), "path": f"{number}.png"} for number in numbers]
+    about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    made = pa.table({"image": images, "label": list(labels)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(made.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
+
+
+@pytest.mark.parametrize("fewer", ["test", "validation"])
+def test_labels_are_those_of_the_names_though_a_file_numbers_fewer(tmp_path, fewer):
+    parquet(tmp_path / "train.parquet", range(24))
+    parquet(tmp_path / "test.parquet", range(24, 30))
+    others = [1, 2, 2, 1, 2, 1]
+    relabelled(tmp_path / f"{fewer}.parquet", range(24, 30), [at - 1 for at in others], CLASSES[1:])
+    data = load_dataset(str(tmp_path))
+    assert data.class_names == CLASSES
+    known = {
+        np.asarray(picture(number)).tobytes(): at
+        for number, at in zip(range(24, 30), others, strict=True)
+    }
+    part = getattr(data, fewer)
+    for image, label in zip(pixels_of(part), part.labels.tolist(), strict=True):
+        assert known[image.permute(1, 2, 0).numpy().tobytes()] == label
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "complaint"),
+    [
+        (
+            [0, 1, 0, 1, 0, 1],
+            ("frog", "toad"),
+            "test.parquet has classes that .* does not",
+        ),
+        ([0, 1, 2, 1, 0, 1], CLASSES[1:], "row 2 of .*test.parquet must be one of its 2 named"),
+    ],
+)
+def test_classes_that_no_name_joins_are_refused(tmp_path, labels, names, complaint):
+    parquet(tmp_path / "train.parquet", range(24))
+    relabelled(tmp_path / "test.parquet", range(24, 30), labels, names)
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("cifar-train.parquet", "cifar-test.parquet"),
+        ("training_set.parquet", "testing_set.parquet"),
+        ("train/cats.parquet", "test/train_like.parquet"),
+        ("Train0.parquet", "TEST0.parquet"),
+    ],
+)
+def test_a_part_is_what_the_folder_says_or_else_the_file(tmp_path, train, test):
+    parquet(tmp_path / train, range(24))
+    parquet(tmp_path / test, range(24, 30))
+    data = load_dataset(str(tmp_path))
+    assert tuple(map(len, (data.train, data.validation, data.test))) == (21, 3, 6)
+
+
+@pytest.mark.parametrize(
+    ("names", "unclear"),
+    [
+        (("train.parquet", "eval.parquet"), "eval.parquet"),
+        (("train-1.parquet", "test-1.parquet", "more.parquet"), "more.parquet"),
+        (("cifartrain.parquet", "cifartest.parquet"), "cifartest.parquet, cifartrain.parquet"),
+        (("train-or-test.parquet", "test.parquet"), "train-or-test.parquet"),
+    ],
+)
+def test_files_of_no_known_part_are_not_mixed_with_others(tmp_path, names, unclear):
+    for place, name in enumerate(names):
+        parquet(tmp_path / name, range(24 * place, 24 * place + 24))
+    with pytest.raises(DataError, match=f"named after one part.*; got {unclear}. Rename"):
+        load_dataset(str(tmp_path))
+
+
+def test_files_that_say_nothing_are_one_set(tmp_path):
+    parquet(tmp_path / "cats.parquet", range(18))
+    parquet(tmp_path / "dogs.parquet", range(18, 36))
+    data = load_dataset(str(tmp_path))
+    assert tuple(map(len, (data.train, data.validation, data.test))) == (27, 3, 6)
+
+
+def test_saved_splits_of_other_names_are_not_left_out_in_silence(tmp_path):
+    saved_dict(tmp_path)
+    saved(tmp_path / "dev", range(30, 36))
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test", "dev"]}))
+    with pytest.raises(DataError, match=r"named after one part.*; got dev\. Rename"):
+        load_dataset(str(tmp_path))
+
+
 def test_one_file_or_one_saved_split_is_dealt_into_all_parts(tmp_path):
     one = load_dataset(str(parquet(tmp_path / "pets.parquet", range(36))))
     saved(tmp_path / "saved", range(36))

@@ -20,7 +20,8 @@ from sparring.data.pictures import LARGEST_FILE
 from sparring.errors import DataError
 from sparring.records.files import LARGEST_JSON, parse_json
 
-_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z]).*", re.IGNORECASE)
+_PART = re.compile(r"(?<![a-z])(train|test|validation|valid|val)(?:ing)?(?![a-z])", re.IGNORECASE)
+_HIDDEN_PART = re.compile(r"train|test", re.IGNORECASE)
 _ROWS = 64
 """Rows in memory at a time."""
 _LABELS = ("label", "labels", "class", "target")
@@ -51,19 +52,26 @@ class Tables:
 
     def rows(self, part: str) -> Iterator[Picture]:
         """Every row of a part. Raises `DataError` for a damaged file."""
+        first, names = self.parts["train"][0], self.class_names()
         for path in self.parts[part]:
+            number_of = _renumbering(path, self._names_in(path), first, names)
             with _naming(path):
                 number = 0
                 for batch in _batches(path, self.is_arrow):
                     for stored, labelled in _stored(batch, path):
                         name = f"row {number} of {path}"
                         content, is_elsewhere = _content(stored, path, name)
-                        yield Picture(content, _label(labelled, name), name, is_elsewhere)
+                        label = _label(labelled, name)
+                        if number_of is not None:
+                            label = _renumbered(label, number_of, name)
+                        yield Picture(content, label, name, is_elsewhere)
                         number += 1
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the first file's metadata; empty if there are none."""
-        path = self.parts["train"][0]
+        return self._names_in(self.parts["train"][0])
+
+    def _names_in(self, path: Path) -> tuple[str, ...]:
         with _naming(path):
             schema = _schema(path, self.is_arrow)
         stored = (schema.metadata or {}).get(b"huggingface")
@@ -83,7 +91,8 @@ def find_tables(root: Path) -> Tables | None:
         return Tables(root=root, parts={"train": (root,)}, is_arrow=False)
     if (root / "dataset_dict.json").is_file():
         splits = _listed(root / "dataset_dict.json", "splits")
-        saved = {PARTS[name]: _saved(root / name) for name in splits if name in PARTS}
+        _check_parts(root, [name for name in splits if name not in PARTS])
+        saved = {PARTS[name]: _saved(root / name) for name in splits}
         return Tables(root=root, parts=_with_train(saved, root, splits), is_arrow=True)
     if (root / "state.json").is_file():
         return Tables(root=root, parts={"train": _saved(root)}, is_arrow=True)
@@ -96,9 +105,10 @@ def find_tables(root: Path) -> Tables | None:
     parts: dict[str, list[Path]] = {}
     for path in files:
         parts.setdefault(_part_of(path.relative_to(root)), []).append(path)
-    named = {part: tuple(paths) for part, paths in parts.items() if part}
-    if not named:
-        named = {"train": tuple(files)}
+    others = [str(path.relative_to(root)) for path in parts.pop("", [])]
+    if parts or (len(files) > 1 and any(map(_HIDDEN_PART.search, others))):
+        _check_parts(root, others)
+    named = {part: tuple(paths) for part, paths in parts.items()} or {"train": tuple(files)}
     return Tables(
         root=root, parts=_with_train(named, root, [p.name for p in files]), is_arrow=False
     )
@@ -120,11 +130,23 @@ def _with_train(
 
 
 def _part_of(path: Path) -> str:
-    """The part that the name of a file or folder begins with; empty if none does."""
-    for name in (path.name, *reversed(path.parts[:-1])):
-        if found := _NAME.fullmatch(name):
-            return PARTS[found[1].lower()]
+    """The part that the name of the folder says, else that of the file; empty if neither does."""
+    for name in path.parts:
+        said = {PARTS[found.lower()] for found in _PART.findall(name)}
+        if len(said) == 1:
+            return said.pop()
     return ""
+
+
+def _check_parts(root: Path, others: Sequence[str]) -> None:
+    """Refuse names that do not say a part, beside others: nobody knows what they are for."""
+    if others:
+        raise DataError.expected(
+            f"each file of {root}, or its folder, must be named after one part: train, validation "
+            "or test",
+            f"{', '.join(others[:20])}",
+            "Rename it (train-0.parquet, test-0.parquet), or move it elsewhere.",
+        )
 
 
 def _saved(folder: Path) -> tuple[Path, ...]:
@@ -229,6 +251,30 @@ def _names_in(stored: bytes | None, label: str) -> tuple[str, ...]:
         return ()
     is_named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_named else ()
+
+
+def _renumbering(
+    path: Path, own: Sequence[str], first: Path, names: Sequence[str]
+) -> Sequence[int] | None:
+    """The number of each of a file's classes among those of the first file.
+
+    `None` if the numbers are the same, as those of a file without names are taken to be.
+    """
+    if not own or not names or tuple(own) == tuple(names):
+        return None
+    if unknown := [name for name in own if name not in names]:
+        raise DataError(
+            f"{path} has classes that {first} does not name: {', '.join(unknown[:20])}. Give all "
+            "files the classes of the whole data set."
+        )
+    return [names.index(name) for name in own]
+
+
+def _renumbered(label: int, number_of: Sequence[int], name: str) -> int:
+    if not 0 <= label < len(number_of):
+        rule = f"the label of {name} must be one of its {len(number_of)} named classes"
+        raise DataError.expected(rule, label)
+    return number_of[label]
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str]:
