@@ -256,6 +256,7 @@ def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset,
     """Other data to evaluate a run on.
 
     Raises `DataError` if they cannot be read, or do not have the run's classes and image shape.
+    Classes without names are taken by their numbers (see `taken_by_number`).
     """
     run_data = RunData.of(run)
     if isinstance(other, Dataset):
@@ -270,9 +271,34 @@ def other_data(run: RunDirectory, other: Dataset | Path | str) -> tuple[Dataset,
             f"the network takes images of shape {own.shape} in {own.classes} classes",
             f"{found.shape} in {found.classes} classes from {dataset.name}",
         )
-    if dataset.class_names != numbered(found.classes):
+    by_number, names = numbered(found.classes), run_data.class_names
+    if dataset.class_names != by_number:
         check_classes(run_data, dataset)
+    elif names != by_number and set(names) == set(by_number):
+        raise DataError(
+            f"{dataset.name} numbers its classes {_some(by_number)}, but {run_data.run} was "
+            f"trained on folders of these names in the order {', '.join(names[:_NAMED])}, so that "
+            "the same label means two classes. Put the images into class folders of these names."
+        )
     return dataset, found
+
+
+def taken_by_number(run: RunDirectory, dataset: Dataset) -> str | None:
+    """A caveat for other data that only number their classes, where the run has names."""
+    names = run.class_names()
+    by_number = numbered(dataset.num_classes)
+    if not names or names == dataset.class_names or dataset.class_names != by_number:
+        return None
+    return (
+        f"the data only number their classes: label 0 is taken for {names[0]}, label 1 for "
+        f"{names[1]}, and so on"
+    )
+
+
+def is_its_own(run: RunDirectory, found: DataIdentity) -> bool:
+    """Whether these are the data that the run was trained on, as far as it stored them."""
+    stored = run.read_data()
+    return stored is not None and stored.digest == found.digest
 
 
 def store_identity(run: RunDirectory, source: str, found: DataIdentity) -> None:

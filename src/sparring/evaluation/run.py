@@ -15,10 +15,10 @@ from sparring.attacks import Threat, checked
 from sparring.attacks.identity import digest, identity, same_threat
 from sparring.attacks.threat import itself, stored_threat
 from sparring.data import Dataset, Images
-from sparring.data.run_data import dataset_of
+from sparring.data.run_data import dataset_of, is_its_own, taken_by_number
 from sparring.data.run_data import other_data as run_other_data
 from sparring.errors import ConfigError
-from sparring.evaluation.evaluate import Attacks, evaluate
+from sparring.evaluation.evaluate import Attacks, evaluate, moved
 from sparring.evaluation.judge import device_of
 from sparring.evaluation.progress import Observer
 from sparring.evaluation.strength import check_kept, keep
@@ -47,6 +47,11 @@ _LONGEST = 80
 MANY = 10
 """From this many images a class on, well mixed images contain every class."""
 
+UNDIVIDED = (
+    "{} has no test part, so all its images are used: ones that the network was trained on count "
+    "as well"
+)
+"""The caveat of other data that are used whole."""
 Classes = Sequence[int | str]
 _NO_SETTINGS = ("suite", "progress")
 """Arguments of `evaluate` that a key leaves out: by attacks of the first, and altogether."""
@@ -100,16 +105,16 @@ def evaluate_run(  # noqa: PLR0913 - one thing that is judged, the settings by k
     `precision`, `checks`, `batch_size` and `progress`; `threads`, CPU threads, 0 for one a core;
     and `save_adversarial`, a file as in `Verdict.save_adversarial`, for one threat. `data` is the
     data set that the run was given as an object, if it was; `trust_code` is as in
-    `trained_network`. With `other_data`, its test set is used, and all files go into
-    `results_on(run, other_data)`.
+    `trained_network`. With `other_data`, its test set is used, or all images with a caveat if they
+    have no test part of their own, and all files go into `results_on(run, other_data)`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
     suite_of(settings.get("suite", "pgd"))
-    dataset, place, stated = _judged_on(run, data, other_data)
-    images, labels, chosen, lacking = _images(dataset, classes, num_images)
+    dataset, place, whole, stated = _judged_on(run, data, other_data)
+    images, labels, chosen, lacking = _images(dataset, classes, num_images, whole=whole)
     own = stored_threat(run, trust_code=trust_code)
     network = trained_network(run, trust_code=trust_code).to(chosen_device(device))
-    weights, caveats, found = file_digest(run.weights), (stated, lacking), list[Evaluation]()
+    weights, caveats, found = file_digest(run.weights), (*stated, lacking), list[Evaluation]()
     threats = own if threat is None else threat
     sizes = threats if isinstance(threats, Sequence) else (threats,)
     with _verdicts(network, images, labels, threats, place, dict(settings)) as verdicts:
@@ -150,17 +155,17 @@ def evaluate_network(  # noqa: PLR0913 - what is judged, the settings by keyword
     check_callable(network)
     whole = "test" in data.held_out
     images, labels, chosen, lacking = _images(data, classes, num_images, whole=whole)
-    network = network.to(chosen_device(device))
-    with torch.no_grad(), evaluation_mode(network):
-        some = images[:1].to(device_of(network, images))
-        outputs = checked(network, labels)(some).shape[1]
-    caveats = [lacking, *_about_data(data, outputs)]
-    place = None if out is None else RunDirectory(Path(out))
-    weights, found = content_digest(network.state_dict()), list[Verdict]()
-    with _verdicts(network, images, labels, threat, place, dict(settings)) as verdicts:
-        for verdict in verdicts:
-            verdict = _about(verdict, weights, chosen, caveats)
-            found.append(verdict if place is None else _kept(place, verdict))
+    with moved(network, device):
+        with torch.no_grad(), evaluation_mode(network):
+            some = images[:1].to(device_of(network, images))
+            outputs = checked(network, labels)(some).shape[1]
+        caveats = [lacking, *_about_data(data, outputs)]
+        place = None if out is None else RunDirectory(Path(out))
+        weights, found = content_digest(network.state_dict()), list[Verdict]()
+        with _verdicts(network, images, labels, threat, place, dict(settings)) as verdicts:
+            for verdict in verdicts:
+                verdict = _about(verdict, weights, chosen, caveats)
+                found.append(verdict if place is None else _kept(place, verdict))
     return tuple(found) if isinstance(threat, Sequence) else found[0]
 
 
@@ -261,10 +266,7 @@ def results_on(run: RunDirectory, other: Dataset | Path | str) -> RunDirectory:
 def _about_data(data: Dataset, outputs: int) -> Iterator[str]:
     """Caveats for a network that may know nothing of these data."""
     if "test" in data.held_out:
-        yield (
-            f"{data.name} has no test part, so all its images are used: ones that the network was "
-            "trained on count as well"
-        )
+        yield UNDIVIDED.format(data.name)
     if outputs != data.num_classes:
         yield (
             f"the network has {outputs} outputs and the data {data.num_classes} classes: output 0 "
@@ -327,10 +329,10 @@ def _number(wanted: int | str, names: Sequence[str]) -> int:
 
 def _judged_on(
     run: RunDirectory, data: Dataset | None, other: Dataset | Path | str | None
-) -> tuple[Dataset, RunDirectory, str | None]:
-    """The data, the folder for the results, and a caveat."""
+) -> tuple[Dataset, RunDirectory, bool, Sequence[str]]:
+    """The data, the folder for the results, whether the data are used whole, and caveats."""
     if other is None:
-        return dataset_of(run, data), run, None
+        return dataset_of(run, data), run, False, ()
     if data is not None:
         raise ConfigError(
             "data and other_data exclude each other. Pass the run's own as data, or others as "
@@ -338,8 +340,13 @@ def _judged_on(
         )
     dataset, known = run_other_data(run, other)
     where = dataset.name if isinstance(other, Dataset) else str(other)
-    stated = f"on the test images of {where}, not on the run's own ({known.words})"
-    return dataset, _folder_of(run, dataset, known), stated
+    stated = [f"on the test images of {where}, not on the run's own ({known.words})"]
+    whole = "test" in dataset.held_out and not is_its_own(run, known)
+    if whole:
+        stated.append(UNDIVIDED.format(dataset.name))
+    if (numbers := taken_by_number(run, dataset)) is not None:
+        stated.append(numbers)
+    return dataset, _folder_of(run, dataset, known), whole, stated
 
 
 def _folder_of(run: RunDirectory, dataset: Dataset, known: DataIdentity) -> RunDirectory:
