@@ -146,6 +146,35 @@ def test_a_worker_that_hangs_can_be_killed_even_if_it_is_stopped():
         assert until(transport, Died).worker == worker
 
 
+def interrupted(process: SpawnProcess) -> int | None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_death_is_reported_though_ctrl_c_comes_while_it_is_waited_for(monkeypatch):
+    with workplace(FixedLag(lag=1), small_job(raises_at=0)) as (_, transport):
+        worker = transport.start()
+        transport.submit(lease(worker, 0))
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("sparring.engine.transports.process._ended", interrupted)
+            until(transport, Died)
+        event = until(transport, Died)
+        assert event.worker == worker
+        assert "ticket 0 cannot be attacked" in event.reason
+        assert not transport.processes
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_who_kills_a_worker_whose_death_was_lost_gets_its_death():
+    with workplace(FixedLag(lag=1), small_job()) as (_, transport):
+        worker = transport.start()
+        os.kill(transport.processes[worker], signal.SIGKILL)
+        until(transport, Died)
+        transport.kill(worker)
+        assert [event.worker for event in transport.poll(0)] == [worker]
+        assert transport.poll(0) == []
+
+
 def test_stopping_leaves_no_process_and_no_descriptor():
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
     with workplace(FixedLag(lag=2), small_job(hangs_at=0)) as (_, transport):

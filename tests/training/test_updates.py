@@ -16,7 +16,8 @@ from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.models import SmallNetwork
 from sparring.training import SGD, TRADES, Adam, Adversarial, Mixed, Natural, Trainer
 from sparring.training.gradient_share import GradientShare, Packing
-from sparring.training.trainer import FORGET_EVERY, Average
+from sparring.training.team import SingleProcess
+from sparring.training.trainer import FORGET_EVERY, Average, update_together
 from training.small_runs import assert_same_bits, small, weights_of
 
 
@@ -147,6 +148,7 @@ def test_a_share_of_any_numbers_comes_back_from_its_flat_form(kinds, rank) -> No
     share = GradientShare(
         gradients=tuple(torch.randn_like(each) for each in network.parameters()),
         statistics=tuple(torch.randn_like(each) for each in network.buffers()),
+        changed=tuple(bool(place % 2) for place, _ in enumerate(network.buffers())),
         loss=0.5,
         accuracy=0.25,
         staleness=(6,),
@@ -159,7 +161,42 @@ def test_a_share_of_any_numbers_comes_back_from_its_flat_form(kinds, rank) -> No
         assert found is not None
         assert found.dtype == sent.dtype
         assert torch.equal(found, sent)
+    assert back.changed == share.changed
     assert (back.loss, back.accuracy) == (0.5, 0.25)
+
+
+class Largest(nn.Module):
+    """Keeps the largest activation that it has seen in training, and a number that never moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 784))
+        self.register_buffer("largest", torch.tensor(0.0))
+        self.register_buffer("third", torch.tensor(1 / 3))
+        self.largest: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.largest.copy_(torch.maximum(self.largest, images.detach().max()))
+        return images.flatten(1) @ self.weight.t() * self.third
+
+
+def test_a_buffer_becomes_the_mean_of_the_trainers_though_only_some_passes_change_it() -> None:
+    dataset, cpu = load_dataset("mnist"), torch.device("cpu")
+    config = small(trainers=3, batch_size=12)
+    teams = [SingleProcess(rank=rank, size=3) for rank in range(3)]
+    trainers = [Trainer(config, dataset, cpu, Largest(), team) for team in teams]
+    for values, mean in (((0.25, 0.5, 0.75), 0.5), ((0.25, 0.5, 1.0), 2 / 3), ((0.0,) * 3, 2 / 3)):
+        ticket = [trainer.loader.begin(0) for trainer in trainers]
+        parts = [
+            replace(part, adversarial=torch.full_like(part.adversarial, value))
+            for part, value in zip(ticket, values, strict=True)
+        ]
+        update_together(trainers, parts)
+        for trainer in trainers:
+            found = dict(trainer.network.named_buffers())
+            assert found["largest"].item() == pytest.approx(mean)
+            assert torch.equal(found["third"], torch.tensor(1 / 3))
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +278,7 @@ def test_moments_too_small_to_move_a_weight_are_forgotten(few: Dataset) -> None:
         kept = moments["exp_avg"][1:].abs().max().item()
     trainer.loader.restore({}, FORGET_EVERY - 1)
     trainer.network.get_parameter("fc1.bias").data[0] = -1e6  # its unit is dead: no gradient
-    trainer.copy.refresh()
-    trainer.update(batch)
+    trainer.update(next(trainer.loader))
     assert not moments["exp_avg"][0].any()
     assert not moments["exp_avg_sq"][0].any()
     assert moments["exp_avg"][1:].abs().max().item() > 0.1 * kept > 0

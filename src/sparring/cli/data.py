@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 ABOUT = """Look at every image of a data set: classes, sizes, damage, duplicates.
 
 PATH is a folder of class folders of pictures (train/cat/1.png, test/cat/2.png,
-or cat/1.png only), a folder of IDX files, an .npz file, or mnist. Exits with 2
-if it cannot be trained on.
+or cat/1.png only), a folder of IDX files, an .npz file, Parquet files,
+what Hugging Face's save_to_disk wrote, or mnist. Exits with 2 if it cannot be
+trained on.
 
 examples:
   sparring data pictures/

@@ -111,7 +111,7 @@ def _wait_asleep() -> None:
     """Let PyTorch's threads sleep while they have no work, unless the environment says how to wait.
 
     By default they spin for milliseconds. Where another program wants a core, the thread that has
-    work waits for the one that spins: docs/decisions/0007-engine.md. For OpenMP of GCC, which
+    work waits for the one that spins: docs/how-to/how-long.md. For OpenMP of GCC, which
     reads this when PyTorch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

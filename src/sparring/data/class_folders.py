@@ -296,7 +296,7 @@ def open_class_folders(root: Path, conversion: Conversion = AS_IS) -> Dataset:
     """The data set of a folder of class folders; pictures are decoded when they are needed.
 
     Without a test folder, a sixth of every class is the test set; without a validation folder, a
-    twelfth of every class of what is left; at least one picture each. Which ones, and the order of
+    twelfth of every class; at least one picture each. Which ones, and the order of
     every part, depends on the files' names only.
     Cost: reading every header. Raises `DataError` for anything that prevents training, except
     damage after a header.

@@ -4,6 +4,7 @@ Shapes: B batch, C H W image.  Units: pixels in [0, 1], seconds are wall-clock.
 """
 
 import hashlib
+import logging
 import math
 import time
 import weakref
@@ -23,13 +24,13 @@ from sparring.attacks import (
 )
 from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.identity import identity
-from sparring.attacks.stage import IN_TURN
+from sparring.attacks.stage import IN_TURN, Stage
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
-from sparring.errors import CheckpointError, ConfigError
+from sparring.errors import CheckpointError, ConfigError, SparringError
 from sparring.loader.asynchronous import Asynchronous
-from sparring.loader.sending import CopyOf, check_rebuilt, check_sent
-from sparring.loader.source import LiveModel, Source, SourceSetup
+from sparring.loader.sending import AT_THE_TOP, CopyOf, check_rebuilt, check_sent
+from sparring.loader.source import LiveModel, Place, Source, SourceSetup
 from sparring.loader.sources import Fresh, SourceKind, check_source
 from sparring.models import (
     PROBES,
@@ -41,11 +42,16 @@ from sparring.models import (
     possible_precision,
     working_copy,
 )
+from sparring.models.calling import plain_settings
 from sparring.records.checks import at_least, positive
 from sparring.records.typed import typed
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 """Layout of a state dict."""
+BUILD = "pass build=, a function at the top of a module that makes such a network"
+"""Advice for a model that does not pickle."""
 SAMPLE = 256
 """Images, evenly spaced, by which a state knows its data."""
 
@@ -81,6 +87,7 @@ class AdversarialLoader:
     """
 
     @typed
+    @plain_settings()
     def __init__(  # noqa: PLR0913 - data, model and attack; the settings by keyword
         self,
         data: object,
@@ -124,7 +131,10 @@ class AdversarialLoader:
         if isinstance(source, Asynchronous):
             source.transport.check()
             if source.workers != 0:
-                check_sent(recipe, model, build)
+                if build is None:
+                    check_sent(recipe, images, "model", CopyOf(model).network, BUILD)
+                else:
+                    check_sent(recipe, images, "build", build, AT_THE_TOP)
             check_rebuilt(model, build or CopyOf(model), few)
             source.layout(model, images.image_shape, recipe.rank_batch_size)
         copy = working_copy(model, possible_precision(model, precision, few))
@@ -137,7 +147,9 @@ class AdversarialLoader:
             for stage in IN_TURN:
                 tried = crafter.craft(tried, copy.attacked, version=0, stage=stage)
         live = LiveModel(network=model, copy=copy)
-        self._assemble(SourceSetup(model=live, crafter=crafter, job=job), source, known)
+        place = Place.local(rank, world_size)
+        setup = SourceSetup(model=live, crafter=crafter, job=job, place=place)
+        self._assemble(setup, source, known)
 
     @classmethod
     def of(cls, setup: SourceSetup, source: SourceKind) -> "AdversarialLoader":
@@ -151,6 +163,7 @@ class AdversarialLoader:
         self._model = setup.model
         self._source: Source | None = None
         self._closed = self._waits_for_update = self._has_begun = self._has_ended = False
+        self._is_current = False
         self._end: Callable[[], object] = lambda: None
         self.supply_seconds = 0.0
         """Time for the last batch: its attack, or the wait for a worker."""
@@ -170,6 +183,8 @@ class AdversarialLoader:
     @property
     def copy(self) -> WorkingCopy:
         """The form of passes: `copy.attacked` for attacks, `copy.trained` for updates."""
+        if not self._is_current:
+            self._refresh()
         return self._model.copy
 
     @copy.setter
@@ -199,14 +214,14 @@ class AdversarialLoader:
             )
         return self
 
+    @plain_settings()
     def __next__(self) -> AttackedBatch:
         """The next batch, with the staleness of its source."""
         source = self._opened()
         self.updated()
-        if not self._has_begun:  # weights may have been loaded since the loader was made
-            self._has_begun = True
-            self._model.copy.refresh()
+        self._has_begun = True
         begun = time.perf_counter()
+        self._refresh()  # weights may change at other times than `updated` says
         try:
             batch = source.next()
         except StopIteration:
@@ -221,23 +236,33 @@ class AdversarialLoader:
         if self._waits_for_update:
             self.advance()
 
+    @plain_settings()
     def advance(self) -> None:
-        """Count an update of the weights, with any batch."""
+        """Count an update with the last batch, or with one that `begin` and `finish` made.
+
+        For trainers; a loop of your own calls `updated`. Raises `ConfigError` if the update with
+        the last batch was counted before: its source would skip one.
+        """
+        if self._source is not None and not self._waits_for_update:
+            raise ConfigError(
+                "the update with the last batch is counted already. Other changes of the weights "
+                "need no call: the next batch is attacked with the weights as they then are."
+            )
         self._waits_for_update, self._has_begun = False, True
         self._model.version += 1
+        self._is_current = False
         begun = time.perf_counter()
         if self._source is not None and not self._closed:
             self._source.updated()
         self.commit_seconds = time.perf_counter() - begun
-        self._model.copy.refresh()
 
     def begin(self, number: int) -> AttackedBatch:
         """The batch of any ticket, attacked now except for its fresh steps."""
-        return self._setup.craft(self._setup.crafter.clean(number), "first")
+        return self._crafted(self._setup.crafter.clean(number), "first")
 
     def finish(self, batch: AttackedBatch) -> AttackedBatch:
         """The batch after its fresh steps, with the weights as they are now."""
-        return self._setup.craft(batch, "last")
+        return self._crafted(batch, "last")
 
     def figures(self) -> Mapping[str, int | float | str]:
         """Measurements of the last batch that only its source knows, such as its worker."""
@@ -247,6 +272,7 @@ class AdversarialLoader:
         """Counts over the whole training so far, such as lost leases."""
         return {} if self._source is None else self._source.totals()
 
+    @plain_settings()
     def state_dict(self) -> dict[str, Any]:
         """The state to resume from with the next batch, without the weights.
 
@@ -258,14 +284,17 @@ class AdversarialLoader:
             "format": FORMAT,
             "version": self.version,
             "settings": self._settings(),
+            "arithmetic": self._model.copy.name,
             "source": self.source_state(),
         }
 
+    @plain_settings()
     def load_state_dict(self, state: object) -> None:
         """Resume where the loader of this state was; load the model's weights before.
 
-        Raises `CheckpointError` for a state of other settings, or a damaged one, and `ConfigError`
-        after the first batch.
+        A state of another arithmetic is taken, with a warning in the log: later batches may differ
+        from those that the other loader would have made. Raises `CheckpointError` for a state of
+        other settings, or a damaged one, and `ConfigError` after the first batch.
         """
         if self._has_begun:
             raise ConfigError(
@@ -289,8 +318,13 @@ class AdversarialLoader:
         if not isinstance(version, int) or not 0 <= version <= len(self):
             rule = f"the state's version must be a number from 0 to {len(self)}"
             raise CheckpointError.expected(rule, f"{version!r:.40}", "The state is damaged.")
+        there, here = state.get("arithmetic"), self._model.copy.name
+        if there not in (None, here):
+            log.warning("the state is of passes in %s, this loader's are %s", there, here)
         try:
             self.restore(state.get("source", {}), version)
+        except SparringError:
+            raise  # the state was not the cause
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"the state of the loader is damaged: {str(error)[:160]}. Start from another one."
@@ -304,7 +338,7 @@ class AdversarialLoader:
         """Resume after `version` updates; raises `ValueError` for a damaged state."""
         self._opened().restore(source, version)
         self._model.version = version
-        self._model.copy.refresh()
+        self._is_current = False
 
     def close(self) -> None:
         """End the workers and release their memory; may be called twice."""
@@ -324,6 +358,17 @@ class AdversarialLoader:
     ) -> None:
         self.close()
 
+    def _refresh(self) -> None:
+        self._is_current = True
+        self._model.copy.refresh()
+
+    @plain_settings()
+    def _crafted(self, batch: AttackedBatch, stage: Stage) -> AttackedBatch:
+        if not self._is_current:
+            self._refresh()
+        return self._setup.craft(batch, stage)
+
+    @plain_settings()
     def _opened(self) -> Source:
         if self._closed:
             raise ConfigError("this loader is closed. Make a new one.")

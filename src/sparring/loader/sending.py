@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import Recipe
-from sparring.engine.shared_images import unpicklable
+from sparring.data import Images, ImageSet
+from sparring.engine.shared_images import sendable, unpicklable
 from sparring.errors import ConfigError, OwnCodeFailed, cause
 from sparring.models import copied, device_of, drawing_from
 from sparring.models.calling import model_errors
@@ -20,6 +21,9 @@ from sparring.records.text import kind_text
 
 ROUNDING = 1e-4
 """Largest difference of two copies' logits, in units of the largest logit: kernels may differ."""
+
+AT_THE_TOP = "define it at the top of a module"
+"""Advice for things of your own that do not pickle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,23 +37,24 @@ class CopyOf:
         return copied(self.network)
 
 
-def check_sent(recipe: Recipe, model: nn.Module, build: Callable[[], nn.Module] | None) -> None:
-    """Refuse things that do not pickle. Raises `ConfigError`."""
-    sent = {
-        "attack": recipe.attack,
-        "eps_schedule": recipe.eps_schedule,
-        "build": build,
-        "model": None if build is not None else CopyOf(model).network,
-    }
-    for name, thing in sent.items():
+def check_sent(recipe: Recipe, images: Images, name: str, network: object, advice: str) -> None:
+    """Refuse anything for workers that does not pickle, before anything is written or started.
+
+    `network` is what makes the network in a worker, `name` what it is called, `advice` what to do
+    if it does not pickle. Cost: all of it is pickled, without images in memory. Raises
+    `ConfigError`, and `DataError` for streamed images.
+    """
+    sent = {"attack": recipe.attack, "eps_schedule": recipe.eps_schedule}
+    sent |= {f"augmentation {place}": step for place, step in enumerate(recipe.augmentation)}
+    for what, thing in {**sent, name: network}.items():
         if (reason := unpicklable(thing)) is not None:
-            advice = "pass build=, a function at the top of a module that makes such a network"
-            if name != "model":
-                advice = "define it at the top of a module"
+            instead = advice if what == name else AT_THE_TOP
             raise ConfigError(
-                f"the {name}, a {type(thing).__name__}, cannot be sent to workers; pickling it "
-                f"failed: {reason}. Either {advice}, or use Asynchronous(workers=0)."
+                f"the {what}, a {type(thing).__name__}, cannot be sent to workers; pickling it "
+                f"failed: {reason}. Either {instead}, or take no workers (workers=0)."
             )
+    if not isinstance(images, ImageSet):
+        sendable(images)
 
 
 def check_rebuilt(model: nn.Module, build: Callable[[], nn.Module], images: Tensor) -> None:

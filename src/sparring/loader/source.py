@@ -13,6 +13,7 @@ from sparring.attacks import AttackedBatch, Crafter
 from sparring.attacks.stage import Stage
 from sparring.engine.attacker import AttackJob
 from sparring.models import WorkingCopy
+from sparring.records.environment import number_from_environment
 
 
 class Place(NamedTuple):
@@ -20,6 +21,20 @@ class Place(NamedTuple):
 
     number: int = 0
     of: int = 1
+
+    @classmethod
+    def local(cls, rank: int, size: int) -> "Place":
+        """That of this one of `size` processes, as their launcher says it in `LOCAL_RANK`.
+
+        Without one, as if all were on this machine. Raises `ConfigError` for a variable that is no
+        number.
+        """
+        if size == 1:
+            return cls()
+        return cls(
+            number_from_environment("LOCAL_RANK", rank),
+            number_from_environment("LOCAL_WORLD_SIZE", size),
+        )
 
 
 @dataclass(kw_only=True, slots=True, eq=False, repr=False)

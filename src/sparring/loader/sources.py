@@ -15,6 +15,8 @@ from sparring.loader.asynchronous import Asynchronous
 from sparring.loader.source import Source, SourceSetup
 from sparring.models.saved import Fields, Numbers
 from sparring.records.checks import at_least
+from sparring.records.environment import available_memory
+from sparring.records.text import bytes_text
 from sparring.records.typed import typed_record
 
 
@@ -213,7 +215,8 @@ class DelayLine(InProcess):
             eps = Numbers(dtype=torch.float64, shape=(count,))  # NaN of attacks without a threat
             wanted = {"adversarial": pixels, "versions": versions, "eps": eps}
             Fields(wanted).check(state, "source")
-            columns = (state["adversarial"], state["versions"].tolist(), state["eps"].tolist())
+            images = state["adversarial"].to(one.device, copy=True)  # the caller may change its own
+            columns = (images, state["versions"].tolist(), state["eps"].tolist())
             for batch, adversarial, version, eps in zip(clean, *columns, strict=True):
                 waiting.append(replace(batch, adversarial=adversarial, version=version, eps=eps))
         self._waiting, self._next = waiting, trained + len(waiting)
@@ -231,7 +234,7 @@ class Accumulation(InProcess):
         self._given: AttackedBatch | None = None
         images = setup.crafter.images
         shape = (len(images), *images.image_shape)
-        self._changes = torch.zeros(shape, dtype=torch.float16, device=setup.crafter.device)
+        self._changes = _perturbations(shape, setup.crafter.device)
 
     @override
     def next(self) -> AttackedBatch:
@@ -242,14 +245,15 @@ class Accumulation(InProcess):
         plan = crafter.recipe.plan(self._next)
         place = self._next * len(batch) + torch.arange(len(batch), device=batch.images.device)
         new = place < (len(self._changes) if plan.fresh_steps else math.inf)
-        new |= torch.isin(batch.indices, batch.indices[new])  # twice in one batch: none is kept yet
+        indices = batch.indices.to(place.device)
+        new |= torch.isin(indices, indices[new])  # twice in one batch: none is kept yet
         if new.any():
             start = self._setup.craft(batch, "first")
         else:
             start = replace(batch, version=model.version)
         if not new.all():
             assert isinstance(plan.attack, StepwiseAttack)  # only these have fresh steps
-            kept = batch.images + self._changes[batch.indices.to(self._changes.device)]
+            kept = batch.images + self._changes[indices]
             kept = plan.attack.threat.project(kept, batch.images)
             mine = new.view(-1, *(1,) * (kept.dim() - 1))
             start = replace(start, adversarial=torch.where(mine, start.adversarial, kept))
@@ -279,3 +283,17 @@ class Accumulation(InProcess):
         Fields({"changes": changes}).check(state, "source")
         self._changes.copy_(state["changes"])
         self._next = trained
+
+
+def _perturbations(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Room for the perturbations of all images; zeros."""
+    size = 2 * math.prod(shape)
+    room = available_memory() if device.type == "cpu" else None
+    if room is not None and size > room:
+        raise ConfigError.expected(
+            f"the source reused keeps the perturbations of all {shape[0]:,} training images, which "
+            f"must fit into the {bytes_text(room)} of memory that is free",
+            bytes_text(size),
+            "Take another source, or fewer or smaller images.",
+        )
+    return torch.zeros(shape, dtype=torch.float16, device=device)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sparring.errors import ConfigError
+
 UNKNOWN = "unknown"
 """Stands where the system does not say."""
 
@@ -127,3 +129,18 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def number_from_environment(name: str, otherwise: int) -> int:
+    """The number in an environment variable of a launcher of trainers, such as torchrun.
+
+    Raises `ConfigError` if it is no number.
+    """
+    text = os.environ.get(name, str(otherwise))
+    if not text.isdecimal():
+        raise ConfigError.expected(
+            f"the environment variable {name} must be a number",
+            repr(text),
+            "Start trainers with torchrun, or unset it.",
+        )
+    return int(text)

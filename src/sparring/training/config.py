@@ -93,7 +93,7 @@ class TrainConfig:
     """"mnist" (bundled), a folder of class folders of pictures or of IDX files, an .npz file; of
     data passed in Python, "given:" and their name."""
     image_size: int | None = None
-    """Pictures' shorter side is resized to it, and the middle square taken; none: as they are."""
+    """Pictures' shorter side is resized to it, and the middle square taken; `None`: as they are."""
     channels: Channels | None = None
     """"rgb" or "grey" converts all pictures to that; `None` refuses a mixture of both."""
     data_memory: ByteCount = DATA_MEMORY
@@ -131,7 +131,7 @@ class TrainConfig:
     average: float = 0.0
     """Decay of the exponential moving average of weights that is evaluated; 0 for none."""
     clip_norm: float | None = None
-    """Largest norm of the gradient; none for no clipping."""
+    """Largest norm of the gradient; `None` for no clipping."""
     precision: Precision = "auto"
     """bf16 where the hardware has units for it (auto), always (bf16) or never (fp32)."""
     device: str = "auto"

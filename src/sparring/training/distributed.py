@@ -28,6 +28,7 @@ from typing_extensions import override
 from sparring.errors import ConfigError, DataError, FailedElsewhere, SparringError, TrainerLost
 from sparring.loader import Place
 from sparring.models import bits, chosen_device
+from sparring.records.environment import number_from_environment
 from sparring.records.run import DataIdentity
 from sparring.records.text import counted
 from sparring.training.gradient_share import REQUESTS
@@ -153,10 +154,7 @@ def present_team() -> Team:
     """The team of torch.distributed's default group; of this process alone if there is none."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return SingleProcess()
-    place = Place(
-        number=_number("LOCAL_RANK", dist.get_rank()),
-        of=_number("LOCAL_WORLD_SIZE", dist.get_world_size()),
-    )
+    place = Place.local(dist.get_rank(), dist.get_world_size())
     return DistributedTeam(place=place, launch=_launch())
 
 
@@ -172,7 +170,7 @@ def launched() -> int:
 
     Raises `ConfigError` for a variable that is not a number.
     """
-    return _number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
+    return number_from_environment("WORLD_SIZE", 1) if "RANK" in os.environ else 1
 
 
 @contextmanager
@@ -191,7 +189,9 @@ def joined() -> Iterator[None]:
     with _connection_errors():
         store, rank, size = next(rendezvous("env://"))
         # A launcher's store outlives a restart, and keeps the addresses of processes that ended.
-        own = PrefixStore(f"attempt {_number('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        own = PrefixStore(
+            f"attempt {number_from_environment('TORCHELASTIC_RESTART_COUNT', 0)}", store
+        )
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=own, rank=rank, world_size=size)
     try:
@@ -259,15 +259,4 @@ def _launch() -> Launch:
     if run is None:
         return Launch()
     by = f"process {os.getppid()}" if run == "none" else f"run {run}"
-    return Launch(by, _number("TORCHELASTIC_RESTART_COUNT", 0) > 0)
-
-
-def _number(name: str, otherwise: int) -> int:
-    text = os.environ.get(name, str(otherwise))
-    if not text.isdecimal():
-        raise ConfigError.expected(
-            f"the environment variable {name} must be a number",
-            repr(text),
-            "Start trainers with torchrun, or unset it.",
-        )
-    return int(text)
+    return Launch(by, number_from_environment("TORCHELASTIC_RESTART_COUNT", 0) > 0)

@@ -28,8 +28,10 @@ class GradientShare:
     gradients: tuple[Tensor | None, ...]
     """One for each weight that is trained, in the network's order; `None` where the loss does not
     depend on it."""
-    statistics: tuple[Tensor | None, ...] = ()
-    """Floating-point buffers that the pass changed, as it left them; `None` for the others."""
+    statistics: tuple[Tensor, ...] = ()
+    """The floating-point buffers as the pass left them."""
+    changed: tuple[bool, ...] = ()
+    """Which of them the pass changed, on this trainer or, in a mean, on any."""
     loss: float
     """The objective's mean value."""
     accuracy: float
@@ -67,7 +69,7 @@ class Packing:
         ]
         staleness = [0.0] * self._trainers
         staleness[self._trainer] = float(share.staleness[0])
-        flags = [float(value is not None) for value in values]
+        flags = [*(float(value is not None) for value in share.gradients), *share.changed]
         tail = [*flags, share.loss, share.accuracy, *staleness, *[0.0] * REQUESTS]
         return torch.cat([*flat, flat[0].new_tensor(tail)])
 
@@ -76,15 +78,16 @@ class Packing:
         *flat, last = mean.split([*self._sizes, len(mean) - sum(self._sizes)])
         numbers = last.tolist()
         like = [*self._weights, *self._buffers]
-        values = [
-            _like(place, value) if flag > 0 else None
-            for place, value, flag in zip(like, flat, numbers[: len(like)], strict=True)
-        ]
+        values = [_like(place, value) for place, value in zip(like, flat, strict=True)]
+        flags = [flag > 0 for flag in numbers[: len(like)]]
+        count = len(self._weights)
+        gradients = zip(values[:count], flags[:count], strict=True)
         loss, accuracy, *rest = numbers[len(like) :]
         ages = rest[: self._trainers]
         return GradientShare(
-            gradients=tuple(values[: len(self._weights)]),
-            statistics=tuple(values[len(self._weights) :]),
+            gradients=tuple(value if there else None for value, there in gradients),
+            statistics=tuple(values[count:]),
+            changed=tuple(flags[count:]),
             loss=loss,
             accuracy=accuracy,
             staleness=tuple(round(age * self._trainers) for age in ages),

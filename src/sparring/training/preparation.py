@@ -14,7 +14,6 @@ from sparring.attacks import PGD
 from sparring.attacks.batch_attack import attacked_images
 from sparring.data import Dataset
 from sparring.data.source import absolute
-from sparring.engine.shared_images import unpicklable
 from sparring.errors import (
     CheckpointError,
     ConfigError,
@@ -24,6 +23,7 @@ from sparring.errors import (
     cause,
 )
 from sparring.loader import Asynchronous, Fresh, Stale
+from sparring.loader.sending import check_sent
 from sparring.models import (
     PROBES,
     Given,
@@ -62,6 +62,8 @@ REBUILT = (
     "from torch, numpy.random and random, which the run seeds, or seed your generators. "
 )
 """The same for a network that a factory makes once for each copy."""
+FACTORY = "define its class at the top of a module, name a factory (model.factory)"
+"""Advice for a network that does not pickle."""
 
 
 def prepared(
@@ -111,8 +113,8 @@ def check_fits(
         check_tensorboard()
     if isinstance(config.source, Asynchronous):
         config.source.transport.check()
-        if network is not None and config.source.workers != 0:
-            _check_sendable(network)
+        if config.source.workers != 0:
+            check_sent(config.recipe(), dataset.train, "network", network, FACTORY)
     config.model.fitted(dataset.image_shape, dataset.num_classes)
     starting = starting_network(config, network, resumed=resumed)
     if isinstance(config.source, Asynchronous):
@@ -123,16 +125,6 @@ def check_fits(
     images = probes(dataset).to(device)
     check_network(starting, images, config.model.outputs(dataset.num_classes))
     possible_precision(starting, config.precision, images)
-
-
-def _check_sendable(network: nn.Module) -> None:
-    if (reason := unpicklable(network)) is not None:
-        raise ConfigError.expected(
-            "a network for workers must pickle, because it is sent to their processes",
-            reason,
-            "Define its class at the top of a module, name a factory (model.factory), or train "
-            "without workers.",
-        )
 
 
 def _instead(model: ModelKind, given: Given) -> ModelKind:

@@ -31,7 +31,7 @@ def for_model(config: TrainConfig) -> TrainConfig:
     """The settings of a preset for the network that they name.
 
     Two steps suffice for the paper's network. Other networks overfit to them near the peak of the
-    learning rate (catastrophic overfitting), and get three: docs/reproducing.md.
+    learning rate (catastrophic overfitting), and get three: results/small-cnn.
     """
     if isinstance(bare(config.model), PaperNetwork) or config.early_steps != TWO_THEN_THREE:
         return config

@@ -280,9 +280,9 @@ class Trainer:
         parameters = self._parameters()
         return GradientShare(
             gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
-            statistics=tuple(
-                None if torch.equal(old, new) else new
-                for old, new in zip(before, buffers, strict=True)
+            statistics=tuple(buffers),
+            changed=tuple(
+                not torch.equal(old, new) for old, new in zip(before, buffers, strict=True)
             ),
             loss=loss.item(),
             accuracy=correct.float().mean().item(),
@@ -347,12 +347,9 @@ class Trainer:
 
     @torch.no_grad()
     def _take_statistics(self, share: GradientShare) -> None:
-        for buffer, mean in zip(
-            floating_buffers(self.network) if share.statistics else (),
-            share.statistics,
-            strict=True,
-        ):
-            if mean is not None:
+        buffers = floating_buffers(self.network) if share.statistics else ()
+        for buffer, mean, changed in zip(buffers, share.statistics, share.changed, strict=True):
+            if changed:  # the mean of a constant would drift in its last bit
                 buffer.copy_(mean)
 
     def _step(self, share: GradientShare) -> None:

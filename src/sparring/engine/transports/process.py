@@ -27,7 +27,7 @@ from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena, anonymous_file
 from sparring.engine.shared_images import SharedImages
 from sparring.engine.transports.birth import FileHandoff, ParentDeathGuard, run_worker
-from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
+from sparring.engine.transports.protocol import FORGOTTEN, Died, Done, Event, Transport, Up
 from sparring.errors import OtherNetwork
 
 GRACE = 2.0
@@ -104,7 +104,7 @@ class ProcessTransport(Transport):
             job=pickle.dumps(job), arena=arena, shared=SharedImages(images), threads=threads
         )
         self._workers: dict[Worker, WorkerHandle] = {}
-        self._failed_starts: list[Died] = []
+        self._noticed: list[Died] = []
         self._names = itertools.count()
 
     @override
@@ -115,7 +115,7 @@ class ProcessTransport(Transport):
             self._workers[name] = self._spawned(f"sparring worker {name}")
         except OSError as error:
             reason = f"it could not be started: {error.strerror or error}"
-            self._failed_starts.append(Died(worker=name, reason=reason))
+            self._noticed.append(Died(worker=name, reason=reason))
         return name
 
     def _spawned(self, name: str) -> WorkerHandle:
@@ -160,8 +160,8 @@ class ProcessTransport(Transport):
     @override
     def poll(self, timeout: float) -> Sequence[Event]:
         names = {worker.pipe: name for name, worker in self._workers.items()}
-        events: list[Event] = [*self._failed_starts]
-        self._failed_starts.clear()
+        events: list[Event] = [*self._noticed]
+        self._noticed.clear()
         for pipe in wait(list(names), 0 if events else timeout):
             name = names[pipe]  # pyright: ignore[reportArgumentType]
             events += self._read(name)
@@ -171,6 +171,8 @@ class ProcessTransport(Transport):
     def kill(self, worker: Worker) -> None:
         if worker in self._workers:
             self._workers[worker].process.kill()
+        else:  # an exception, such as Ctrl-C, kept its end from the engine
+            self._noticed.append(Died(worker=worker, reason=FORGOTTEN))
 
     @override
     def stop(self) -> None:
@@ -178,7 +180,9 @@ class ProcessTransport(Transport):
             worker.pipe.close()  # its signal to end
         for worker in self._workers.values():
             _ended(worker.process)
-        self._workers.clear()
+        while self._workers:
+            _, worker = self._workers.popitem()
+            worker.process.close()
         self._setup.shared.close()
 
     @property
@@ -206,9 +210,11 @@ class ProcessTransport(Transport):
         return events
 
     def _bury(self, name: Worker) -> Died:
-        worker = self._workers.pop(name)
+        worker = self._workers[name]
+        code = _ended(worker.process)  # takes seconds: after Ctrl-C the next poll waits again
+        del self._workers[name]
         worker.pipe.close()
-        code = _ended(worker.process)
+        worker.process.close()
         return Died(worker=name, reason=worker.reason or _ending(code), refusal=worker.refusal)
 
 
@@ -218,9 +224,7 @@ def _ended(process: SpawnProcess) -> int | None:
     if process.is_alive():
         process.kill()
         process.join()
-    code = process.exitcode
-    process.close()
-    return code
+    return process.exitcode
 
 
 def _ending(code: int | None) -> str:

@@ -37,6 +37,8 @@ class Died:
 
 
 Event = Up | Done | Died
+FORGOTTEN = "its end was forgotten when the loop was interrupted"
+"""Why a worker has died whose `Died` was lost."""
 
 
 @runtime_checkable
@@ -63,7 +65,7 @@ class Transport(Protocol):
         ...
 
     def kill(self, worker: Worker) -> None:
-        """Kill a worker that hangs; its `Died` follows."""
+        """Kill a worker that hangs; its `Died` follows, also if it was dead and that was lost."""
         ...
 
     def stop(self) -> None:

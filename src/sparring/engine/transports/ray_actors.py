@@ -22,7 +22,7 @@ from sparring.engine.attacker import AttackJob, images_of, part_of, weights
 from sparring.engine.lease import Lease, Worker
 from sparring.engine.memory import Arena
 from sparring.engine.shared_images import sendable
-from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
+from sparring.engine.transports.protocol import FORGOTTEN, Died, Done, Event, Transport, Up
 from sparring.engine.transports.ray_cluster import Connection
 from sparring.engine.transports.ray_worker import (
     RaySetup,
@@ -143,6 +143,8 @@ class RayTransport(Transport):
     def kill(self, worker: Worker) -> None:
         if worker in self._actors:
             self._ended.append(self._bury(worker, "killed"))
+        else:  # an exception, such as Ctrl-C, kept its end from the engine
+            self._ended.append(Died(worker=worker, reason=FORGOTTEN))
 
     @override
     def stop(self) -> None:
