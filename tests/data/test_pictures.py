@@ -48,6 +48,53 @@ def test_a_file_and_its_bytes_are_the_same_picture(tmp_path: Path):
     assert torch.equal(read_picture(tmp_path / "a.jpg"), read_picture(saved(COLOUR, "JPEG")))
 
 
+def tiff(rows: np.ndarray, bits: int) -> bytes:
+    """Grey, uncompressed, with packed samples, as the format's specification has it."""
+    packed = ["".join(f"{level:0{bits}b}" for level in row) for row in rows.tolist()]
+    lines = [line + "0" * (-len(line) % 8) for line in packed]
+    data = b"".join(int(line, 2).to_bytes(len(line) // 8, "big") for line in lines)
+    tags = {256: rows.shape[1], 257: rows.shape[0], 258: bits, 259: 1, 262: 1}
+    tags |= {273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: rows.shape[0], 279: len(data)}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+def test_12_bits_are_rounded_to_8():
+    deep = np.array([[0, 1, 8, 9, 2048, 4087, 4095, 4095]])
+    (found,) = read_picture(tiff(deep, 12))
+    assert found.tolist() == np.round(deep / 4095 * 255).astype(int).tolist()
+
+
+def png(kind: int, bits: int, pixels: list[tuple[int, ...]], key: tuple[int, ...]) -> bytes:
+    """One row of pixels, one of whose values is transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        size, check = len(content), zlib.crc32(name + content)
+        return struct.pack(">I", size) + name + content + struct.pack(">I", check)
+
+    form = ">B" if bits == 8 else ">H"
+    row = bytes(1) + b"".join(struct.pack(form, level) for pixel in pixels for level in pixel)
+    header = struct.pack(">IIBBBBB", len(pixels), 1, bits, kind, 0, 0, 0)
+    transparent = b"".join(struct.pack(">H", level) for level in key)
+    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(row))]
+    start = bytes([0x89]) + b"PNG" + bytes([13, 10, 26, 10])
+    return start + b"".join(chunk(*each) for each in [*chunks, (b"IEND", b"")])
+
+
+def test_a_transparent_level_of_16_bits_is_laid_over_white():
+    assert read_picture(png(0, 16, [(0,), (30_000,), (0,)], (0,))).tolist() == [[[255, 117, 255]]]
+    assert read_picture(png(0, 16, [(0,), (30_000,)], (30_000,))).tolist() == [[[0, 255]]]
+    pixels = [(0x1234, 0x5678, 0x9ABC), (60_000, 60_000, 60_000), (200, 200, 200)]
+    found = read_picture(png(2, 16, pixels, pixels[0]))
+    assert found[:, 0].t().tolist() == [[255, 255, 255], [234, 234, 234], [0, 0, 0]]
+    assert read_picture(png(2, 16, pixels, pixels[2]))[:, 0, 2].tolist() == [255, 255, 255]
+    assert read_picture(png(2, 8, [(1, 2, 3), (4, 5, 6)], (1, 2, 3))).tolist() == [
+        [[255, 4]],
+        [[255, 5]],
+        [[255, 6]],
+    ]
+
+
 def test_16_bits_are_rounded_to_8():
     deep = np.array([[0, 128, 129, 257, 65_535, 65_407]], dtype=np.uint16)
     found = read_picture(saved(Image.fromarray(deep)))

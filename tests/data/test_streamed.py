@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from data.idx_files import STANDARD, pixels_of, small_arrays, write_folder
 from data.pictures import write_pictures
@@ -174,3 +175,15 @@ def test_both_kinds_of_set_are_what_training_needs(tmp_path):
         train = load_dataset(source, data_memory=memory).train
         assert isinstance(train, cls)
         assert isinstance(train, Images)
+
+
+@pytest.mark.process
+def test_a_forked_process_reads_for_itself_though_images_were_read_before(tmp_path):
+    train = load_dataset(SOURCES["class folders"](tmp_path), data_memory=0).train
+    image, label = train[0]
+    train.expect(torch.arange(8))
+    loader = DataLoader(train, batch_size=4, num_workers=1, timeout=60)
+    images, labels = zip(*loader, strict=True)
+    assert torch.equal(images[0][0], image)
+    assert int(labels[0][0]) == int(label)
+    assert torch.equal(torch.cat(images), torch.stack([train[at][0] for at in range(len(train))]))

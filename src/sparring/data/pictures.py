@@ -105,8 +105,8 @@ _LARGE = 1 << 23
 _ONE_LARGE = threading.Lock()
 _THINNEST = 64
 """Largest ratio of the sides of a picture of which a square is cut."""
-_16_BITS = 257
-"""65,535 / 255."""
+_BITS_PER_SAMPLE = 258
+"""The TIFF tag."""
 _LAYOUT = MappingProxyType({1: "L", 3: "RGB"})
 Channels = Literal["rgb", "grey"]
 """What all pictures of a data set can be converted to."""
@@ -267,6 +267,7 @@ def _is_size_turned(opened: Image.Image) -> bool:
 def _flat(picture: Image.Image) -> Image.Image:
     """Upright, opaque, in mode L or RGB."""
     orientation = _orientation(picture)
+    _shorten_key(picture)
     picture.load()  # which turns a TIFF
     flat = _opaque(picture)
     if orientation == 1 or picture.format == "TIFF":
@@ -274,10 +275,27 @@ def _flat(picture: Image.Image) -> Image.Image:
     return flat.transpose(_UPRIGHT[orientation])
 
 
+def _shorten_key(picture: Image.Image) -> None:
+    """Cut the transparent colour of 16-bit pixels to the 8 bits that Pillow decodes them to.
+
+    Before decoding: later nothing says how many bits there were.
+    """
+    key = picture.info.get("transparency")
+    if isinstance(key, tuple) and picture.tile and ";16" in str(picture.tile[0][-1]):
+        picture.info["transparency"] = tuple(level >> 8 for level in key)
+
+
+def _most(picture: Image.Image) -> int:
+    """White of a picture of more than 8 bits: a TIFF may have 12, which Pillow leaves as such."""
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, 16)
+    return (1 << (bits[0] if isinstance(bits, tuple) else bits)) - 1
+
+
 def _opaque(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
-        levels = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((levels + _16_BITS // 2) // _16_BITS).astype(np.uint8))
+        levels, most = np.asarray(picture).astype(np.uint32), _most(picture)
+        levels[levels == picture.info.get("transparency")] = most
+        return Image.fromarray(((255 * levels + most // 2) // most).astype(np.uint8))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         seen = picture.convert("RGBA")
         white = Image.new("RGBA", seen.size, "white")

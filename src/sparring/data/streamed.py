@@ -4,6 +4,7 @@ Shapes: N images of a set, B images of a batch, C channels, H rows, W columns.
 Units:  grey levels 0 to 255; pixels of a batch lie in [0, 1].
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +37,8 @@ class _Place(NamedTuple):
 class Reader:
     """Reads ahead, and keeps the images of the newest `KEPT` times (`tickets` + 1) tickets.
 
-    It belongs to one thread. Without tickets it reads only the images that are taken.
+    It belongs to one thread; a process that is forked with it reads for itself. Without tickets it
+    reads only the images that are taken.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Reader:
         self._room = 0
         self._kept: OrderedDict[int, _Place] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
 
     def expect(self, places: Int64[Tensor, " B"]) -> None:
         """Begin to read the images at these places. Cost: a few microseconds an image."""
@@ -69,6 +72,9 @@ class Reader:
 
     def _begin(self, places: Int64[Tensor, " B"]) -> dict[int, _Place]:
         """Start to read what is neither kept nor being read."""
+        if self._process != os.getpid():  # forked, without the threads that would read
+            self._process, self._pool = os.getpid(), None
+            self._kept.clear()
         missing = [place for place in dict.fromkeys(places.tolist()) if place not in self._kept]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sparring reads")

@@ -127,15 +127,24 @@ def keep(place: RunDirectory, verdict: Verdict) -> None:
     if best != stored[""]:
         name = next(name for name, one in stored.items() if one == best)
         _promote(place, name, _free(stored, _aside_name(stored[""], found.weights), stored[""]))
+        return
+    for name in [name for name, one in stored.items() if name and _repeats(one, best)]:
+        with run_errors("remove files in", place.path):  # left by a kill
+            _remove(place.evaluation_files(name))
 
 
 def _place_of(found: Evaluation, stored: dict[str, Evaluation]) -> str:
     """The name of the one that it replaces, or a new one; empty in a new folder."""
     for name, one in stored.items():
-        same = _name(one) == _name(found) and one.weights in ("", found.weights)
-        if same and _alike(one, found):
+        if _repeats(one, found):
             return name
     return _free(stored, _name(found), found) if "" in stored else ""
+
+
+def _repeats(one: Evaluation, found: Evaluation) -> bool:
+    """Whether they have the same settings, weights and images."""
+    is_current = one.weights in ("", found.weights)
+    return is_current and _name(one) == _name(found) and _alike(one, found)
 
 
 def _free(stored: dict[str, Evaluation], name: str, found: Evaluation) -> str:
@@ -151,17 +160,30 @@ def _name_apart(found: Evaluation) -> str:
 
 
 def _promote(place: RunDirectory, name: str, aside: str) -> None:
-    """Make the evaluation of this name the verdict; the verdict before is copied aside first."""
-    fronts = place.evaluation_files()
-    with run_errors("rename files in", place.path):
-        for front, kept in zip(fronts, place.evaluation_files(aside), strict=True):
-            if front.exists():
-                write_atomically(kept, front.read_bytes())
-        for front, kept in zip(fronts, place.evaluation_files(name), strict=True):
-            if kept.exists():
-                kept.replace(front)
-            else:
-                front.unlink(missing_ok=True)
+    """Make the evaluation of this name the verdict; the verdict before is copied aside first.
+
+    Until the end both are whole beside the verdict: the next call finishes one that was killed.
+    """
+    front, before, best = (place.evaluation_files(each) for each in ("", aside, name))
+    with run_errors("copy files in", place.path):
+        if not (before[0].exists() and before[0].read_bytes() == front[0].read_bytes()):
+            _copy(front, before)
+        _copy(best, front)
+        _remove(best)
+
+
+def _copy(files: Sequence[Path], to: Sequence[Path]) -> None:
+    """Copy an evaluation's files; its shares come last, so that they stand for a whole copy."""
+    for file, copy in reversed(list(zip(files, to, strict=True))):
+        if file.exists():
+            write_atomically(copy, file.read_bytes())
+        else:
+            copy.unlink(missing_ok=True)
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _write(place: RunDirectory, name: str, verdict: Verdict) -> None:
