@@ -1,6 +1,7 @@
 """APGD, FAB and Square: closed forms on linear models, the paper's algorithm step by step."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -214,6 +215,61 @@ def test_the_way_to_a_plane_is_the_shortest_that_the_pixel_range_allows(threat):
         length = float(threat.distance(x[one] + way[one], x[one]))
         best = find(x[one], normal[one], 0.99 * length)
         assert ((best - x[one]) * normal[one]).sum() < gained[row]
+
+
+@pytest.mark.parametrize("threat", THREATS)
+@pytest.mark.parametrize("exponent", [-146, -140, -100, -60, -30, 20, 60, 120])
+def test_the_way_to_a_plane_does_not_depend_on_the_length_of_the_gradient(threat, exponent):
+    """Where it has a power of two more or less, down to numbers whose squares are no numbers."""
+    x = images_of(20).float()
+    normal = torch.randint(-4, 5, x.shape, generator=seeded(8)).float()
+    normal[0] = 0
+    gap = torch.linspace(-3, 3, 20).round(decimals=2)
+    gap = (gap * 64).round() / 64
+    factor = 2.0**exponent
+    way = threat.towards(x, normal * factor, gap * factor)
+    # A gap below the smallest number is lost, and only there.
+    kept = (gap * factor).double() == gap.double() * factor
+    assert kept[gap.abs() >= 1].all() or exponent < -143
+    wanted = threat.towards(x, normal, gap)
+    torch.testing.assert_close(way[kept], wanted[kept], rtol=1e-5, atol=1e-6)
+
+
+class OtherNumbers(nn.Module):
+    """Logits of another type than its weights, or squeezed until their gradients vanish."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(math.prod(SHAPE), 5)
+        generator = seeded(3)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.randn(5, math.prod(SHAPE), generator=generator))
+            self.layer.weight[:, :7] = 0
+            self.layer.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.layer(images.flatten(1))
+        if self.kind == "double":
+            return logits.double()
+        if self.kind == "softmax":
+            return (40 * logits).softmax(1)
+        return (60 * logits).sigmoid() if self.kind == "sigmoid" else logits
+
+
+@pytest.mark.parametrize("kind", ["double", "softmax", "sigmoid"])
+@pytest.mark.parametrize("attack", [*ATTACKS, PGD(steps=20)], ids=str)
+@pytest.mark.parametrize("threat", THREATS)
+def test_logits_of_another_type_or_without_a_gradient_end_no_attack(kind, attack, threat):
+    model, images = OtherNumbers(kind), images_of(16).float()
+    attack = replace(attack, threat=threat)
+    plain = OtherNumbers("plain")(images).argmax(1)
+    found = attack(model, images, plain, generator=seeded())
+    assert found.dtype == images.dtype
+    assert torch.isfinite(found).all()
+    assert (threat.distance(found, images) <= threat.eps * 1.001).all()
+    if kind == "double":
+        same = attack(OtherNumbers("plain"), images, plain, generator=seeded())
+        torch.testing.assert_close(found, same, rtol=0, atol=1e-3)
 
 
 def test_targeted_losses_are_their_formulas():

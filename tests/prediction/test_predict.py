@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -65,6 +66,24 @@ def test_pixels_are_predicted_as_the_test_images_that_they_are(run):
         predict(run, images[0, 0])
     with pytest.raises(ConfigError, match=r"in \[0, 1\]; got torch.float32 from 0 to 255"):
         predict(run, 255 * images)
+
+
+def test_arrays_are_taken_as_they_lie_in_memory_or_refused(run):
+    images = TEST.batch(torch.arange(3))[0].numpy()
+    backwards = images[:, :, ::-1]
+    known = [one.top for one in predict(run, backwards.copy()).found]
+    for same in (backwards, backwards.astype(">f4"), np.asfortranarray(backwards)):
+        assert [one.top for one in predict(run, same).found] == known
+    tensor = torch.from_numpy(images)
+    for odd in (
+        images.astype(object),
+        images.astype(str),
+        images.astype(complex),
+        tensor.to_sparse(),
+        tensor.to("meta"),
+    ):
+        with pytest.raises(ConfigError, match="images must be"):
+            predict(run, odd)
 
 
 def test_colour_becomes_grey_and_folders_are_read_in_order(run, tmp_path):

@@ -76,15 +76,15 @@ def as_tensors(images: Batch, labels: Batch, model: Classifier) -> tuple[Tensor,
     module = module_of(model)
     weight = None if module is None else next(module.parameters(), None)
     wide = weight is not None and weight.dtype == torch.float64
-    images = _from_numpy("images", images, np.float64 if wide else np.float32)
-    labels = _from_numpy("labels", labels)
+    images = from_numpy("images", images, np.float64 if wide else np.float32)
+    labels = from_numpy("labels", labels)
     check_batch(images, labels)
     return images, labels
 
 
 def check_targets(targets: Batch, labels: Tensor) -> Tensor:
     """Classes that images are to be taken for, where the labels are. Raises `ConfigError`."""
-    found = _from_numpy("targets", targets)
+    found = from_numpy("targets", targets)
     if found.shape != labels.shape or found.dtype != torch.int64 or bool((found < 0).any()):
         raise ConfigError.expected(
             f"targets must be class indices (int64) of shape ({len(labels)},)",
@@ -277,7 +277,7 @@ def _tensor(name: str, value: object, what: str) -> Tensor:
     return value
 
 
-def _from_numpy(name: str, value: object, kind: type[np.number[Any]] = np.int64) -> Tensor:
+def from_numpy(name: str, value: object, kind: type[np.number[Any]] = np.int64) -> Tensor:
     """The tensor itself; an array becomes a tensor, of `kind` if its numbers are of that kind."""
     if not isinstance(value, np.ndarray):
         return _tensor(name, value, "numbers")

@@ -133,7 +133,8 @@ class FABSearch(Search):
         logits, lead, normal = looked_at(logits_of, here, lead_of)
         found = errs & self._near(x, images)
         still = self._errs(logits, state) & self._near(here, images)
-        moved = {**state, "x": self._step(here, images, normal, -lead), "done": done + 1}
+        gap = -lead.to(x.dtype)  # a network may return numbers of another type
+        moved = {**state, "x": self._step(here, images, normal, gap), "done": done + 1}
         points, over = torch.where(column(found, x), x, here), done >= self.steps
         unseen = over & ~(found | still)  # the last step's point may be misclassified, too
         if bool(unseen.any()):

@@ -8,6 +8,10 @@ from torch import Tensor
 
 LEAST_GAIN = 1e-6
 """Relative gain in scale² below which Newton's method stops: float32 resolves little more."""
+LEAST = 1e-12
+"""A gradient of this length can still be squared, and so can one of its inverse."""
+MOST = 1e30
+"""Larger products than any change reaches are taken for this one."""
 
 
 def largest_scale(squares: Tensor, rooms: Tensor, eps: float, *, at_most: Tensor) -> Tensor:
@@ -35,8 +39,9 @@ def shortest_change(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None
 
     Without `rates` all go at a rate of 1. That product is concave and piecewise linear in the time,
     so Newton's method from 0 never oversteps, and is exact once it has met the right set of pixels
-    that are at their end.
+    that are at their end. Gradients may be of any size: the smallest one's squares are no numbers.
     """
+    normal, gap, rates = _scaled(normal, gap, rates)
     way = normal.flatten(1).sign() * gap.sign()[:, None]
     rooms = way.clamp_min(0).sub_(x.flatten(1)).abs_()
     weights, wanted = normal.abs().flatten(1), gap.abs()[:, None]
@@ -51,6 +56,32 @@ def shortest_change(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None
         better = torch.where(slope > 0, time + (wanted - come) / slope, time)
     gone = time if rates is None else time * rates
     return (way * torch.minimum(gone, rooms)).view_as(x)
+
+
+def _scaled(
+    normal: Tensor, gap: Tensor, rates: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same constraint with a largest entry of 0.5 to 1: by a power of two, which is exact.
+
+    Ordinary gradients are left as they are.
+    """
+    largest = normal.flatten(1).abs().amax(1)
+    if bool(((largest > LEAST) & (largest < 1 / LEAST)).all()):
+        return normal, gap, rates
+    _, exponent = torch.frexp(largest)
+    halves = [(-each // 2, -each - -each // 2) for each in exponent.tolist()]
+    # Two factors: that of a subnormal number is no number. Python's powers of two are exact.
+    factors = [
+        normal.new_tensor([2.0**half for half in each]) for each in zip(*halves, strict=True)
+    ]
+
+    def scaled(values: Tensor) -> Tensor:
+        for factor in factors:
+            values = values * factor.view(-1, *(1,) * (values.dim() - 1))
+        return values
+
+    wanted = scaled(gap).clamp(-MOST, MOST)
+    return scaled(normal), wanted, None if rates is None else scaled(rates)
 
 
 def _below(values: Tensor, limits: Tensor) -> Tensor:

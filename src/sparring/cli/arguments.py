@@ -19,6 +19,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from sparring.errors import ConfigError
 from sparring.records import RunDirectory
 from sparring.records.codec import Refusal
+from sparring.records.files import from_home
 from sparring.records.text import did_you_mean, nearest
 
 PLAIN = tyro.conf.arg(help_behavior_hint="")
@@ -235,7 +236,10 @@ def path(text: str) -> Path:
     """A path. Raises `Refusal` for an empty one, as of an unset shell variable."""
     if not text:
         raise Refusal("a path", text)
-    return Path(text)
+    try:
+        return from_home(text)
+    except ConfigError as error:
+        raise Refusal("a path, after ~ the name of a user of this machine", text) from error
 
 
 def source(text: str) -> str:

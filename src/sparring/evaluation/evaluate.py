@@ -46,6 +46,7 @@ from sparring.models import (
 )
 from sparring.records import Evaluation, describe
 from sparring.records.checks import at_least
+from sparring.records.files import from_home
 from sparring.records.typed import typed
 from sparring.seeds import derive_seed
 
@@ -180,7 +181,7 @@ def evaluate(  # noqa: PLR0913 - model, images, labels, threat; settings by keyw
                 seed=seed,
                 precision=precision,
                 checks=checks,
-                resume=None if resume is None else Path(resume),
+                resume=None if resume is None else from_home(resume),
                 keep_adversarial=keep_adversarial,
                 observer=_of_several(observer, threats, number),
                 prover=prover,

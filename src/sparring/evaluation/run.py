@@ -35,7 +35,7 @@ from sparring.models import (
 from sparring.models.weights import content_digest
 from sparring.records import Evaluation, RunDirectory
 from sparring.records.checks import choice, within
-from sparring.records.files import file_digest, folder_unless_empty, run_errors
+from sparring.records.files import file_digest, folder_unless_empty, from_home, run_errors
 from sparring.records.run import DataIdentity
 from sparring.records.text import few
 from sparring.records.typed import typed
@@ -185,7 +185,7 @@ def _verdicts(  # noqa: PLR0913 - what is judged, and where it is kept
     """
     threads, file = settings.pop("threads", 0), settings.pop("save_adversarial", None)
     if file is not None:
-        _check_file(Path(file), threat)
+        _check_file(from_home(file), threat)
     partial = None
     with ExitStack() as kept:
         if place is not None:

@@ -19,7 +19,7 @@ from sparring.records import (
     Proportion,
     to_json,
 )
-from sparring.records.files import run_errors, write_atomically
+from sparring.records.files import from_home, run_errors, write_atomically
 from sparring.records.typed import typed, typed_record
 
 ENDINGS = (".npz", ".pt")
@@ -52,7 +52,7 @@ class Verdict:
         `predicted` holds the classes of the adversarial images. Raises `ConfigError` for another
         ending, and without `adversarial`; `RunError` if the file cannot be written.
         """
-        path = Path(path)
+        path = from_home(path)
         if path.suffix not in ENDINGS:
             raise ConfigError.expected(
                 "adversarial images go into a .npz or .pt file", path.name, "Change its ending."

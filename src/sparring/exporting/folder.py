@@ -21,6 +21,7 @@ from sparring.models.weights import content_digest, put_weights, read_weights
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.files import (
     clear_abandoned,
+    from_home,
     new_folder,
     run_errors,
     write_atomically,
@@ -59,13 +60,14 @@ def exported_network(
     the export names runs if you trained its run on this machine, or with `trust_code`.
     Raises `RunError`, `ConfigError` or `CheckpointError`.
     """
-    path = Path(folder) / MODEL
+    folder = from_home(folder)
+    path = folder / MODEL
     model: ModelKind = from_json(ModelKind, read_json(path), where=str(path))
     if network is None:
         check_trusted(path, named_code(to_json(model)), trust_code=trust_code)
-    known = _identity(Path(folder) / IDENTITY)
+    known = _identity(folder / IDENTITY)
     built = built_network(model, network, network_seed(known.seed if known else 0))
-    path = Path(folder) / "weights.safetensors"
+    path = folder / "weights.safetensors"
     weights, _ = read_weights(path)
     if known is not None and known.content != content_digest(weights):
         raise CheckpointError(
@@ -124,7 +126,7 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
         raise ConfigError(f"formats must name at least one of {', '.join(FORMATS)}; got none.")
     for name in chosen:
         check_available(name)
-    folder = Path(out).resolve()
+    folder = from_home(out).resolve()
     _check_free(folder)
     built = trained_network(run, network=network, trust_code=trust_code)
     test = dataset_of(run, data).test
@@ -144,7 +146,7 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
         write_atomically(staging / "README.md", card)
         files = tuple(sorted(path.name for path in staging.iterdir()))
     return Exported(
-        folder=Path(out), files=files, differences=differences, checked_images=len(images)
+        folder=from_home(out), files=files, differences=differences, checked_images=len(images)
     )
 
 

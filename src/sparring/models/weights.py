@@ -18,7 +18,7 @@ from sparring.errors import CheckpointError
 from sparring.models.networks import NormalisedNetwork
 from sparring.models.saved import read_saved
 from sparring.records import write_atomically
-from sparring.records.files import LARGEST_TENSORS, open_regular
+from sparring.records.files import LARGEST_TENSORS, from_home, open_regular
 from sparring.records.text import counted, few, kind_text
 from sparring.records.typed import typed
 
@@ -82,7 +82,7 @@ def load_weights(network: nn.Module, path: Path | str) -> dict[str, str]:
 
     Raises `CheckpointError` if the file is missing, damaged, or of another network.
     """
-    path = Path(path)
+    path = from_home(path)
     weights, about = read_weights(path)
     put_weights(network, weights, path)
     return about

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from typing_extensions import override
 
 from sparring.attacks import PGD, Threat, checked
-from sparring.attacks.checks import numbered
+from sparring.attacks.checks import from_numpy, numbered
 from sparring.attacks.own_threat import check_threat
 from sparring.attacks.search import ATTACKED
 from sparring.attacks.threat import stored_threat
@@ -29,6 +29,7 @@ from sparring.errors import ConfigError, DataError
 from sparring.models import chosen_batch_size, computing_threads, plain_settings, trained_network
 from sparring.records import RunDirectory, to_json
 from sparring.records.checks import at_least
+from sparring.records.files import from_home
 from sparring.records.text import counted, data_frame, few, html_table
 from sparring.records.typed import typed
 from sparring.seeds import derive_seed
@@ -50,7 +51,7 @@ def picture_files(named: Sequence[Path | str]) -> tuple[list[Path], list[Unread]
     Hidden files and folders, and what systems leave in folders, are no pictures, as in training.
     """
     files, unread = [], []
-    for path in map(Path, named):
+    for path in map(from_home, named):
         if not is_folder(path):
             files.append(path)
             continue
@@ -289,7 +290,7 @@ def _pixels_and_names(
 
 def _pixels(images: Tensor | np.ndarray, size: tuple[int, int, int]) -> Float[Tensor, " B C H W"]:
     """Pixels as the network takes them. Raises `ConfigError` for other shapes or values."""
-    found = torch.as_tensor(images)
+    found = from_numpy("images", images, np.float32)
     if found.dim() != 4 or found.shape[1:] != size:
         raise ConfigError.expected(
             f"images must have the shape (N, {', '.join(map(str, size))})", tuple(found.shape)
@@ -297,10 +298,17 @@ def _pixels(images: Tensor | np.ndarray, size: tuple[int, int, int]) -> Float[Te
     if not found.is_floating_point() or not ((found >= 0) & (found <= 1)).all():
         raise ConfigError.expected(
             "images must be floating-point numbers in [0, 1]",
-            f"{found.dtype} from {found.min():g} to {found.max():g}" if len(found) else found.dtype,
+            _range(found),
             "Divide grey levels by 255.",
         )
     return found.float().cpu()
+
+
+def _range(found: Tensor) -> str:
+    """Type and, where numbers have an order, range of some pixels."""
+    if not len(found) or found.is_complex():
+        return str(found.dtype)
+    return f"{found.dtype} from {found.min():g} to {found.max():g}"
 
 
 @dataclass(frozen=True, slots=True)

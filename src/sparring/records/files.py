@@ -24,7 +24,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn, cast
 
-from sparring.errors import NoRoom, RunError
+from sparring.errors import ConfigError, NoRoom, RunError
 
 
 @contextmanager
@@ -212,6 +212,21 @@ def run_errors(action: str, path: Path) -> Iterator[None]:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}.")
         kind = NoRoom if error.errno in _NO_ROOM else RunError
         raise kind(f"cannot {action} {path}: {reason}") from error
+
+
+def from_home(path: Path | str) -> Path:
+    """The path, with `~` or `~name` at its beginning as that user's home folder.
+
+    Raises `ConfigError` if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError.expected(
+            "a path with ~ at its beginning must name a user's home folder",
+            str(path),
+            "A file of such a name has to be named by its whole path.",
+        ) from error
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> None:

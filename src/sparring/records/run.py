@@ -20,6 +20,7 @@ from sparring.records.evaluation import Evaluation
 from sparring.records.files import (
     LARGEST_TENSORS,
     file_digest,
+    from_home,
     open_regular,
     read_json,
     run_errors,
@@ -105,6 +106,10 @@ class RunDirectory:
     path: Path
     """The folder."""
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for the home folder of a user who is not there."""
+        object.__setattr__(self, "path", from_home(self.path))
+
     @classmethod
     @typed
     def create(cls, path: Path | str) -> "RunDirectory":
@@ -112,7 +117,7 @@ class RunDirectory:
 
         Raises `RunError` if it holds anything already or cannot be written to.
         """
-        path = Path(path)
+        path = from_home(path)
         with run_errors("create the run directory", path):
             path.mkdir(parents=True, exist_ok=True)
         cls.check_empty(path)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from sparring.errors import ConfigError, RunError
 from sparring.records import RunDirectory, StudyResult
-from sparring.records.files import run_errors, write_atomically
+from sparring.records.files import from_home, run_errors, write_atomically
 from sparring.records.text import count_text, counted, duration_text, hardware_text
 from sparring.report.images import amplification
 from sparring.report.run_story import RunStory
@@ -51,7 +51,7 @@ def stories_in(path: Path | str) -> list[Path]:
     By name, the study `FIRST` before the others. Studies of one scale or of all are found, the
     networks that they share are not.
     """
-    path = Path(path)
+    path = from_home(path)
     if path.name in FILES:
         return [path.parent]
     with run_errors("open", path):
@@ -66,7 +66,7 @@ def read_story(path: Path | str) -> StudyResult | RunStory:
 
     Raises `RunError` if it is neither, `RunError` or `ConfigError` if its files are damaged.
     """
-    path = Path(path)
+    path = from_home(path)
     with run_errors("open", path):
         is_study = (path / "study.json").is_file()
     if is_study:
@@ -85,6 +85,7 @@ def write_page(stories: Sequence[StudyResult | RunStory], path: Path) -> Written
     Raises `ConfigError` for no stories or a name that ends in none of `ENDINGS`, `RunError` if the
     file cannot be written.
     """
+    path = from_home(path)
     check_page_name(path)
     if not stories:
         raise ConfigError.expected("a report needs a run or a study", "none", "Name one.")

@@ -17,6 +17,7 @@ from sparring.loader import Asynchronous
 from sparring.models import copied, plain_settings
 from sparring.records import RunDirectory
 from sparring.records.checks import at_least
+from sparring.records.files import from_home
 from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
 from sparring.training.config import TrainConfig, python_objects, stored_config, with_given
@@ -69,7 +70,7 @@ def train(  # noqa: PLR0913 - a run, and by keyword what it is given
     team = SingleProcess() if config.trainers == 1 else present_team()
     check_size(team, config.trainers, launcher(config.trainers) + " train …")
     if not team.launch.again:
-        team.lead(lambda: RunDirectory.check_empty(Path(out)))
+        team.lead(lambda: RunDirectory.check_empty(from_home(out)))
     with team.together():
         dataset, known = new_data(
             config.data, data, config.conversion(), data_memory=config.data_memory
