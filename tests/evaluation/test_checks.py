@@ -278,3 +278,58 @@ def test_a_few_images_do_not_show_that_single_steps_are_misled() -> None:
 def test_a_few_images_do_not_show_that_gradients_are_masked() -> None:
     found = findings_of(Quantised(small_network()), noise()[:4], Linf(eps=0.3))
     assert not found["blind search beats gradients"].flagged
+
+
+class Patterns(nn.Module):
+    """A trained network of four patterns, behind something that turns its gradients."""
+
+    def __init__(self, turned: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        patterns = torch.rand(4, 1, 8, 8, generator=generator)
+        self.labels = torch.arange(96) % 4
+        grain = torch.rand(96, 1, 8, 8, generator=generator)
+        self.images = (0.6 * patterns[self.labels] + 0.4 * grain).clamp(0, 1)
+        self.network, self.turned = small_network(), turned
+        optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
+        for _ in range(100):
+            loss = functional.cross_entropy(self.network(self.images), self.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.turned(images))
+
+
+def shattered(images: Tensor) -> Tensor:
+    """Waves that no step follows, nearly the same image."""
+    return images + 0.2 * torch.sin(1e4 * images)
+
+
+def in_part(images: Tensor) -> Tensor:
+    """The same image, whose upper rows show no gradient."""
+    return torch.cat([images[:, :, :6].detach(), images[:, :, 6:]], 2)
+
+
+@pytest.mark.parametrize("turned", [shattered, in_part])
+def test_gradients_that_lead_away_are_flagged_though_they_break_something(
+    turned: Callable[[Tensor], Tensor],
+) -> None:
+    model, threat = Patterns(turned), Linf(eps=0.12)
+    found = findings_of(model, model.images, threat)["blind search beats gradients"]
+    assert found.flagged
+    (share,) = (one.value for one in found.evidence if "nearer to the boundary" in one.what)
+    assert share > 0.8
+
+
+def test_gradients_that_lead_on_come_nearer_than_a_blind_search() -> None:
+    model, threat = Patterns(nn.Identity()), Linf(eps=0.12)
+    found = findings_of(model, model.images, threat)
+    assert not any(finding.flagged for finding in found.values())
+    (share,) = (
+        one.value
+        for one in found["blind search beats gradients"].evidence
+        if "nearer to the boundary" in one.what
+    )
+    assert share < 0.1

@@ -10,8 +10,10 @@ against many is that of Wong, Rice & Kolter 2020.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparring.attacks import PGD, Attack, Square, checked, cross_entropy, fgsm, margin
@@ -106,13 +108,13 @@ def steps(subset: Subset) -> Iterator[Finding]:
     Cost: 256 forward and backward passes, and 330 forward passes.
     """
     threat = subset.tested.judge.threat
-    right = {count: _survives(subset, PGD(threat=threat, steps=count)) for count in STEPS}
+    tried = {count: _tried(subset, PGD(threat=threat, steps=count)) for count in STEPS}
+    right = {count: one.right for count, one in tried.items()}
     yield _monotone(right)
-    single = _survives(subset, fgsm(threat))
-    yield _one_against_many(right, single)
+    single = _tried(subset, fgsm(threat))
+    yield _one_against_many(right, single.right)
     yield _converged(right)
-    gradient = torch.stack([*right.values(), single]).all(0)
-    yield _blind(subset, gradient)
+    yield _blind(subset, _together([*tried.values(), single]))
 
 
 def large(subset: Subset) -> Iterator[Finding]:
@@ -142,8 +144,29 @@ def _on_device(subset: Subset) -> tuple[Tensor, Tensor]:
     return subset.images.to(device), subset.labels.to(device)
 
 
-def _survives(subset: Subset, attack: PGD) -> Tensor:
-    return subset.tested.right(_examples(subset, attack), subset.images, subset.labels)
+class _Tried(NamedTuple):
+    """Where attacks led."""
+
+    right: Bool[Tensor, " B"]
+    """The images that they left."""
+    margins: Float[Tensor, " B"]
+    """The largest logit of another class minus that of the label, at the worst of their ends."""
+
+
+def _judged(subset: Subset, points: Tensor) -> _Tried:
+    logits = subset.tested.logits_at(points, subset.images)
+    return _Tried(logits.argmax(1) == subset.labels, margin(logits, subset.labels))
+
+
+def _together(tried: Sequence[_Tried]) -> _Tried:
+    return _Tried(
+        torch.stack([one.right for one in tried]).all(0),
+        torch.stack([one.margins for one in tried]).amax(0),
+    )
+
+
+def _tried(subset: Subset, attack: PGD) -> _Tried:
+    return _judged(subset, _examples(subset, attack))
 
 
 def _examples(subset: Subset, attack: PGD) -> Tensor:
@@ -226,38 +249,45 @@ def _converged(right: Mapping[int, Tensor]) -> Finding:
     )
 
 
-def _blind(subset: Subset, gradient: Tensor) -> Finding:
-    """Square and random points, which use no gradient, against all of PGD together."""
+def _blind(subset: Subset, gradient: _Tried) -> Finding:
+    """Square and random points, which use no gradient, against all of PGD together.
+
+    They are a twentieth of a search, so that gradients that do not mislead come closer to the
+    boundary of nearly every image, whether or not it breaks.
+    """
     tested, (images, labels) = subset.tested, _on_device(subset)
     threat = tested.judge.threat
-    chance = torch.ones(len(labels), dtype=torch.bool)
     generator = torch.Generator().manual_seed(derive_seed(subset.seed, "search without gradients"))
-    for _ in range(RANDOM):
-        chance &= tested.right(threat.uniform(images, generator), images, subset.labels)
-    square, blind = torch.ones_like(chance), f"{RANDOM} random points"
+    chance = _together([_judged(subset, threat.uniform(images, generator)) for _ in range(RANDOM)])
+    found, named, blind = [chance], [], f"{RANDOM} random points"
     attack = Square(threat, queries=QUERIES)
-    searched = attack.obstacle(images.shape[1:], tested.logits.shape[1]) is None
-    if searched:
-        blind = f"{QUERIES} queries of Square or {blind}"
-        points = attack(tested.attacked, images, labels, generator=generator)
-        square = tested.right(points, images, subset.labels)
+    if attack.obstacle(images.shape[1:], tested.logits.shape[1]) is None:
+        square = _judged(subset, attack(tested.attacked, images, labels, generator=generator))
+        found, blind = [chance, square], f"{QUERIES} queries of Square or {blind}"
+        named = [_accuracy(f"Square with {QUERIES} queries", square.right)]
     subset.observer((QUERIES + RANDOM) / 3)
-    only = gradient & ~(chance & square)
-    share = float(only.float().mean())
-    flagged = share > SHARE and int(only.sum()) >= FEWEST
+    without = _together(found)
+    only, nearer = gradient.right & ~without.right, without.margins > gradient.margins
+    share, closer = float(only.float().mean()), float(nearer.float().mean())
+    breaks = share > SHARE and int(only.sum()) >= FEWEST
+    comes = closer > HALF and sign_test(int(nearer.sum()), int((~nearer).sum())) < UNLIKELY
     return Finding(
         check="blind search beats gradients",
-        flagged=flagged,
+        flagged=breaks or comes,
         sentence=(
             f"{share:.0%} of the images are broken by {blind}, but not by PGD: gradients mislead it"
-            if flagged
+            if breaks
+            else f"{blind} come nearer to breaking {closer:.0%} of the images than all of PGD: "
+            "gradients mislead it"
+            if comes
             else f"{blind} break {counted(int(only.sum()), 'image')} that PGD does not"
         ),
         evidence=(
-            _accuracy("all PGD together", gradient),
-            *([_accuracy(f"Square with {QUERIES} queries", square)] if searched else []),
-            _accuracy(f"{RANDOM} random points", chance),
+            _accuracy("all PGD together", gradient.right),
+            *named,
+            _accuracy(f"{RANDOM} random points", chance.right),
             Reading(what="share broken only without gradients", value=share),
+            Reading(what="share nearer to the boundary without gradients", value=closer),
         ),
     )
 

@@ -146,11 +146,15 @@ class ModelUnderTest:
         with computing_threads(self.threads):
             return attack.search_from(start.to(device), self.attacked, *batch)
 
-    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
-        """Where this model is right; a point outside the threat counts as its clean image."""
+    def logits_at(self, points: Tensor, images: Tensor) -> Float[Tensor, " B K"]:
+        """The model's own logits; a point outside the threat counts as its clean image."""
         clean = images.to(points.device)
         inside = self.judge.allowed(points, clean).view(-1, *[1] * (clean.dim() - 1))
-        return self.judge.predictions(torch.where(inside, points, clean)) == labels
+        return self.judge.logits(torch.where(inside, points, clean))
+
+    def right(self, points: Tensor, images: Tensor, labels: Tensor) -> Bool[Tensor, " B"]:
+        """Where this model is right about points, by `logits_at`."""
+        return self.logits_at(points, images).argmax(1) == labels
 
 
 def starts(attack: PGD, images: Tensor, seed: int, first: int = 0) -> Tensor:
