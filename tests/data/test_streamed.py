@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_both_kinds_of_set_are_what_training_needs(tmp_path):
 
 @pytest.mark.process
 def test_a_forked_process_reads_for_itself_though_images_were_read_before(tmp_path):
-    train = load_dataset(SOURCES["class folders"](tmp_path), data_memory=0).train
+    train: Any = load_dataset(SOURCES["class folders"](tmp_path), data_memory=0).train
     image, label = train[0]
     train.expect(torch.arange(8))
     loader = DataLoader(train, batch_size=4, num_workers=1, timeout=60)

@@ -167,7 +167,7 @@ WITH_A_WORKER = Asynchronous(workers=1, fresh_steps=0)
 def test_what_does_not_pickle_is_refused_before_workers_need_it(
     what: str, mnist: Any, tmp_path: Any
 ) -> None:
-    settings = {"attack": ATTACK} | LOCAL[what]
+    settings: dict[str, Any] = {"attack": ATTACK, **LOCAL[what]}
     with pytest.raises(ConfigError, match=rf"the {what}.* cannot be sent to workers"):
         AdversarialLoader(mnist, network(), updates=2, source=WITH_A_WORKER, **settings)
     config = presets.fast(model=SmallNetwork(width=2), updates=2, batch_size=8)

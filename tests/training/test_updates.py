@@ -174,6 +174,7 @@ class Largest(nn.Module):
         self.register_buffer("largest", torch.tensor(0.0))
         self.register_buffer("third", torch.tensor(1 / 3))
         self.largest: Tensor
+        self.third: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:

@@ -280,8 +280,8 @@ def _shorten_key(picture: Image.Image) -> None:
 
     Before decoding: later nothing says how many bits there were.
     """
-    key = picture.info.get("transparency")
-    if isinstance(key, tuple) and picture.tile and ";16" in str(picture.tile[0][-1]):
+    key, tiles = picture.info.get("transparency"), getattr(picture, "tile", ())
+    if isinstance(key, tuple) and tiles and ";16" in str(tiles[0][-1]):
         picture.info["transparency"] = tuple(level >> 8 for level in key)
 
 
