@@ -75,6 +75,8 @@ MISTAKES = {
     "plan --attack-ms 0": "--attack-ms must be finite and above 0; got 0.",
     "plan --update-ms inf": "--update-ms must be a number",
     "plan --latency-us -1": "--latency-us must lie in [0, inf); got -1.",
+    "plan --price 1e308 --json": "--price must lie in [0, 1e9]; got 1e+308.",
+    "plan --attack-ms 1e10": "--attack-ms must lie in [0, 1e9]; got 1e+10.",
     "plan --price nan": "--price must be a number",
     "plan --slow 0.6": "--slow must lie in [0, 0.5]; got 0.6.",
     "plan --allreduce-ms 3 --weights-mb 9": "--allreduce-ms and --weights-mb exclude each other",

@@ -97,6 +97,8 @@ class PlanFlags:
 FORM = Form(verb="plan", flags=PlanFlags, about=ABOUT, word="RUN")
 
 ABOVE_ZERO = ("attack_ms", "update_ms", "weights_mb", "bandwidth_gbit", "mtbf_hours")
+LARGEST = "[0, 1e9]"
+"""Range of all of these; products of larger numbers are no numbers."""
 FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price")
 COUNTS = {
     "devices": 1,
@@ -174,6 +176,7 @@ def _check(flags: PlanFlags, word: str | None) -> None:
             positive(_flag(name), value)
         else:
             within(_flag(name), value, "[0, inf)")
+        within(_flag(name), value, LARGEST)
     within("--slow", flags.slow, "[0, 0.5]", "Else give the costs of the slow devices instead.")
     parts = [name for name in ("weights_mb", "bandwidth_gbit", "latency_us") if _has(flags, name)]
     if flags.allreduce_ms is not None and parts:
