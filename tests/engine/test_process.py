@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,6 +175,12 @@ def test_who_kills_a_worker_whose_death_was_lost_gets_its_death():
         transport.kill(worker)
         assert [event.worker for event in transport.poll(0)] == [worker]
         assert transport.poll(0) == []
+
+
+def test_what_ties_a_worker_to_its_trainer_comes_before_pytorch():
+    """Else a trainer that is killed while a worker imports PyTorch leaves it behind."""
+    seen = "import sys, sparring.engine.transports.birth; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], check=False).returncode == 0
 
 
 def test_stopping_leaves_no_process_and_no_descriptor():

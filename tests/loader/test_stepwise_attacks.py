@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from sparring.attacks import Crafter, CustomThreat, Linf, Recipe
-from sparring.attacks.stage import IN_TURN
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.loader import AdversarialLoader, SourceKind, Stale
+from sparring.records.stage import IN_TURN
 from sparring.training import Custom, resume, train
 from training.small_runs import PLAIN, small
 

@@ -121,6 +121,29 @@ def test_what_own_code_raises_becomes_a_sentence(own, name, tmp_path):
         train(replace(fast(**SMALL), **own), tmp_path / "run")
 
 
+class Masking:
+    """Reads a file for every batch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, images, ticket, number):
+        return images * float(self.path.read_text())
+
+
+def test_a_checkpoint_is_not_called_damaged_for_what_own_code_lacks(tmp_path):
+    factor = tmp_path / "factor.txt"
+    factor.write_text("0.5")
+    own = (Masking(factor),)
+    config = replace(fast(**SMALL), augmentation=own, source=Stale(staleness=2))
+    train(config, tmp_path / "run", until=3)
+    factor.rename(tmp_path / "away")
+    with pytest.raises(ConfigError, match="the augmentation failed: FileNotFoundError"):
+        resume(tmp_path / "run", given={"augmentation": own})
+    (tmp_path / "away").rename(factor)
+    assert resume(tmp_path / "run", given={"augmentation": own}).version == 5
+
+
 def test_reading_settings_runs_no_code_of_theirs(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
     evil = f"{tmp_path}/evil.py:Noise"

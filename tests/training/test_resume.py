@@ -134,6 +134,8 @@ def test_who_waits_for_others_relents_at_the_second_request() -> None:
 def test_a_request_at_the_last_update_lets_the_run_finish(tmp_path: Path) -> None:
     finished = train(small(), tmp_path / "run", sinks=[stop_at(UPDATES, signal.SIGINT)])
     assert finished.version == UPDATES
+    *_, last = MetricsLog(finished.run.metrics).rows()
+    assert str(last["event"]).startswith("SIGINT came at the last update")
 
 
 @pytest.mark.parametrize("until", [UPDATES, 99])

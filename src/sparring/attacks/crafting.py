@@ -29,11 +29,11 @@ from sparring.attacks.batch_attack import (
 from sparring.attacks.checks import Classifier
 from sparring.attacks.own import threat_of
 from sparring.attacks.own_threat import FEW, check_threat, is_own
-from sparring.attacks.stage import Stage
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
 from sparring.records.checks import at_least, within
 from sparring.records.custom import own_errors
+from sparring.records.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, Classifier, Crafter, Recipe
-from sparring.attacks.stage import Stage
 from sparring.data import Images, first_images, rows
 from sparring.engine.device_copy import DeviceCopy
 from sparring.engine.lease import Lease, Work
 from sparring.engine.memory import Arena, Shape
 from sparring.models import PROBES, Precision, drawing_from, possible_precision, working_copy
+from sparring.records.stage import Stage
 
 FINISHED = "finished"
 """Name of the batch after its fresh steps."""

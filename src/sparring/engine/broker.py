@@ -14,9 +14,9 @@ the caller's clock.
 import heapq
 from collections.abc import Iterator, Sequence
 
-from sparring.attacks.stage import Stage
 from sparring.engine.lease import Attacked, Lease, Ledger, Ready, Work, Worker
 from sparring.engine.policies import Policy, fresh_steps_by
+from sparring.records.stage import Stage
 
 
 class Broker:

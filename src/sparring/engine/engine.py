@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from sparring.attacks.stage import Stage
 from sparring.engine.broker import Broker
 from sparring.engine.lease import Lease, Ready, Work, Worker
 from sparring.engine.transports.protocol import Died, Done, Event, Transport, Up
 from sparring.engine.worker_pool import WorkerPool
+from sparring.records.stage import Stage
 
 WAIT = 1.0
 """Longest time between two checks of workers that report nothing, in seconds."""

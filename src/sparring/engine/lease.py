@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from sparring.attacks.stage import Stage
+from sparring.records.stage import Stage
 
 Worker = Hashable
 """Any name of a worker; a replacement has a new one."""

@@ -24,7 +24,6 @@ from sparring.attacks import (
 )
 from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.identity import identity
-from sparring.attacks.stage import IN_TURN, Stage
 from sparring.data import Augmentation, Dataset, Images, first_images, images_from
 from sparring.engine.attacker import AttackJob
 from sparring.errors import CheckpointError, ConfigError, SparringError
@@ -44,6 +43,7 @@ from sparring.models import (
 )
 from sparring.models.calling import plain_settings
 from sparring.records.checks import at_least, positive
+from sparring.records.stage import IN_TURN, Stage
 from sparring.records.typed import typed
 
 log = logging.getLogger(__name__)
@@ -359,8 +359,8 @@ class AdversarialLoader:
         self.close()
 
     def _refresh(self) -> None:
-        self._is_current = True
         self._model.copy.refresh()
+        self._is_current = True
 
     @plain_settings()
     def _crafted(self, batch: AttackedBatch, stage: Stage) -> AttackedBatch:

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from sparring.attacks import AttackedBatch, Crafter
-from sparring.attacks.stage import Stage
 from sparring.engine.attacker import AttackJob
 from sparring.models import WorkingCopy
 from sparring.records.environment import number_from_environment
+from sparring.records.stage import Stage
 
 
 class Place(NamedTuple):

@@ -14,6 +14,7 @@ from sparring.errors import (
     CheckpointError,
     CheckpointNotWritten,
     OtherNetwork,
+    SparringError,
     resume_command,
 )
 from sparring.models import kept_layers
@@ -170,6 +171,8 @@ def _restored(path: Path, state: dict[str, Any], trainer: Trainer) -> float:
         trainer.loader.restore(kept, int(state["version"]))
         torch.set_rng_state(own["random"].cpu())
         seconds = float(state["seconds"])
+    except SparringError:
+        raise  # of code or data of your own: the file is not the cause
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     if (stored := state.get("fingerprint")) is not None:

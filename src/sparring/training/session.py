@@ -78,6 +78,8 @@ KEPT = (
     "BatchNorm: {}; call train() on the network before training if that is not intended"
 )
 """The notice of a network with layers in evaluation mode."""
+TOO_LATE = "{} came at the last update: nothing was left to stop"
+"""The notice of a request to stop after the last update had begun."""
 LOST_ROWS = (
     "metrics.jsonl has the measurements of {:,} of {:,} updates: the run is resumed, but reports "
     "and replays of it are incomplete; restore the file if there is a copy"
@@ -164,6 +166,8 @@ class TrainingSession:
                     if not trainer.version:
                         raise
                     raise ConfigError(self._failed(trainer, str(error))) from error
+            if (asked := self.team.heard) is not None and self.team.leads:
+                self._notice(trainer, TOO_LATE.format(asked.name))
             seconds = self._seconds()
         network = trainer.average.network.eval()
         return TrainedRun(

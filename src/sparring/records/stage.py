@@ -1,4 +1,7 @@
-"""The stages of an attack, by which leases and batches name its steps; no torch."""
+"""The stages of an attack, by which leases and batches name its steps.
+
+Here, where nothing imports torch: a worker ends with its trainer only once the engine is imported.
+"""
 
 from typing import Literal
 
