@@ -128,9 +128,10 @@ def keep(place: RunDirectory, verdict: Verdict) -> None:
         name = next(name for name, one in stored.items() if one == best)
         _promote(place, name, _free(stored, _aside_name(stored[""], found.weights), stored[""]))
         return
-    for name in [name for name, one in stored.items() if name and _repeats(one, best)]:
-        with run_errors("remove files in", place.path):  # left by a kill
-            _remove(place.evaluation_files(name))
+    for name, one in stored.items():  # left by a kill
+        if name and one.weights == best.weights and _repeats(one, best):
+            with run_errors("remove files in", place.path):
+                _remove(place.evaluation_files(name))
 
 
 def _place_of(found: Evaluation, stored: dict[str, Evaluation]) -> str:
