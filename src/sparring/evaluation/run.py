@@ -340,8 +340,9 @@ def _judged_on(
         )
     dataset, known = run_other_data(run, other)
     where = dataset.name if isinstance(other, Dataset) else str(other)
-    stated = [f"on the test images of {where}, not on the run's own ({known.words})"]
     whole = "test" in dataset.held_out and not is_its_own(run, known)
+    which = "all images" if whole else "the test images"
+    stated = [f"on {which} of {where}, not on the run's own ({known.words})"]
     if whole:
         stated.append(UNDIVIDED.format(dataset.name))
     if (numbers := taken_by_number(run, dataset)) is not None:
