@@ -46,7 +46,7 @@ def test_commands_know_it_where_the_shell_does_not(home: Path, capsys: Any) -> N
     assert main(["inspect", "~/x"]) == 0
     assert (home / "page.html").is_file()
     assert list(Path().iterdir()) == []
-    assert main(["train", "--out", "~nobody-of-this-name/x"]) == 2
+    assert main(["train", "--out", "~no-such-user/x"]) == 2
     assert "name of a user of this machine" in capsys.readouterr().err
 
 
@@ -54,5 +54,8 @@ def test_a_file_of_that_name_can_be_named(home: Path) -> None:
     assert from_home("a/~") == Path("a/~")
     assert from_home("~/a") == home / "a"
     assert from_home(home / "~") == home / "~"
-    with pytest.raises(ConfigError, match="must name a user's home folder; got ~nobody-of-this"):
-        RunDirectory(Path("~nobody-of-this-name/x"))
+    with pytest.raises(ConfigError, match="got ~no-such-user/weights"):
+        train(small(updates=1, init="~no-such-user/weights.pt"), home / "run")
+    assert not (home / "run").exists()
+    with pytest.raises(ConfigError, match="must name a user's home folder; got ~no-such-user"):
+        RunDirectory(Path("~no-such-user/x"))

@@ -39,7 +39,7 @@ def shortest_change(x: Tensor, normal: Tensor, gap: Tensor, rates: Tensor | None
 
     Without `rates` all go at a rate of 1. That product is concave and piecewise linear in the time,
     so Newton's method from 0 never oversteps, and is exact once it has met the right set of pixels
-    that are at their end. Gradients may be of any size: the smallest one's squares are no numbers.
+    that are at their end. Gradients may be of any length, also where their squares underflow.
     """
     normal, gap, rates = _scaled(normal, gap, rates)
     way = normal.flatten(1).sign() * gap.sign()[:, None]

@@ -97,9 +97,9 @@ class PlanFlags:
 FORM = Form(verb="plan", flags=PlanFlags, about=ABOUT, word="RUN")
 
 ABOVE_ZERO = ("attack_ms", "update_ms", "weights_mb", "bandwidth_gbit", "mtbf_hours")
-LARGEST = "[0, 1e9]"
-"""Range of all of these; products of larger numbers are no numbers."""
 FROM_ZERO = ("allreduce_ms", "latency_us", "restart_s", "price")
+LARGEST = "[0, 1e9]"
+"""Range of all of these: products of larger numbers overflow."""
 COUNTS = {
     "devices": 1,
     "kappa": 1,

@@ -139,7 +139,7 @@ def _part_of(path: Path) -> str:
 
 
 def _check_parts(root: Path, others: Sequence[str]) -> None:
-    """Refuse names that do not say a part, beside others: nobody knows what they are for."""
+    """Refuse files and splits whose names do not say a part: each could be test images."""
     if others:
         raise DataError.expected(
             f"each file of {root}, or its folder, must be named after one part: train, validation "

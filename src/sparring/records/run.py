@@ -107,7 +107,7 @@ class RunDirectory:
     """The folder."""
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` for the home folder of a user who is not there."""
+        """Raise `ConfigError` for the home folder of an unknown user."""
         object.__setattr__(self, "path", from_home(self.path))
 
     @classmethod

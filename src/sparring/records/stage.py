@@ -1,6 +1,7 @@
 """The stages of an attack, by which leases and batches name its steps.
 
-Here, where nothing imports torch: a worker ends with its trainer only once the engine is imported.
+They are in this package, which does not import torch, because a worker imports the engine before it
+is tied to its trainer.
 """
 
 from typing import Literal

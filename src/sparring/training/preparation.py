@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +41,7 @@ from sparring.models import (
 from sparring.models.fitness import agree, evaluated
 from sparring.models.spec import is_imported
 from sparring.records.custom import Custom, PythonObject, forget_made, is_own
+from sparring.records.files import from_home
 from sparring.records.own_code import anchored
 from sparring.records.text import counted, few
 from sparring.seeds import derive_seed
@@ -89,7 +89,7 @@ def fitted(config: TrainConfig, dataset: Dataset, network: nn.Module | None = No
     if network is not None:
         model = _instead(model, Given(name=type(network).__qualname__))
     model = model.fitted(dataset.image_shape, dataset.num_classes)
-    init = None if config.init is None else str(Path(config.init).expanduser().resolve())
+    init = None if config.init is None else str(from_home(config.init).resolve())
     data = absolute(config.data)
     config = replace(config, data=data, model=_anchored(model), init=init)
     return with_own(config, _anchored)
