@@ -7,9 +7,8 @@ import pytest
 
 from sparring.models import PaperNetwork
 from sparring.records import Curves, HeatMap, Provenance, Row, describe
-from sparring.studies import Measurements, StudyRun
+from sparring.studies import STUDIES, Measurements, StudyRun
 from sparring.studies.attacker_power import AttackerPower
-from sparring.studies.landscape import Landscape
 from sparring.studies.staleness import Staleness
 
 HERE = Provenance(
@@ -174,20 +173,19 @@ def test_networks_with_fresh_steps_are_shown_beside_the_others():
 
 @pytest.mark.parametrize(("weak", "strong", "holds"), [(0.1, 0.9, True), (0.8, 0.9, False)])
 def test_gradients_that_say_nothing_of_each_other_are_shattered(weak, strong, holds):
-    seen = {"k1": weak, "k8": strong}
-    rows: list[Row] = [
-        {"network": name, "version": 980, "alignment": cosine, "turning": 1.0}
-        for name, cosine in seen.items()
-    ]
-    (claim,) = Landscape().claims("short", Measurements(rows=rows))
-    assert claim.holds is holds
+    for study, ending in (("landscape", ""), ("landscape-torch", "-torch")):
+        rows: list[Row] = [
+            {"network": name + ending, "version": 980, "alignment": cosine, "turning": 1.0}
+            for name, cosine in (("k1", weak), ("k8", strong))
+        ]
+        (claim,) = STUDIES[study].claims("short", Measurements(rows=rows))
+        assert claim.holds is holds
+        assert f"mean cosine of {weak:.2f}" in claim.found
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
-@pytest.mark.parametrize("name", ["attacker-power", "staleness"])
+@pytest.mark.parametrize("name", ["attacker-power", "landscape", "staleness", "cycling"])
 def test_a_study_from_other_initial_weights_trains_the_same_networks_from_these(name, scale):
-    from sparring.studies import STUDIES
-
     own = STUDIES[name].networks(scale)
     others = STUDIES[f"{name}-torch"].networks(scale)
     assert {re.sub(r"-torch(-seed1)?$", "", other) for other in others} == own.keys()
@@ -199,8 +197,6 @@ def test_a_study_from_other_initial_weights_trains_the_same_networks_from_these(
 
 
 def test_a_second_seed_counts_in_every_claim_of_its_network_once_it_is_measured():
-    from sparring.studies import STUDIES
-
     study = STUDIES["attacker-power-torch"]
     rows: list[Row] = []
     for row in as_in_the_paper().rows:
@@ -220,8 +216,6 @@ def test_a_second_seed_counts_in_every_claim_of_its_network_once_it_is_measured(
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
 def test_a_name_means_one_network_in_all_studies_of_a_scale(scale, tmp_path):
-    from sparring.studies import STUDIES
-
     known = {}
     for study in STUDIES.values():
         networks = StudyRun(study=study, scale=scale, into=tmp_path).networks

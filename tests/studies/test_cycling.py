@@ -9,7 +9,8 @@ from torch import Generator
 
 from sparring.data import load_dataset
 from sparring.models import trained_network, working_copy
-from sparring.studies.cycling import Cycling, Filming, autocorrelation
+from sparring.studies import STUDIES
+from sparring.studies.cycling import Filming, autocorrelation
 from sparring.studies.study import Measurements
 from sparring.training import Stale, train
 from training.small_runs import small
@@ -44,16 +45,20 @@ def test_what_goes_round_resembles_itself_a_round_later(period):
 def test_what_drifts_does_not_come_back_and_what_circles_does():
     turn, steps = 2 * np.pi * np.arange(120) / 20, np.arange(120.0)
     circling, drifting = np.stack([np.cos(turn), np.sin(turn)], 1), np.stack([steps, steps], 1)
-    found = _measured({"s64": circling, "s0": drifting / 120})
-    (claim,) = Cycling().claims("short", found)
-    assert claim.holds is True
-    assert "s = 64: the correlation of the perturbation with itself falls to -1.00 after 10" in (
-        claim.found
-    )
-    (swapped,) = Cycling().claims("short", _measured({"s0": circling, "s64": drifting / 120}))
-    assert swapped.holds is False
-    (alone,) = Cycling().claims("short", _measured({"s64": circling}))
-    assert alone.holds is None
+    for study, fresh, old in (
+        ("cycling", "s0", "s64"),
+        ("cycling-torch", "s0-torch", "s64-torch"),
+    ):
+        found = _measured({old: circling, fresh: drifting / 120})
+        (claim,) = STUDIES[study].claims("short", found)
+        assert claim.holds is True
+        assert "s = 64: the correlation of the perturbation with itself falls to -1.00 after" in (
+            claim.found
+        )
+        swapped = _measured({fresh: circling, old: drifting / 120})
+        assert [claim.holds for claim in STUDIES[study].claims("short", swapped)] == [False]
+        alone = _measured({old: circling})
+        assert [claim.holds for claim in STUDIES[study].claims("short", alone)] == [None]
 
 
 def _measured(films: dict[str, np.ndarray]) -> Measurements:

@@ -153,12 +153,14 @@ class StoppedAtOnce(Watching):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_request_to_stop_is_heard_while_a_batch_is_awaited(tmp_path):
-    source = asynchronous(0, FixedLag(lag=1))
-    config = small(source=source, model=SmallNetwork(width=2), updates=1)
+@pytest.mark.parametrize("source", [asynchronous(0, FixedLag(lag=1)), Stale(staleness=3)])
+def test_a_request_to_stop_is_heard_before_the_first_update(source, tmp_path):
+    config = small(source=source, model=SmallNetwork(width=2), updates=5)
     with pytest.raises(Interrupted, match="stopped at step 0 by SIGINT"):
         train(config, tmp_path / "run", sinks=[StoppedAtOnce()])
-    assert resume(tmp_path / "run").version == 1
+    resumed = resume(tmp_path / "run")
+    whole = train(config, tmp_path / "whole")
+    assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
 
 
 class Unsendable:

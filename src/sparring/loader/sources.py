@@ -175,6 +175,8 @@ class DelayLine(InProcess):
     def next(self) -> AttackedBatch:
         length = self._kind.length(self._next - len(self._waiting))
         while len(self._waiting) <= length and self._next < self._updates:
+            if self._waiting and self._setup.stopped():  # filling a long queue takes minutes
+                raise StopIteration
             clean = self._setup.crafter.clean(self._next)
             self._waiting.append(self._setup.craft(clean, "first"))
             self._next += 1

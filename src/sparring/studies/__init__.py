@@ -32,16 +32,26 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
                 covers="section 4, Figures 3 and 4, Table 1",
                 initialisation="torch",
             ),
+            Landscape(
+                name="landscape-torch",
+                title="What does the loss look like from PyTorch's initial weights?",
+                initialisation="torch",
+            ),
             Staleness(
                 name="staleness-torch",
                 title="How old may the weights be from PyTorch's initial weights?",
                 covers="section 5, Figures 5, 7 and 8",
                 initialisation="torch",
             ),
+            Cycling(
+                name="cycling-torch",
+                title="Do adversarial examples cycle from PyTorch's initial weights?",
+                initialisation="torch",
+            ),
         )
     }
 )
-"""All studies by name, in the paper's order, then two of them from other initial weights."""
+"""All studies by name, in the paper's order, then four of them from other initial weights."""
 MAKES: Mapping[str, str] = MappingProxyType(
     {
         "figure2": Landscape().name,

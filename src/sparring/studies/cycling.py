@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from sparring.data.run_data import RunData
+from sparring.models import Initialisation
 from sparring.records import (
     Axis,
     Claim,
@@ -28,9 +29,18 @@ from sparring.records import (
     Strip,
 )
 from sparring.records.text import counted
-from sparring.studies.networks import enough, reached, stale, weights_digest
+from sparring.studies.networks import enough, reached, stale, varied, weights_digest
 from sparring.studies.staleness import network_name, setting
-from sparring.studies.study import Measurement, Measurements, Runs, Scale, Study, judged, standing
+from sparring.studies.study import (
+    Measurement,
+    Measurements,
+    Runs,
+    Scale,
+    Study,
+    judged,
+    network_variant,
+    standing,
+)
 from sparring.training import TrainConfig, Trainer
 from sparring.training.checkpoint import restore_checkpoint
 from sparring.training.config import stored_config
@@ -101,10 +111,18 @@ class Cycling(Study):
     name: str = "cycling"
     title: str = "Do the adversarial examples of an image cycle?"
     covers: str = "section 5, Figure 6"
+    initialisation: Initialisation | None = None
+    """Initial weights of the networks; `None` for those of the scale."""
 
     @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        return {network_name(scale, lag): stale(scale, lag) for lag in LAGS[scale]}
+        return {
+            self._network(scale, lag): varied(stale(scale, lag), self.initialisation)
+            for lag in LAGS[scale]
+        }
+
+    def _network(self, scale: Scale, staleness: int) -> str:
+        return network_variant(network_name(scale, staleness), self.initialisation)
 
     @override
     def enough(self, scale: Scale, network: str) -> int | None:
@@ -127,7 +145,7 @@ class Cycling(Study):
             f"{seen.again}."
             for name, seen in filmed.items()
         ]
-        names = [network_name(scale, lag) for lag in LAGS[scale]]
+        names = [self._network(scale, lag) for lag in LAGS[scale]]
         fresh, old = (filmed.get(name) for name in names)
         return [
             judged(

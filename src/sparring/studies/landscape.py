@@ -15,9 +15,9 @@ from typing_extensions import override
 from sparring.attacks import Threat, cross_entropy
 from sparring.attacks.checks import looked_at
 from sparring.data.run_data import dataset_of
-from sparring.models import trained_network
+from sparring.models import Initialisation, trained_network
 from sparring.records import Axis, Claim, Figure, Provenance, Relief, Row, RunDirectory, Table
-from sparring.studies.networks import attacked, enough_attacked, reached, weights_digest
+from sparring.studies.networks import attacked, enough_attacked, reached, varied, weights_digest
 from sparring.studies.study import (
     Measurement,
     Measurements,
@@ -26,6 +26,7 @@ from sparring.studies.study import (
     Study,
     judged,
     network_label,
+    network_variant,
     standing,
 )
 from sparring.training import TrainConfig
@@ -121,10 +122,15 @@ class Landscape(Study):
     name: str = "landscape"
     title: str = "What does the loss around an image look like?"
     covers: str = "sections 2 and 4, in place of Figure 2"
+    initialisation: Initialisation | None = None
+    """Initial weights of the networks; `None` for those of the scale."""
 
     @override
     def networks(self, scale: Scale) -> Mapping[str, TrainConfig]:
-        return {f"k{k}": attacked(scale, k) for k in LENGTHS}
+        return {self._network(k): varied(attacked(scale, k), self.initialisation) for k in LENGTHS}
+
+    def _network(self, kappa: int) -> str:
+        return network_variant(f"k{kappa}", self.initialisation)
 
     @override
     def enough(self, scale: Scale, network: str) -> int | None:
@@ -139,13 +145,13 @@ class Landscape(Study):
 
     @override
     def claims(self, scale: Scale, found: Measurements) -> Sequence[Claim]:
-        names = [f"k{k}" for k in LENGTHS]
+        names = [self._network(k) for k in LENGTHS]
         weak, strong = (_last(found, name, "alignment") for name in names)
         findings = [
-            f"κ = {k}: the gradients at an image and at a random point of its threat have a mean "
-            f"cosine of {cosine:.2f}; a step of 0.01 in every pixel changes the gradient by "
-            f"{_last(found, f'k{k}', 'turning') or 0:.2f} of its length (median)."
-            for k, cosine in zip(LENGTHS, (weak, strong), strict=True)
+            f"{network_label(name)}: the gradients at an image and at a random point of its threat "
+            f"have a mean cosine of {cosine:.2f}; a step of 0.01 in every pixel changes the "
+            f"gradient by {_last(found, name, 'turning') or 0:.2f} of its length (median)."
+            for name, cosine in zip(names, (weak, strong), strict=True)
             if cosine is not None
         ]
         return [
