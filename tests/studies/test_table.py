@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> StudyTable:
     return StudyTable(tmp_path / "table.jsonl")
 
 
-def test_what_is_no_longer_asked_for_is_kept_and_not_told_of(table: StudyTable):
+def test_what_is_no_longer_asked_for_is_kept_and_left_out(table: StudyTable):
     before, now = Counted("of one@4"), Counted("of one@8")
     table.add(before, [{"right": 4}], 1.0, ELSEWHERE)
     table.add(now, [{"right": 7}, {"right": 8}], 2.0, HERE)
@@ -44,8 +44,17 @@ def test_what_was_made_of_other_weights_is_lacking_and_gives_way(table: StudyTab
     assert table.missing([now, other]) == [now]
     table.clear([now])
     table.add(now, [{"right": 6}], 1.0, HERE)
-    assert table.found([now, other]).column("right") == (5.0, 6.0)
+    assert table.found([now, other]).column("right") == (6.0, 5.0)
     assert table.missing([now, other]) == []
+
+
+def test_rows_are_in_the_order_of_the_study_whichever_measurement_was_complete_first(
+    table: StudyTable,
+):
+    first, second = Counted("of k1"), Counted("of k8")
+    table.add(second, [{"right": 8}, {"right": 9}], 1.0, HERE)
+    table.add(first, [{"right": 1}, {"right": 2}], 1.0, HERE)
+    assert table.found([first, second]).column("right") == (1.0, 2.0, 8.0, 9.0)
 
 
 def test_rows_without_their_last_one_are_cleared_away(table: StudyTable):

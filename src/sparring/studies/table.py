@@ -64,10 +64,10 @@ class StudyTable:
                 write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def found(self, wanted: Sequence[Measurement]) -> Measurements:
-        """The rows of these."""
-        names = {each.name for each in wanted}
-        rows = [row for row in self._rows() if row["measurement"] in names and "seconds" not in row]
-        return Measurements(rows=rows)
+        """The rows of these, in their order, whichever was complete first."""
+        place = {each.name: at for at, each in enumerate(wanted)}
+        rows = [row for row in self._rows() if row["measurement"] in place and "seconds" not in row]
+        return Measurements(rows=sorted(rows, key=lambda row: place[str(row["measurement"])]))
 
     def seconds(self, wanted: Sequence[Measurement]) -> float:
         """The duration of these."""
