@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.records import Axis, Claim, Curves, Provenance, Row, describe
+from sparring.records import Axis, Claim, Curves, Proportion, Provenance, Row, describe
 from sparring.report.panels import CurvePlan
 from sparring.studies import Measurements
 from sparring.studies.beyond_staleness import BeyondStaleness
@@ -75,6 +75,16 @@ def test_seeds_of_one_setting_count_together() -> None:
     found = STUDY.claims("short", Measurements(rows=rows))
     assert "s = 64, 2 fresh steps: 98.0\N{NO-BREAK SPACE}% and 74.5" in found[1].found
     assert found[1].holds is False
+
+
+def test_seeds_see_the_same_images_so_three_are_no_surer_than_one_of_other_images() -> None:
+    figures = {figure.name: figure for figure in STUDY.figures(ended(KEPT), HERE)}
+    drawing = figures["by-staleness"].drawing
+    assert isinstance(drawing, Curves)
+    line = next(line for line in drawing.panels[0].series if line.name == "2 of 8 steps fresh")
+    of_thousand = Proportion(successes=845, total=1000).interval
+    at = line.x.index(64)
+    assert (line.low[at], line.high[at]) == pytest.approx([100 * end for end in of_thousand])
 
 
 def test_the_figure_has_a_line_for_each_number_of_fresh_steps_and_the_papers() -> None:

@@ -148,6 +148,41 @@ def test_staleness_is_judged_by_the_gap_and_the_end(of_32, of_64, holds):
     assert ends.name == "ends"
 
 
+def test_a_verdict_on_large_staleness_is_so_far_while_one_of_its_networks_is():
+    rows = aged("s0", 0.9, 0.91, 0.92, 0.98) + aged("s32", 0.9, 0.9, 0.9, 0.98)
+    rows += aged("s64", 0.1, 0.95, 0.1, 0.97)
+    last = Staleness().claims("short", Measurements(rows=rows))[2]
+    assert (last.holds, last.so_far) == (True, "")
+    rows += [{**row, "version": 98} for row in aged("s1024", 0.1, 0.5, 0.1, 0.2)]
+    last = Staleness().claims("short", Measurements(rows=rows))[2]
+    assert (last.holds, last.so_far) == (False, "s = 1024: 98 of 1,274 updates")
+
+
+@pytest.mark.parametrize(
+    ("of_0", "of_32", "said"),
+    [
+        ((0.9, 0.9, 0.9, 0.98), (0.05, 0.11, 0.04, 0.9), "s = 32 has hardly learned yet"),
+        (
+            (0.3, 0.3, 0.9, 0.98),
+            (0.3, 0.3, 0.9, 0.98),
+            "without staleness robust accuracy is below 50 % on training images",
+        ),
+    ],
+)
+def test_what_has_not_learned_follows_nothing(of_0, of_32, said):
+    rows = aged("s0", *of_0) + aged("s32", *of_32) + aged("s64", 0.1, 0.95, 0.1, 0.97)
+    first = Staleness().claims("short", Measurements(rows=rows))[0]
+    assert (first.holds, first.open) == (None, said)
+
+
+def test_without_robust_accuracy_none_is_lost():
+    rows = aged("s0", 0.9, 0.9, 0.4, 0.98) + aged("s32", 0.9, 0.9, 0.4, 0.98)
+    rows += aged("s64", 0.1, 0.95, 0.1, 0.97)
+    last = Staleness().claims("short", Measurements(rows=rows))[2]
+    assert last.holds is None
+    assert last.open == "without staleness robust accuracy is below 50 % on test images"
+
+
 def test_networks_with_fresh_steps_are_shown_beside_the_others():
     rows = aged("s0", 0.9, 0.91, 0.92, 0.98) + aged("s32", 0.9, 0.9, 0.9, 0.9)
     rows += aged("s64", 0.1, 0.95, 0.1, 0.97)

@@ -61,12 +61,23 @@ def test_what_drifts_does_not_come_back_and_what_circles_does():
         assert [claim.holds for claim in STUDIES[study].claims("short", alone)] == [None]
 
 
-def _measured(films: dict[str, np.ndarray]) -> Measurements:
-    """Two-pixel films around a grey image."""
+def test_a_film_is_no_training():
+    """Its frames are of updates that the run does not keep."""
+    turn = 2 * np.pi * np.arange(384) / 100
+    films = {name: np.stack([np.cos(turn), np.sin(turn)], 1) for name in ("s0", "s64")}
+    for begun, said in ((1274, ""), (980, "s = 0: 980 of 1,274 updates, s = 64: 980 of 1,274")):
+        (claim,) = STUDIES["cycling"].claims("short", _measured(films, begun))
+        assert claim.holds is False
+        assert claim.so_far.startswith(said)
+        assert bool(claim.so_far) is bool(said)
+
+
+def _measured(films: dict[str, np.ndarray], begun: int = 1274) -> Measurements:
+    """Two-pixel films around a grey image, of the updates after some."""
     rows = []
     for network, film in films.items():
         for count, frame in enumerate([np.zeros(2), *film]):
-            version = 1274 + count if count else 0
+            version = begun + count if count else 0
             grey = np.round((0.5 + 0.4 * frame / np.abs(film).max()) * 255).astype(np.uint8)
             rows.append(
                 {

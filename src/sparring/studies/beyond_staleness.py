@@ -7,6 +7,7 @@ seeds, then take hours and not a day.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from typing_extensions import override
@@ -20,6 +21,7 @@ from sparring.records import (
     Panel,
     Proportion,
     Provenance,
+    Row,
     RunDirectory,
     Series,
 )
@@ -282,17 +284,23 @@ class _End(NamedTuple):
 
 
 def _ends_found(found: Measurements) -> Mapping[str, Sequence[_End]]:
-    """The ends of all networks, in order of their updates."""
-    sums: dict[tuple[str, int], list[int]] = {}
+    """The ends of all networks, in order of their updates; of several seeds their mean.
+
+    Seeds see the same images, so the interval of their mean is that of these images once.
+    """
+    seeds: dict[tuple[str, int], list[Row]] = {}
     for row in found.having("robust").sorted("version").rows:
         name, _, _ = str(row["network"]).partition("-seed")
-        counts = sums.setdefault((name, int(row["version"] or 0)), [0, 0, 0])
-        for place, what in enumerate(("natural", "robust", "images")):
-            counts[place] += int(row[what] or 0)
+        seeds.setdefault((name, int(row["version"] or 0)), []).append(row)
     ends: dict[str, list[_End]] = {}
-    for (name, version), (natural, robust, images) in sums.items():
-        shares = (Proportion(successes=right, total=images) for right in (natural, robust))
-        ends.setdefault(name, []).append(_End(version, *shares))
+    for (name, version), rows in seeds.items():
+        each = Measurements(rows=rows)
+        images = int(min(each.column("images")))
+        natural, robust = (
+            Proportion(successes=round(fmean(each.column(what))), total=images)
+            for what in ("natural", "robust")
+        )
+        ends.setdefault(name, []).append(_End(version, natural, robust))
     return ends
 
 
@@ -377,8 +385,8 @@ def _by_staleness(found: Measurements, provenance: Provenance) -> Iterator[Figur
         name="by-staleness",
         title="Robust and natural accuracy by staleness and fresh steps",
         caption=f"The first {int(rows.column('images')[0]):,} test images under the suite "
-        f"{rows.names('suite')[0]}, at each network's last snapshot; 95 % intervals, of all seeds "
-        "together where there are several. The paper "
+        f"{rows.names('suite')[0]}, at each network's last snapshot, the mean of the seeds where "
+        "there are several; 95 % intervals for other images, not for other seeds. The paper "
         "(60,000 updates, Figure 8): about 90 % up to s = 32, then around 5 %.",
         alternative="Accuracy against staleness, one line for each number of fresh steps.",
         drawing=Curves(

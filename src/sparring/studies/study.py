@@ -157,15 +157,19 @@ class Standing(NamedTuple):
 
 
 def judged(
-    paper: str, found: str, *, standing: Standing, holds: Callable[[], bool | None]
+    paper: str, found: str, *, standing: Standing, holds: Callable[[], bool | str | None]
 ) -> Claim:
-    """A claim with its verdict; `holds` is called only if there can be one."""
+    """A claim with its verdict; `holds` is called only if there can be one.
+
+    It returns the verdict, or why there is none, or `None` if measurements are missing.
+    """
     verdict = None if standing.open else holds()
+    why = verdict if isinstance(verdict, str) else UNMEASURED if verdict is None else ""
     return Claim(
         paper=paper,
         found=found,
-        holds=verdict,
-        open=standing.open or (UNMEASURED if verdict is None else ""),
+        holds=None if isinstance(verdict, str) else verdict,
+        open=standing.open or why,
         so_far=standing.so_far,
     )
 
@@ -197,9 +201,14 @@ def standing(study: Study, scale: Scale, found: Measurements, names: Sequence[st
 
 
 def _measured_updates(found: Measurements, network: str) -> int:
-    """Updates of the last snapshot that is measured."""
+    """Updates of the last snapshot that is measured.
+
+    A film's frames are later: they are of a continuation that is not kept.
+    """
     rows = found.where(network=network).having("version")
-    return int(max(rows.column("version"), default=0))
+    films = rows.where(frame="attacked").column("version")
+    others = [float(row["version"] or 0) for row in rows.rows if "frame" not in row]
+    return int(max([*others, min(films) - 1] if films else others, default=0))
 
 
 NETWORK = re.compile(r"(?:strided-)?([ks])(\d+)w?(?:f(\d+))?(?:-(torch))?(?:-seed(\d+))?")
