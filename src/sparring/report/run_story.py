@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.errors import RunError, launcher
+from sparring.errors import RunError, launcher, resume_command
 from sparring.records import (
     Environment,
     Evaluation,
@@ -38,7 +38,13 @@ class RunStory:
     updates: int
     """Updates of the whole run."""
     done: int
-    """Updates in its log."""
+    """Updates done, in its log or its weights."""
+    saved: int
+    """Updates of the stored weights; 0 without any."""
+    is_complete: bool
+    """Whether the stored weights are the final ones."""
+    weights_fault: str
+    """What is wrong with the file of weights, and what to do; empty if nothing."""
     rows: tuple[Row, ...]
     """Its log."""
     stalest: float
@@ -70,9 +76,10 @@ class RunStory:
             raise RunError.expected(rule, type(config).__name__, "Restore it or use another run.")
         rows = MetricsLog(run.metrics).measurements()
         environment = run.read_environment()
-        trainers = run.section_or("trainers", int, 1)
-        command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"
+        name, trainers = str(run.path), run.section_or("trainers", int, 1)
+        command = f"{launcher(trainers)} train --config {shlex.quote(name)}"
         steps = [row for row in rows if "loss" in row]
+        saved, fault = run.saved_updates, run.weights_fault
         seed = config.get("seed")
         evaluations = tuple(Evaluation.load(path) for path in run.evaluations())
         classes = run.class_names()
@@ -81,12 +88,15 @@ class RunStory:
             outcomes = Outcomes.load(run.outcomes)
             by_class.extend(class_figures(outcomes, evaluations[0], classes, str(run.path)))
         return cls(
-            name=str(run.path),
+            name=name,
             settings={name: setting_text(v) for name, v in config.items() if v is not None},
             command=command,
             environment=environment,
-            updates=run.section("updates", int),
-            done=int(max((number(row, "step") for row in steps), default=0)),
+            updates=run.updates,
+            done=max([saved, *(int(number(row, "step")) for row in steps)]),
+            saved=saved,
+            is_complete=run.is_complete,
+            weights_fault=fault and f"{fault}. Resume the run: {resume_command(name, trainers)}",
             rows=tuple(rows),
             stalest=max((number(row, "staleness") for row in steps), default=0.0),
             notices=tuple(str(row["event"]) for row in rows if "event" in row),
@@ -99,11 +109,6 @@ class RunStory:
             examples=Examples.load(run.examples) if run.examples.exists() else None,
             classes=classes,
         )
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all updates were done."""
-        return self.done >= self.updates
 
     def images_of(self, found: Evaluation) -> str:
         """The test images of an evaluation: their number and, unless they are all, the classes."""
