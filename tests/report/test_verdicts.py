@@ -9,7 +9,8 @@ import pytest
 
 from report.pages import a_run, an_evaluation
 from sparring.cli.main import main
-from sparring.records import RunDirectory
+from sparring.records import Evaluation, RunDirectory
+from sparring.records.files import file_digest
 from sparring.report.comparison import comparison_figures
 from sparring.report.page import page, read_story
 from sparring.report.run_story import RunStory
@@ -44,7 +45,7 @@ def test_rows_of_the_verdicts_differ_where_the_evaluations_do(run, tmp_path):
     for row in (
         "standard Linf 0.3 200 5 1",
         "standard Linf 0.3 200 8 1",
-        "standard Linf 0.3 200 of dog, 2 5 1",
+        "standard Linf 0.3 200 of the classes dog, 2 5 1",
         f"on other data, {OTHER} 98.0 %",
     ):
         assert row in table
@@ -53,11 +54,30 @@ def test_rows_of_the_verdicts_differ_where_the_evaluations_do(run, tmp_path):
 
 def test_evaluations_on_other_data_are_on_the_page(run):
     told = words(run)
-    assert "Also: suite standard within Linf 0.3 on 200 test images of dog, 2, seed 5" in told
+    on = "200 test images of the classes dog, 2"
+    assert f"Also: suite standard within Linf 0.3 on {on}, seed 5" in told
     assert f"On other data, {OTHER}: suite pgd within Linf 0.3 on 200 test images, seed 9" in told
     for path in run.evaluations():
         path.unlink()
     assert "Not evaluated on its own data yet." in words(run)
+
+
+def test_each_evaluation_of_earlier_weights_is_called_so(run, tmp_path):
+    """Only that of the verdict, made after the others, is of the weights of now."""
+    places = [run, run.on_other_data(OTHER)]
+    for path in (path for place in places for path in place.evaluations()):
+        weights = file_digest(run.weights) if path == run.evaluation else "0123"
+        replace(Evaluation.load(path), weights=weights).save(path)
+    told = words(run)
+    assert "This verdict is of earlier weights" not in told
+    summary = r"(?:Also|On other data, \S+): suite .*?(of earlier weights)? Suite"
+    summaries = re.findall(summary, told)
+    assert summaries == ["of earlier weights"] * 3
+    table = words(run, a_run(tmp_path / "other")).partition(" Verdicts run ")[2]
+    rows = table.partition("In brackets")[0]
+    assert rows.count("/run , of earlier weights 98.0 %") == 2
+    assert f"on other data, {OTHER}, of earlier weights 98.0 %" in rows
+    assert rows.count("of earlier weights") == 3
 
 
 def test_inspect_shows_evaluations_on_other_data(run, capsys):

@@ -62,8 +62,8 @@ class RunStory:
     """The run's seed; `None` if its settings have none."""
     examples: Examples | None
     """Images of the verdict, clean and attacked."""
-    is_current: bool
-    """Whether the verdict is of the run's present weights."""
+    earlier: tuple[Evaluation, ...]
+    """Those of the evaluations, on other data as well, that are of earlier weights."""
     classes: tuple[str, ...]
     """Names of the classes, in order of their numbers; empty for runs that stored none."""
 
@@ -82,6 +82,8 @@ class RunStory:
         saved, fault = run.saved_updates, run.weights_fault
         seed = config.get("seed")
         evaluations = tuple(Evaluation.load(path) for path in run.evaluations())
+        others = run.evaluations_on_other_data()
+        judged = (*evaluations, *(found for _, found in others))
         classes = run.class_names()
         by_class: list[Figure] = []
         if evaluations and run.outcomes.exists():
@@ -103,9 +105,9 @@ class RunStory:
             figures=_figures(rows, command, config, environment),
             by_class=tuple(by_class),
             evaluations=evaluations,
-            on_other_data=run.evaluations_on_other_data(),
+            on_other_data=others,
             seed=seed if isinstance(seed, int) else None,
-            is_current=all(run.is_current(found) for found in evaluations[:1]),
+            earlier=tuple(one for one in judged if not run.is_current(one)),
             examples=Examples.load(run.examples) if run.examples.exists() else None,
             classes=classes,
         )
@@ -115,12 +117,13 @@ class RunStory:
         return f"{counted(found.num_images, 'test image')}{self.classes_of(found)}"
 
     def classes_of(self, found: Evaluation) -> str:
-        """The classes of an evaluation's images, after " of "; empty for all."""
+        """The classes of an evaluation's images, after " of the classes "; empty for all."""
         if found.classes is None:
             return ""
         names = [*self.classes[: max(found.classes) + 1]]
         names += map(str, range(len(names), max(found.classes) + 1))
-        return f" of {few([names[number] for number in found.classes], 6)}"
+        chosen = [names[number] for number in found.classes]
+        return f" of the {'class' if len(chosen) == 1 else 'classes'} {few(chosen, 6)}"
 
 
 def _figures(
