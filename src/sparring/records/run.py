@@ -223,7 +223,8 @@ class RunDirectory:
     def snapshots(self) -> list[int]:
         """Numbers of updates with kept weights, in order."""
         with run_errors("look for snapshots in", self.path):
-            return sorted(int(path.stem) for path in self.snapshot(0).parent.glob("*.safetensors"))
+            there = {path: count_in(path.stem) for path in self.snapshot(0).parent.glob("*")}
+        return sorted(count for path, count in there.items() if path == self.snapshot(count))
 
     @property
     def evaluation(self) -> Path:
