@@ -13,6 +13,7 @@ from report.pages import a_run
 from sparring.capacity import EngineStats
 from sparring.cli.inspect import BARS, engine_lines, histogram
 from sparring.cli.main import main
+from sparring.errors import ConfigError
 from sparring.records import Evaluation, Row
 from sparring.records.files import file_digest
 
@@ -53,6 +54,15 @@ def test_damaged_or_missing_weights_are_called_so(is_there: bool, tmp_path: Path
     assert told.endswith(f"next: sparring train --resume {shlex.quote(str(run.path))}\n")
     assert main(["inspect", str(run.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["weights_fault"] == fault
+
+
+@pytest.mark.parametrize("place", ["source.fresh_steps", "attack.steps"])
+def test_a_wrong_number_of_steps_is_named_by_file_and_place(place):
+    config = {"source": {**SOURCE}, "attack": {}}
+    section, name = place.split(".")
+    config[section][name] = "8"
+    with pytest.raises(ConfigError, match=rf'^here: {place} must be an integer; got "8"\.$'):
+        EngineStats.from_run([], config, "here")
 
 
 def test_many_ages_share_bars_and_none_is_lost():
