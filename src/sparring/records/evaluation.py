@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from sparring.records.proportion import Proportion
 from sparring.records.text import count_text, counted, data_frame, html_table
 from sparring.records.typed import typed
 
+NAMED_SUITES = ("pgd", "pgd-40", "pgd-100x5", "standard")
+"""Names of the suites of this package, the weakest first."""
 MOST_CLASSES = 2**16
 """Classes that outcomes may name."""
 
@@ -206,6 +209,14 @@ class Outcomes:
             )
             for label in sorted(totals)
         )
+
+    def fits(self, found: "Evaluation") -> bool:
+        """Whether they can be those of this evaluation, by the numbers of images."""
+        natural, robust = (
+            sum(map(eq, self.labels, column)) for column in (self.natural, self.adversarial)
+        )
+        counts = (found.num_images, found.natural.successes, found.robust.successes)
+        return (len(self.labels), natural, robust) == counts
 
     @property
     def num_classes(self) -> int:

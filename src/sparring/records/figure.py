@@ -199,7 +199,7 @@ class Provenance:
     """The origin of numbers."""
 
     command: str
-    """The command that computes them."""
+    """The command that computes them; empty where none is known."""
     seeds: tuple[int, ...]
     """The seeds of the networks behind them."""
     environment: Environment

@@ -19,8 +19,14 @@ from sparring.records import (
 )
 from sparring.records.metrics import number
 from sparring.records.text import counted, few, setting_text
-from sparring.report.class_figures import class_figures
+from sparring.report.class_figures import class_figures, evaluate_command
 from sparring.report.training_figures import run_figures
+
+OTHER_OUTCOMES = (
+    "outcomes.json is of another evaluation than evaluation.json, so images and figures of classes "
+    "are left out. Evaluate the run again."
+)
+"""The notice of files of two evaluations, as a kill between their writing leaves them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -85,10 +91,18 @@ class RunStory:
         others = run.evaluations_on_other_data()
         judged = (*evaluations, *(found for _, found in others))
         classes = run.class_names()
+        events = [str(row["event"]) for row in rows if "event" in row]
         by_class: list[Figure] = []
+        examples = Examples.load(run.examples) if run.examples.exists() else None
+        earlier = tuple(one for one in judged if not run.is_current(one))
         if evaluations and run.outcomes.exists():
-            outcomes = Outcomes.load(run.outcomes)
-            by_class.extend(class_figures(outcomes, evaluations[0], classes, str(run.path)))
+            outcomes, found = Outcomes.load(run.outcomes), evaluations[0]
+            if outcomes.fits(found):
+                again = "" if found in earlier else evaluate_command(found, classes, name)
+                by_class.extend(class_figures(outcomes, found, classes, again))
+            else:
+                events.append(OTHER_OUTCOMES)
+                examples = None  # it is written together with outcomes.json
         return cls(
             name=name,
             settings={name: setting_text(v) for name, v in config.items() if v is not None},
@@ -101,14 +115,14 @@ class RunStory:
             weights_fault=fault and f"{fault}. Resume the run: {resume_command(name, trainers)}",
             rows=tuple(rows),
             stalest=max((number(row, "staleness") for row in steps), default=0.0),
-            notices=tuple(str(row["event"]) for row in rows if "event" in row),
+            notices=tuple(events),
             figures=_figures(rows, command, config, environment),
             by_class=tuple(by_class),
             evaluations=evaluations,
             on_other_data=others,
             seed=seed if isinstance(seed, int) else None,
-            earlier=tuple(one for one in judged if not run.is_current(one)),
-            examples=Examples.load(run.examples) if run.examples.exists() else None,
+            earlier=earlier,
+            examples=examples,
             classes=classes,
         )
 
