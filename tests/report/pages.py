@@ -95,10 +95,10 @@ def an_evaluation() -> Evaluation:
 def some_outcomes() -> Outcomes:
     """Of that evaluation: classes 0 (robust), 1 (some broken into 2) and 2 (wrong when clean)."""
     return Outcomes(
-        labels=(0,) * 100 + (1,) * 96 + (2,) * 4,
-        natural=(0,) * 100 + (1,) * 96 + (0,) * 4,
-        broken_by=(None,) * 100 + ("apgd-ce",) * 16 + (None,) * 84,
-        adversarial=(0,) * 100 + (2,) * 16 + (1,) * 80 + (0,) * 4,
+        labels=(0,) * 164 + (1,) * 32 + (2,) * 4,
+        natural=(0,) * 164 + (1,) * 32 + (0,) * 4,
+        broken_by=(None,) * 164 + ("apgd-ce",) * 16 + (None,) * 20,
+        adversarial=(0,) * 164 + (2,) * 16 + (1,) * 16 + (0,) * 4,
     )
 
 

@@ -420,7 +420,7 @@ def test_classes_have_their_accuracies_and_mistakes(tmp_path: Path) -> None:
     assert isinstance(accuracies, Lengths) and isinstance(mistakes, HeatMap)
     assert accuracies.names == mistakes.row_names == ("cat", "dog", "emu")
     assert [group.numbers for group in accuracies.groups] == [(100, 100, 0), (100, 50, 0)]
-    assert mistakes.tables[1].cells == ((2, 0, 0), (0, 1, 1), (1, 0, 0))
+    assert mistakes.tables[1].cells == ((164, 0, 0), (0, 16, 16), (4, 0, 0))
     run.outcomes.unlink()
     assert RunStory.read(run).by_class == ()
 
