@@ -48,6 +48,14 @@ def test_a_good_folder_is_described_with_what_to_type_next(pets, capsys):
     assert max(map(len, lines)) <= 140
 
 
+def test_what_is_neither_a_file_nor_a_folder_is_called_so(tmp_path, capsys):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in ("/dev/null", str(tmp_path / "link")):
+        told = asked(capsys, path, code=2)[1]
+        assert f"data must be a folder or a regular file; {path} is neither." in told
+        assert "Did you mean" not in told
+
+
 def test_pixels_are_summed_up_by_channel(pets, capsys):
     stored = np.stack([np.asarray(Image.open(path)) for path in pets.glob("*/*/*")]) / 255
     found = as_json(capsys, str(pets))["pixels"]

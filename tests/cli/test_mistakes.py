@@ -122,6 +122,11 @@ MISTAKES = {
     "evaluate a-run --sute pgd": "Did you mean --suite?",
     "inspect": "there is no folder runs here",
     "inspect nowhere": "nowhere does not exist",
+    **{
+        f"{verb} ''": f"the words of sparring {verb} must not be empty; got ''. Is a variable"
+        for verb in ("data", "evaluate", "export", "inspect", "plan", "predict", "replay", "report")
+    },
+    "transfer a-run ''": "the words of sparring transfer must not be empty; got a-run ''.",
     "inspect --jsno": "Did you mean --json?",
     "inspect settings.json": "has no config.json",
 }

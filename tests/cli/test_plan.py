@@ -39,6 +39,14 @@ def test_a_plan_is_printed_with_the_kind_of_every_number(capsys):
     assert "next: sparring train --preset paper --steps 8 --source async --workers 1" in shown
 
 
+def test_no_layout_that_is_shown_is_faster_than_the_chosen_one(capsys):
+    found = planned("--devices 6 --max-staleness 2 --mtbf-hours 0.05 --allreduce-ms 0", capsys)
+    speed, devices = found["chosen"]["speed_up_simulated"], found["chosen"]["devices"]
+    for other in found["layouts"]:
+        assert other["speed_up_simulated"] <= 1.02 * speed
+        assert other["devices"] >= devices or 1.02 * other["speed_up_simulated"] < speed
+
+
 @pytest.mark.parametrize(
     ("words", "torchrun"),
     [

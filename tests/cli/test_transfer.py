@@ -113,6 +113,20 @@ def test_tables_of_six_runs_with_long_names_fit_a_terminal(tmp_path, capsys):
     assert lines[-1] == f"next: sparring evaluate {names[0]} --suite standard"
 
 
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (6, "6 images are too few to see whether an attack from elsewhere is stronger"),
+        (7, "no attack from elsewhere was found to be stronger than the white-box one (sign tests"),
+    ],
+)
+def test_too_few_images_are_not_taken_for_a_result(total, said, tmp_path, capsys):
+    """Seven images that all break are the fewest by which chance is excluded: 1/128 < 0.01."""
+    found = matrix_of([[[total] * 2] * 2], steps=(1,), total=total)
+    print_matrix(found, [RunDirectory(Path(name)) for name in "ab"], tmp_path)
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 def test_more_sources_than_fit_go_into_tables_below_each_other(tmp_path, capsys):
     names = [str(number) for number in range(8)]
     found = matrix_of([[[10] * 8 for _ in names]], networks=names, steps=(1,))

@@ -25,6 +25,7 @@ from sparring.evaluation import evaluate as evaluate_and_check
 from sparring.evaluation import suites as suites_module
 from sparring.models import PaperCNN, Precision
 from sparring.models.forms import precision_of
+from sparring.records.evaluation import NAMED_SUITES
 from sparring.records.text import arithmetic_text
 
 PIXELS = 12
@@ -292,6 +293,10 @@ def test_restarts_go_to_robust_images_only_and_bf16_searches_once_before(
     natural = verdict.evaluation.natural.successes
     assert natural > left > 0
     assert searched == [natural] * 3 + [left] * (6 + 3 * before)
+
+
+def test_suites_are_those_that_records_name_and_in_that_order() -> None:
+    assert tuple(SUITES) == NAMED_SUITES
 
 
 @pytest.mark.parametrize("name", SUITES)

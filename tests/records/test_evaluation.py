@@ -58,6 +58,21 @@ def test_all_shares_are_of_the_same_images(evaluation: Evaluation) -> None:
         replace(evaluation, num_images=99)
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((), "one or more, or null for all; got none"),
+        ((3, -1), "must lie in 0 to 65535; got -1"),
+        ((3, 1 << 40), "must lie in 0 to 65535; got 1099511627776"),
+    ],
+)
+def test_numbers_that_no_class_has_are_refused(
+    evaluation: Evaluation, classes: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(evaluation, classes=classes)
+
+
 def test_a_missing_or_damaged_evaluation_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     with pytest.raises(RunError, match=r"cannot read .*evaluation\.json"):

@@ -123,6 +123,21 @@ def test_a_damaged_config_is_a_run_error(run: RunDirectory, content: str) -> Non
         run.section("data", str)
 
 
+@pytest.mark.parametrize("count", [0, -3, 10**12])
+def test_a_number_of_updates_that_no_run_has_is_refused(run: RunDirectory, count: int) -> None:
+    run.config.write_text(f'{{"updates": {count}}}')
+    with pytest.raises(ConfigError, match=r"updates in .*/config\.json must be .* (more|less)"):
+        print(run.updates)
+
+
+def test_only_files_that_a_run_wrote_are_its_snapshots(run: RunDirectory) -> None:
+    run.snapshot(0).parent.mkdir()
+    foreign = ("._00000004", "copy of 00000004", "4", "0000000\u0664", "00000004 (1)")
+    for name in (*foreign, "00000004", "100000000"):
+        (run.snapshot(0).parent / f"{name}.safetensors").touch()
+    assert run.snapshots() == [4, 100_000_000]
+
+
 def test_the_latest_run_is_the_one_whose_settings_were_written_last(run: RunDirectory) -> None:
     parent = run.path.parent
     for name, seconds in (("b", 300), ("c", 200)):

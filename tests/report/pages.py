@@ -4,6 +4,9 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from records.figures import ENVIRONMENT
 from sparring.records import (
     AttackResult,
@@ -48,11 +51,18 @@ def a_run(path: Path, *, evaluated: bool = True, staleness: int = 4) -> RunDirec
     ]
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *validations)))
     assert len(MetricsLog(run.metrics).rows()) == 503
+    some_weights(run)
     if evaluated:
         an_evaluation().save(run.evaluation)
         some_examples().save(run.examples)
         some_outcomes().save(run.outcomes)
     return run
+
+
+def some_weights(run: RunDirectory, *, value: float = 0.0, version: int = 500) -> None:
+    """Store a weight of this value, after so many updates."""
+    weights = {"weight": np.full(1, value, np.float32)}
+    save_file(weights, run.weights, metadata={"version": str(version)})
 
 
 def an_evaluation() -> Evaluation:
@@ -83,12 +93,12 @@ def an_evaluation() -> Evaluation:
 
 
 def some_outcomes() -> Outcomes:
-    """Of classes 0 (robust), 1 (an image is broken into 2) and 2 (wrong when clean)."""
+    """Of that evaluation: classes 0 (robust), 1 (some broken into 2) and 2 (wrong when clean)."""
     return Outcomes(
-        labels=(0, 0, 1, 1, 2),
-        natural=(0, 0, 1, 1, 0),
-        broken_by=(None, None, "apgd-ce", None, None),
-        adversarial=(0, 0, 2, 1, 0),
+        labels=(0,) * 164 + (1,) * 32 + (2,) * 4,
+        natural=(0,) * 164 + (1,) * 32 + (0,) * 4,
+        broken_by=(None,) * 164 + ("apgd-ce",) * 16 + (None,) * 20,
+        adversarial=(0,) * 164 + (2,) * 16 + (1,) * 16 + (0,) * 4,
     )
 
 

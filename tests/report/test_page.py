@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from base64 import b64decode, b64encode
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from matplotlib.image import imread
 
 from records.figures import CURVES, DRAWINGS, HEAT_MAP, STRIP, figure_of, study_of
-from report.pages import NOTICE, WHY, a_run, some_examples
+from report.pages import NOTICE, WHY, a_run, some_examples, some_weights
 from sparring.errors import ConfigError, RunError
 from sparring.records import (
     Curves,
@@ -29,7 +31,6 @@ from sparring.records import (
     RunDirectory,
     Series,
     StudyResult,
-    write_atomically,
 )
 from sparring.records.files import file_digest
 from sparring.report import read_story, write_page
@@ -193,11 +194,35 @@ def test_checks_that_looked_at_nothing_are_on_the_page(findings: None, tmp_path:
 
 def test_a_verdict_on_earlier_weights_is_called_so(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run")
-    run.weights.write_bytes(b"weights")
     replace(Evaluation.load(run.evaluation), weights=file_digest(run.weights)).save(run.evaluation)
     assert "earlier weights" not in page_of(without_figures(run), folder=tmp_path)
-    write_atomically(run.weights, b"others")
+    some_weights(run, value=1.0)
     assert "earlier weights" in page_of(without_figures(run), folder=tmp_path)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_without_whole_weights_is_not_called_complete(is_there: bool, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    replace(Evaluation.load(run.evaluation), weights=file_digest(run.weights)).save(run.evaluation)
+    run.resume.touch()
+    whole = page_of(without_figures(run), folder=tmp_path)
+    assert "Run, complete: 500 of 500 updates." in whole
+    assert "weights.safetensors" not in whole
+    run.weights.unlink()
+    if is_there:
+        run.weights.write_bytes(b"damaged")
+    text = page_of(without_figures(run), folder=tmp_path)
+    assert "Run, not finished: 500 of 500 updates." in text
+    fault = f"weights.safetensors is {'damaged' if is_there else 'missing'}. Resume the run: "
+    assert f"{fault}sparring train --resume {shlex.quote(str(run.path))}" in unescape(text)
+    assert "earlier weights" not in text
+
+
+def test_a_run_whose_last_updates_are_not_stored_is_not_called_complete(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    some_weights(run, version=400)
+    told = "Run, not finished: 500 of 500 updates, weights of update 400."
+    assert told in page_of(without_figures(run), folder=tmp_path)
 
 
 def test_a_runs_curves_are_means_of_its_log(tmp_path: Path) -> None:
@@ -223,8 +248,8 @@ def test_a_runs_curves_are_means_of_its_log(tmp_path: Path) -> None:
 def test_a_run_that_has_not_begun_has_a_page(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", evaluated=False, staleness=0)
     assert "staleness 0 throughout" in page_of(read_story(run.path), folder=tmp_path)
-    run.metrics.unlink()
-    run.environment.unlink()
+    for path in (run.metrics, run.environment, run.weights):
+        path.unlink()
     text = page_of(read_story(run.path), folder=tmp_path)
     assert "Not evaluated yet." in text
     assert "0 of 500 updates" in text
@@ -395,7 +420,7 @@ def test_classes_have_their_accuracies_and_mistakes(tmp_path: Path) -> None:
     assert isinstance(accuracies, Lengths) and isinstance(mistakes, HeatMap)
     assert accuracies.names == mistakes.row_names == ("cat", "dog", "emu")
     assert [group.numbers for group in accuracies.groups] == [(100, 100, 0), (100, 50, 0)]
-    assert mistakes.tables[1].cells == ((2, 0, 0), (0, 1, 1), (1, 0, 0))
+    assert mistakes.tables[1].cells == ((164, 0, 0), (0, 16, 16), (4, 0, 0))
     run.outcomes.unlink()
     assert RunStory.read(run).by_class == ()
 

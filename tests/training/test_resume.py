@@ -14,6 +14,7 @@ from processes import started
 from sparring.attacks import PGD, Linf
 from sparring.errors import Interrupted
 from sparring.models import load_weights
+from sparring.models.weights import read_weights
 from sparring.records import MetricsLog, RunDirectory, to_json, write_json
 from sparring.training import (
     SGD,
@@ -146,6 +147,35 @@ def test_a_finished_run_is_resumed_without_an_update(until: int, tmp_path: Path)
     again = resume(tmp_path / "run", sinks=[watching])
     assert not watching.steps
     assert_same_bits(weights_of(again.network), weights_of(done.network))
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "changed"])
+def test_weights_of_a_complete_run_are_written_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(small(updates=2, average=0.9), tmp_path / "run").run
+    mapped, about = read_weights(run.weights)
+    weights = {name: value.clone() for name, value in mapped.items()}
+    whole = run.weights.read_bytes()
+    if damage == "missing":
+        run.weights.unlink()
+    else:
+        cut, end = (whole[:1000], b"") if damage == "short" else (whole[:-1], b"\x01")
+        run.weights.write_bytes(cut + end)
+    watching = Watching()
+    assert resume(run.path, sinks=[watching]).version == 2
+    assert not watching.steps
+    again, about_again = read_weights(run.weights)
+    assert_same_bits(again, weights)
+    assert about_again == about
+    assert "missing or damaged; it was written again from resume.pt" in caplog.text
+
+
+def test_whole_weights_of_a_complete_run_are_left_alone(tmp_path: Path) -> None:
+    run = train(small(updates=1), tmp_path / "run").run
+    before = run.weights.stat()
+    resume(run.path)
+    assert run.weights.stat().st_ino == before.st_ino
 
 
 KILLED = """

@@ -67,7 +67,10 @@ class EngineStats:
             return None
         policy = from_json(PolicyKind, source["policy"], where=where, path="source.policy")
         steps = attack.get("steps") if isinstance(attack, Mapping) else None
-        fresh, of = (from_json(int, given or 0) for given in (source.get("fresh_steps"), steps))
+        given = {"source.fresh_steps": source.get("fresh_steps"), "attack.steps": steps}
+        fresh, of = (
+            from_json(int, count or 0, where=where, path=path) for path, count in given.items()
+        )
         share = min(1.0, fresh / of) if of else 0.0
         if not policy.bound:  # nothing runs ahead: the whole attack waits for the weights
             share = 1.0

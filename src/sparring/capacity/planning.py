@@ -173,7 +173,7 @@ def plan(request: PlanRequest, *, progress: Callable[[str], None] = lambda _: No
         forecasts[layout] = forecast(
             request.site, layout, seed=request.seed, sampled=request.sampled
         )
-    chosen = _smallest({layout: forecasts[layout].simulated for layout in candidates})
+    chosen = _smallest({layout: found.simulated for layout, found in forecasts.items()})
     by_size = sorted({chosen, *shown}, key=lambda at: (at.trainers, at.workers, at.lag))
     progress("searching for the saturation")
     return Plan(

@@ -71,6 +71,9 @@ class Form(Generic[Flags]):
         for word in rest:
             if word.startswith("-"):
                 raise self._unknown(word.partition("=")[0])
+        if "" in rest:
+            rule = f"the words of sparring {self.verb} must not be empty"
+            raise ConfigError.expected(rule, shlex.join(rest), "Is a variable of the shell unset?")
         if len(rest) > bool(self.word) and not self.many:
             only = f"one word, {self.word}," if self.word else "no word"
             rule = f"sparring {self.verb} takes {only} beside its flags"

@@ -91,6 +91,8 @@ class Story:
     """Statistics of an asynchronous run's engine."""
     saved: int
     """Updates of the stored weights; 0 without any."""
+    fault: str
+    """What is wrong with the file of weights; empty if nothing."""
     evaluations: Sequence[Evaluation]
     """The run's verdict first."""
     on_other_data: Sequence[tuple[str, Evaluation]]
@@ -106,13 +108,14 @@ class Story:
         return cls(
             run=run,
             config=config,
-            updates=run.section("updates", int),
+            updates=run.updates,
             environment=run.read_environment(),
             steps=[row for row in rows if "loss" in row],
             looks=[row for row in rows if "robust_accuracy" in row],
             events=[str(row["event"]) for row in rows if "event" in row],
             engine=EngineStats.from_run(rows, config, str(run.config)),
             saved=run.saved_updates,
+            fault=run.weights_fault,
             evaluations=[Evaluation.load(path) for path in run.evaluations()],
             on_other_data=run.evaluations_on_other_data(),
         )
@@ -124,15 +127,15 @@ class Story:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the stored weights are the final ones."""
-        return self.saved >= self.updates
+        """As of its run directory."""
+        return self.run.is_complete
 
     @property
     def command(self) -> str:
         """The next command."""
         path = shlex.quote(str(self.run.path))
         trainers = self.run.section_or("trainers", int, 1)
-        if not self.is_complete:
+        if not self.is_complete or self.fault:
             return resume_command(self.run.path, trainers)
         if not self.evaluations:
             return f"sparring evaluate {path}"
@@ -161,6 +164,7 @@ class Story:
             "updates_done": self.done,
             "updates_saved": self.saved,
             "complete": self.is_complete,
+            "weights_fault": self.fault or None,
             "config": self.config,
             "environment": to_json(self.environment) if self.environment else None,
             "looks": self.looks,
@@ -182,7 +186,8 @@ def _print(story: Story) -> None:
     state = "complete" if story.is_complete else "not finished"
     print_result(
         f"{story.run.path}: {state}, {count_text(story.done)} of "
-        f"{count_text(story.updates)} updates done, weights of update {count_text(story.saved)}"
+        f"{count_text(story.updates)} updates done, "
+        + (story.fault or f"weights of update {count_text(story.saved)}")
     )
     print_result()
     table = result_table("setting", "value")

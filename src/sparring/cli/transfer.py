@@ -135,9 +135,13 @@ def print_matrix(found: TransferMatrix, runs: Sequence[RunDirectory], out: Path)
     for sentence in found.flags:
         print_prose(f"flag: {sentence}")
     if not found.flags:
+        by = f"sign tests, p < {SIGNIFICANT:g}"
         print_prose(
-            "no attack from elsewhere is stronger than the white-box one "
-            f"(sign tests, p < {SIGNIFICANT:g})"
+            f"no attack from elsewhere was found to be stronger than the white-box one ({by})"
+            if found.least_chance < SIGNIFICANT
+            else f"{counted(found.num_images, 'image')} are too few to see whether an attack from "
+            f"elsewhere is stronger than the white-box one ({by}; here p is at least "
+            f"{found.least_chance:.2g})"
         )
     print_prose(hardware_text(found.environment))
     suspect = found.flagged[0][2] if found.flagged else 0

@@ -182,9 +182,11 @@ def _existing(source: str) -> tuple[Path, bool]:
     """The path of a source, and whether it is a folder. Raises `DataError` if it is missing."""
     try:
         path = Path(source).expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
+        is_folder, is_file, is_there = path.is_dir(), path.is_file(), os.path.lexists(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{source!r:.200} is no path: {told(error)}. {_KINDS}") from error
+    if is_there and not (is_folder or is_file):
+        raise DataError(f"data must be a folder or a regular file; {source} is neither. {_KINDS}")
     if not source or not (is_folder or is_file):
         raise DataError(f"there is no file or folder {source or repr(source)}. {_hint(source)}")
     return path, is_folder

@@ -194,19 +194,25 @@ def save_trained(
     save_weights(weights, path, about={**about, **identity})
 
 
+def read_unchanged(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `read_weights`; raises `CheckpointError` also if they were changed since written."""
+    weights, about = read_weights(path)
+    if "content" in about and about["content"] != content_digest(weights):
+        raise CheckpointError(
+            f"the weights in {path} were changed or damaged since they were written. Restore the "
+            "file, or train again."
+        )
+    return weights, about
+
+
 def _put_known(network: nn.Module, path: Path, run: RunDirectory) -> dict[str, str]:
     """Load the weights of a file into a rebuilt network; return the file's metadata.
 
     Refuses weights that were changed since they were written, those of another run, and a network
     that does not match the fingerprint. Files of versions that stored none are not checked for it.
     """
-    weights, about = read_weights(path)
+    weights, about = read_unchanged(path)
     _check_belongs(run, about, path)
-    if "content" in about and about["content"] != content_digest(weights):
-        raise CheckpointError(
-            f"the weights in {path} were changed or damaged since they were written. Restore the "
-            "file, or train again."
-        )
     put_weights(network, weights, path)
     if "fingerprint" in about:
         check_fingerprint(network, read_fingerprint(about["fingerprint"], str(path)), str(path))

@@ -6,8 +6,10 @@ It is complete enough to be judged without the model.
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,20 @@ from sparring.records.files import read_json, write_json
 from sparring.records.proportion import Proportion
 from sparring.records.text import count_text, counted, data_frame, html_table
 from sparring.records.typed import typed
+
+NAMED_SUITES = ("pgd", "pgd-40", "pgd-100x5", "standard")
+"""Names of the suites of this package, the weakest first."""
+MOST_CLASSES = 2**16
+"""Classes that outcomes may name."""
+
+
+def _check_classes(of: str, numbers: Sequence[int]) -> None:
+    """Raise `ConfigError` for a number that no class has."""
+    if numbers and not 0 <= min(numbers) <= max(numbers) < MOST_CLASSES:
+        raise ConfigError.expected(
+            f"the classes of {of} must lie in 0 to {MOST_CLASSES - 1}",
+            min(numbers) if min(numbers) < 0 else max(numbers),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +79,10 @@ class Example:
     attacked: str
     """The image that broke it; else where the last search ended; clean where there was none."""
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a number that no class has."""
+        _check_classes("an example image", (self.label, self.natural, self.adversarial))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examples:
@@ -81,6 +101,7 @@ class Examples:
         """Raise `ConfigError` unless all images are of the size."""
         if self.channels not in (1, 3):
             raise ConfigError.expected("example images must have 1 or 3 channels", self.channels)
+        check_size("example images", self.height, self.width)
         size = self.height * self.width * self.channels
         for number, image in enumerate(self.images):
             for pixels in (image.clean, image.attacked):
@@ -97,6 +118,13 @@ class Examples:
     def load(cls, path: Path | str) -> "Examples":
         """Read examples.json. Raises `RunError` or `ConfigError` if it is missing or damaged."""
         return from_json(cls, read_json(Path(path)), where=str(path))
+
+
+def check_size(what: str, height: int, width: int) -> None:
+    """Raise `ConfigError` unless both are 1 or more."""
+    if min(height, width) < 1:
+        rule = f"the height and width of {what} must be 1 or more"
+        raise ConfigError.expected(rule, f"{height} and {width}")
 
 
 def bytes_in(text: str) -> int:
@@ -121,10 +149,6 @@ class AttackResult:
     """Images still robust after it, of all images."""
     seconds: float
     """Wall-clock time it took."""
-
-
-MOST_CLASSES = 2**16
-"""Classes that outcomes may name."""
 
 
 class ClassAccuracy(NamedTuple):
@@ -168,12 +192,7 @@ class Outcomes:
                 "outcomes must have one entry for each image in every column; got columns of "
                 f"{', '.join(map(str, sorted(lengths)))} entries."
             )
-        numbers = (*self.labels, *self.natural, *self.adversarial)
-        if numbers and not 0 <= min(numbers) <= max(numbers) < MOST_CLASSES:
-            raise ConfigError.expected(
-                f"the classes of outcomes must lie in 0 to {MOST_CLASSES - 1}",
-                min(numbers) if min(numbers) < 0 else max(numbers),
-            )
+        _check_classes("outcomes", (*self.labels, *self.natural, *self.adversarial))
 
     def per_class(self) -> tuple[ClassAccuracy, ...]:
         """Natural and robust accuracy of each class that has images, by its number."""
@@ -190,6 +209,14 @@ class Outcomes:
             )
             for label in sorted(totals)
         )
+
+    def fits(self, found: "Evaluation") -> bool:
+        """Whether they can be those of this evaluation, by the numbers of images."""
+        natural, robust = (
+            sum(map(eq, self.labels, column)) for column in (self.natural, self.adversarial)
+        )
+        counts = (found.num_images, found.natural.successes, found.robust.successes)
+        return (len(self.labels), natural, robust) == counts
 
     @property
     def num_classes(self) -> int:
@@ -275,7 +302,12 @@ class Evaluation:
     """Digest of the attacks if some are of your own, else empty."""
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` unless the counts can belong to one evaluation."""
+        """Raise `ConfigError` unless the counts can belong to one evaluation, and its classes."""
+        if self.classes is not None:
+            if not self.classes:
+                rule = "the classes of an evaluation must be one or more, or null for all"
+                raise ConfigError.expected(rule, "none")
+            _check_classes("an evaluation", self.classes)
         counts = (self.natural, *(attack.robust for attack in self.attacks), self.robust)
         if self.certified is not None:
             counts = (*counts, self.certified)

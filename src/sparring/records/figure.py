@@ -8,7 +8,7 @@ from typing import Literal
 
 from sparring.errors import ConfigError, SparringError
 from sparring.records.environment import Environment
-from sparring.records.evaluation import bytes_in
+from sparring.records.evaluation import bytes_in, check_size
 
 Scale = Literal["linear", "log", "even"]
 Mark = Literal["line", "bar"]
@@ -177,6 +177,7 @@ class Strip:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` unless every frame is an image of the size, with its words."""
+        check_size("a strip's images", self.height, self.width)
         size = self.height * self.width
         for film in self.films:
             if len(film.frames) != len(film.captions):
@@ -198,7 +199,7 @@ class Provenance:
     """The origin of numbers."""
 
     command: str
-    """The command that computes them."""
+    """The command that computes them; empty where none is known."""
     seeds: tuple[int, ...]
     """The seeds of the networks behind them."""
     environment: Environment

@@ -24,6 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn, cast
 
+from safetensors import SafetensorError, safe_open
+
 from sparring.errors import ConfigError, NoRoom, RunError
 
 
@@ -369,6 +371,22 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: Path, changed: int) -> str:
     with open_regular(path, LARGEST_TENSORS) as file:
         return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()[:16]
+
+
+def tensors_header(path: Path) -> tuple[dict[str, str], int] | None:
+    """Metadata of a safetensors file, and the bytes of its numbers in single precision.
+
+    `None` if it is missing or damaged.
+    """
+    try:
+        open_regular(path, LARGEST_TENSORS).close()  # safetensors opens by name only
+        with safe_open(path, framework="np") as file:
+            about = file.metadata() or {}
+            tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            shapes = [one.get_shape() for one in tensors if "F" in one.get_dtype()]
+    except (OSError, SafetensorError):
+        return None
+    return dict(about), sum(4 * math.prod(shape) for shape in shapes)
 
 
 def read_json(path: Path) -> object:

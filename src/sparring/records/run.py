@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import math
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,20 +10,17 @@ from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
-
 from sparring.errors import ConfigError, RunError
-from sparring.records.checks import count_in
+from sparring.records.checks import at_least, count_in
 from sparring.records.codec import from_json, to_json
 from sparring.records.environment import Environment
 from sparring.records.evaluation import Evaluation
 from sparring.records.files import (
-    LARGEST_TENSORS,
     file_digest,
     from_home,
-    open_regular,
     read_json,
     run_errors,
+    tensors_header,
     write_json,
 )
 from sparring.records.own_code import named_code, seal
@@ -226,7 +223,8 @@ class RunDirectory:
     def snapshots(self) -> list[int]:
         """Numbers of updates with kept weights, in order."""
         with run_errors("look for snapshots in", self.path):
-            return sorted(int(path.stem) for path in self.snapshot(0).parent.glob("*.safetensors"))
+            there = {path: count_in(path.stem) for path in self.snapshot(0).parent.glob("*")}
+        return sorted(count for path, count in there.items() if path == self.snapshot(count))
 
     @property
     def evaluation(self) -> Path:
@@ -267,11 +265,11 @@ class RunDirectory:
     def is_current(self, found: Evaluation) -> bool:
         """Whether an evaluation judged the run's current weights, as far as can be known.
 
-        Raises `RunError` if the weights cannot be read.
+        Of missing or damaged weights, nothing is known.
         """
         return (
             not found.weights
-            or not self.weights.exists()
+            or tensors_header(self.weights) is None
             or found.weights == file_digest(self.weights)
         )
 
@@ -329,25 +327,34 @@ class RunDirectory:
     @property
     def saved_updates(self) -> int:
         """Updates of the stored weights; 0 if the file is missing or damaged."""
-        try:
-            open_regular(self.weights, LARGEST_TENSORS).close()  # safetensors opens by name only
-            with safe_open(self.weights, framework="np") as file:
-                about = file.metadata() or {}
-        except (OSError, SafetensorError):
-            return 0
+        about, _ = tensors_header(self.weights) or ({}, 0)
         return count_in(about.get("version", ""))
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the stored weights in single precision; 0 if the file is missing or damaged."""
-        try:
-            open_regular(self.weights, LARGEST_TENSORS).close()
-            with safe_open(self.weights, framework="np") as file:
-                tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-                shapes = [one.get_shape() for one in tensors if "F" in one.get_dtype()]
-        except (OSError, SafetensorError):
-            return 0
-        return sum(4 * math.prod(shape) for shape in shapes)
+        return (tensors_header(self.weights) or ({}, 0))[1]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stored weights are the final ones."""
+        return self.saved_updates >= self.updates
+
+    @property
+    def weights_fault(self) -> str:
+        """What is wrong with the file of weights; empty if nothing, or before a checkpoint."""
+        if tensors_header(self.weights):
+            return ""
+        if os.path.lexists(self.weights):
+            return f"{self.weights.name} is damaged"
+        return f"{self.weights.name} is missing" if self.resume.exists() else ""
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run. Raises `RunError` or `ConfigError` as `section`."""
+        count = self.section("updates", int)
+        at_least(f"updates in {self.config}", count, 1)
+        return count
 
     @property
     def extended(self) -> Path:
@@ -359,7 +366,7 @@ class RunDirectory:
 
         Raises `RunError` if the folder cannot be written to.
         """
-        before = self.section("updates", int)
+        before = self.updates
         settings = read_json(self.config)
         assert isinstance(settings, dict)  # it has a section
         write_json(self.extended, [*self._earlier_updates(), before])

@@ -131,6 +131,11 @@ class TransferMatrix:
         return max(high - low for low, high in intervals)
 
     @property
+    def least_chance(self) -> float:
+        """The smallest result that a sign test on so many images can have."""
+        return sign_test(self.num_images, 0)
+
+    @property
     def flagged(self) -> tuple[tuple[int, int, int], ...]:
         """Steps, source and target where the transferred attack is the stronger, by their places.
 

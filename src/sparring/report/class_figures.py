@@ -1,5 +1,6 @@
 """An evaluation class by class: accuracies, and which classes are mistaken for which."""
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -14,22 +15,49 @@ from sparring.records import (
     Provenance,
     Table,
 )
+from sparring.records.evaluation import NAMED_SUITES
 from sparring.records.text import counted
 
 MOST = 20
 """Most classes that are shown; of more, those of the lowest robust accuracy."""
 
 
+_THREAT = re.compile(r"(Linf|L2) ([\d./e-]+)")
+"""A threat of this package in words, with its name and size."""
+
+
+def evaluate_command(found: Evaluation, names: Sequence[str], run: str) -> str:
+    """The command that makes an evaluation again; empty for a suite or threat of your own."""
+    threat = _THREAT.fullmatch(found.threat)
+    if found.suite not in NAMED_SUITES or found.method or not (found.own_threat or threat):
+        return ""
+    words = ["sparring", "evaluate", run, "--suite", found.suite, "--images", str(found.num_images)]
+    if found.classes is not None:
+        listed = map(str, found.classes)  # but another class may have the number as its name
+        words += ["--classes", *(_name(int(one), names) if one in names else one for one in listed)]
+    if threat and not found.own_threat:
+        words += ["--threat", threat[1].lower(), "--eps", threat[2]]
+    if found.seed:
+        words += ["--seed", str(found.seed)]
+    if found.precision.startswith("bf16"):
+        words += ["--precision", "bf16"]
+    if found.findings is None:
+        words += ["--no-checks"]
+    return shlex.join(words)
+
+
 def class_figures(
-    outcomes: Outcomes, found: Evaluation, names: Sequence[str], run: str
+    outcomes: Outcomes, found: Evaluation, names: Sequence[str], command: str
 ) -> Iterator[Figure]:
-    """Accuracies, and a confusion matrix where the classes are few; nothing without images."""
+    """Accuracies, and a confusion matrix where the classes are few; nothing without images.
+
+    `command` makes the evaluation again; empty if there is none.
+    """
     classes = sorted(outcomes.per_class(), key=lambda one: (one.robust.share, one.label))
     if not classes:
         return
     provenance = Provenance(
-        command=f"sparring evaluate {shlex.quote(run)} --suite {found.suite} "
-        f"--images {found.num_images}",
+        command=command,
         seeds=(found.seed,),
         environment=found.environment,
     )

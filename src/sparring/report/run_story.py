@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.errors import RunError, launcher
+from sparring.errors import RunError, launcher, resume_command
 from sparring.records import (
     Environment,
     Evaluation,
@@ -19,8 +19,14 @@ from sparring.records import (
 )
 from sparring.records.metrics import number
 from sparring.records.text import counted, few, setting_text
-from sparring.report.class_figures import class_figures
+from sparring.report.class_figures import class_figures, evaluate_command
 from sparring.report.training_figures import run_figures
+
+OTHER_OUTCOMES = (
+    "outcomes.json is of another evaluation than evaluation.json, so images and figures of classes "
+    "are left out. Evaluate the run again."
+)
+"""The notice of files of two evaluations, as a kill between their writing leaves them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,7 +44,13 @@ class RunStory:
     updates: int
     """Updates of the whole run."""
     done: int
-    """Updates in its log."""
+    """Updates done, in its log or its weights."""
+    saved: int
+    """Updates of the stored weights; 0 without any."""
+    is_complete: bool
+    """Whether the stored weights are the final ones."""
+    weights_fault: str
+    """What is wrong with the file of weights, and what to do; empty if nothing."""
     rows: tuple[Row, ...]
     """Its log."""
     stalest: float
@@ -56,8 +68,8 @@ class RunStory:
     """The run's seed; `None` if its settings have none."""
     examples: Examples | None
     """Images of the verdict, clean and attacked."""
-    is_current: bool
-    """Whether the verdict is of the run's present weights."""
+    earlier: tuple[Evaluation, ...]
+    """Those of the evaluations, on other data as well, that are of earlier weights."""
     classes: tuple[str, ...]
     """Names of the classes, in order of their numbers; empty for runs that stored none."""
 
@@ -70,52 +82,62 @@ class RunStory:
             raise RunError.expected(rule, type(config).__name__, "Restore it or use another run.")
         rows = MetricsLog(run.metrics).measurements()
         environment = run.read_environment()
-        trainers = run.section_or("trainers", int, 1)
-        command = f"{launcher(trainers)} train --config {shlex.quote(str(run.path))}"
+        name, trainers = str(run.path), run.section_or("trainers", int, 1)
+        command = f"{launcher(trainers)} train --config {shlex.quote(name)}"
         steps = [row for row in rows if "loss" in row]
+        saved, fault = run.saved_updates, run.weights_fault
         seed = config.get("seed")
         evaluations = tuple(Evaluation.load(path) for path in run.evaluations())
+        others = run.evaluations_on_other_data()
+        judged = (*evaluations, *(found for _, found in others))
         classes = run.class_names()
+        events = [str(row["event"]) for row in rows if "event" in row]
         by_class: list[Figure] = []
+        examples = Examples.load(run.examples) if run.examples.exists() else None
+        earlier = tuple(one for one in judged if not run.is_current(one))
         if evaluations and run.outcomes.exists():
-            outcomes = Outcomes.load(run.outcomes)
-            by_class.extend(class_figures(outcomes, evaluations[0], classes, str(run.path)))
+            outcomes, found = Outcomes.load(run.outcomes), evaluations[0]
+            if outcomes.fits(found):
+                again = "" if found in earlier else evaluate_command(found, classes, name)
+                by_class.extend(class_figures(outcomes, found, classes, again))
+            else:
+                events.append(OTHER_OUTCOMES)
+                examples = None  # it is written together with outcomes.json
         return cls(
-            name=str(run.path),
+            name=name,
             settings={name: setting_text(v) for name, v in config.items() if v is not None},
             command=command,
             environment=environment,
-            updates=run.section("updates", int),
-            done=int(max((number(row, "step") for row in steps), default=0)),
+            updates=run.updates,
+            done=max([saved, *(int(number(row, "step")) for row in steps)]),
+            saved=saved,
+            is_complete=run.is_complete,
+            weights_fault=fault and f"{fault}. Resume the run: {resume_command(name, trainers)}",
             rows=tuple(rows),
             stalest=max((number(row, "staleness") for row in steps), default=0.0),
-            notices=tuple(str(row["event"]) for row in rows if "event" in row),
+            notices=tuple(events),
             figures=_figures(rows, command, config, environment),
             by_class=tuple(by_class),
             evaluations=evaluations,
-            on_other_data=run.evaluations_on_other_data(),
+            on_other_data=others,
             seed=seed if isinstance(seed, int) else None,
-            is_current=all(run.is_current(found) for found in evaluations[:1]),
-            examples=Examples.load(run.examples) if run.examples.exists() else None,
+            earlier=earlier,
+            examples=examples,
             classes=classes,
         )
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all updates were done."""
-        return self.done >= self.updates
 
     def images_of(self, found: Evaluation) -> str:
         """The test images of an evaluation: their number and, unless they are all, the classes."""
         return f"{counted(found.num_images, 'test image')}{self.classes_of(found)}"
 
     def classes_of(self, found: Evaluation) -> str:
-        """The classes of an evaluation's images, after " of "; empty for all."""
+        """The classes of an evaluation's images, after " of the classes "; empty for all."""
         if found.classes is None:
             return ""
         names = [*self.classes[: max(found.classes) + 1]]
         names += map(str, range(len(names), max(found.classes) + 1))
-        return f" of {few([names[number] for number in found.classes], 6)}"
+        chosen = [names[number] for number in found.classes]
+        return f" of the {'class' if len(chosen) == 1 else 'classes'} {few(chosen, 6)}"
 
 
 def _figures(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.errors import (
     CheckpointError,
@@ -38,6 +38,7 @@ from sparring.models.trained import (
     fingerprint,
     fingerprint_text,
     read_fingerprint,
+    read_unchanged,
     save_trained,
 )
 from sparring.models.weights import differences, put_weights, weights_from, weights_to
@@ -70,8 +71,8 @@ def save_checkpoint(run: RunDirectory, trainer: Trainer, seconds: float) -> None
     known = _fingerprint(trainer)
     buffer = io.BytesIO()
     torch.save(_state(trainer, own, seconds, known, run.settings_digest()), buffer)
-    with _safely(run, trainer):
-        _save_weights(run, trainer, run.weights, known)
+    with _safely(run, trainer.version, trainer.team.size):
+        _save_weights(run, trainer.average.network, trainer.version, run.weights, known)
         write_atomically(run.resume, buffer.getvalue())
 
 
@@ -81,20 +82,42 @@ def save_snapshot(run: RunDirectory, trainer: Trainer) -> None:
     Raises `CheckpointNotWritten` if the disk refuses. Cost: 13 MB to disk for the paper's network.
     """
     path = run.snapshot(trainer.version)
-    with _safely(run, trainer):
+    with _safely(run, trainer.version, trainer.team.size):
         path.parent.mkdir(exist_ok=True)
-        _save_weights(run, trainer, path, _fingerprint(trainer))
+        _save_weights(run, trainer.average.network, trainer.version, path, _fingerprint(trainer))
+
+
+def mend_weights(
+    run: RunDirectory, network: nn.Module, version: int, shape: tuple[int, int, int], trainers: int
+) -> None:
+    """Write weights.safetensors again where it is missing or damaged, after a resume without it.
+
+    `network` has the averaged weights of the checkpoint, and `shape` is that of an image.
+    Raises `CheckpointNotWritten` if the disk refuses. Cost: one pass over the file.
+    """
+    try:
+        read_unchanged(run.weights)
+    except CheckpointError:
+        with _safely(run, version, trainers):
+            _save_weights(run, network, version, run.weights, fingerprint(network, shape))
+        log.warning(
+            "%s was missing or damaged; it was written again from %s",
+            run.weights,
+            run.resume.name,
+        )
 
 
 def _fingerprint(trainer: Trainer) -> Fingerprint:
     return fingerprint(trainer.average.network, trainer.images.image_shape)
 
 
-def _save_weights(run: RunDirectory, trainer: Trainer, path: Path, known: Fingerprint) -> None:
-    about = {"version": str(trainer.version), "config": run.settings_digest()}
+def _save_weights(
+    run: RunDirectory, network: nn.Module, version: int, path: Path, known: Fingerprint
+) -> None:
+    about = {"version": str(version), "config": run.settings_digest()}
     if data := run.read_data():
         about["data"] = data.digest
-    save_trained(trainer.average.network, path, known, about)
+    save_trained(network, path, known, about)
 
 
 def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
@@ -111,15 +134,15 @@ def copy_by_checkpoint(trainer: Trainer, twin: Trainer) -> None:
 
 
 @contextmanager
-def _safely(run: RunDirectory, trainer: Trainer) -> Iterator[None]:
+def _safely(run: RunDirectory, version: int, trainers: int) -> Iterator[None]:
     """Turn an `OSError` into `CheckpointNotWritten`."""
     try:
         yield
     except OSError as error:
         raise CheckpointNotWritten(
-            f"The checkpoint of step {trainer.version} could not be written: {run.path} refused it "
+            f"The checkpoint of step {version} could not be written: {run.path} refused it "
             f"({error.strerror or error}). The previous one is whole: make room, then resume with: "
-            f"{resume_command(run.path, trainer.team.size)}"
+            f"{resume_command(run.path, trainers)}"
         ) from error
 
 

@@ -20,6 +20,7 @@ from sparring.records.checks import at_least
 from sparring.records.files import from_home
 from sparring.records.run import DataIdentity
 from sparring.records.typed import typed
+from sparring.training.checkpoint import mend_weights
 from sparring.training.config import TrainConfig, python_objects, stored_config, with_given
 from sparring.training.distributed import check_same_data, check_size, present_team
 from sparring.training.optimizers import factor
@@ -101,7 +102,8 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     """Continue a run that was stopped, from its last checkpoint, to the same final weights.
 
     Without `run`, the newest in `runs/`. A run without a checkpoint starts again. A run that is
-    complete, or has seen `until` updates, is returned as it is. With `updates`, the run is first
+    complete, or has seen `until` updates, is returned as it is; if its weights.safetensors is
+    missing or damaged, it is written again from the checkpoint. With `updates`, the run is first
     extended to this number in all, see `longer`; a refused run stays as it was. `threads` CPU
     threads are used instead of those in the settings, until the next stop; the last bits of weights
     depend on their number. Pass the `data` and the `network` that were passed to `train`, and in
@@ -133,7 +135,7 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
     if not resumed and run_data.stored is None:
         team.lead(lambda: store_identity(directory, config.data, known))
     with _shown(sinks, progress and team.leads) as sinks:
-        return TrainingSession(
+        done = TrainingSession(
             team,
             config,
             dataset,
@@ -144,6 +146,10 @@ def resume(  # noqa: PLR0913 - a run, and by keyword what it is given
             threads=threads,
             restored=lambda done: _extend(before, config, directory, done),
         ).train()
+    if resumed:
+        own, shape = done.network, dataset.image_shape
+        team.lead(lambda: mend_weights(directory, own, done.version, shape, team.size))
+    return done
 
 
 @contextmanager
