@@ -14,7 +14,7 @@ from typing_extensions import override
 from sparring.attacks import PGD, Linf
 from sparring.errors import ConfigError
 from sparring.models.networks import SmallCNN
-from sparring.models.tracing import traced
+from sparring.models.tracing import check_same, traced
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -75,6 +75,28 @@ def test_one_network_is_traced_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert not overlapped
+
+
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-4, 1e-12])
+def test_a_trace_in_another_precision_is_refused_for_logits_of_any_size(scale: float) -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(64, 3)
+
+        @override
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner(images.flatten(1))
+
+    network = Rounded()
+    for value in network.parameters():
+        value.detach().mul_(scale)
+    with pytest.raises(ConfigError, match="other logits than its trace"):
+        check_same(network, traced(network, ()), [IMAGES])
+    for value in network.parameters():
+        value.detach().zero_()
+    check_same(network, traced(network, ()), [IMAGES])
 
 
 class Between(nn.Module):

@@ -29,7 +29,7 @@ PARAMETRISATIONS = (
 )
 """Parametrisations whose weights are the same in every pass in evaluation mode."""
 SAME = 1e-6
-"""Largest difference between a network and its trace, relative to the largest logit if above 1."""
+"""Largest difference between a network and its trace, relative to the largest logit of a batch."""
 FRESH = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers whose outputs share no memory with their inputs; others are assumed to share it."""
 NEW = (
@@ -99,8 +99,7 @@ def check_same(model: nn.Module, trace: fx.GraphModule, batches: Sequence[Tensor
     for images in batches:
         logits = model(images.clone())
         again = trace(images.clone())
-        unit = max(1.0, float(logits.abs().max()))
-        if not float((logits - again).abs().max()) <= SAME * unit:
+        if not float((logits - again).abs().max()) <= SAME * float(logits.abs().max()):
             unshown("other logits than its trace")
         found.append(logits)
     return found
