@@ -98,6 +98,29 @@ def test_a_file_that_gives_other_logits_is_not_kept(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+class Masked(nn.Module):
+    """Attention among rows, each to itself and those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score, self.last = nn.Linear(28, 28), nn.Linear(28, 10)
+        self.register_buffer("mask", torch.full((28, 28), -torch.inf).triu(1))
+
+    def forward(self, images):
+        rows = images[:, 0]
+        shares = (self.score(rows) @ rows.mT + self.mask).softmax(-1)
+        return self.last((shares @ rows).mean(1))
+
+
+def test_a_mask_of_infinities_is_exported_as_it_is(tmp_path):
+    network = Masked()
+    run = train(small(updates=1), tmp_path / "run", network=network).run
+    found = export(run, tmp_path / "out", network=network)
+    assert found.differences == {"safetensors": 0.0}
+    again = exported_network(tmp_path / "out", network=Masked())
+    assert_same_bits(weights_of(again), weights_of(trained_network(run, network=network)))
+
+
 def test_one_test_image_is_enough_for_a_program_of_any_batch(tmp_path):
     mnist = load_dataset("mnist")
     one = ImageSet(
