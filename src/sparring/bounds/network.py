@@ -256,7 +256,11 @@ class _Walk:
         if rule is None or tensors != 1 or not self._is_step(node.args[0]):
             raise unknown(getattr(target, "__name__", str(target)))
         named = {name: self._value(arg) for name, arg in node.kwargs.items()}
-        return rule(*map(self._value, node.args), **named)
+        try:
+            return rule(*map(self._value, node.args), **named)
+        except TypeError as error:  # such as a dtype for a shape
+            name = getattr(target, "__name__", str(target))
+            raise unknown(f"{name} with these arguments") from error
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> Operation:
         kind = parametrize.type_before_parametrizations(layer)

@@ -264,9 +264,14 @@ def check_arithmetic(model: nn.Module, device: torch.device) -> None:
         raise ConfigError.expected(
             "bounds hold for float32 arithmetic alone", reduced, 'Set it to "ieee" or "highest".'
         )
-    has_nnpack = torch.backends.nnpack.is_available() and not torch._C._get_mkldnn_enabled()
-    if has_nnpack and any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
+    if _has_nnpack() and any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
         raise unknown("a convolution by NNPACK, which transforms images first")
+
+
+def _has_nnpack() -> bool:
+    """Whether convolutions may be NNPACK's: oneDNN, where it is built in and on, comes first."""
+    has_onednn = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+    return torch.backends.nnpack.is_available() and not has_onednn
 
 
 def _reduced_precision(device: torch.device) -> str | None:
