@@ -322,6 +322,8 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
             f"{path} is a folder. Name the file of weights in it, such as "
             f"{path / 'weights.safetensors'}."
         )
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such file of weights. Check the path.")
     if path.suffix == ".safetensors":
         weights, _ = read_weights(path)
     else:
@@ -332,8 +334,6 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
 def _foreign(path: Path) -> object:
     try:
         return read_saved(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file of weights.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
