@@ -137,9 +137,9 @@ def mine(hidden: Tensor) -> Tensor:
 WRITES: dict[str, Callable[[Any], object]] = {
     "function": torch.relu_,
     "keyword": lambda hidden: torch.relu_(input=hidden),
-    "threshold_": lambda hidden: functional.threshold_(hidden, 0.0, 0.0),
+    "threshold_": lambda hidden: torch.threshold_(hidden, 0.0, 0.0),
     "out": lambda hidden: torch.clamp(hidden, min=0, out=hidden),
-    "several": lambda hidden: torch._foreach_mul_([hidden], 0.5),
+    "several": lambda hidden: torch._foreach_mul_([hidden], 0.5),  # pyright: ignore
     "operator of torch": lambda hidden: torch.ops.aten.relu_(hidden),
     "its overload": lambda hidden: torch.ops.aten.relu_.default(hidden),
     "place": lambda hidden: functional.leaky_relu(hidden, 0.0, True),
