@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from bounds.networks import KINDS, Residual, drawn, layered, seeded
@@ -249,6 +249,32 @@ def test_the_pass_of_training_is_that_of_certificates_without_rounding(
     for value in network.parameters():
         assert value.grad is not None
         assert value.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("affine", [True, False])
+def test_forms_go_back_together_as_memory_allows(
+    kind: Callable[[], nn.Module], affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(6, 2, 6, 6, generator=seeded(1))
+    found = bounded(drawn(kind(), 0), around(images, Linf(eps=0.02)))
+    counts, lowest = list[int](), Pass.lowest
+
+    def counted(self: Pass, node: fx.Node, forms: Tensor, **how: bool) -> Tensor:
+        counts.append(len(forms) * forms.shape[1])
+        return lowest(self, node, forms, **how)
+
+    monkeypatch.setattr(Pass, "lowest", counted)
+    with torch.no_grad():
+        wanted = found.margins(LABELS, affine=affine)
+        one = found.bytes_of_form(affine=affine)
+        whole = found.margins(LABELS, affine=affine, memory=24 * one)
+        assert torch.equal(whole, wanted)
+        for together in (1, 5, 13):
+            counts.clear()
+            parts = found.margins(LABELS, affine=affine, memory=together * one)
+            assert torch.allclose(parts, wanted, rtol=1e-9, atol=1e-9)
+            assert 1 <= max(counts) <= together
 
 
 @pytest.mark.parametrize("kind", [Residual, layered])

@@ -164,6 +164,7 @@ MISTAKES = {
     f"{COMMAND} --device meta": "device 'meta' cannot be used",
     f"{COMMAND} --save-adversarial no/found.npz": "there is no folder no for no/found.npz",
     "evaluate --model nets.py --data own.npz --eps 0.1": "names a file. Add the class or function",
+    f"{COMMAND} --model-args width=5 width=6": "once; got width more than once",
     f"{COMMAND} --model-args width=5": "must hold the weights of a Sequential",
 }
 

@@ -116,6 +116,22 @@ class Branching(nn.Module):
         return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
 
 
+class Maps(nn.Module):
+    """A layer of maps for images without their channel."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.view(-1, 2, 2)).flatten(1).relu()
+
+
+class OtherType(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.relu(images.flatten(1).view(torch.float32))
+
+
 CIRCULAR = nn.Conv2d(1, 1, 1, padding_mode="circular")
 
 
@@ -125,6 +141,8 @@ CIRCULAR = nn.Conv2d(1, 1, 1, padding_mode="circular")
         (nn.Sequential(nn.Flatten(), nn.GELU(), nn.Linear(4, 2)), "none is known for GELU"),
         (nn.Sequential(CIRCULAR, nn.Flatten()), "padding mode circular"),
         (Branching(), "cannot be traced"),
+        (Maps(nn.MaxPool2d(2, stride=1, padding=1)), "max-pooling of 2 dimensions for each image"),
+        (OtherType(), "none is known for view with these arguments"),
         (Doubled(), "none is known for add"),
         (InPlace(), "computes what its trace shows"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).half(), "weights in torch.float16"),
@@ -134,3 +152,11 @@ def test_what_has_no_bound_is_refused(network, message):
     images, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
     with pytest.raises(ConfigError, match=message):
         certified(network, images, labels, Linf(eps=0.1))
+
+
+@pytest.mark.parametrize(("built", "on", "expected"), [(True, True, False), (False, True, True)])
+def test_nnpack_convolves_where_onednn_is_not_built_in_or_off(built, on, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.nnpack, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: built)
+    monkeypatch.setattr(torch._C, "_get_mkldnn_enabled", lambda: on)
+    assert module._has_nnpack() is expected

@@ -209,6 +209,9 @@ def test_runs_are_compared_as_their_networks_are(
     same = transfer(networks, images, labels, Linf(eps=0.1), steps=(1, 2), seed=5)
     assert found == replace(same, seconds=found.seconds, environment=found.environment)
     assert found.environment.threads == 1
+    paths = [str(run.path) for run in runs]
+    again = transfer_runs(paths, str(tmp_path / "by-path"), steps=(1,), num_images=2, threads=1)
+    assert again.networks == ("a", "b")
 
 
 def test_runs_of_one_name_are_called_by_their_paths(

@@ -241,6 +241,16 @@ def test_what_a_class_does_that_no_trace_shows_takes_it_too(kind):
     assert_not_certified(OTHERS[kind]().eval())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-30])
+def test_logits_that_are_equal_or_tiny_are_compared_as_any(weight):
+    model = network()
+    for value in model[3].parameters():
+        value.detach().mul_(weight)
+    images, labels = images_for(model)
+    found = certified(model, images, labels, THREAT)
+    assert (found.successes > 0) is (weight > 0)
+
+
 @pytest.mark.parametrize(
     "register",
     [torch_module.register_module_forward_hook, torch_module.register_module_forward_pre_hook],

@@ -15,10 +15,10 @@ import sparring.exporting.formats as forms
 from processes import finished
 from sparring.cli.main import main
 from sparring.data import ImageSet, load_dataset
-from sparring.errors import ConfigError, RunError
+from sparring.errors import ConfigError, RunError, SparringError
 from sparring.evaluation import evaluate_run
 from sparring.exporting import FORMATS, TOLERANCE, export, exported_network
-from sparring.exporting.card import plain
+from sparring.exporting.card import _private, plain
 from sparring.models import (
     Imported,
     ModelKind,
@@ -98,6 +98,29 @@ def test_a_file_that_gives_other_logits_is_not_kept(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+class Masked(nn.Module):
+    """Attention among rows, each to itself and those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score, self.last = nn.Linear(28, 28), nn.Linear(28, 10)
+        self.register_buffer("mask", torch.full((28, 28), -torch.inf).triu(1))
+
+    def forward(self, images):
+        rows = images[:, 0]
+        shares = (self.score(rows) @ rows.mT + self.mask).softmax(-1)
+        return self.last((shares @ rows).mean(1))
+
+
+def test_a_mask_of_infinities_is_exported_as_it_is(tmp_path):
+    network = Masked()
+    run = train(small(updates=1), tmp_path / "run", network=network).run
+    found = export(run, tmp_path / "out", network=network)
+    assert found.differences == {"safetensors": 0.0}
+    again = exported_network(tmp_path / "out", network=Masked())
+    assert_same_bits(weights_of(again), weights_of(trained_network(run, network=network)))
+
+
 def test_one_test_image_is_enough_for_a_program_of_any_batch(tmp_path):
     mnist = load_dataset("mnist")
     one = ImageSet(
@@ -143,6 +166,80 @@ def test_an_occupied_folder_is_refused_and_an_empty_one_taken(tmp_path):
     export(run, tmp_path / "empty")
     with pytest.raises(RunError, match=r"needs an empty folder.*empty is not empty"):
         export(run, tmp_path / "empty")
+
+
+def test_a_folder_that_is_there_stays_the_same_folder(tmp_path, monkeypatch):
+    run = untrained(tmp_path / "run", MODELS[0])
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    before = out.stat()
+    monkeypatch.chdir(out)
+    done = export(run, ".")
+    after = out.stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(path.name for path in out.iterdir()) == list(done.files)
+    assert exported_network(out)
+
+
+@pytest.mark.parametrize("moved", [1, 3, 99])
+def test_what_a_kill_leaves_in_a_folder_is_refused_or_whole_and_overwritten(tmp_path, moved):
+    run = untrained(tmp_path / "run", MODELS[0])
+    out = tmp_path / "out"
+    export(run, out, formats=("safetensors", "torch"))
+    staging = out / ".out.00000000.tmp"
+    staging.mkdir()
+    kept = ["identity.json", "classes.json", "model.pt2", "weights.safetensors", "model.json"]
+    for path in list(out.iterdir()):
+        if path.is_file() and path.name not in kept[:moved]:
+            path.replace(staging / path.name)
+    if moved < len(kept):
+        with pytest.raises(SparringError):
+            exported_network(out)
+    done = export(run, out)
+    assert sorted(path.name for path in out.iterdir()) == list(done.files)
+    assert "model.pt2" not in done.files
+
+
+def test_another_file_beside_what_a_kill_left_is_kept(tmp_path):
+    run = untrained(tmp_path / "run", MODELS[0])
+    out = tmp_path / "out"
+    (out / ".out.00000000.tmp").mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not empty"):
+        export(run, out)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path, monkeypatch):
+    run = untrained(tmp_path / "run", MODELS[0])
+    run.weights.write_bytes(b"")
+    with pytest.raises(SparringError):
+        export(run, tmp_path / "a" / "b" / "c")
+    run = untrained(tmp_path / "other", MODELS[0])
+    monkeypatch.setattr(writing, "difference", lambda *_: 1.0)
+    with pytest.raises(ConfigError, match="must agree"):
+        export(run, tmp_path / "a" / "b" / "c")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ConfigError, match="no null character"):
+        export(run, "a\0b")
+
+
+def test_the_card_has_no_folders_of_arguments(tmp_path):
+    values = ["/home/me/teacher.pt", '{"a": ["C:\\\\me\\\\b.pt", "~/c d.pt"]}', "8/255", "plain"]
+    arguments = [f"note{at}={value}" for at, value in enumerate(values)]
+    assert _private({"arguments": arguments}) == {
+        "arguments": 'note0=teacher.pt; note1={"a": ["b.pt", "c d.pt"]}; note2=8/255; note3=plain'
+    }
+
+
+def test_an_evaluation_of_other_weights_is_not_in_the_card_and_it_is_said(tmp_path, capsys):
+    run = untrained(tmp_path / "run", MODELS[0])
+    evaluate_run(run, num_images=16, checks=False, threads=1)
+    assert export(run, tmp_path / "current").evaluated
+    save_weights(MODELS[0].build(seed=2).state_dict(), run.weights)
+    assert main(["export", str(run.path), "-o", str(tmp_path / "out")]) == 0
+    assert "these weights were not evaluated" in capsys.readouterr().out
+    assert "These weights were not evaluated" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):

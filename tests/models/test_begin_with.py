@@ -146,8 +146,9 @@ def test_what_does_not_fit_is_told_briefly_and_leaves_the_network_alone(
 
 
 def test_a_file_that_is_missing_or_no_such_file_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no such file"):
-        begin_with(PLAIN.build(0), tmp_path / "none.pt")
+    for name in ("none.pt", "none.safetensors"):
+        with pytest.raises(CheckpointError, match=r"there is no such file of weights\. Check"):
+            begin_with(PLAIN.build(0), tmp_path / name)
     (tmp_path / "text.pt").write_text("weights")
     with pytest.raises(CheckpointError):
         begin_with(PLAIN.build(0), tmp_path / "text.pt")

@@ -1,5 +1,6 @@
 """Records of networks: what they build, from what, and what they refuse."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,33 @@ def test_a_normalisation_is_subtract_and_divide():
         ((125.3,), (63.0,), "Divide those of grey levels by 255"),
         ((0.5, 0.5), (0.5,), "one number for each channel"),
         ((), (), "one number for each channel"),
+        ((math.nan,), (0.5,), "mean must lie in"),
+        ((0.5,), (math.nan,), "std in"),
+        ((0.5, math.nan), (0.5, 0.5), "mean must lie in"),
+        (0.5, (0.5,), "mean must be a tuple"),
     ],
 )
 def test_a_normalisation_of_other_units_is_refused(mean, std, complaint):
     with pytest.raises(ConfigError, match=complaint):
         Normalised(mean=mean, std=std, network=PaperNetwork())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "complaint"),
+    [
+        (SmallNetwork, {"width": "3"}, "width must be an integer"),
+        (StridedNetwork, {"hidden": None}, "hidden must be an integer"),
+        (WideResNet, {"depth": 28.0}, "depth must be an integer"),
+        (Imported, {"factory": 3}, "factory must be text"),
+        (PaperNetwork, {"initialisation": 1}, "initialisation must be one of"),
+        (PreActResNet18, {"channels": 1.5}, "channels must be an integer"),
+        (Given, {"name": None}, "name must be text"),
+        (Normalised, {"mean": (0.5,), "std": (0.5,), "network": 1}, "network must be"),
+    ],
+)
+def test_settings_of_other_types_are_refused(kind, settings, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        kind(**settings)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparring.errors import CheckpointError
 from sparring.models import load_weights, save_weights
+from sparring.models.weights import put_weights
 
 
 def network(seed: int, outputs: int = 2) -> nn.Module:
@@ -85,6 +86,36 @@ def test_a_second_save_replaces_the_first_and_leaves_nothing_else(path):
     load_weights(target, path)
     assert_same_bits(state(target), state(network(2)))
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16, torch.float64])
+def test_weights_in_other_numbers_are_those_of_the_network(path, dtype):
+    target = network(2)
+    other = {name: value.to(dtype) for name, value in state(network(1)).items()}
+    other["1.num_batches_tracked"] = torch.tensor(7, dtype=torch.uint16)
+    save_weights(other, path)
+    load_weights(target, path)
+    assert target.get_buffer("1.num_batches_tracked") == 7
+    for name, value in target.named_parameters():
+        assert torch.equal(value, other[name].float())
+
+
+@pytest.mark.parametrize("value", [1e300, -torch.inf])
+def test_numbers_beyond_the_networks_own_are_refused(path, value):
+    other = {name: value.double() for name, value in state(network(1)).items()}
+    other["2.bias"][0] = value
+    save_weights(other, path)
+    target = network(2)
+    with untouched(target), pytest.raises(CheckpointError, match="1 weights that are NaN or inf"):
+        load_weights(target, path)
+
+
+def test_numbers_that_cannot_be_converted_are_refused(path):
+    other = state(network(1))
+    pairs = torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    target = network(2)
+    with untouched(target), pytest.raises(CheckpointError, match=r"convert .*float4_e2m1fn_x2"):
+        put_weights(target, other | {"2.bias": pairs}, path)
 
 
 def test_a_missing_file_is_a_checkpoint_error(path):

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from exporting.test_export import untrained
+from sparring.attacks import Linf
 from sparring.cli.main import main
 from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.models import PaperNetwork, trained_network
 from sparring.prediction import predict
+from sparring.prediction.predict import _Asked
 from sparring.records import RunDirectory, to_json
 
 TEST = load_dataset("mnist").test
@@ -128,6 +131,33 @@ def test_wrong_files_have_a_line_each_and_the_others_their_answer(run, tmp_path,
     assert any("must be 28 x 28 pixels" in line and "--resize fits it" in line for line in lines)
     assert main(["predict", str(run.path), str(large), "--resize"]) == 0
     assert "large.png" in "".join(capsys.readouterr().out.split())  # long paths are folded
+
+
+def test_an_empty_name_is_not_the_current_folder(run, capsys):
+    assert main(["predict", str(run.path), ""]) == 2
+    assert "one name is empty" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="one name is empty"):
+        predict(run, "")
+
+
+class Flat(nn.Module):
+    """Logits that are equal, or so small that softmax rounds them to one."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        lit = images.flatten(1).mean(1, keepdim=True)
+        return self.scale * lit * torch.arange(10) * torch.tensor([1, -1] * 5)
+
+
+@pytest.mark.parametrize(("scale", "first"), [(0.0, (0, 1, 2)), (1e-9, (8, 6, 4))])
+def test_equal_probabilities_are_ranked_by_logits_and_then_by_class(scale, first):
+    asked = _Asked(Flat(scale).eval(), (), Linf(eps=0.01), True, 0)
+    (found,) = asked.answers(torch.full((1, 1, 4, 4), 0.5), ["a"], None)
+    assert tuple(each.label for each in found.top) == first
+    assert found.withstands
 
 
 def test_no_images_and_too_many_are_refused(run, capsys):

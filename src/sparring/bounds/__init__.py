@@ -7,14 +7,13 @@ certificates.
 from sparring.bounds.boxes import Box, Region
 from sparring.bounds.layers import unknown
 from sparring.bounds.network import NetworkBounds, Pass
-from sparring.bounds.relaxation import bytes_of_form, bytes_of_image, tightened
+from sparring.bounds.relaxation import bytes_of_image, tightened
 
 __all__ = [
     "Box",
     "NetworkBounds",
     "Pass",
     "Region",
-    "bytes_of_form",
     "bytes_of_image",
     "tightened",
     "unknown",

@@ -127,6 +127,8 @@ def _largest_of_windows(layer: nn.MaxPool2d, like: Tensor) -> Operation:
 
 
 def _max_pool(like: Tensor, *sizes: Any, **named: Any) -> Operation:
+    if like.ndim != 4:
+        raise unknown(f"max-pooling of {like.ndim - 1} dimensions for each image instead of 3")
     settings = {**_POOLING, **dict(zip(_POOLING, sizes, strict=False)), **named}
     if settings.pop("return_indices"):
         raise unknown("max-pooling that returns indices")

@@ -32,6 +32,8 @@ from sparring.models import evaluation_mode
 from sparring.models.tracing import traced, unshown
 
 FLAT = Relu(flat=True)
+COPIES = 6
+"""Tensors of a form's size that exist at once while it goes back through an operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +106,51 @@ class Pass:
                     pending[source] = pending[source] + found if source in pending else found
         return total
 
-    def margins(self, labels: Int64[Tensor, " B"], *, affine: bool = True) -> Float[Tensor, " B K"]:
+    def bytes_of_form(self, *, affine: bool = False) -> int:
+        """Bytes that a form of one image takes on its way back, in float64, as `lowest` goes."""
+        reached, sizes = {self.last}, list[int]()
+        for node, step in reversed(self.steps.items()):
+            if node in reached:
+                sizes.append(step.box.low[0].numel())
+                if not affine or (step.operation is not None and step.operation.affine):
+                    reached.update(step.sources)
+        return 8 * COPIES * max(sizes)
+
+    def margins(
+        self, labels: Int64[Tensor, " B"], *, affine: bool = True, memory: int | None = None
+    ) -> Float[Tensor, " B K"]:
         """Lower bounds of the label's logit minus each other; about 0 at the label itself.
 
         Each difference is bounded as one linear form: by intervals of the last nonlinear
         operation's outputs (`affine`), or back to the images by the better line below each ReLU.
+        Forms go back together as `memory` bytes allow, by default all.
         """
         low, classes = self.logits.low, self.logits.low.shape[1]
         dtype = torch.promote_types(low.dtype, torch.float32)
         unit = torch.eye(classes, dtype=dtype, device=low.device)
-        if affine and classes <= len(labels):  # forms of all pairs of classes, for all images
+        together = max(1, len(labels)) * classes**2
+        if memory is not None:
+            together = max(1, memory // self.bytes_of_form(affine=affine))
+        if affine and classes <= len(labels) and classes**2 <= together:
+            # Forms of all pairs of classes, for all images.
             forms = (unit[:, None] - unit).flatten(0, 1)[None]
             found = self.lowest(self.last, forms, affine=True)
             return found.view(-1, classes, classes)[torch.arange(len(labels)), labels]
-        forms = unit[labels][:, None] - unit
-        found = self.lowest(self.last, forms, affine=affine)
-        return found if affine else found.maximum(self.lowest(self.last, forms, flat=True))
+        if len(labels) > together:
+            places = [slice(at, at + together) for at in range(0, len(labels), together)]
+            parts = [
+                self.part(some).margins(labels[some], affine=affine, memory=memory)
+                for some in places
+            ]
+            return torch.cat(parts)
+        found = []
+        for some in unit.split(max(1, together // max(1, len(labels)))):
+            forms = unit[labels][:, None] - some
+            lowest = self.lowest(self.last, forms, affine=affine)
+            if not affine:
+                lowest = lowest.maximum(self.lowest(self.last, forms, flat=True))
+            found.append(lowest)
+        return torch.cat(found, dim=1)
 
 
 class NetworkBounds:
@@ -225,7 +256,11 @@ class _Walk:
         if rule is None or tensors != 1 or not self._is_step(node.args[0]):
             raise unknown(getattr(target, "__name__", str(target)))
         named = {name: self._value(arg) for name, arg in node.kwargs.items()}
-        return rule(*map(self._value, node.args), **named)
+        try:
+            return rule(*map(self._value, node.args), **named)
+        except TypeError as error:  # such as a dtype for a shape
+            name = getattr(target, "__name__", str(target))
+            raise unknown(f"{name} with these arguments") from error
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> Operation:
         kind = parametrize.type_before_parametrizations(layer)

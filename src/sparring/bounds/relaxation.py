@@ -15,8 +15,6 @@ from sparring.bounds.boxes import Box
 from sparring.bounds.network import NetworkBounds, Pass
 from sparring.bounds.operations import Relu
 
-COPIES = 6
-"""Tensors of a form's size that exist at once while it goes back through an operation."""
 BOUNDS = 4
 """Tensors of an output's size that are kept of an operation, or exist beside them."""
 
@@ -29,11 +27,6 @@ class Tightened(NamedTuple):
     """How many it took."""
     complete: bool
     """Whether all hidden layers were bounded."""
-
-
-def bytes_of_form(found: Pass) -> int:
-    """Bytes that a form takes on its way back through the operations."""
-    return 8 * COPIES * max(step.box.low[0].numel() for step in found.steps.values())
 
 
 def bytes_of_image(found: Pass) -> int:
@@ -50,7 +43,7 @@ def tightened(bounds: NetworkBounds, found: Pass, *, forms: int, memory: int) ->
     """
     known: dict[fx.Node, Box] = {}
     used, complete = 0, True
-    rows = max(1, memory // bytes_of_form(found))
+    rows = max(1, memory // found.bytes_of_form())
     for node in list(_open_layers(found)):
         box = found.steps[node].box
         places = ((box.low < 0) & (box.high > 0)).flatten().nonzero()[:, 0]

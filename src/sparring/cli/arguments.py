@@ -203,6 +203,20 @@ def several(
     )
 
 
+def pairs(name: str) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+    """As `several`, for texts such as K=V, each name once."""
+    some = several(name, str, "K=V ...")
+
+    def values(words: list[str]) -> tuple[str, ...]:
+        names = [word.partition("=")[0] for word in words]
+        for each in names:
+            if names.count(each) > 1:
+                raise _Refused(f"{name} must give each name once; got {each} more than once.")
+        return some.instance_from_str(words)
+
+    return replace(some, instance_from_str=values)
+
+
 def run_or_newest(name: str) -> PrimitiveConstructorSpec[Path]:
     """As `flag`, for a run directory; without a path, the newest in `runs/`."""
     one = flag(name, path, "RUN")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from tyro.conf import UseAppendAction, arg
 
-from sparring.cli.arguments import PLAIN, Form, flag, number, path, several, source, whole
+from sparring.cli.arguments import PLAIN, Form, flag, number, pairs, path, several, source, whole
 from sparring.cli.console import (
     print_ending,
     print_json,
@@ -78,7 +78,7 @@ class EvaluateFlags:
     """Instead of RUN: a network of train's --model, or file.py:factory."""
     init: Annotated[Path | None, flag("--init", path, "FILE"), PLAIN] = None
     """Its weights: .safetensors or a torch state_dict."""
-    model_args: Annotated[tuple[str, ...], several("--model-args", str, "K=V ..."), PLAIN] = ()
+    model_args: Annotated[tuple[str, ...], pairs("--model-args"), PLAIN] = ()
     """Settings of --model, or arguments of your factory."""
     mean: Annotated[tuple[float, ...], several("--mean", number, "M ..."), PLAIN] = ()
     """Mean by channel of pixels in [0, 1], to normalise them for --model."""

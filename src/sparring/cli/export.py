@@ -73,20 +73,21 @@ def run(argv: list[str]) -> int:
             "files": list(done.files),
             "differences": done.differences,
             "checked_images": done.checked_images,
+            "evaluated": done.evaluated,
         }
         print_json(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        _print(done, evaluated=chosen.evaluation.exists())
+        _print(done)
     return 0
 
 
-def _print(done: "Exported", *, evaluated: bool) -> None:
+def _print(done: "Exported") -> None:
     table = result_table("format", "largest difference of a logit")
     for name, value in done.differences.items():
         table.add_row(name, "none, bit for bit" if value == 0 else f"{value:.1g}")
     print_table(table)
     print_result(f"on {done.checked_images} test images; in units of the largest logit, or of 1")
-    if not evaluated:
-        print_result("note: the run was not evaluated, and the card says so")
+    if not done.evaluated:
+        print_result("note: these weights were not evaluated, and the card says so")
     card = done.folder / "README.md"
     print_ending(f"{done.folder}: {', '.join(done.files)}", f"less {shlex.quote(str(card))}")

@@ -6,7 +6,17 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from sparring.cli.arguments import PLAIN, flag, number, one_of, path, run_or_newest, several, whole
+from sparring.cli.arguments import (
+    PLAIN,
+    flag,
+    number,
+    one_of,
+    pairs,
+    path,
+    run_or_newest,
+    several,
+    whole,
+)
 from sparring.records.text import eps_from
 
 SCALINGS = ("linear", "none")
@@ -55,7 +65,7 @@ class TrainFlags:
     """Convert all images to colour or to grey."""
     model: Annotated[str | None, flag("--model", str, "MODEL"), PLAIN] = None
     """paper, small-cnn, strided, preact-resnet-18, wide-resnet or file.py:factory."""
-    model_args: Annotated[tuple[str, ...], several("--model-args", str, "K=V ..."), PLAIN] = ()
+    model_args: Annotated[tuple[str, ...], pairs("--model-args"), PLAIN] = ()
     """Settings of the model, or arguments of your factory."""
     mean: Annotated[tuple[float, ...], several("--mean", number, "M ..."), PLAIN] = ()
     """Mean by channel of pixels in [0, 1], to normalise them."""

@@ -29,7 +29,6 @@ from sparring.bounds import (
     NetworkBounds,
     Pass,
     Region,
-    bytes_of_form,
     bytes_of_image,
     tightened,
     unknown,
@@ -201,7 +200,7 @@ class _Proof:
         if budget.passes < forms or not len(places):
             return
         one = self._through(places[:1])
-        fitting = MEMORY // (bytes_of_image(one) + forms * bytes_of_form(one))
+        fitting = MEMORY // (bytes_of_image(one) + forms * one.bytes_of_form())
         for some in places.split(max(1, min(size, fitting))):
             if budget.ended:
                 return
@@ -232,7 +231,8 @@ class _Proof:
     def _raise(self, places: Tensor | slice, found: Pass, *, affine: bool = False) -> None:
         """Each class may be excluded by another stage's bound."""
         labels = self._labels[places]
-        raised = found.margins(labels, affine=affine).scatter(1, labels[:, None], torch.inf)
+        margins = found.margins(labels, affine=affine, memory=MEMORY)
+        raised = margins.scatter(1, labels[:, None], torch.inf)
         if bool((raised.amin(1) > self._seen[places]).any()):
             unshown("logits outside its bounds")
         if not self._lowest.shape[1]:
@@ -264,9 +264,14 @@ def check_arithmetic(model: nn.Module, device: torch.device) -> None:
         raise ConfigError.expected(
             "bounds hold for float32 arithmetic alone", reduced, 'Set it to "ieee" or "highest".'
         )
-    has_nnpack = torch.backends.nnpack.is_available() and not torch._C._get_mkldnn_enabled()
-    if has_nnpack and any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
+    if _has_nnpack() and any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
         raise unknown("a convolution by NNPACK, which transforms images first")
+
+
+def _has_nnpack() -> bool:
+    """Whether convolutions may be NNPACK's: oneDNN, where it is built in and on, comes first."""
+    has_onednn = torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+    return torch.backends.nnpack.is_available() and not has_onednn
 
 
 def _reduced_precision(device: torch.device) -> str | None:

@@ -37,7 +37,7 @@ from sparring.models import (
 from sparring.records import Cell, Proportion, RunDirectory, TransferMatrix, describe
 from sparring.records.checks import at_least, within
 from sparring.records.display import displayed
-from sparring.records.files import folder_unless_empty, run_errors
+from sparring.records.files import folder_unless_empty, from_home, run_errors
 from sparring.records.text import counted
 from sparring.records.transfer import STEPS, check_contest
 from sparring.records.typed import typed
@@ -210,9 +210,10 @@ IMAGES = 1000
 """Test images by default."""
 
 
+@typed
 def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settings by keyword
-    runs: Sequence[RunDirectory],
-    out: Path,
+    runs: Sequence[RunDirectory | Path | str],
+    out: Path | str,
     *,
     data: Dataset | None = None,
     steps: Sequence[int] = STEPS,
@@ -231,25 +232,26 @@ def transfer_runs(  # noqa: PLR0913 - what is compared and where it goes, settin
     is as in `trained_network`, for all runs. Otherwise as `transfer`.
     Raises `ConfigError`, `CheckpointError`, `DataError` or `RunError`, and then writes nothing.
     """
-    paths = [str(run.path.resolve()) for run in runs]
+    opened = [run if isinstance(run, RunDirectory) else RunDirectory.open(run) for run in runs]
+    paths = [str(run.path.resolve()) for run in opened]
     check_contest(paths, steps)
-    _shared(runs, "data", _data(runs))
+    _shared(opened, "data", _data(opened))
     for what in ("image_size", "channels"):
-        _shared(runs, what, [getattr(conversion_of(run), what) for run in runs])
-    threats = [stored_threat(run, trust_code=trust_code) for run in runs]
-    threat = _shared(runs, "threat", threats)
-    test = dataset_of(runs[0], data).test
+        _shared(opened, what, [getattr(conversion_of(run), what) for run in opened])
+    threats = [stored_threat(run, trust_code=trust_code) for run in opened]
+    threat = _shared(opened, "threat", threats)
+    test = dataset_of(opened[0], data).test
     count = min(IMAGES, len(test)) if num_images is None else num_images
     within("the number of images", count, f"[1, {len(test)}]")
     device = chosen_device("auto")
-    networks = [trained_network(run, trust_code=trust_code).to(device) for run in runs]
+    networks = [trained_network(run, trust_code=trust_code).to(device) for run in opened]
     names = [Path(path).name for path in paths]
     named = {
         name if names.count(name) == 1 else path: network
         for name, path, network in zip(names, paths, networks, strict=True)
     }
     images, labels = test.batch(torch.arange(count))
-    with computing_threads(threads), _folder(out) as folder:
+    with computing_threads(threads), _folder(from_home(out)) as folder:
         found = transfer(
             named,
             images,

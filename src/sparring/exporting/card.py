@@ -7,7 +7,7 @@ Markdown and HTML.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sparring.exporting.formats import FORMATS, OPSET, TOLERANCE
@@ -16,6 +16,10 @@ from sparring.records.text import arithmetic_text, count_text, hardware_text, se
 
 _PATHS = ("data", "init", "factory")
 """Settings that are paths; the card shows their last parts."""
+_ARGUMENTS = "arguments"
+"""Settings of name=value, whose values may be paths, or hold some as JSON."""
+_VALUE = re.compile(r"[^=\"'\[\]{},]*[/\\][^=\"'\[\]{},]*")
+_FRACTION = re.compile(r"[\d\s.]+/[\d\s.]+")
 _OPENING = re.compile(r"([\\`*_{}\[\]<>#|~&$@!():])")
 """Characters with a meaning in Markdown or HTML."""
 _LISTED = 100
@@ -27,14 +31,15 @@ def card_text(
     differences: Mapping[str, float],
     image_shape: tuple[int, int, int],
     checked: int,
+    found: Evaluation | None,
 ) -> str:
-    """The card of a run's network. Raises `RunError` or `ConfigError` if its files are damaged."""
+    """The card of a run's network, with the numbers of an evaluation of these weights.
+
+    Raises `RunError` or `ConfigError` if the run's files are damaged.
+    """
     model, threat = (run.section(name, dict[str, Any]) for name in ("model", "threat"))
     settings = read_json(run.config)
     data = _last_part(str(run.section("data", str)))
-    found = Evaluation.load(run.evaluation) if run.evaluation.exists() else None
-    if found is not None and not run.is_current(found):
-        found = None
     settings = _private(settings)
     assert isinstance(settings, dict)
     paragraphs = [
@@ -63,6 +68,12 @@ def card_text(
         *_environment(run.read_environment()),
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def current_evaluation(run: RunDirectory) -> Evaluation | None:
+    """The run's evaluation; `None` without one, or if it is of other weights."""
+    found = Evaluation.load(run.evaluation) if run.evaluation.exists() else None
+    return found if found is not None and run.is_current(found) else None
 
 
 def plain(text: str) -> str:
@@ -108,12 +119,27 @@ def _private(value: object) -> object:
         return {
             name: _last_part(inner)
             if name in _PATHS and isinstance(inner, str)
-            else _private(inner)
+            else _private(_shortened(inner) if name == _ARGUMENTS else inner)
             for name, inner in value.items()
         }
     if isinstance(value, list):
         return "; ".join(setting_text(_private(inner)) for inner in value)
     return value
+
+
+def _shortened(arguments: object) -> object:
+    """Arguments with the last part of each path in their values."""
+    if not isinstance(arguments, list):
+        return arguments
+    return [
+        _VALUE.sub(
+            lambda part: (
+                part[0] if _FRACTION.fullmatch(part[0]) else PureWindowsPath(part[0].strip()).name
+            ),
+            str(each),
+        )
+        for each in arguments
+    ]
 
 
 def _interface(run: RunDirectory, image_shape: tuple[int, int, int]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparring.data import Dataset, first_images
 from sparring.data.run_data import dataset_of
 from sparring.errors import CheckpointError, ConfigError, RunError
-from sparring.exporting.card import card_text
+from sparring.exporting.card import card_text, current_evaluation
 from sparring.exporting.formats import FORMATS, TOLERANCE, FormatName, check_available, difference
 from sparring.models import ModelKind, built_network, plain_settings, trained_network
 from sparring.models.trained import Fingerprint, check_fingerprint, fingerprint, network_seed
@@ -21,19 +21,22 @@ from sparring.models.weights import content_digest, put_weights, read_weights
 from sparring.records import RunDirectory, from_json, read_json, to_json
 from sparring.records.files import (
     clear_abandoned,
+    folder_unless_empty,
     from_home,
     new_folder,
     run_errors,
     write_atomically,
     write_json,
 )
-from sparring.records.own_code import check_trusted, copy_seal, named_code
+from sparring.records.own_code import SEAL, check_trusted, copy_seal, named_code
 from sparring.records.typed import typed
 
 MODEL = "model.json"
 """The network in the run's settings."""
 IDENTITY = "identity.json"
 """The digests by which the rebuilt network is checked."""
+CARD = "README.md"
+"""The model card."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +101,8 @@ class Exported:
     """The largest difference of a logit by format, relative to the largest logit if above 1."""
     checked_images: int
     """Test images that are compared."""
+    evaluated: bool
+    """Whether the card has the numbers of an evaluation of these weights."""
 
 
 @typed
@@ -126,7 +131,7 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
         raise ConfigError(f"formats must name at least one of {', '.join(FORMATS)}; got none.")
     for name in chosen:
         check_available(name)
-    folder = from_home(out).resolve()
+    folder = _resolved(from_home(out))
     _check_free(folder)
     built = trained_network(run, network=network, trust_code=trust_code)
     test = dataset_of(run, data).test
@@ -142,11 +147,16 @@ def export(  # noqa: PLR0913 - what is exported and where, settings by keyword
         copy_seal(run.path, staging)
         if "safetensors" in chosen:
             _write_identity(run, built, test.image_shape, staging)
-        card = card_text(run, differences, test.image_shape, len(images))
-        write_atomically(staging / "README.md", card)
+        evaluation = current_evaluation(run)
+        card = card_text(run, differences, test.image_shape, len(images), evaluation)
+        write_atomically(staging / CARD, card)
         files = tuple(sorted(path.name for path in staging.iterdir()))
     return Exported(
-        folder=from_home(out), files=files, differences=differences, checked_images=len(images)
+        folder=from_home(out),
+        files=files,
+        differences=differences,
+        checked_images=len(images),
+        evaluated=evaluation is not None,
     )
 
 
@@ -179,10 +189,38 @@ def _written(
     return found
 
 
-def _check_free(folder: Path) -> None:
+def _resolved(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except ValueError as error:
+        raise ConfigError.expected(
+            "a path must have no null character", repr(str(folder)), "Choose another: -o FOLDER"
+        ) from error
+
+
+OWN_FILES = frozenset({MODEL, IDENTITY, SEAL, "classes.json", *(f.file for f in FORMATS.values())})
+"""Files that an export has besides its card, which is written last."""
+
+
+def _is_interrupted(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder has the files of an export that was killed before it was whole."""
+    others = {name for name in names if not _is_staging(folder, name)}
+    return len(others) < len(names) and others <= OWN_FILES
+
+
+def _is_staging(folder: Path, name: str) -> bool:
+    return name.startswith(f".{folder.name}.") and name.endswith(".tmp")
+
+
+def _check_free(folder: Path, *, staging: str | None = None) -> None:
+    """Refuse a folder that holds something else than `staging` or an interrupted export."""
     with run_errors("look into", folder):
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if occupied:
+        is_folder = folder.is_dir()
+        names = [path.name for path in folder.iterdir()] if is_folder else []
+        occupied = folder.exists() and not is_folder
+    names = [name for name in names if name != staging]
+    interrupted = staging is None and _is_interrupted(folder, names)
+    if occupied or (names and not interrupted):
         raise RunError(
             f"an export needs an empty folder; {folder} is not empty, or is a file. Choose "
             "another: -o FOLDER"
@@ -191,13 +229,52 @@ def _check_free(folder: Path) -> None:
 
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside it, renamed to it at the end and removed on failure."""
+    """A hidden folder, removed on failure, whose files are the folder's at the end.
+
+    It is beside a new folder, which it is renamed to. In a folder that is there already, which may
+    be where a shell is or where a disk is mounted, its files are moved up one by one.
+    """
     with run_errors("write", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        clear_abandoned(folder.parent)
-        with new_folder(folder.parent, f".{folder.name}.") as staging:
-            yield staging
-            for path in staging.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            staging.replace(folder)
+        if folder.exists():
+            _clear_interrupted(folder)
+            with new_folder(folder, f".{folder.name}.") as staging:
+                yield staging
+                _flush(staging)
+                _move_up(staging)
+            return
+        with folder_unless_empty(folder.parent):
+            clear_abandoned(folder.parent)
+            with new_folder(folder.parent, f".{folder.name}.") as staging:
+                yield staging
+                _flush(staging)
+                staging.replace(folder)
+
+
+def _clear_interrupted(folder: Path) -> None:
+    """Remove what a killed export left in a folder. Raises `RunError` if another is at work."""
+    names = [path.name for path in folder.iterdir()]
+    interrupted = _is_interrupted(folder, names)
+    clear_abandoned(folder)
+    left = [path.name for path in folder.iterdir()]
+    if any(_is_staging(folder, name) for name in left):
+        raise RunError(f"another export to {folder} is at work. Wait until it ends.")
+    for name in left if interrupted else ():
+        (folder / name).unlink()
+
+
+def _move_up(staging: Path) -> None:
+    """Move all files to the folder above, such that what a kill leaves cannot be read.
+
+    `exported_network` reads model.json first, and takes an export without identity.json unchecked.
+    """
+    _check_free(staging.parent, staging=staging.name)
+    last = {MODEL: 1, CARD: 2}
+    for path in sorted(staging.iterdir(), key=lambda path: (last.get(path.name, 0), path.name)):
+        path.replace(staging.parent / path.name)
+
+
+def _flush(staging: Path) -> None:
+    """Wait until all files are on the disk."""
+    for path in staging.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

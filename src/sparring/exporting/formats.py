@@ -78,11 +78,14 @@ def _write_weights(network: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def _read_weights(network: nn.Module, path: Path) -> Logits:
-    """A copy of the network with the weights of the file."""
+    """A copy of the network with the weights of the file.
+
+    Infinities and NaN stay, as in a mask: a file may hold those only that its network has.
+    """
     emptied = copied(network)
     with torch.no_grad():
         for value in emptied.state_dict().values():
-            value.zero_()
+            value.masked_fill_(value.isfinite(), 0)
     load_weights(emptied, path)
     return emptied
 

@@ -32,6 +32,7 @@ from sparring.records.checks import at_least, choice, within
 from sparring.records.custom import missing_arguments
 from sparring.records.own_code import arguments, imported, own_code
 from sparring.records.text import few, kind_text, one_line
+from sparring.records.typed import typed_record
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
@@ -40,6 +41,7 @@ ImageShape = tuple[int, int, int]
 Spec = TypeVar("Spec", bound="Sized")
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperNetwork:
     """The paper's convolutional network for 28x28 grey images (`PaperCNN`)."""
@@ -68,6 +70,7 @@ class PaperNetwork:
         return PaperCNN(self.initialisation, generator=torch.Generator().manual_seed(seed))
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sized:
     """A network whose channels and logits follow from the data."""
@@ -106,6 +109,7 @@ class Sized:
         return bool(self.channels and self.num_classes)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SmallNetwork(Sized):
     """A small convolutional network with BatchNorm, for images of any size (`SmallCNN`)."""
@@ -123,6 +127,7 @@ class SmallNetwork(Sized):
             return SmallCNN(self.channels, self.num_classes, self.width)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StridedNetwork(Sized):
     """Two convolutions of stride 2 and two dense layers, to be proved robust (`StridedCNN`)."""
@@ -192,6 +197,7 @@ class StridedNetwork(Sized):
             return network
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreActResNet18(Sized):
     """PreAct-ResNet-18 for images of about 32x32 (He et al. 2016)."""
@@ -202,6 +208,7 @@ class PreActResNet18(Sized):
             return preact_resnet_18(self.channels, self.num_classes)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WideResNet(Sized):
     """A wide residual network for images of about 32x32 (Zagoruyko & Komodakis 2016)."""
@@ -230,6 +237,7 @@ class WideResNet(Sized):
             return wide_resnet(self.channels, self.num_classes, dropout=self.dropout, **size)
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
     """A network that your own function or class makes."""
@@ -277,6 +285,7 @@ class Imported:
         return network
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
     """A network that was passed as a Python object; only its weights are stored."""
@@ -306,6 +315,7 @@ Network = (
 )
 
 
+@typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalised:
     """A network whose first layer normalises the images."""
@@ -320,7 +330,7 @@ class Normalised:
         pair = f"mean {_listed(self.mean)} and std {_listed(self.std)}"
         if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError.expected("mean and std must have one number for each channel", pair)
-        if min(self.std) <= 0 or max(map(abs, self.mean)) > 1 or max(self.std) > 1:
+        if not all(-1 <= mean <= 1 for mean in self.mean) or not all(0 < s <= 1 for s in self.std):
             rule = "of pixels in [0, 1], mean must lie in [-1, 1] and std in (0, 1]"
             raise ConfigError.expected(rule, pair, "Divide those of grey levels by 255.")
 

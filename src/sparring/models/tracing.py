@@ -3,6 +3,7 @@
 Shapes: B batch, S one image (C H W).  Units: pixels in [0, 1].
 """
 
+import inspect
 import operator
 import threading
 from collections import deque
@@ -13,8 +14,10 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
+from torch.overrides import resolve_name
 
 from sparring.errors import ConfigError, cause
 from sparring.models.forms import TRACING, alterations
@@ -26,9 +29,29 @@ PARAMETRISATIONS = (
 )
 """Parametrisations whose weights are the same in every pass in evaluation mode."""
 SAME = 1e-6
-"""Largest difference between a network and its trace, relative to the largest logit if above 1."""
+"""Largest difference between a network and its trace, relative to the largest logit of a batch."""
 FRESH = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers whose outputs share no memory with their inputs; others are assumed to share it."""
+NEW = (
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg),
+    *(torch.add, torch.sub, torch.mul, torch.div, torch.cat, torch.stack),
+    *(torch.relu, functional.relu),
+)
+"""Functions whose results share no memory with their arguments, unless they write into one."""
+IN_PLACE = {
+    getattr(operator, f"i{name.strip('_')}"): getattr(operator, name)
+    for name in (
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
+        *("and_", "or_", "xor", "lshift", "rshift"),
+    )
+}
+"""Operators that change a tensor, each with the one that returns a new tensor."""
+SIZES = ("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "get_device")
+"""Methods that return numbers, which nothing changes in place."""
+_SIZE_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "layout", "itemsize", "nbytes")
+_OPERATORS = ("_operator", "math")
+"""Modules of functions that change no argument, but for those in `IN_PLACE`."""
+_FIELDS = ("tracer", "node", "root", "attr", "_node")
 _PLAIN = (bool, int, float, str, type(None))
 _OF_MODULES = frozenset(vars(nn.Module()))
 
@@ -37,8 +60,9 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
     """The operations of a network in evaluation mode, with layers of these classes as one each.
 
     Raises `ConfigError` if the trace is not complete: for a hook, a replaced method, an unknown
-    parametrisation, an operation that depends on the images' values, or one in place whose input is
-    used again. Networks may be called in other threads meanwhile.
+    parametrisation, an operation that depends on the images' values, one in place whose input is
+    used again, or one whose result is not used but that may change others. Networks may be called
+    in other threads meanwhile.
     """
     for what in alterations(model):
         unshown(what)
@@ -56,8 +80,12 @@ def traced(model: nn.Module, leaves: Collection[type[nn.Module]]) -> fx.GraphMod
     found = fx.GraphModule(whole, graph)
     _check_in_place(found)
     for node in reversed(found.graph.nodes):  # operations whose result is not used
-        if not node.users and node.op not in ("output", "placeholder"):
-            found.graph.erase_node(node)
+        if node.users or node.op in ("output", "placeholder"):
+            continue
+        if not _written(node, found) and not _is_pure(node):
+            name = getattr(node.target, "__name__", node.target)
+            unshown(f"an operation, {name}, whose result is not used but that may change others")
+        found.graph.erase_node(node)
     found.recompile()
     return found
 
@@ -71,8 +99,7 @@ def check_same(model: nn.Module, trace: fx.GraphModule, batches: Sequence[Tensor
     for images in batches:
         logits = model(images.clone())
         again = trace(images.clone())
-        unit = max(1.0, float(logits.abs().max()))
-        if not float((logits - again).abs().max()) <= SAME * unit:
+        if not float((logits - again).abs().max()) <= SAME * float(logits.abs().max()):
             unshown("other logits than its trace")
         found.append(logits)
     return found
@@ -129,10 +156,33 @@ class _Tracer(fx.Tracer):
 
 
 class _InPlaceProxy(fx.Proxy):
-    """Records `+=` as in place; fx records a sum that does not change its operands."""
+    """Records `+=` and the like as in place, and refuses to set an attribute of a tensor.
 
-    def __iadd__(self, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+    fx records an operation that does not change its operands, and no attribute that is set.
+    """
+
+    def __getattr__(self, k: str) -> Attribute:
+        return _InPlaceAttribute(self, k)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _FIELDS:
+            raise TypeError(f"it sets the attribute {name} of a tensor")
+        super().__setattr__(name, value)
+
+
+class _InPlaceAttribute(_InPlaceProxy, Attribute):
+    """An attribute of a tensor, such as its `data`."""
+
+
+def _records(function: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    def record(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for _function in IN_PLACE:
+    setattr(_InPlaceProxy, f"__{_function.__name__}__", _records(_function))
 
 
 def _check_parametrisation(layer: nn.Module) -> None:
@@ -178,37 +228,104 @@ def _containers(values: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _check_in_place(trace: fx.GraphModule) -> None:
-    """Refuse an operation in place whose input is used afterwards."""
+    """Refuse an operation in place whose input is used afterwards; others need not be in place."""
     order = {node: place for place, node in enumerate(trace.graph.nodes)}
-    memory: dict[fx.Node, fx.Node] = {}
+    memory: dict[fx.Node, frozenset[fx.Node]] = {}
+    sizes: set[fx.Node] = set()
     for node, place in order.items():
-        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        memory[node] = node if source is None or _is_fresh(node, trace) else memory[source]
-        if source is None or not _writes(node, trace):
+        if _is_size(node, sizes):
+            sizes.add(node)
+        written = [each for each in _written(node, trace) if each not in sizes]
+        shared = written or ([] if _is_fresh(node, trace) else node.all_input_nodes)
+        memory[node] = frozenset().union(*(memory[each] for each in shared if each not in sizes))
+        memory[node] = memory[node] or frozenset([node])
+        if not written:
             continue
-        earlier = [other for other, at in order.items() if at < place]
-        names = [other for other in earlier if memory[other] is memory[node]]
+        if any(each.op == "get_attr" for each in memory[node]):
+            unshown("an operation in place, such as +=, that changes what is kept between calls")
+        names = [
+            other for other, at in order.items() if at < place and memory[other] & memory[node]
+        ]
         if any(order[user] > place for name in names for user in name.users):
             unshown("an operation in place, such as +=, that changes what is used again")
+    for node in order:
+        if node.target in IN_PLACE and node.target is not operator.iadd:
+            node.target = IN_PLACE[node.target]
+
+
+def _is_size(node: fx.Node, sizes: Collection[fx.Node]) -> bool:
+    """Whether a node is no tensor: a size, another property, or computed from some alone."""
+    if node.op == "call_method":
+        return node.target in SIZES
+    if node.target is getattr:
+        return node.args[1] in _SIZE_ATTRIBUTES
+    inputs = node.all_input_nodes
+    return bool(inputs) and _is_operator(node) and all(each in sizes for each in inputs)
+
+
+def _is_operator(node: fx.Node) -> bool:
+    return getattr(node.target, "__module__", None) in _OPERATORS
 
 
 def _is_fresh(node: fx.Node, trace: fx.GraphModule) -> bool:
     if node.op == "call_module":
         layer = trace.get_submodule(str(node.target))
-        return isinstance(layer, FRESH) or (
-            isinstance(layer, nn.ReLU | nn.MaxPool2d) and not _writes(node, trace)
-        )
-    return node.target in (operator.add, torch.add)
+        return isinstance(layer, (*FRESH, nn.ReLU, nn.MaxPool2d))
+    return node.target in NEW
 
 
-def _writes(node: fx.Node, trace: fx.GraphModule) -> bool:
+def _is_pure(node: fx.Node) -> bool:
+    """Whether a node that writes into no argument is known to change nothing else."""
+    if node.op == "call_method":  # an array shares its tensor's memory
+        return hasattr(Tensor, str(node.target)) and node.target != "numpy"
+    if node.op != "call_function" or _is_operator(node):
+        return True
+    target: Any = node.target
+    return target in (getattr, len, torch._assert) or resolve_name(target) is not None
+
+
+def _written(node: fx.Node, trace: fx.GraphModule) -> Sequence[fx.Node]:
+    """The arguments that a node changes."""
+    out = None
     if node.op == "call_module":
-        return bool(getattr(trace.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        return str(node.target).endswith("_")
-    given = node.args[1:2] if node.target is functional.relu else ()
-    is_inplace = node.kwargs.get("inplace", given[0] if given else False) is not False
-    return node.target is operator.iadd or is_inplace
+        writes = bool(getattr(trace.get_submodule(str(node.target)), "inplace", False))
+    elif node.op == "call_method":
+        out, writes = node.kwargs.get("out"), str(node.target).endswith("_")
+    elif node.op == "call_function":
+        out, writes = _argument(node, "out"), _is_named_in_place(node)
+        writes = writes or bool(_argument(node, "inplace"))
+    else:
+        return []
+    if out is None and not writes:
+        return []
+    return _nodes(out) or _nodes(node.args[:1]) or node.all_input_nodes
+
+
+def _is_named_in_place(node: fx.Node) -> bool:
+    """Whether a function is an operator such as `+=`, or PyTorch's name for it ends in `_`."""
+    if _is_operator(node):
+        return node.target in IN_PLACE
+    name = str(getattr(node.target, "__name__", "")).partition(".")[0]  # of relu_.default
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _argument(node: fx.Node, name: str) -> Any:
+    """An argument of a function by its name; `None` where it is not given, or cannot be told."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    target: Any = node.target
+    try:
+        names = list(inspect.signature(target).parameters)
+    except (TypeError, ValueError):  # of a function in C++
+        return None
+    return dict(zip(names, node.args, strict=False)).get(name)
+
+
+def _nodes(argument: Any) -> list[fx.Node]:
+    """The nodes in an argument, which may be nested."""
+    found: list[fx.Node] = []
+    fx.map_arg(argument, found.append)
+    return found
 
 
 def _state(model: nn.Module) -> list[object]:

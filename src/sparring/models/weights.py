@@ -123,14 +123,32 @@ def _utf8_name(path: Path) -> Iterator[Path | str]:
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load tensors that were read from `path` into a network of the same shape.
 
-    Raises `CheckpointError` if they are another network's, or not finite.
+    Raises `CheckpointError` if they are another network's, or not finite in its numbers.
     """
     _check_same_network(network, weights, path)
     _check_dense(weights, path)
-    _check_finite(network, weights, path)
+    own = network.state_dict()
+    fitted = {name: _as_numbers_of(own[name], weights[name], name, path) for name in own}
+    _check_finite(network, fitted, path)
     with torch.no_grad():
-        for name, value in network.state_dict().items():
-            value.copy_(weights[name])
+        for name, value in own.items():
+            value.copy_(fitted[name])
+
+
+def _as_numbers_of(own: Tensor, value: Tensor, name: str, path: Path) -> Tensor:
+    """A tensor in the dtype of the network's own; NaN stays NaN where that has integers only."""
+    value = value.detach()
+    try:
+        if value.is_floating_point() and not (own.is_floating_point() or own.is_complex()):
+            value = value.double()
+            return value.to(own.dtype) if value.isfinite().all() else value
+        return value.to(own.dtype)
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError.expected(
+            f"{path} must hold numbers that PyTorch can convert to the network's {own.dtype}",
+            f"{name} {value.dtype}",
+            "Write it again: torch.save({name: value.float() for ...}).",
+        ) from error
 
 
 def _check_dense(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -148,7 +166,7 @@ def _check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
     """Refuse infinities and NaN, except those the network is built with, as in a mask."""
     wrong: dict[str, int] = {}
     for name, own in network.state_dict().items():
-        value, own = weights[name].detach(), own.to(weights[name].device)
+        value, own = weights[name], own.to(weights[name].device)
         odd = ~value.isfinite() & (value != own) & ~(value.isnan() & own.isnan())
         if count := int(odd.sum()):
             wrong[name] = count
@@ -304,6 +322,8 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
             f"{path} is a folder. Name the file of weights in it, such as "
             f"{path / 'weights.safetensors'}."
         )
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such file of weights. Check the path.")
     if path.suffix == ".safetensors":
         weights, _ = read_weights(path)
     else:
@@ -314,8 +334,6 @@ def begin_with(network: nn.Module, path: Path | str) -> None:
 def _foreign(path: Path) -> object:
     try:
         return read_saved(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file of weights.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:

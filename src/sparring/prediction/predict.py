@@ -50,6 +50,10 @@ def picture_files(named: Sequence[Path | str]) -> tuple[list[Path], list[Unread]
 
     Hidden files and folders, and what systems leave in folders, are no pictures, as in training.
     """
+    if any(path == "" for path in named):
+        raise ConfigError(
+            "each image must be a file or a folder; one name is empty. Was a variable not set?"
+        )
     files, unread = [], []
     for path in map(from_home, named):
         if not is_folder(path):
@@ -328,15 +332,17 @@ class _Asked:
         labels: Int64[Tensor, " B"] | None,
     ) -> list[Prediction]:
         with torch.no_grad(), numbered(sources):
-            shares = self._logits(images).softmax(1)
-        top = shares.topk(min(TOP, shares.shape[1]), dim=1)
+            logits = self._logits(images)
+        # Of equal logits the lowest class comes first, as in argmax.
+        ranked = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
+        shares = logits.softmax(1).gather(1, ranked)
         safe = None
         if self.attack:
             with numbered(sources, ATTACKED):
-                safe = self._withstands(images, top.indices[:, 0]).tolist()
+                safe = self._withstands(images, ranked[:, 0]).tolist()
         found = []
         for row, source in enumerate(sources):
-            pairs = zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
+            pairs = zip(ranked[row].tolist(), shares[row].tolist(), strict=True)
             candidates = tuple(
                 Candidate(label=label, name=self._name(label), probability=share)
                 for label, share in pairs
