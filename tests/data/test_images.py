@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.pictures import write_pictures
-from sparring.data import Dataset, ImageSet, StreamedSet, dataset_from, load_dataset
+from sparring.data import Dataset, ImageSet, StreamedSet, dataset_from, load_dataset, sample
 from sparring.errors import ConfigError, DataError
 
 
@@ -42,6 +42,27 @@ def test_changing_a_batch_leaves_the_set_as_it_was():
     batch.labels.zero_()
     assert torch.equal(images.pixels, before[0])
     assert torch.equal(images.labels, before[1])
+
+
+@pytest.mark.parametrize("count", [1, 7, 30, 299, 300, 1000])
+def test_a_sample_of_a_set_sorted_by_class_shows_all_and_of_another_is_its_beginning(count):
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.randperm(300, generator=generator)
+    everyone = ImageSet(
+        pixels=torch.arange(300).view(-1, 1, 1, 1).expand(300, 1, 2, 2).to(torch.uint8),
+        labels=torch.arange(300) // 30,
+        num_classes=10,
+    )
+    taken = sample(everyone, count)[1]
+    assert len(taken) == min(count, 300)
+    assert len(taken.unique()) == min(count, 10) or count < 10
+    counts = taken.bincount(minlength=10)
+    assert int(counts.max() - counts.min()) <= 1
+    mixed = ImageSet(pixels=everyone.pixels, labels=everyone.labels[chance], num_classes=10)
+    images, labels = sample(mixed, count)
+    beginning = mixed.batch(torch.arange(min(count, 300)))
+    assert torch.equal(images, beginning.images)
+    assert torch.equal(labels, beginning.labels)
 
 
 def test_neighbouring_subsets_make_up_the_set():

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sparring.attacks import PGD, CustomThreat, Linf
+from sparring.attacks import APGD, FAB, L2, PGD, Crafter, CustomThreat, Linf, Square
+from sparring.data import load_dataset
 from sparring.errors import ConfigError
 from sparring.evaluation.run import evaluate_run
 from sparring.loader import Reused, Stale
@@ -19,10 +20,20 @@ from sparring.models import SmallNetwork
 from sparring.prediction import predict
 from sparring.records import MetricsLog, RunDirectory, from_json, to_json
 from sparring.records.own_code import named_code
-from sparring.training import SGD, Custom, TrainConfig, Validation, replay, resume, train
+from sparring.training import (
+    SGD,
+    TRADES,
+    Custom,
+    TrainConfig,
+    Validation,
+    adapting,
+    replay,
+    resume,
+    train,
+)
 from sparring.training.presets import fast
 from training.own_objects import Counting, Darker, Falling, Halving, Noise, Shift
-from training.small_runs import assert_same_bits, small, weights_of
+from training.small_runs import Watching, assert_same_bits, small, weights_of
 
 FILE = Path(__file__).with_name("own_objects.py")
 SMALL: Any = {
@@ -54,6 +65,13 @@ def by_name() -> TrainConfig:
     return fast(**SMALL, **named, lr=0.01, objective=f"{FILE}:Counting", augmentation=[shift])
 
 
+OUTSIDE = torch.nn.Parameter(torch.zeros(3))
+
+
+def unrelated(logits_of, batch):
+    return (OUTSIDE.sum() - 1) ** 2, batch.labels >= 0
+
+
 def weights(trained) -> list[torch.Tensor]:
     return list(trained.network.state_dict().values())
 
@@ -81,6 +99,11 @@ def test_factories_and_the_same_objects_train_resume_and_replay_alike(tmp_path):
         ({"optimizer": lambda parameters: 3}, "must be a torch.optim.Optimizer.*got an int"),
         ({"schedule": lambda progress: "half"}, "a schedule must return a number.*got half"),
         ({"objective": lambda logits_of, batch: 3}, "must return a scalar tensor"),
+        ({"objective": unrelated}, "must depend on the network's weights; it depends on none"),
+        (
+            {"optimizer": lambda weights: torch.optim.SGD([*weights, OUTSIDE], lr=0.1)},
+            r"only parameters that are passed.*got 1 parameter beside them.*shape \(3,\)",
+        ),
         ({"augmentation": [lambda x, *_: 2 * x]}, r"pixels in \[0, 1\]; got 0 to 2"),
         ({"augmentation": [lambda x, *_: x[:1]]}, "an augmentation must return torch.float32"),
         ({"attack": lambda *_, **__: None}, r"the attack \(<lambda>\) returned NoneType"),
@@ -129,6 +152,90 @@ class Masking:
 
     def __call__(self, images, ticket, number):
         return images * float(self.path.read_text())
+
+
+def test_what_an_optimizer_leaves_out_is_said(tmp_path: Path) -> None:
+    watching = Watching()
+    half = small(optimizer=lambda weights: torch.optim.SGD(weights[:2], lr=0.1), updates=1)
+    names = list(train(half, tmp_path / "half", sinks=[watching]).network.state_dict())
+    (said,) = watching.notices
+    assert said.startswith(f"weights that the optimizer of your own does not have: {names[2]}")
+    assert names[1] not in said
+
+
+def drawn(model, images, labels, *, threat):
+    """An attack that draws from PyTorch's global generator."""
+    return threat.project(images + threat.eps * torch.randn_like(images), images)
+
+
+def speckled(images, ticket, number):
+    return (images + 0.1 * torch.rand_like(images)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("own", [{"attack": drawn}, {"augmentation": (speckled,)}])
+def test_what_draws_from_the_global_generator_follows_from_the_seed(own, tmp_path):
+    config = small(**own, source=Stale(staleness=2))
+    torch.manual_seed(1)
+    whole = train(config, tmp_path / "whole")
+    torch.manual_seed(2)
+    train(config, tmp_path / "half", until=4)
+    torch.manual_seed(3)
+    resumed = resume(tmp_path / "half", given=own)
+    assert_same_bits(weights_of(resumed.network), weights_of(whole.network))
+    assert replay(whole.run.path, given=own).is_equal
+    crafter = Crafter(config.recipe(), load_dataset("mnist").train, torch.device("cpu"))
+    network = whole.network
+    batches = [crafter.craft(crafter.clean(0), network, version=0) for _ in range(2)]
+    assert torch.equal(batches[0].adversarial, batches[1].adversarial)
+    batches = [crafter.craft(crafter.clean(n), network, version=0) for n in (0, 1)]
+    noise = [batch.adversarial - batch.images for batch in batches]
+    assert "attack" not in own or not torch.equal(noise[0], noise[1])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        APGD(steps=2),
+        FAB(steps=2, targets=2),
+        Square(queries=3),
+        PGD(steps=2, loss="margin"),
+        "apgd",
+        "fab",
+        "square",
+    ],
+)
+def test_attacks_of_the_library_take_the_runs_threat_and_are_stored_whole(attack, tmp_path):
+    config = adapting.adapted(small(threat=Linf(0.2)), attack=attack)
+    name = attack if isinstance(attack, str) else type(attack).__name__
+    assert type(config.attack).__name__.lower() == name.lower()
+    assert config.attack.threat == Linf(0.2)
+    assert from_json(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
+    further = adapting.adapted(config, eps=0.1)
+    assert further.attack.threat == further.threat == Linf(0.1)
+    if isinstance(attack, str):
+        return
+    whole = train(config, tmp_path / "whole")
+    train(config, tmp_path / "half", until=2)
+    assert_same_bits(weights_of(resume(tmp_path / "half").network), weights_of(whole.network))
+    rows = [row for row in MetricsLog(whole.run.metrics).rows() if "eps" in row]
+    assert {row["eps"] for row in rows} == {0.2}
+
+
+def test_an_attack_of_the_library_in_another_norm_or_size_is_seen(tmp_path):
+    with pytest.raises(ConfigError, match=r"must be of one norm.*attack=APGD\(threat=Linf"):
+        small(attack=APGD(L2(2.0)), threat=Linf(0.3))
+    watching = Watching()
+    weak = small(attack=Square(Linf(0.1), queries=1), threat=Linf(0.3), updates=1)
+    train(weak, tmp_path / "weak", sinks=[watching])
+    assert any("training attacks with ε = 0.1, evaluation with 0.3" in n for n in watching.notices)
+
+
+def test_trades_against_another_loss_than_its_own_is_said(tmp_path):
+    for loss, said in {"cross-entropy": True, "kl": False}.items():
+        watching = Watching()
+        config = small(objective=TRADES(), attack=PGD(steps=1, loss=loss), updates=1)
+        train(config, tmp_path / loss, sinks=[watching])
+        assert any("TRADES" in notice for notice in watching.notices) is said
 
 
 def test_a_checkpoint_is_not_called_damaged_for_what_own_code_lacks(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from sparring.attacks import PGD, Linf
 from sparring.errors import ConfigError, SparringError
 from sparring.models import Imported, SmallNetwork, bits, trained_network
 from sparring.records.custom import forget_made
@@ -219,6 +221,31 @@ def test_the_question_leaves_no_trace(tmp_path, monkeypatch, changes, make):
     monkeypatch.setattr(preparation, "rehearse", lambda *_: forget_made())
     unasked = train(config, tmp_path / "unasked", data=DATA, network=network)
     assert_same_bits(weights_of(asked.network), weights_of(unasked.network))
+
+
+class Recomputing(nn.Module):
+    """Computes its layers again in the backward pass, to save memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(checkpoint(self.body, images, use_reentrant=False))
+
+
+def gradient_sign(model, images, labels):
+    x = images.clone().requires_grad_()
+    nn.functional.cross_entropy(model(x), labels).backward()
+    return (images + 0.1 * x.grad.sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("attack", [PGD(Linf(0.1), steps=2), gradient_sign])
+def test_layers_may_be_computed_again_in_the_backward_pass(tmp_path, attack):
+    config = short(attack=attack, threat=Linf(0.1))
+    whole = train(config, tmp_path / "whole", data=DATA, network=Recomputing())
+    assert whole.version == 3
 
 
 def test_a_run_is_asked_once_when_it_begins(tmp_path, monkeypatch):

@@ -103,7 +103,11 @@ def test_looking_does_not_change_the_weights(tmp_path: Path) -> None:
 def test_training_leaves_the_global_random_state_and_the_thread_count_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(small(updates=1), tmp_path / "run")
+    train(small(), tmp_path / "run", until=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    state = torch.get_rng_state()
+    resume(tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
 
@@ -298,6 +302,14 @@ def test_a_slow_start_that_recovers_is_not_called_dead(
         if watched.notice(step_of(number, loss), lambda: next(answers), last=number == len(losses))
     ]
     assert told == ([] if told_at is None else [told_at])
+
+
+@pytest.mark.parametrize(("natural", "dead"), [(0.52, True), (0.9, False)])
+def test_of_two_classes_more_than_half_is_not_yet_learned(natural: float, dead: bool) -> None:
+    watched, guess = DeadStart(num_classes=2), math.log(2)
+    steps = [step_of(number, guess) for number in range(1, 201)]
+    said = [notice for step in steps if (notice := watched.notice(step, lambda: natural))]
+    assert len(said) == dead
 
 
 def test_a_dead_start_advises_nothing_that_the_settings_do() -> None:

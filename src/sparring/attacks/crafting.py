@@ -31,9 +31,11 @@ from sparring.attacks.own import threat_of
 from sparring.attacks.own_threat import FEW, check_threat, is_own
 from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
+from sparring.models import drawing_from
 from sparring.records.checks import at_least, within
 from sparring.records.custom import own_errors
 from sparring.records.stage import Stage
+from sparring.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -275,7 +277,8 @@ class Crafter:
         ticket = self._ticket(number, part, parts)
         if images is None:
             gathered, labels = self.images.batch(ticket.indices)
-            images = augmented(gathered.to(self.device), self.recipe.augmentation, ticket)
+            with drawing_from(derive_seed(ticket.seed, "augmentation")):
+                images = augmented(gathered.to(self.device), self.recipe.augmentation, ticket)
         else:
             labels = self.images.labels[ticket.indices]
         return AttackedBatch(
@@ -304,25 +307,27 @@ class Crafter:
         `batch` is this part of a ticket as `clean` gave it, or for the stage "last" as "first" left
         it. `version` is the number of updates that the weights of `model` have seen; in the stage
         "last" the batch keeps that of its first steps. With equal weights both stages together are
-        the whole attack, bit for bit.
+        the whole attack, bit for bit, unless the attack draws from the global random states, which
+        are seeded for each stage.
         """
         plan = self.recipe.plan(batch.number)
+        if stage == "last" and not plan.fresh_steps:
+            return batch
         attack = plan.at_stage(stage)
         begun = time.perf_counter()
-        if stage != "last":
-            seed = self._ticket(batch.number, part, parts).seed
-            generator = Generator().manual_seed(seed)
-            adversarial = attacked_images(
-                attack, model, batch.images, batch.labels, generator=generator
-            )
-        elif plan.fresh_steps:
-            assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
-            adversarial = searched_images(
-                attack, batch.adversarial, model, batch.images, batch.labels
-            )
-            version = batch.version
-        else:
-            return batch
+        seed = self._ticket(batch.number, part, parts).seed
+        with drawing_from(derive_seed(seed, stage)):
+            if stage == "last":
+                assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
+                adversarial = searched_images(
+                    attack, batch.adversarial, model, batch.images, batch.labels
+                )
+                version = batch.version
+            else:
+                generator = Generator().manual_seed(seed)
+                adversarial = attacked_images(
+                    attack, model, batch.images, batch.labels, generator=generator
+                )
         seconds = batch.attack_seconds + time.perf_counter() - begun
         return replace(
             batch, adversarial=adversarial, version=version, eps=plan.eps, attack_seconds=seconds

@@ -20,7 +20,7 @@ from sparring.attacks.plausible import threat_text
 from sparring.attacks.search import Attack, Move, Search, State, Task
 from sparring.attacks.threat import DEFAULT, Threat, itself, reach
 from sparring.errors import ConfigError, SparringError, cause
-from sparring.models import module_of
+from sparring.models import drawing_from, evaluation_mode, module_of
 from sparring.models.state import put_back
 
 _ROUNDING = 1e-4
@@ -59,7 +59,8 @@ def checked_images(
     Pixels outside [0, 1] by rounding are clamped.
     """
     try:
-        with _same_weights(name, model):
+        # The attack's backward pass, which may compute layers again, is of the same mode.
+        with evaluation_mode(model), _same_weights(name, model):
             found = call()
     except SparringError:
         raise
@@ -250,8 +251,9 @@ class OwnSearch(Search):
     @override
     def advance(self, logits_of: Classifier, state: State) -> Move:
         threat, images = self.attack.threat, state["images"]
-        generator = Generator().manual_seed(int(state["seeds"][0]))
-        with torch.enable_grad():
+        seed = int(state["seeds"][0])
+        generator = Generator().manual_seed(seed)
+        with torch.enable_grad(), drawing_from(seed):
             found = own_images(
                 self.attack.attack,
                 module_of(logits_of) or logits_of,

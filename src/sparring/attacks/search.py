@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -56,6 +56,9 @@ class Task(NamedTuple):
     def of(self, places: Tensor) -> "Task":
         """The task of the images at these places."""
         return Task(*(value[places.to(value.device)] for value in self))
+
+
+_Same = TypeVar("_Same", bound="Attack")
 
 
 class Move(NamedTuple):
@@ -124,7 +127,7 @@ class Attack(Protocol):
         """Its searches for a model with `num_classes` outputs."""
         ...
 
-    def against(self, threat: Threat) -> "Attack":
+    def against(self: _Same, threat: Threat) -> _Same:
         """The same attack on another threat."""
         attack: Any = self
         return replaced(attack, threat=threat)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from sparring.attacks import PGD
+from sparring.attacks.batch_attack import BUILT_IN
 from sparring.cli.train_flags import DEFAULT_PRESET, TrainFlags
 from sparring.data.run_data import RunData
 from sparring.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ def resolved(flags: TrainFlags) -> TrainConfig:
     else:
         stored = _stored(flags.config)
         if {"threat", "eps", "steps"} & changes.keys():  # their rules ask a threat for its size
-            of_attack = [stored.attack.threat] if isinstance(stored.attack, PGD) else []
+            of_attack = [stored.attack.threat] if isinstance(stored.attack, BUILT_IN) else []
             threats = [stored.threat, *of_attack]
             _check_code(flags.config, threats, trust_code=flags.trust_code)
         config = adapted(stored, **changes)

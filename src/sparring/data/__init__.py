@@ -3,7 +3,7 @@
 Nothing is downloaded or executed, and the global random state is not used.
 """
 
-from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images
+from sparring.data.images import Batch, Dataset, Images, ImageSet, first_images, sample
 from sparring.data.order import Augmentation, Crop, Flip, Order, Ticket, augmented, rows
 from sparring.data.source import load_dataset, open_dataset
 from sparring.data.streamed import StreamedSet
@@ -28,4 +28,5 @@ __all__ = [
     "load_dataset",
     "open_dataset",
     "rows",
+    "sample",
 ]

@@ -7,7 +7,7 @@ random state is restored.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -399,11 +399,18 @@ def is_imported(model: ModelKind) -> bool:
     return isinstance(bare(model), Imported)
 
 
+def seeded_devices() -> Sequence[int] | None:
+    """For `torch.random.fork_rng`: no CUDA device before CUDA is used, which it would begin."""
+    if not torch.backends.cuda.is_built():
+        return None  # as PyTorch finds them
+    return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+
+
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Seed the global random states of torch, numpy and random, and restore them afterwards."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(seeded_devices()):
         try:
             torch.manual_seed(seed)
             np.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])

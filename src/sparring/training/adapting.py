@@ -12,7 +12,8 @@ from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
-from sparring.attacks import L2, PGD, Linf, StepwiseAttack, Threat
+from sparring.attacks import APGD, FAB, L2, PGD, Linf, Square, StepwiseAttack, Threat
+from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.plausible import usual
 from sparring.attacks.threat import CustomThreat, resized
 from sparring.data import Augmentation, Crop, Dataset, Flip
@@ -102,7 +103,7 @@ SCHEDULES: Named = MappingProxyType(
     }
 )
 AUGMENTATIONS: Named = MappingProxyType({"flip": Flip, "crop": Crop})
-ATTACKS: Named = MappingProxyType({"pgd": PGD})
+ATTACKS: Named = MappingProxyType({"pgd": PGD, "apgd": APGD, "fab": FAB, "square": Square})
 NORMS: Named = MappingProxyType({"linf": Linf, "l2": L2})
 SOURCES: Named = MappingProxyType(
     {"fresh": Fresh, "stale": Stale, "reused": Reused, "async": Asynchronous}
@@ -244,13 +245,14 @@ def withstanding(config: TrainConfig, threat: Threat) -> TrainConfig:
     Your own attack is kept.
     """
     before = config.attack
-    if not isinstance(before, PGD):
+    if not isinstance(before, BUILT_IN):
         return replace(config, threat=threat)
     size = threat.eps * (before.threat.eps / config.threat.eps)
     if isinstance(threat, Linf):
         size = min(size, 1.0)  # all of the images' range
-    step = before.step_size and before.step_size * (size / before.threat.eps)
-    attack = replace(before, threat=resized(threat, size), step_size=step)
+    attack = before.against(resized(threat, size))
+    if isinstance(attack, PGD) and attack.step_size:
+        attack = replace(attack, step_size=attack.step_size * (size / before.threat.eps))
     return replace(config, threat=threat, attack=attack)
 
 
@@ -273,10 +275,7 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
     if "threat" in changes or "eps" in changes:
         config = withstanding(config, _threat(config, changes))
     if "attack" in changes:
-        wanted = changes["attack"]
-        attack = _one("attack", ATTACKS, wanted, config.attack)
-        if isinstance(wanted, str) and isinstance(attack, PGD) and attack is not config.attack:
-            attack = replace(attack, threat=config.threat)
+        attack = _one("attack", ATTACKS, changes["attack"], config.attack)
         config = _with_attack(config, attack, changes)
     if "steps" in changes:
         if not isinstance(config.attack, PGD):
@@ -303,19 +302,19 @@ def _threat(config: TrainConfig, changes: Changes) -> Threat:
 
 def _with_attack(config: TrainConfig, attack: AttackKind, changes: Changes) -> TrainConfig:
     """With another attack, and without step schedules and fresh steps if it has no steps."""
-    config = replace(config, attack=attack)
-    if isinstance(made(config.attack, "attack"), StepwiseAttack):
-        return config
+    if isinstance(made(attack, "attack"), StepwiseAttack):
+        return replace(config, attack=attack)
     source: Any = config.source
     if source.fresh_steps:
         if isinstance(source, Reused) and "source" in changes:
             raise ConfigError.expected(
                 "source reused needs an attack in steps (a StepwiseAttack)",
-                type(config.attack).__name__,
+                type(attack).__name__,
                 "Leave out --source, or take --attack pgd.",
             )
         source = Fresh() if isinstance(source, Reused) else replace(source, fresh_steps=0)
-    return replace(config, source=source, early_steps=(), eps_schedule=Constant())
+    own: Any = {"source": source, "early_steps": (), "eps_schedule": Constant()}
+    return replace(config, attack=attack, **own)
 
 
 def _with_objective(config: TrainConfig, changes: Changes) -> TrainConfig:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparring.attacks import PGD, AttackedBatch, BatchAttack, StepwiseAttack, Threat
 from sparring.attacks.batch_attack import BUILT_IN, attacked_images
 from sparring.attacks.own import threat_of
-from sparring.data import Dataset
+from sparring.data import Dataset, sample
 from sparring.evaluation.judge import correct, slice_accuracy, slice_examples
 from sparring.models import drawing_from, evaluation_mode, working_copy
 from sparring.models.arithmetic import DirectCopy
@@ -128,11 +128,10 @@ class Comparison:
 
 
 class Comparer:
-    """Makes comparisons on the first images of the validation set and of the latest batch."""
+    """Makes comparisons on a `sample` of the validation set and on the latest batch."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
-        count = min(config.validation.alarm_images, len(dataset.validation))
-        images, labels = dataset.validation.batch(torch.arange(count))
+        images, labels = sample(dataset.validation, config.validation.alarm_images)
         self.images, self.labels = images.to(device), labels.to(device)
         self._config, self._classes = config, dataset.num_classes
 

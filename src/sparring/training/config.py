@@ -12,8 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
-from sparring.attacks import L2, PGD, BatchAttack, CustomThreat, EarlySteps, Linf, Recipe, Threat
+from sparring.attacks import (
+    APGD,
+    FAB,
+    L2,
+    PGD,
+    BatchAttack,
+    CustomThreat,
+    EarlySteps,
+    Linf,
+    Recipe,
+    Square,
+    Threat,
+)
+from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.own import aimed_at
+from sparring.attacks.threat import DEFAULT
 from sparring.data import Augmentation, Dataset, open_dataset
 from sparring.data.pictures import Channels, Conversion
 from sparring.data.streamed import DATA_MEMORY
@@ -49,7 +63,10 @@ WARM_UP = 5 / 90
 @typed_record
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """How a run is validated: on the first images of the validation set, at intervals."""
+    """How a run is validated at intervals: on the first images of the validation set.
+
+    If that is sorted by class, they are taken at even distances instead.
+    """
 
     every: int = 500
     """Updates between two validations; 0 for none."""
@@ -60,7 +77,7 @@ class Validation:
     alarm_every: int = 100
     """Updates between two comparisons of training and evaluation; 0 for none."""
     alarm_images: int = 64
-    """Images of the comparisons, also the first ones of the validation set."""
+    """Images of the comparisons, taken in the same way."""
 
     def __post_init__(self) -> None:
         at_least("validation.every", self.every, 0)
@@ -70,8 +87,8 @@ class Validation:
         at_least("validation.alarm_images", self.alarm_images, 1)
 
 
-AttackKind = Annotated[PGD | Custom | PythonObject | BatchAttack, UNTAGGED]
-"""The training attack; of your own, a `BatchAttack`."""
+AttackKind = Annotated[PGD | APGD | FAB | Square | Custom | PythonObject | BatchAttack, UNTAGGED]
+"""The training attack, made without a threat for the run's; of your own, a `BatchAttack`."""
 OWN = ("attack", "eps_schedule", "objective", "optimizer", "schedule")
 """Settings that may hold an object of your own; each step of `augmentation` may be one as well."""
 
@@ -152,14 +169,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, kinds_there in _own_kinds().items():
             object.__setattr__(self, name, _wrapped(getattr(self, name), kinds_there))
-        if isinstance(self.attack, PGD):
-            _check_norms(self.threat, self.attack.threat)
         if not isinstance(self.threat, Linf | L2 | CustomThreat):
             raise ConfigError.expected(
                 "the threat of a run must be Linf, L2 or CustomThreat, which config.json can hold",
                 kind_text(self.threat),
                 f"Pass {CustomThreat.example}.",
             )
+        object.__setattr__(self, "attack", _aimed(self.attack, self.threat))
         if isinstance(self.objective, Certified):
             self.objective.check(self.attack)
         at_least("data_memory", self.data_memory, 0)
@@ -212,20 +228,22 @@ class TrainConfig:
             name: made(getattr(self, name), name) for name in ("attack", "eps_schedule")
         }
         own["attack"] = aimed_at(self.threat, own["attack"])
-        if not isinstance(own["attack"], PGD) and self.eps_schedule == Constant():
-            own["eps_schedule"] = None
         steps = tuple(made(step, "augmentation") for step in self.augmentation)
         recipe = self._recipe(rank, {"augmentation": steps, **own})
         check_source(self.source, recipe)
         return recipe
 
     def _recipe(self, rank: int, own: Mapping[str, Any]) -> Recipe:
+        attack = own.get("attack", self.attack)
+        schedule = own.get("eps_schedule", self.eps_schedule)
+        if schedule == Constant() and not isinstance(attack, PGD):
+            schedule = None  # which an attack that is not in steps may have
         return Recipe(
-            attack=own.get("attack", self.attack),
+            attack=attack,
             batch_size=self.batch_size,
             updates=self.updates,
             seed=self.seed,
-            eps_schedule=own.get("eps_schedule", self.eps_schedule),
+            eps_schedule=schedule,
             early_steps=self.early_steps,
             fresh_steps=self.source.fresh_steps,
             augmentation=own["augmentation"],
@@ -283,8 +301,8 @@ def with_own(config: TrainConfig, change: Callable[[Any], Any]) -> TrainConfig:
         return change(value) if is_own(value) else value
 
     own: Any = {name: changed(getattr(config, name)) for name in (*_own_kinds(), "threat")}
-    if isinstance(config.attack, PGD):
-        own["attack"] = replace(config.attack, threat=changed(config.attack.threat))
+    if isinstance(config.attack, BUILT_IN):
+        own["attack"] = config.attack.against(changed(config.attack.threat))
     return replace(config, **own)
 
 
@@ -303,14 +321,20 @@ def _wrapped(value: Any, records: tuple[type, ...]) -> Any:
     return value if type(value) in records else PythonObject.of(value)
 
 
-def _check_norms(threat: Threat, trained: Threat) -> None:
-    names = [getattr(one, "factory", type(one)) for one in (threat, trained)]
+def _aimed(attack: AttackKind, threat: Threat) -> AttackKind:
+    """The attack, on the run's threat if it has none; refused if it is of another norm."""
+    if not isinstance(attack, BUILT_IN):
+        return attack
+    if attack.threat is DEFAULT:
+        return attack.against(threat)
+    names = [getattr(one, "factory", type(one)) for one in (threat, attack.threat)]
     if names[0] != names[1]:
         raise ConfigError(
             "threat and attack.threat must be of one norm, because a network withstands what it is "
-            f"trained against; got {threat} to withstand and {trained} to train against. Give both:"
-            f" attack=PGD(threat={threat}) in Python; --threat sets both."
+            f"trained against; got {threat} to withstand and {attack.threat} to train against. Give"
+            f" both: attack={type(attack).__name__}(threat={threat}) in Python; --threat sets both."
         )
+    return attack
 
 
 def for_trainers(config: TrainConfig, trainers: int, scaling: str | None = None) -> TrainConfig:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sparring.attacks import PGD, AttackedBatch
-from sparring.data import Dataset
+from sparring.data import Dataset, sample
 from sparring.evaluation import certificate
 from sparring.evaluation.judge import correct, slice_accuracy
 from sparring.models import working_copy
@@ -107,7 +107,7 @@ WAYS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
-    """Accuracy of the averaged weights on the first images of the validation set."""
+    """Accuracy of the averaged weights on images of the validation set."""
 
     step: int
     """Updates that the weights have seen."""
@@ -122,11 +122,10 @@ class ValidationResult:
 
 
 class ValidationSlice:
-    """The first images of the validation set, attacked in the same way each time."""
+    """A `sample` of the validation set, attacked in the same way each time."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
-        count = min(config.validation.images, len(dataset.validation))
-        images, labels = dataset.validation.batch(torch.arange(count))
+        images, labels = sample(dataset.validation, config.validation.images)
         self._images, self._labels = images.to(device), labels.to(device)
         self._attack = PGD(threat=config.threat, steps=config.validation.steps)
         self._config = config
@@ -174,6 +173,8 @@ class DeadStart:
 
     def __init__(self, num_classes: int, config: TrainConfig | None = None) -> None:
         self._guessing = math.log(num_classes)
+        chance = 1 / num_classes
+        self._learned = min(2 * chance, (1 + chance) / 2)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._guessed = 0
         self._said = self._recovered = False
@@ -200,7 +201,7 @@ class DeadStart:
         self._guessed += len(self._losses)
         self._losses.clear()
         known = natural_accuracy()
-        learning = known > 2 * math.exp(-self._guessing)
+        learning = known > self._learned
         if learning or not (last or self._guessed > WINDOW):
             self._guessed = 0 if learning else self._guessed
             return None
@@ -215,7 +216,7 @@ class DeadStart:
         """The notice that training recovered, once the network is right on clean images."""
         guesses = self._looks_like_guessing()
         self._losses.clear()
-        if guesses or (known := natural_accuracy()) <= 2 * math.exp(-self._guessing):
+        if guesses or (known := natural_accuracy()) <= self._learned:
             return None
         self._recovered = True
         return f"no longer so: dead start; natural accuracy is {known:.0%} (step {step.step})."

@@ -19,7 +19,7 @@ from sparring.errors import ConfigError
 from sparring.records.checks import positive, within
 from sparring.records.custom import Custom, PythonObject, made, own_errors
 from sparring.records.own_code import arguments
-from sparring.records.text import kind_text
+from sparring.records.text import counted, kind_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +93,25 @@ def built_optimizer(
             "passed",
             kind_text(found),
         )
+    passed = set(map(id, weights))
+    others = [one for one in held_parameters(found) if id(one) not in passed]
+    if others:
+        raise ConfigError.expected(
+            "an optimizer of your own must hold only parameters that are passed to it, because "
+            "only those get a gradient",
+            f"{counted(len(others), 'parameter')} beside them, the first of shape "
+            f"{tuple(others[0].shape)}",
+            "Build it from the parameters that its factory is called with; what else is to be "
+            "trained belongs into the network.",
+        )
     if not all("lr" in group for group in found.param_groups):
         raise ConfigError("each parameter group of an optimizer must have a learning rate, lr.")
     return found
+
+
+def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that an optimizer updates, of all its groups."""
+    return [one for group in optimizer.param_groups for one in group["params"]]
 
 
 def _can_be_fused(weights: Iterable[nn.Parameter]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparring.attacks import PGD
+from sparring.attacks import APGD, FAB, PGD, Square
 from sparring.attacks.batch_attack import attacked_images
 from sparring.data import Dataset
 from sparring.data.source import absolute
@@ -152,9 +152,9 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
     config.recipe()  # made, and checked beside the source
     waiting = Stale(staleness=0, fresh_steps=config.source.fresh_steps)
     config = replace(with_own(config, _copied), source=waiting)
+    config = replace(config, attack=_shortened(config.attack))
     if isinstance(config.attack, PGD):
-        attack = replace(config.attack, steps=min(1, config.attack.steps))
-        config = replace(config, attack=attack, source=Fresh())
+        config = replace(config, source=Fresh())
     device = chosen_device(config.device)
     with warnings.catch_warnings(), drawing_from(derive_seed(config.seed, "rehearsal")):
         warnings.simplefilter("ignore")  # the run says them again
@@ -164,6 +164,15 @@ def rehearse(config: TrainConfig, dataset: Dataset, network: nn.Module | None = 
             _rehearsed(*pair, remedy=REBUILT if factory else STORED)
         finally:
             forget_made()
+
+
+def _shortened(attack: Any) -> Any:
+    """An attack of at most one step; one of your own as it is."""
+    if isinstance(attack, PGD):
+        return replace(attack, steps=min(1, attack.steps))
+    if isinstance(attack, APGD | FAB):
+        return replace(attack, steps=1)
+    return replace(attack, queries=1) if isinstance(attack, Square) else attack
 
 
 def _copied(setting: Any) -> Any:
@@ -221,7 +230,9 @@ class _CheckedCopy:
 
     def __init__(self, copy: WorkingCopy, network: nn.Module, outputs: int) -> None:
         self.name = copy.name
-        self._copy, self._network, self._outputs = copy, type(network).__name__, outputs
+        self._copy, self._name, self._outputs = copy, type(network).__name__, outputs
+        self.network = network
+        """Which an attack of your own must not change."""
         self.when = ""
         """The current pass, for a message."""
         network.register_forward_hook(self._check)
@@ -236,12 +247,12 @@ class _CheckedCopy:
     def trained(self, images: Tensor) -> Tensor:
         self.when = " in training mode"
         size = counted(len(images), "image")
-        with _tried(f"a pass of {self._network} in training mode over {size} failed"):
+        with _tried(f"a pass of {self._name} in training mode over {size} failed"):
             return self._copy.trained(images)
 
     def _check(self, _: nn.Module, images: tuple[Tensor], logits: object) -> None:
         count, when = len(images[0]), self.when
-        check_logits(logits, self._network, count, self._outputs, when=when)
+        check_logits(logits, self._name, count, self._outputs, when=when)
 
 
 @contextmanager

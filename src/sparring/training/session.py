@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparring.attacks import PGD, AttackedBatch
+from sparring.attacks.batch_attack import BUILT_IN
 from sparring.attacks.plausible import doubt, mismatch
 from sparring.data import Dataset
 from sparring.errors import (
@@ -23,6 +24,7 @@ from sparring.errors import (
 )
 from sparring.loader import Asynchronous
 from sparring.models import computing_threads, kept_layers
+from sparring.models.spec import seeded_devices
 from sparring.records import RunDirectory, describe, to_json, write_json
 from sparring.records.custom import forget_made
 from sparring.records.files import exclusive_lock
@@ -73,6 +75,16 @@ UNTRAINED = (
     "as they are"
 )
 """The notice of weights that training does not change."""
+UNHELD = (
+    "weights that the optimizer of your own does not have: {}; they stay as they are unless it "
+    "changes them in another way"
+)
+"""The notice of weights that an optimizer leaves out."""
+NO_DIVERGENCE = (
+    "the loss of TRADES is not what its attack maximises: take the attack's loss kl, as "
+    "--objective trades does"
+)
+"""The notice of TRADES with another attack than its own."""
 KEPT = (
     "layers that were in evaluation mode stay so, without dropout and with fixed statistics of "
     "BatchNorm: {}; call train() on the network before training if that is not intended"
@@ -143,7 +155,7 @@ class TrainingSession:
             raise TrainerLost(error.reason, remedy) from error
 
     def _train(self) -> TrainedRun:
-        with ExitStack() as kept:
+        with torch.random.fork_rng(seeded_devices()), ExitStack() as kept:
             self.team.lead(lambda: kept.enter_context(exclusive_lock(self.run.path, "train a run")))
             resumed = self.team.lead(self.run.resume.exists)
             forget_made()
@@ -208,6 +220,8 @@ class TrainingSession:
             self._notice(trainer, alone)
         if kept := kept_layers(trainer.network)["evaluation"]:
             self._notice(trainer, KEPT.format(few([name or "the network" for name in kept])))
+        if trainer.unheld:
+            self._notice(trainer, UNHELD.format(few(trainer.unheld)))
         for doubtful in filter(None, self._doubts()):
             self._notice(trainer, f"{doubtful}.")
 
@@ -227,7 +241,9 @@ class TrainingSession:
         if self.config.batch_size > (images := len(self.dataset.train)):
             yield REPEATED.format(self.config.batch_size, images)
         yield doubt(threat, self.dataset.image_shape)
-        if isinstance(attack, PGD) and attack.steps:
+        if isinstance(objective, TRADES) and getattr(attack, "loss", "kl") != "kl":
+            yield NO_DIVERGENCE
+        if isinstance(attack, BUILT_IN) and getattr(attack, "steps", 1):
             yield mismatch(threat, attack.threat)
 
     def _loop(self, trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from sparring.attacks import AttackedBatch, Crafter
 from sparring.data import Dataset, first_images
 from sparring.engine.attacker import AttackJob
-from sparring.errors import NonFiniteLoss
+from sparring.errors import ConfigError, NonFiniteLoss
 from sparring.loader import AdversarialLoader, Asynchronous, SourceSetup
 from sparring.loader.source import LiveModel
 from sparring.models import (
@@ -40,7 +40,7 @@ from sparring.seeds import derive_seed
 from sparring.training.config import TrainConfig
 from sparring.training.gradient_share import GradientShare, Packing, floating_buffers, mean_of
 from sparring.training.objectives import loss_function
-from sparring.training.optimizers import built_optimizer, factor
+from sparring.training.optimizers import built_optimizer, factor, held_parameters
 from sparring.training.team import SingleProcess, Team
 
 FORGET_EVERY = 64
@@ -215,6 +215,9 @@ class Trainer:
         self._staleness: tuple[int, ...] = ()
         self.untrained: list[str] = []
         """Weights without a gradient in the last update."""
+        held = set(map(id, held_parameters(self.optimizer)))
+        self.unheld: list[str] = [name for name, each in self._named() if id(each) not in held]
+        """Weights that the optimizer does not have."""
 
     def _known(self, given: nn.Module | None) -> Known | None:
         """What workers compare with the network that they build."""
@@ -277,9 +280,15 @@ class Trainer:
         before = [each.clone() for each in buffers]
         with drawing_from(derive_seed(self.config.seed, "update", self.version, *mine)):
             loss, correct = self._loss(self.copy.trained, batch)
-        parameters = self._parameters()
+        parameters = [parameter for _, parameter in self._named()]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            raise ConfigError(
+                "the loss of the objective must depend on the network's weights; it depends on "
+                "none of them. Compute it from what the model that it is called with returns."
+            )
         return GradientShare(
-            gradients=tuple(map(_plain, torch.autograd.grad(loss, parameters, allow_unused=True))),
+            gradients=tuple(map(_plain, gradients)),
             statistics=tuple(buffers),
             changed=tuple(
                 not torch.equal(old, new) for old, new in zip(before, buffers, strict=True)
@@ -342,8 +351,9 @@ class Trainer:
         ages = "+".join(map(str, self._staleness))
         return {**self.team.figures(), "staleness_of_trainers": ages}
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [each for each in self.network.parameters() if each.requires_grad]
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        """The weights that are trained."""
+        return [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
 
     @torch.no_grad()
     def _take_statistics(self, share: GradientShare) -> None:
@@ -353,7 +363,7 @@ class Trainer:
                 buffer.copy_(mean)
 
     def _step(self, share: GradientShare) -> None:
-        named = [pair for pair in self.network.named_parameters() if pair[1].requires_grad]
+        named = self._named()
         parameters = [parameter for _, parameter in named]
         pairs = zip(named, share.gradients, strict=True)
         self.untrained = [name for (name, _), gradient in pairs if gradient is None]
