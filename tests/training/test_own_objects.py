@@ -210,6 +210,8 @@ def test_attacks_of_the_library_take_the_runs_threat_and_are_stored_whole(attack
     assert type(config.attack).__name__.lower() == name.lower()
     assert config.attack.threat == Linf(0.2)
     assert from_json(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
+    if hasattr(config.attack, "steps"):
+        assert adapting.adapted(config, steps=3).attack == replace(config.attack, steps=3)
     further = adapting.adapted(config, eps=0.1)
     assert further.attack.threat == further.threat == Linf(0.1)
     if isinstance(attack, str):

@@ -145,7 +145,7 @@ class Changes(TypedDict, total=False):
     eps: float
     """Size of the threat; the training attack scales with it."""
     steps: int
-    """Attack steps in every update; the step size shrinks to match."""
+    """Attack steps in every update; the step size of PGD shrinks to match."""
     attack: AttackKind | str
     """The training attack, file.py:name or a `BatchAttack`. Schedules of ε and steps, and fresh
     steps, are dropped unless it is a `StepwiseAttack`."""
@@ -278,11 +278,17 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
         attack = _one("attack", ATTACKS, changes["attack"], config.attack)
         config = _with_attack(config, attack, changes)
     if "steps" in changes:
-        if not isinstance(config.attack, PGD):
+        if not isinstance(config.attack, PGD | APGD | FAB):
             raise _needs("steps", "attack", "pgd", config.attack)
-        attack = config.attack.at(config.attack.threat.eps, changes["steps"])
-        config = replace(config, attack=attack, early_steps=())
+        config = replace(config, attack=_in_steps(config.attack, changes["steps"]), early_steps=())
     return config
+
+
+def _in_steps(attack: PGD | APGD | FAB, steps: int) -> AttackKind:
+    """The attack in so many steps; those of PGD then reach as far."""
+    if isinstance(attack, PGD):
+        return attack.at(attack.threat.eps, steps)
+    return replace(attack, steps=steps)
 
 
 def _threat(config: TrainConfig, changes: Changes) -> Threat:

@@ -128,7 +128,7 @@ class Certified:
             raise ConfigError.expected(
                 "objective certified needs the attack pgd under the threat linf, whose eps is that "
                 "of the bounds",
-                getattr(attack, "threat", attack),
+                attack.threat if isinstance(attack, PGD) else type(attack).__name__,
                 "Leave out --attack and --threat.",
             )
         if attack.steps and not self.attacked_weight:
