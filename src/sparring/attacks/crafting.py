@@ -11,6 +11,7 @@ Shapes: B batch, C H W image.  Units: pixels in [0, 1], ε in pixel units, secon
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from sparring.attacks.batch_attack import (
+    BUILT_IN,
     BatchAttack,
     StepwiseAttack,
     attacked_images,
@@ -29,7 +31,7 @@ from sparring.attacks.batch_attack import (
 from sparring.attacks.checks import Classifier
 from sparring.attacks.own import threat_of
 from sparring.attacks.own_threat import FEW, check_threat, is_own
-from sparring.data import Augmentation, Images, Order, Ticket, augmented, rows
+from sparring.data import Augmentation, Crop, Flip, Images, Order, Ticket, augmented, rows
 from sparring.errors import ConfigError
 from sparring.models import drawing_from
 from sparring.records.checks import at_least, within
@@ -257,7 +259,13 @@ class Crafter:
     def __init__(self, recipe: Recipe, images: Images, device: torch.device) -> None:
         self.recipe, self.images, self.device = recipe, images, device
         threat = threat_of(recipe.attack)
-        if threat and is_own(threat):
+        has_own_threat = threat is not None and is_own(threat)
+        self._has_own = (
+            has_own_threat
+            or type(recipe.attack) not in BUILT_IN
+            or not all(isinstance(step, Flip | Crop) for step in recipe.augmentation)
+        )
+        if threat is not None and has_own_threat:
             some = torch.arange(min(FEW, len(images)))
             check_threat(threat, images.batch(some)[0].to(device))
         self._order = Order(num_images=len(images), batch_size=recipe.batch_size, seed=recipe.seed)
@@ -277,7 +285,7 @@ class Crafter:
         ticket = self._ticket(number, part, parts)
         if images is None:
             gathered, labels = self.images.batch(ticket.indices)
-            with drawing_from(derive_seed(ticket.seed, "augmentation")):
+            with self._drawing(ticket.seed, "augmentation"):
                 images = augmented(gathered.to(self.device), self.recipe.augmentation, ticket)
         else:
             labels = self.images.labels[ticket.indices]
@@ -316,7 +324,7 @@ class Crafter:
         attack = plan.at_stage(stage)
         begun = time.perf_counter()
         seed = self._ticket(batch.number, part, parts).seed
-        with drawing_from(derive_seed(seed, stage)):
+        with self._drawing(seed, stage):
             if stage == "last":
                 assert isinstance(attack, StepwiseAttack)  # nothing else has fresh steps
                 adversarial = searched_images(
@@ -360,6 +368,10 @@ class Crafter:
             eps=pieces[0].eps,
             attack_seconds=batch.attack_seconds + sum(piece.attack_seconds for piece in pieces),
         )
+
+    def _drawing(self, seed: int, what: str) -> AbstractContextManager[None]:
+        """Global random states for code of your own; nothing else draws from them."""
+        return drawing_from(derive_seed(seed, what)) if self._has_own else nullcontext()
 
     def _ticket(self, number: int, part: int, parts: int) -> Ticket:
         """A part of this rank's part of a ticket.

@@ -412,13 +412,22 @@ def drawing_from(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(seeded_devices()):
         try:
-            torch.manual_seed(seed)
+            _seed_torch(seed)
             np.random.seed([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
             random.seed(seed)
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+
+def _seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which also formats the stack, for CUDA that is not in use."""
+    device = torch.accelerator.current_accelerator()
+    if device is None or (device.type == "cuda" and not torch.cuda.is_initialized()):
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _listed(numbers: tuple[float, ...]) -> str:
