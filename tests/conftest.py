@@ -10,6 +10,7 @@ from typing import Any
 
 import jaxtyping
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Every call of these packages checks the shapes and types of its arguments and its result.
@@ -19,6 +20,12 @@ install_import_hook(
     [f"sparring.{package}" for package in HOOKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
+
+# Tests know no clock: a busy machine fails none.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # What sparring keeps outside of runs (which code was trained with here) goes where tests may write.
 # Processes that tests start inherit it.

@@ -23,7 +23,7 @@ def test_seeds_never_change_between_releases(parts, seed):
     assert derive_seed(*parts) == seed
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(PARTS, PARTS)
 def test_only_equal_parts_share_a_seed(one, other):
     tagged_one = [(type(part), part) for part in one]
@@ -31,7 +31,7 @@ def test_only_equal_parts_share_a_seed(one, other):
     assert (derive_seed(*one) == derive_seed(*other)) == (tagged_one == tagged_other)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(PARTS)
 def test_a_seed_is_a_63_bit_number(parts):
     assert 0 <= derive_seed(*parts) < 2**63

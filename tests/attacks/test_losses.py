@@ -12,7 +12,7 @@ from sparring.attacks import LOSSES, cross_entropy, difference_of_logits_ratio, 
 from sparring.attacks.losses import divergence
 from sparring.errors import ConfigError
 
-law = settings(derandomize=True, deadline=None, max_examples=150)
+law = settings(derandomize=True, max_examples=150)
 
 FORMULAS = [
     (cross_entropy, oracles.cross_entropy),

@@ -24,7 +24,7 @@ from sparring.attacks import (
 )
 from sparring.errors import ConfigError
 
-law = settings(derandomize=True, deadline=None, max_examples=120)
+law = settings(derandomize=True, max_examples=120)
 
 SHAPES = [(8,), (1, 4, 6), (3, 5, 7)]
 GREY = 1 / 255

@@ -12,7 +12,7 @@ from attacks import oracles
 from sparring.attacks import L2, STARTS, Linf, Threat
 from sparring.errors import ConfigError
 
-law = settings(derandomize=True, deadline=None, max_examples=80)
+law = settings(derandomize=True, max_examples=80)
 
 SHAPES = [(8,), (1, 4, 6), (3, 5, 7)]
 GREY = 1 / 255

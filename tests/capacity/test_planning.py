@@ -99,7 +99,7 @@ def test_more_devices_are_never_slower():
     )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     devices=st.integers(1, 9),
     steps=st.integers(1, 30),

@@ -144,7 +144,7 @@ def test_slow_and_dying_workers_cost_what_they_do_not_attack():
     assert 0.7 < dying.speed_up / even.speed_up < 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(run=runs)
 def test_one_trainer_is_the_simulation_of_one(run):
     alone, together = run.run(), MultiTrainerSimulation.uniform(run, 1).run()
@@ -153,7 +153,7 @@ def test_one_trainer_is_the_simulation_of_one(run):
     assert together.barrier == 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(run=runs, trainers=st.integers(2, 5), exchange=st.floats(0, 3))
 def test_trainers_that_are_alike_wait_for_nothing_but_the_exchange(run, trainers, exchange):
     """Any number of them is as fast as one whose update is longer by the exchange: T times one."""
@@ -174,7 +174,7 @@ def test_without_workers_the_exchange_adds_exactly_its_time():
     assert costly.seconds - free.seconds == pytest.approx(50 * 0.75)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(several=st.lists(runs, min_size=2, max_size=4))
 def test_together_they_are_no_faster_than_the_slowest_alone(several):
     """True of attacks that all take as long: an update that comes later begins none any earlier.

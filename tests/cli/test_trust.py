@@ -295,7 +295,7 @@ def test_trainings_that_begin_together_make_one_key(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "state" / "sparring").iterdir()] == ["trust.key"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.one_of(st.binary(max_size=200), st.from_regex(rb'\[("[0-9a-f]{64}",?)*\]?')))
 def test_no_seal_but_ones_own_is_believed(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("run")

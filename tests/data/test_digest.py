@@ -79,7 +79,6 @@ def changed(data: Dataset, part: str, what: str, place: int) -> Dataset:
     return replace(data, **{part: ImageSet(pixels=pixels, labels=labels, num_classes=3)})
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99), st.sampled_from(PARTS), st.sampled_from(CHANGES), st.integers(0, 11))
 def test_every_change_is_seen_and_named(seed: int, part: str, what: str, place: int) -> None:
     data = random_data(seed)
@@ -92,7 +91,6 @@ def test_every_change_is_seen_and_named(seed: int, part: str, what: str, place: 
     assert words[what] in said
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99), st.sampled_from([0, 1 << 30]), st.booleans())
 def test_it_does_not_depend_on_where_images_are_held(seed: int, whole: int, decoded: bool) -> None:
     data = random_data(seed)
@@ -139,9 +137,7 @@ def npz(path: Path, **changes: np.ndarray) -> Path:
     return path
 
 
-@settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**9))
 def test_files_may_move_and_be_rewritten(tmp_path: Path, seed: int) -> None:
     here = tmp_path / str(seed)

@@ -17,7 +17,7 @@ IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 CONTENT = idx_bytes(IMAGES)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(
     images=arrays.arrays(np.uint8, arrays.array_shapes(min_dims=3, max_dims=3)),
     zipped=st.booleans(),
@@ -76,7 +76,7 @@ def test_a_missing_file_is_a_data_error(tmp_path):
         read_images(tmp_path / "nowhere")
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(cut=st.integers(0, len(CONTENT) - 1), zipped=st.booleans())
 def test_no_truncation_goes_unnoticed(tmp_path_factory, cut, zipped):
     content = gzip.compress(CONTENT, mtime=0) if zipped else CONTENT
@@ -137,7 +137,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, kind):
             read(path)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=200)
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), zipped=st.booleans())
 def test_any_damage_is_told_in_a_sentence(tmp_path_factory, place, value, zipped):
     content = bytearray(gzip.compress(CONTENT, mtime=0) if zipped else CONTENT)

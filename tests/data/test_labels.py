@@ -90,7 +90,7 @@ def test_every_reader_refuses_images_without_a_label(tmp_path, reader, part):
         READERS[reader](tmp_path, *labels)
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 @given(
     reader=st.sampled_from(sorted(READERS)),
     classes=st.sets(st.integers(0, 6), min_size=1),

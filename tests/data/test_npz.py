@@ -60,7 +60,7 @@ def test_channels_may_come_first_or_last(tmp_path, channels):
     assert np.array_equal(pixels_of(last.test).numpy(), x[:6])
 
 
-@settings(derandomize=True, deadline=None, max_examples=20)
+@settings(derandomize=True, max_examples=20)
 @given(dtype=st.sampled_from([np.float32, np.float64]), seed=st.integers(0, 1000))
 def test_float_grey_levels_are_read_as_the_levels_they_are(tmp_path_factory, dtype, seed):
     folder = tmp_path_factory.mktemp("npz")
@@ -286,7 +286,7 @@ def test_images_in_columns_must_fit_into_memory(tmp_path):
         load_dataset(saved(tmp_path, x_train=x), data_memory=1024)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=200)
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), cut=st.booleans())
 @pytest.mark.filterwarnings("ignore")
 def test_any_damage_is_told_in_a_sentence(tmp_path_factory, place, value, cut):

@@ -15,7 +15,7 @@ ORDERS = st.builds(
     batch_size=st.integers(1, 60),
     seed=st.integers(0, 2**63 - 1),
 )
-law = settings(derandomize=True, deadline=None, max_examples=60)
+law = settings(derandomize=True, max_examples=60)
 
 
 def stream(order: Order, num_epochs: int) -> list[int]:

@@ -367,7 +367,7 @@ def test_a_kind_that_would_start_programs_is_not_opened():
         read_picture(saved(COLOUR, "EPS"))
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, max_examples=300)
 @given(
     note=st.sampled_from(sorted(NOTES)),
     place=st.floats(0, 1, exclude_max=True),

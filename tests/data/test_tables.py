@@ -386,7 +386,7 @@ def test_tables_that_unpack_to_far_more_are_refused(tmp_path, monkeypatch, use_d
         load_dataset(str(path))
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(
     is_arrow=st.booleans(),
     place=st.floats(0, 1, exclude_max=True),

@@ -192,7 +192,7 @@ class Engine(RuleBasedStateMachine):
 
 
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestEngine.settings = settings(max_examples=150, stateful_step_count=60)
 
 
 def test_the_next_ticket_is_finished_by_those_who_have_nothing_else_to_do():

@@ -63,7 +63,7 @@ class Disturbed:
         return self.trained
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     lag=st.integers(0, 9),
     period=st.integers(1, 3),
@@ -85,7 +85,7 @@ def test_versions_depend_on_nothing_that_happens(  # noqa: PLR0913 - all that ma
     assert not run.transport.workers
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     credits=st.integers(1, 12),
     period=st.integers(1, 9),

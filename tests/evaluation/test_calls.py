@@ -350,7 +350,7 @@ def outside() -> tuple[nn.Module, Tensor, list[object]]:
     return model, labels, everything(model, IMAGES, labels)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(names=st.sets(st.sampled_from(sorted(AROUND)), min_size=1, max_size=4))
 def test_what_surrounds_a_call_changes_nothing(outside, names: set[str]) -> None:
     model, labels, expected = outside

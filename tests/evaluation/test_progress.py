@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ def of(cost: Cost, ahead: Mapping[int, Ahead]) -> float:
     return sum(one.effort * (cost[0] / one.images + cost[1]) for one in ahead.values())
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(cost=costs, passes=sizes, weight=st.sampled_from([1.0, 1 / 3]), images=st.integers(1, 256))
 def test_once_two_sizes_were_seen_any_other_is_foretold(
     cost: Cost, passes: list[int], weight: float, images: int
@@ -41,7 +41,7 @@ def test_once_two_sizes_were_seen_any_other_is_foretold(
     assert pace.left(ahead) == pytest.approx(of(cost, ahead), rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(cost=costs, factor=st.floats(0.2, 5), passes=sizes, images=st.integers(1, 256))
 def test_a_part_of_one_size_of_pass_has_the_shape_of_the_others(
     cost: Cost, factor: float, passes: list[int], images: int
@@ -53,7 +53,7 @@ def test_a_part_of_one_size_of_pass_has_the_shape_of_the_others(
     assert pace.left(ahead) == pytest.approx(of(slower, ahead), rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(seconds=st.lists(st.floats(0, 10), min_size=3, max_size=3), images=st.integers(1, 256))
 def test_no_time_is_negative_whatever_was_measured(seconds: list[float], images: int) -> None:
     pace = Pace()

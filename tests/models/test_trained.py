@@ -50,7 +50,7 @@ def permuted(order: int, weights: int = 0, noise: float = 0.0) -> Permuted:
         return Permuted(chosen, noise)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_what_the_state_dict_does_not_hold_is_seen(one: int, other: int) -> None:
     stored = fingerprint(permuted(one), SHAPE)
@@ -133,7 +133,6 @@ def test_a_network_that_fails_on_them_is_only_itself() -> None:
         check_fingerprint(permuted(0), known, "here")
 
 
-@settings(deadline=None)
 @given(st.tuples(*[st.integers(1, 9)] * 3))
 def test_the_images_are_the_same_everywhere(shape: tuple[int, int, int]) -> None:
     images = patterns(shape)

@@ -135,7 +135,7 @@ def test_wrong_files_have_a_line_each_and_the_others_their_answer(run, tmp_path,
 
 def test_an_empty_name_is_not_the_current_folder(run, capsys):
     assert main(["predict", str(run.path), ""]) == 2
-    assert "one name is empty" in capsys.readouterr().err
+    assert "must not be empty" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="one name is empty"):
         predict(run, "")
 

@@ -29,7 +29,7 @@ def test_what_is_no_amount_is_refused_with_examples(text):
         bytes_from(text)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.integers(0, 1 << 50))
 def test_what_is_written_is_read_back_to_three_digits(count):
     assert bytes_from(bytes_text(count)) == pytest.approx(count, rel=0.006)

@@ -95,7 +95,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
 
 
 @given(recipe=recipes())
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 def test_a_record_survives_the_way_to_json_text_and_back(recipe: Recipe) -> None:
     form = to_json(recipe)
     stored = json.loads(json.dumps(form))

@@ -32,7 +32,7 @@ def test_half_gives_a_symmetric_interval() -> None:
 
 
 @given(counts=st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_each_end_lies_z_standard_errors_from_the_share(counts: tuple[int, int]) -> None:
     proportion = Proportion(successes=counts[0], total=counts[1])
     low, high = proportion.interval
@@ -59,7 +59,7 @@ def test_impossible_counts_are_refused(successes: int, total: int) -> None:
 
 
 @given(only_first=st.integers(0, 40), only_second=st.integers(0, 40))
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_a_sign_test_is_the_binomial_tail(only_first: int, only_second: int) -> None:
     throws = only_first + only_second
     tail = sum(math.comb(throws, heads) for heads in range(only_first, throws + 1))

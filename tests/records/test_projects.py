@@ -68,7 +68,7 @@ def found(reference: str) -> Callable[[], Any]:
     return factory
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ways=st.permutations(WAYS), lazily=st.booleans())
 def test_projects_with_modules_of_the_same_names_never_meet(tmp_path_factory, ways, lazily):
     before = list(sys.path), set(sys.modules) & {"layers", "lazy", "blocks", "plain"}

@@ -34,7 +34,7 @@ def statistics_of(network: nn.Module, *, training: bool) -> Iterator[tuple[str, 
             yield from ((f"{path}.{name}", value) for name, value in layer.named_buffers())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(evaluation=LAYERS, frozen=FROZEN, bf16=st.booleans(), decay=st.sampled_from([0.0, 0.9]))
 def test_every_mixture_of_kept_layers_stays_as_it_was(evaluation, frozen, bf16, decay):
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def test_every_mixture_of_kept_layers_stays_as_it_was(evaluation, frozen, bf16, 
     assert not any(torch.equal(before[name], after[name]) for name in moved)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(evaluation=LAYERS)
 def test_modes_are_kept_by_both_blocks(evaluation):
     network = Mixture(";".join(evaluation))
