@@ -187,6 +187,23 @@ def test_files_of_no_known_part_are_not_mixed_with_others(tmp_path, names, uncle
         load_dataset(str(tmp_path))
 
 
+def test_the_only_folder_may_be_a_configurations_as_the_hub_has_them(tmp_path):
+    parquet(tmp_path / "default" / "train" / "0000.parquet", range(12))
+    parquet(tmp_path / "default" / "test" / "0000.parquet", range(12, 18))
+    (tmp_path / "README.md").write_text("a card")
+    found = load_dataset(tmp_path)
+    assert (len(found.train) + len(found.validation), len(found.test)) == (12, 6)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError):
+        load_dataset(tmp_path)
+
+
+def test_the_only_folder_of_test_images_is_no_configuration(tmp_path):
+    parquet(tmp_path / "test" / "part" / "0000.parquet", range(12))
+    with pytest.raises(DataError):
+        load_dataset(tmp_path)
+
+
 def test_files_that_say_nothing_are_one_set(tmp_path):
     parquet(tmp_path / "cats.parquet", range(18))
     parquet(tmp_path / "dogs.parquet", range(18, 36))

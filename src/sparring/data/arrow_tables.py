@@ -96,12 +96,10 @@ def find_tables(root: Path) -> Tables | None:
         return Tables(root=root, parts=_with_train(saved, root, splits), is_arrow=True)
     if (root / "state.json").is_file():
         return Tables(root=root, parts={"train": _saved(root)}, is_arrow=True)
-    files = [*_parquet(root)]
-    for folder in visible(root):
-        files += _parquet(folder) if folder.is_dir() else ()
+    folders = [path for path in visible(root) if path.is_dir()]
+    files = sorted(path for folder in (root, *folders) for path in _parquet(folder))
     if not files:
-        return None
-    files.sort()
+        return _of_only_folder(folders)
     parts: dict[str, list[Path]] = {}
     for path in files:
         parts.setdefault(_part_of(path.relative_to(root)), []).append(path)
@@ -112,6 +110,15 @@ def find_tables(root: Path) -> Tables | None:
     return Tables(
         root=root, parts=_with_train(named, root, [p.name for p in files]), is_arrow=False
     )
+
+
+def _of_only_folder(folders: Sequence[Path]) -> Tables | None:
+    """The tables of a folder that is alone, named after a configuration, as the Hub has them."""
+    alone = folders[0] if len(folders) == 1 else None
+    if alone is None or _part_of(Path(alone.name)):
+        return None
+    inner = [path for path in visible(alone) if path.is_dir()]
+    return find_tables(alone) if any(any(_parquet(folder)) for folder in inner) else None
 
 
 def _parquet(folder: Path) -> Iterator[Path]:
