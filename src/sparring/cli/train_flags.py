@@ -74,7 +74,7 @@ class TrainFlags:
     init: Annotated[Path | None, flag("--init", path, "FILE"), PLAIN] = None
     """Initial weights: .safetensors or a torch state_dict."""
     attack: Annotated[str | None, flag("--attack", str, "NAME"), PLAIN] = None
-    """Training attack: pgd (default), apgd, fab, square or file.py:name."""
+    """pgd, apgd, fab, square or file.py:name."""
     objective: Annotated[str | None, flag("--objective", str, "NAME"), PLAIN] = None
     """adversarial, mixed, trades, certified or file.py:name."""
     threat: Annotated[str | None, flag("--threat", str, "NAME"), PLAIN] = None
