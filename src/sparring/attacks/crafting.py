@@ -283,6 +283,7 @@ class Crafter:
         Cost: the images are gathered and augmented, unless they are passed as `images`.
         """
         ticket = self._ticket(number, part, parts)
+        self._read_ahead(number)
         if images is None:
             gathered, labels = self.images.batch(ticket.indices)
             with self._drawing(ticket.seed, "augmentation"):
@@ -374,16 +375,15 @@ class Crafter:
         return drawing_from(derive_seed(seed, what)) if self._has_own else nullcontext()
 
     def _ticket(self, number: int, part: int, parts: int) -> Ticket:
-        """A part of this rank's part of a ticket.
-
-        The next tickets' images begin to be read if they are streamed.
-        """
+        """A part of this rank's part of a ticket."""
         rank, ranks = self.recipe.rank, self.recipe.world_size
+        return self._order.ticket(number).part(rank * parts + part, ranks * parts)
+
+    def _read_ahead(self, number: int) -> None:
+        """Let images of this ticket and the next ones begin to be read if they are streamed."""
         ahead = self.images.reads_ahead
-        tickets = [self._order.ticket(number + n) for n in range(ahead + 1)]
-        for ticket in tickets if ahead else ():
-            self.images.expect(ticket.part(rank, ranks).indices)
-        return tickets[0].part(rank * parts + part, ranks * parts)
+        for n in range(ahead + 1) if ahead else ():
+            self.images.expect(self._ticket(number + n, 0, 1).indices)
 
 
 def _part(batch: AttackedBatch, part: int, parts: int) -> AttackedBatch:

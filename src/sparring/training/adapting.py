@@ -285,7 +285,7 @@ def _attacked(config: TrainConfig, changes: Changes) -> TrainConfig:
 
 
 def _in_steps(attack: PGD | APGD | FAB, steps: int) -> AttackKind:
-    """The attack in so many steps; those of PGD then reach as far."""
+    """The attack in this number of steps; those of PGD reach as far as before."""
     if isinstance(attack, PGD):
         return attack.at(attack.threat.eps, steps)
     return replace(attack, steps=steps)
